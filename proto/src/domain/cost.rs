@@ -1,0 +1,112 @@
+//! What a schedule costs, counted exactly: multiply-accumulates and cache memory. Needs no run.
+
+use super::{Decision, Schedule};
+
+/// Costs of one model under one sampling setup, all per generated image (classifier-free guidance doubles them).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CostModel {
+    /// Multiply-accumulates of one run of each slot, attention score and value products included.
+    pub slot_macs: Vec<u64>,
+    /// Bytes of one stored output of each slot.
+    pub slot_cache_bytes: Vec<u64>,
+    /// Multiply-accumulates of what runs at every step whatever the schedule.
+    pub step_macs: u64,
+    /// Multiply-accumulates of what runs once per image, such as the VAE decoder.
+    pub image_macs: u64,
+}
+
+/// Why a cost model does not fit a layout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cost model has {found} values in '{field}', the layout has {slots} slots")]
+pub struct CostModelError {
+    field: &'static str,
+    found: usize,
+    slots: usize,
+}
+
+impl CostModel {
+    /// Checks that there is one value per slot.
+    pub fn check(&self, slots: usize) -> Result<(), CostModelError> {
+        for (field, found) in [("slot_macs", self.slot_macs.len()), ("slot_cache_bytes", self.slot_cache_bytes.len())] {
+            if found != slots {
+                return Err(CostModelError { field, found, slots });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Schedule {
+    /// Multiply-accumulates per image. The cost model must have been [checked](CostModel::check) for this layout.
+    pub fn macs(&self, cost: &CostModel) -> u64 {
+        let slots: u64 = (0..self.steps())
+            .flat_map(|step| (0..self.slots()).map(move |slot| (step, slot)))
+            .filter(|&(step, slot)| self.decision(step, slot) == Decision::Compute)
+            .map(|(_, slot)| cost.slot_macs[slot])
+            .sum();
+        slots + cost.step_macs * u64::from(self.steps()) + cost.image_macs
+    }
+
+    /// The most bytes per image that stored outputs take at any moment, when each is dropped right after its last
+    /// reader has run and one that nobody reads again is never stored.
+    pub fn peak_cache_bytes(&self, cost: &CostModel) -> u64 {
+        let slots = self.slots();
+        let last_read = self.retention();
+        // An output is held from (its step, slot) to (its last reader's step, slot), both included.
+        let mut released = vec![0u64; last_read.len()];
+        let (mut held, mut peak) = (0u64, 0u64);
+        for (i, last) in last_read.iter().enumerate() {
+            let slot = i % slots;
+            if let Some(reader) = last {
+                held += cost.slot_cache_bytes[slot];
+                released[*reader as usize * slots + slot] += cost.slot_cache_bytes[slot];
+            }
+            peak = peak.max(held);
+            held -= released[i];
+        }
+        peak
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::Layout;
+
+    fn cost() -> CostModel {
+        CostModel { slot_macs: vec![100, 10, 1], slot_cache_bytes: vec![4, 2, 1], step_macs: 1000, image_macs: 5000 }
+    }
+
+    fn schedule(rows: [&str; 3]) -> Schedule {
+        let layout = Arc::new(Layout::pixart(1).unwrap());
+        Schedule::from_fn(layout, rows[0].len() as u32, |step, slot| {
+            Decision::from_letter(rows[slot].as_bytes()[step as usize].into()).unwrap()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn macs_are_counted_per_computed_slot_step_and_image() {
+        assert_eq!(schedule(["CRC", "CCC", "CRR"]).macs(&cost()), 200 + 30 + 1 + 3000 + 5000);
+    }
+
+    #[test]
+    fn memory_is_what_somebody_still_reads() {
+        assert_eq!(schedule(["CCC", "CCC", "CCC"]).peak_cache_bytes(&cost()), 0);
+        assert_eq!(schedule(["CRC", "CCC", "CCC"]).peak_cache_bytes(&cost()), 4);
+        assert_eq!(schedule(["CRC", "CCR", "CRR"]).peak_cache_bytes(&cost()), 4 + 1);
+        // attn1's output is dropped at step 1 before attn2's new one is stored at the same step.
+        assert_eq!(schedule(["CRC", "CCR", "CCC"]).peak_cache_bytes(&cost()), 4);
+        // A forecast holds two outputs.
+        assert_eq!(schedule(["CCF", "CCC", "CCC"]).peak_cache_bytes(&cost()), 8);
+    }
+
+    #[test]
+    fn a_cost_model_for_other_slots_is_refused() {
+        assert!(cost().check(3).is_ok());
+        assert!(cost().check(4).is_err());
+    }
+}

@@ -1,0 +1,137 @@
+//! Typed identifiers. They are names, not numbers to compute with, and one kind never stands for another.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a text is no identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty or too long.
+    #[error("{kind} '{text}' must have 1 to 63 characters, it has {length}")]
+    Length {
+        /// Which identifier.
+        kind: &'static str,
+        /// The offending text, cut to 80 characters.
+        text: String,
+        /// Its length in characters.
+        length: usize,
+    },
+    /// A character that an identifier may not hold.
+    #[error("{kind} '{text}' may hold a-z, 0-9 and '-' only, and starts with a letter or digit; found '{found}'")]
+    Character {
+        /// Which identifier.
+        kind: &'static str,
+        /// The offending text.
+        text: String,
+        /// The first offending character.
+        found: char,
+    },
+}
+
+fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
+    let length = text.chars().count();
+    if !(1..=63).contains(&length) {
+        return Err(IdError::Length { kind, text: text.chars().take(80).collect(), length });
+    }
+    let bad =
+        text.chars().enumerate().find(|&(i, c)| !(c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && i > 0)));
+    match bad {
+        Some((_, found)) => Err(IdError::Character { kind, text: text.to_owned(), found }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks the text: 1 to 63 of `a-z0-9-`, not starting with `-`.
+            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+                let text = text.into();
+                check($kind, &text)?;
+                Ok(Self(text))
+            }
+
+            /// The identifier as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+name_id!(
+    /// A search: chosen by who creates it, or made by the coordinator.
+    SearchId,
+    "search id"
+);
+name_id!(
+    /// A worker's registration. A worker that registers again gets a new one.
+    WorkerId,
+    "worker id"
+);
+name_id!(
+    /// Names one mutating call; a repeat with the same id gets the first answer. Usually a UUID.
+    RequestId,
+    "request id"
+);
+
+/// The n-th candidate of its search, from 0. Candidate 0 is the all-compute schedule of the largest step count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CandidateId(pub u64);
+
+impl fmt::Display for CandidateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Fences a lease: every grant of a candidate has a larger epoch than the one before, across restarts too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch of the next grant.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_lower_case_names() {
+        assert!(SearchId::new("emoji-2026").is_ok());
+        assert_eq!(SearchId::new("0").unwrap().as_str(), "0");
+        for bad in ["", "-a", "Emoji", "a b", "a/b", "é"] {
+            assert!(SearchId::new(bad).is_err(), "{bad:?} must be refused");
+        }
+        assert!(WorkerId::new("w".repeat(64)).is_err());
+    }
+}

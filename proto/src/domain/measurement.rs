@@ -1,0 +1,245 @@
+//! What a worker measured for one candidate.
+
+use std::time::Duration;
+
+/// One quality metric over the calibration prompts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricValues {
+    /// The declared metric.
+    pub name: String,
+    /// One value per calibration prompt, in their order.
+    pub values: Vec<f64>,
+    /// Mean over the same prompts of the uncached run, measured by the same worker.
+    pub baseline_mean: f64,
+}
+
+impl MetricValues {
+    /// Mean over the prompts.
+    pub fn mean(&self) -> f64 {
+        self.values.iter().sum::<f64>() / self.values.len() as f64
+    }
+}
+
+/// The result of one evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    /// Quality, one entry per declared metric.
+    pub metrics: Vec<MetricValues>,
+    /// Microseconds per image, one sample per timed batch of the candidate.
+    pub latency_us: Vec<f64>,
+    /// Microseconds per image of uncached batches, interleaved with the others on the same device.
+    pub baseline_latency_us: Vec<f64>,
+    /// Multiply-accumulates per image.
+    pub macs: u64,
+    /// Those of the uncached run.
+    pub baseline_macs: u64,
+    /// Peak bytes of stored outputs per image.
+    pub peak_cache_bytes: u64,
+    /// Time the device was busy with this evaluation.
+    pub device_time: Duration,
+    /// PNG pictures of the first prompts, as many as the measurement plan asks for.
+    pub thumbnails: Vec<Vec<u8>>,
+}
+
+/// Why a measurement is not believed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum MeasurementError {
+    /// A declared metric is missing, or another one is there.
+    #[error("metrics must be exactly those declared ({declared}); found ({found})")]
+    Metrics {
+        /// The names declared at registration.
+        declared: String,
+        /// The names in the result.
+        found: String,
+    },
+    /// Not one value per prompt.
+    #[error("metric '{metric}' has {found} values for {prompts} prompts")]
+    Values {
+        /// Which metric.
+        metric: String,
+        /// Values in the result.
+        found: usize,
+        /// Prompts of the calibration.
+        prompts: usize,
+    },
+    /// NaN or infinite.
+    #[error("metric '{metric}' is {value} for prompt {prompt}; every value must be finite")]
+    NotFinite {
+        /// Which metric.
+        metric: String,
+        /// Which prompt; the number of prompts for the baseline's mean.
+        prompt: usize,
+        /// The value.
+        value: f64,
+    },
+    /// No latency sample, too many, or one that is no positive time below a day.
+    #[error("'{field}' must hold 1 to 10000 samples in (0, 8.64e10] microseconds, found {found}")]
+    Latency {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// No work at all, or more than the uncached run can take.
+    #[error("macs ({macs}) and baseline_macs ({baseline}) must be positive")]
+    Macs {
+        /// The candidate's.
+        macs: u64,
+        /// The uncached run's.
+        baseline: u64,
+    },
+    /// Pictures beyond what the plan asked for, or too large to keep.
+    #[error(
+        "{found} thumbnails with {bytes} bytes in all; the plan asks for at most {wanted}, of at most 262144 bytes each"
+    )]
+    Thumbnails {
+        /// How many.
+        found: usize,
+        /// Their total size.
+        bytes: usize,
+        /// How many the plan asks for.
+        wanted: u32,
+    },
+}
+
+impl Measurement {
+    /// Largest thumbnail in bytes.
+    pub const MAX_THUMBNAIL: usize = 256 * 1024;
+
+    /// Checks a measurement against what the worker declared and the search asked for.
+    pub fn check(&self, declared: &[&str], prompts: usize, thumbnails: u32) -> Result<(), MeasurementError> {
+        let found: Vec<&str> = self.metrics.iter().map(|m| m.name.as_str()).collect();
+        let (mut a, mut b) = (found.clone(), declared.to_vec());
+        a.sort_unstable();
+        b.sort_unstable();
+        if a != b {
+            return Err(MeasurementError::Metrics { declared: declared.join(", "), found: found.join(", ") });
+        }
+        for metric in &self.metrics {
+            if metric.values.len() != prompts {
+                return Err(MeasurementError::Values {
+                    metric: metric.name.clone(),
+                    found: metric.values.len(),
+                    prompts,
+                });
+            }
+            let all = metric.values.iter().chain([&metric.baseline_mean]);
+            if let Some((prompt, &value)) = all.enumerate().find(|(_, value)| !value.is_finite()) {
+                return Err(MeasurementError::NotFinite { metric: metric.name.clone(), prompt, value });
+            }
+        }
+        for (field, samples) in [("latency_us", &self.latency_us), ("baseline_latency_us", &self.baseline_latency_us)] {
+            if samples.is_empty() || samples.len() > 10_000 {
+                return Err(MeasurementError::Latency { field, found: format!("{} samples", samples.len()) });
+            }
+            if let Some(bad) = samples.iter().find(|&&s| !(s > 0.0 && s <= 8.64e10)) {
+                return Err(MeasurementError::Latency { field, found: bad.to_string() });
+            }
+        }
+        if self.macs == 0 || self.baseline_macs == 0 {
+            return Err(MeasurementError::Macs { macs: self.macs, baseline: self.baseline_macs });
+        }
+        if self.thumbnails.len() > thumbnails as usize
+            || self.thumbnails.iter().any(|picture| picture.len() > Self::MAX_THUMBNAIL)
+        {
+            return Err(MeasurementError::Thumbnails {
+                found: self.thumbnails.len(),
+                bytes: self.thumbnails.iter().map(Vec::len).sum(),
+                wanted: thumbnails,
+            });
+        }
+        Ok(())
+    }
+
+    /// The quality metric with this name.
+    pub fn metric(&self, name: &str) -> Option<&MetricValues> {
+        self.metrics.iter().find(|m| m.name == name)
+    }
+
+    /// Median microseconds per image of the uncached batches.
+    pub fn baseline_latency(&self) -> f64 {
+        median(&self.baseline_latency_us)
+    }
+
+    /// Median microseconds per image.
+    pub fn latency(&self) -> f64 {
+        median(&self.latency_us)
+    }
+
+    /// [`latency`](Self::latency) over [`baseline_latency`](Self::baseline_latency).
+    pub fn latency_ratio(&self) -> f64 {
+        self.latency() / self.baseline_latency()
+    }
+
+    /// The mean of a built-in or declared metric; `cache_hit_rate` is the schedule's.
+    pub fn value(&self, metric: &str, cache_hit_rate: f64) -> Option<f64> {
+        match metric {
+            "latency_us" => Some(self.latency()),
+            "latency_ratio" => Some(self.latency_ratio()),
+            "macs" => Some(self.macs as f64),
+            "macs_ratio" => Some(self.macs as f64 / self.baseline_macs as f64),
+            "cache_bytes" => Some(self.peak_cache_bytes as f64),
+            "cache_hit_rate" => Some(cache_hit_rate),
+            declared => self.metric(declared).map(MetricValues::mean),
+        }
+    }
+}
+
+/// The median; the mean of the middle two for an even count, NaN for none.
+pub fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.len(), sorted.len() / 2) {
+        (0, _) => f64::NAN,
+        (n, middle) if n % 2 == 1 => sorted[middle],
+        (_, middle) => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Measurement {
+        Measurement {
+            metrics: vec![MetricValues { name: "clip".into(), values: vec![0.5, 0.7], baseline_mean: 0.6 }],
+            latency_us: vec![30.0, 10.0, 20.0],
+            baseline_latency_us: vec![40.0, 60.0],
+            macs: 5,
+            baseline_macs: 10,
+            peak_cache_bytes: 1,
+            device_time: Duration::from_secs(1),
+            thumbnails: vec![],
+        }
+    }
+
+    #[test]
+    fn values_are_medians_means_and_ratios() {
+        let m = good();
+        assert_eq!(m.check(&["clip"], 2, 0), Ok(()));
+        let values = ["latency_us", "latency_ratio", "macs_ratio", "cache_hit_rate", "clip"].map(|n| m.value(n, 0.25));
+        assert_eq!(values, [Some(20.0), Some(0.4), Some(0.5), Some(0.25), Some(0.6)]);
+        assert_eq!(m.value("other", 0.0), None);
+    }
+
+    #[test]
+    fn a_lie_is_not_believed() {
+        type Spoil = fn(&mut Measurement);
+        let spoils: [Spoil; 9] = [
+            |m| m.metrics[0].values[1] = f64::NAN,
+            |m| m.metrics[0].baseline_mean = f64::INFINITY,
+            |m| m.metrics[0].values.truncate(1),
+            |m| m.metrics.clear(),
+            |m| m.latency_us[0] = -1.0,
+            |m| m.baseline_latency_us.clear(),
+            |m| m.latency_us[0] = f64::NAN,
+            |m| m.macs = 0,
+            |m| m.thumbnails.push(vec![]),
+        ];
+        for (i, spoil) in spoils.iter().enumerate() {
+            let mut m = good();
+            spoil(&mut m);
+            assert!(m.check(&["clip"], 2, 0).is_err(), "lie {i} was believed");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Domain types of the contract: what both sides mean, checked once when made.
+//!
+//! Absent on purpose: protobuf, gRPC, JSON, files, clocks and randomness. A value of one of these types is valid;
+//! code that takes one need not check it again.
+
+mod calibration;
+mod canonical;
+mod cost;
+mod ids;
+mod layout;
+mod measurement;
+mod metric;
+mod schedule;
+mod spec;
+
+pub use calibration::{Calibration, MeasurementPlan, Prompt, Sampling};
+pub use cost::{CostModel, CostModelError};
+pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, WorkerId};
+pub use layout::{BlockGroup, Component, Layout, LayoutError, MAX_SLOTS, Slot};
+pub use measurement::{Measurement, MeasurementError, MetricValues, median};
+pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, MetricDeclaration, builtin_direction};
+pub use schedule::{Decision, MAX_STEPS, Schedule, ScheduleError, ScheduleId};
+pub use spec::{
+    Algorithm, Budget, Imported, MAX_PROMPTS, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, SpecViolation,
+    Strategy,
+};

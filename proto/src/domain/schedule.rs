@@ -1,0 +1,256 @@
+//! The schedule: for every step and slot, compute, reuse or forecast.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Layout;
+
+/// No sampler in use takes more; bounds what one message can make us allocate.
+pub const MAX_STEPS: u32 = 1000;
+
+/// What to do with one slot at one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Decision {
+    /// Run the module.
+    Compute = 0,
+    /// Take the output stored last, whatever its age.
+    Reuse = 1,
+    /// Extrapolate the last two computed outputs linearly over the step index:
+    /// `y1 + (y1 - y0) * (t - t1) / (t1 - t0)`.
+    Forecast = 2,
+}
+
+impl Decision {
+    /// `C`, `R` or `F`.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Compute => 'C',
+            Self::Reuse => 'R',
+            Self::Forecast => 'F',
+        }
+    }
+
+    /// The decision of a letter.
+    pub fn from_letter(letter: char) -> Option<Self> {
+        match letter {
+            'C' => Some(Self::Compute),
+            'R' => Some(Self::Reuse),
+            'F' => Some(Self::Forecast),
+            _ => None,
+        }
+    }
+}
+
+/// Why something is no schedule of a layout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// No step, or more than [`MAX_STEPS`].
+    #[error("a schedule has 1 to {MAX_STEPS} steps, not {0}")]
+    Steps(u32),
+    /// The packed decisions have another length than the shape asks for.
+    #[error("{steps} steps of {slots} slots are {expected} packed bytes, found {found}")]
+    Length {
+        /// Steps of the shape.
+        steps: u32,
+        /// Slots of the shape.
+        slots: usize,
+        /// Bytes that these need.
+        expected: usize,
+        /// Bytes that were given.
+        found: usize,
+    },
+    /// The bits `11`, or bits after the last decision.
+    #[error("packed byte {0} holds bits that are no decision")]
+    Bits(usize),
+    /// Step 0 has nothing to reuse.
+    #[error("step 0 must compute every slot; {0} is not computed")]
+    FirstStep(String),
+}
+
+/// The content id: SHA-256 over layout, step count and packed decisions. Two schedules with one id do the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScheduleId(pub [u8; 32]);
+
+impl ScheduleId {
+    /// The first 12 hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScheduleId({self})")
+    }
+}
+
+impl FromStr for ScheduleId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.as_bytes();
+        let mut id = [0u8; 32];
+        if digits.len() != 64 {
+            return Err(format!("a schedule id has 64 hexadecimal digits, not {}", digits.len()));
+        }
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = std::str::from_utf8(pair)
+                .ok()
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                .ok_or_else(|| format!("'{text}' is not hexadecimal"))?;
+        }
+        Ok(Self(id))
+    }
+}
+
+/// A caching schedule in canonical form; see [`Schedule::from_fn`].
+///
+/// Decision (step, slot) has index `step * slots + slot`; index `i` occupies bits `2 * (i % 4)` of packed byte `i / 4`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    pub(super) layout: Arc<Layout>,
+    pub(super) steps: u32,
+    pub(super) packed: Box<[u8]>,
+}
+
+impl Schedule {
+    /// Computes everything: the uncached run.
+    pub fn all_compute(layout: Arc<Layout>, steps: u32) -> Result<Self, ScheduleError> {
+        Self::from_fn(layout, steps, |_, _| Decision::Compute)
+    }
+
+    /// Builds a schedule from a decision per (step, slot) and brings it into canonical form: step 0 computes, and
+    /// what cannot change the result is normalised away, so that equal behaviour means an equal id.
+    pub fn from_fn(
+        layout: Arc<Layout>,
+        steps: u32,
+        mut decide: impl FnMut(u32, usize) -> Decision,
+    ) -> Result<Self, ScheduleError> {
+        if !(1..=MAX_STEPS).contains(&steps) {
+            return Err(ScheduleError::Steps(steps));
+        }
+        let slots = layout.slots();
+        let packed = vec![0u8; (steps as usize * slots).div_ceil(4)].into_boxed_slice();
+        let mut schedule = Self { layout, steps, packed };
+        for step in 1..steps {
+            for slot in 0..slots {
+                schedule.set(step, slot, decide(step, slot));
+            }
+        }
+        schedule.make_canonical();
+        Ok(schedule)
+    }
+
+    /// Reads packed decisions. Refuses a wrong length, undefined bits, and a step 0 that does not compute; brings
+    /// the rest into canonical form.
+    pub fn from_packed(layout: Arc<Layout>, steps: u32, packed: &[u8]) -> Result<Self, ScheduleError> {
+        if !(1..=MAX_STEPS).contains(&steps) {
+            return Err(ScheduleError::Steps(steps));
+        }
+        let slots = layout.slots();
+        let decisions = steps as usize * slots;
+        let expected = decisions.div_ceil(4);
+        if packed.len() != expected {
+            return Err(ScheduleError::Length { steps, slots, expected, found: packed.len() });
+        }
+        for i in 0..expected * 4 {
+            let bits = packed[i / 4] >> (2 * (i % 4)) & 3;
+            if bits == 3 || (i >= decisions && bits != 0) {
+                return Err(ScheduleError::Bits(i / 4));
+            }
+            if i < slots && bits != 0 {
+                return Err(ScheduleError::FirstStep(layout.slot_name(i)));
+            }
+        }
+        let mut schedule = Self { layout, steps, packed: packed.into() };
+        schedule.make_canonical();
+        Ok(schedule)
+    }
+
+    /// The layout that the slots belong to.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// Denoising steps.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// Slots per step.
+    pub fn slots(&self) -> usize {
+        self.layout.slots()
+    }
+
+    /// The packed decisions, two bits each.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// What to do with `slot` at `step`. Panics when out of range, as slices do.
+    pub fn decision(&self, step: u32, slot: usize) -> Decision {
+        assert!(step < self.steps && slot < self.slots(), "step {step}, slot {slot} is outside the schedule");
+        let i = step as usize * self.slots() + slot;
+        match self.packed[i / 4] >> (2 * (i % 4)) & 3 {
+            0 => Decision::Compute,
+            1 => Decision::Reuse,
+            _ => Decision::Forecast,
+        }
+    }
+
+    pub(super) fn set(&mut self, step: u32, slot: usize, decision: Decision) {
+        let i = step as usize * self.slots() + slot;
+        let shift = 2 * (i % 4);
+        let byte = &mut self.packed[i / 4];
+        *byte = *byte & !(3 << shift) | (decision as u8) << shift;
+    }
+
+    /// All decisions, step-major.
+    pub fn decisions(&self) -> impl Iterator<Item = Decision> + '_ {
+        (0..self.steps).flat_map(move |step| (0..self.slots()).map(move |slot| self.decision(step, slot)))
+    }
+
+    /// How many decisions are [`Decision::Compute`].
+    pub fn computed(&self) -> usize {
+        self.decisions().filter(|&d| d == Decision::Compute).count()
+    }
+
+    /// The share of decisions that are served from the cache (reuse or forecast), in `[0, 1)`.
+    pub fn cache_hit_rate(&self) -> f64 {
+        let all = self.steps as usize * self.slots();
+        (all - self.computed()) as f64 / all as f64
+    }
+
+    /// Whether any decision is a forecast.
+    pub fn forecasts(&self) -> bool {
+        self.decisions().any(|d| d == Decision::Forecast)
+    }
+
+    /// The content id: SHA-256 over a version tag, the layout, the step count and the packed decisions.
+    pub fn id(&self) -> ScheduleId {
+        let mut hash = Sha256::new();
+        hash.update(b"evocache.schedule.v1\0");
+        hash.update(self.layout.to_string().as_bytes());
+        hash.update([0]);
+        hash.update(self.steps.to_le_bytes());
+        hash.update(&self.packed);
+        ScheduleId(hash.finalize().into())
+    }
+}
+
+impl fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hit = self.cache_hit_rate();
+        write!(f, "Schedule({} × {} [{}], {:.1} % cached)", self.steps, self.slots(), self.id().short(), 100.0 * hit)
+    }
+}

@@ -1,0 +1,139 @@
+//! evocache's own schedule format: a line per slot with a letter per step, made to be read and compared by people.
+//!
+//! ```json
+//! {
+//!   "evocache_schedule": 1,
+//!   "id": "…",
+//!   "steps": 4,
+//!   "layout": [{ "group": "block", "count": 1, "components": ["attn1", "attn2", "ff"] }],
+//!   "decisions": { "block.0.attn1": "CRRC", "block.0.attn2": "CRRR", "block.0.ff": "CCFF" }
+//! }
+//! ```
+//!
+//! `C` computes, `R` reuses the output stored last, `F` extrapolates the last two. A component that alone feeds
+//! another is written `"proj_mlp>proj_out"`.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::FormatError;
+use crate::domain::{BlockGroup, Component, Decision, Layout, Schedule};
+
+const VERSION: u64 = 1;
+
+/// Writes a schedule, with further fields (such as its measurement) beside it under `"about"`.
+pub fn write(schedule: &Schedule, about: Option<Value>) -> String {
+    let layout = schedule.layout();
+    let groups: Vec<Value> = layout
+        .groups()
+        .iter()
+        .map(|group| {
+            let component = |c: &Component| match &c.feeds {
+                Some(consumer) => format!("{}>{consumer}", c.name),
+                None => c.name.clone(),
+            };
+            let components: Vec<String> = group.components.iter().map(component).collect();
+            json!({ "group": group.name, "count": group.count, "components": components })
+        })
+        .collect();
+    let row = |slot: usize| (0..schedule.steps()).map(|step| schedule.decision(step, slot).letter()).collect();
+    let decisions: Map<String, Value> =
+        (0..schedule.slots()).map(|slot| (layout.slot_name(slot), Value::String(row(slot)))).collect();
+    let mut file = json!({
+        "evocache_schedule": VERSION,
+        "id": schedule.id().to_string(),
+        "steps": schedule.steps(),
+        "layout": groups,
+        "decisions": decisions,
+    });
+    if let Some(about) = about {
+        file["about"] = about;
+    }
+    let mut text = format!("{file:#}");
+    text.push('\n');
+    text
+}
+
+/// Reads a schedule. Refuses another version, a missing or unknown slot, an unknown letter, a wrong length, and an id
+/// that is not the content's.
+pub fn read(text: &str) -> Result<Schedule, FormatError> {
+    let json: Value = serde_json::from_str(text).map_err(|e| FormatError::Json(e.to_string()))?;
+    from_json(&json)
+}
+
+pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
+    let version = &json["evocache_schedule"];
+    if version.as_u64() != Some(VERSION) {
+        let problem = format!("this program reads version {VERSION}, found {version}");
+        return Err(FormatError::field("evocache_schedule", problem));
+    }
+    let layout = Arc::new(layout(&json["layout"])?);
+    let steps = json["steps"].as_u64().and_then(|steps| u32::try_from(steps).ok());
+    let steps = steps.ok_or_else(|| FormatError::field("steps", "must be a number of steps"))?;
+    let decisions =
+        json["decisions"].as_object().ok_or_else(|| FormatError::field("decisions", "must be an object"))?;
+    let mut rows = Vec::with_capacity(layout.slots());
+    for slot in 0..layout.slots() {
+        let name = layout.slot_name(slot);
+        let field = || format!("decisions.{name}");
+        let row = decisions.get(&name).and_then(Value::as_str);
+        let row = row.ok_or_else(|| FormatError::field(field(), "is missing"))?;
+        let row: Vec<Decision> = row
+            .chars()
+            .map(|letter| {
+                Decision::from_letter(letter)
+                    .ok_or_else(|| FormatError::field(field(), format!("'{letter}' is none of C, R, F")))
+            })
+            .collect::<Result<_, _>>()?;
+        if row.len() != steps as usize {
+            let problem = format!("has {} letters for {steps} steps", row.len());
+            return Err(FormatError::field(field(), problem));
+        }
+        if row.first().is_some_and(|&first| first != Decision::Compute) {
+            return Err(FormatError::field(field(), "step 0 must compute (C)"));
+        }
+        rows.push(row);
+    }
+    if decisions.len() != rows.len() {
+        let known: Vec<String> = (0..layout.slots()).map(|slot| layout.slot_name(slot)).collect();
+        let other = decisions.keys().find(|key| !known.contains(key)).cloned().unwrap_or_default();
+        return Err(FormatError::field(format!("decisions.{other}"), "is no slot of the layout"));
+    }
+    let schedule = Schedule::from_fn(layout, steps, |step, slot| rows[slot][step as usize])
+        .map_err(|e| FormatError::field("steps", e))?;
+    match json.get("id").and_then(Value::as_str) {
+        Some(id) if id != schedule.id().to_string() => {
+            let problem =
+                format!("is {id}, the content's is {}; delete the field if you changed the file", schedule.id());
+            Err(FormatError::field("id", problem))
+        }
+        _ => Ok(schedule),
+    }
+}
+
+fn layout(json: &Value) -> Result<Layout, FormatError> {
+    let wrong =
+        || FormatError::field("layout", "must be a list of { \"group\": name, \"count\": n, \"components\": [names] }");
+    let mut groups = vec![];
+    for group in json.as_array().ok_or_else(wrong)? {
+        let component = |c: &Value| {
+            let text = c.as_str().ok_or_else(wrong)?;
+            Ok(match text.split_once('>') {
+                Some((name, consumer)) => Component::feeding(name, consumer),
+                None => Component::new(text),
+            })
+        };
+        groups.push(BlockGroup {
+            name: group["group"].as_str().ok_or_else(wrong)?.to_owned(),
+            count: group["count"].as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong)?,
+            components: group["components"]
+                .as_array()
+                .ok_or_else(wrong)?
+                .iter()
+                .map(component)
+                .collect::<Result<_, _>>()?,
+        });
+    }
+    Layout::new(groups).map_err(|e| FormatError::field("layout", e))
+}

@@ -1,0 +1,85 @@
+//! Layout, schedule and cost model.
+
+use std::sync::Arc;
+
+use super::WireError;
+use crate::domain::{BlockGroup, Component, CostModel, Layout, MAX_SLOTS, Schedule};
+use crate::pb;
+
+/// Checks a layout message.
+pub fn layout(message: &pb::Layout) -> Result<Layout, WireError> {
+    let components: usize = message.groups.iter().map(|g| g.components.len()).sum();
+    if components > MAX_SLOTS {
+        return Err(WireError::new("layout", format!("{components} components, at most {MAX_SLOTS}")));
+    }
+    let groups = message.groups.iter().map(|group| BlockGroup {
+        name: group.name.clone(),
+        count: group.count,
+        components: group
+            .components
+            .iter()
+            .map(|c| Component { name: c.name.clone(), feeds: c.feeds.clone() })
+            .collect(),
+    });
+    Layout::new(groups.collect()).map_err(|e| WireError::new("layout", e))
+}
+
+impl From<&Layout> for pb::Layout {
+    fn from(layout: &Layout) -> Self {
+        let groups = layout.groups().iter().map(|group| pb::BlockGroup {
+            name: group.name.clone(),
+            count: group.count,
+            components: group
+                .components
+                .iter()
+                .map(|c| pb::Component { name: c.name.clone(), feeds: c.feeds.clone() })
+                .collect(),
+        });
+        Self { groups: groups.collect() }
+    }
+}
+
+/// Checks a schedule message against the layout it is for. A `schedule_id` that is given must be the content's.
+pub fn schedule(layout: &Arc<Layout>, message: &pb::Schedule) -> Result<Schedule, WireError> {
+    let schedule = Schedule::from_packed(layout.clone(), message.steps, &message.decisions)
+        .map_err(|e| WireError::new("schedule", e))?;
+    let id = schedule.id().to_string();
+    if !message.schedule_id.is_empty() && message.schedule_id != id {
+        let problem = format!("is '{}', the content's is '{id}'", message.schedule_id);
+        return Err(WireError::new("schedule.schedule_id", problem));
+    }
+    Ok(schedule)
+}
+
+impl From<&Schedule> for pb::Schedule {
+    fn from(schedule: &Schedule) -> Self {
+        Self {
+            steps: schedule.steps(),
+            decisions: schedule.packed().to_vec().into(),
+            schedule_id: schedule.id().to_string(),
+        }
+    }
+}
+
+/// Checks a cost model against the number of slots.
+pub fn cost_model(slots: usize, message: &pb::CostModel) -> Result<CostModel, WireError> {
+    let cost = CostModel {
+        slot_macs: message.slot_macs.clone(),
+        slot_cache_bytes: message.slot_cache_bytes.clone(),
+        step_macs: message.step_macs,
+        image_macs: message.image_macs,
+    };
+    cost.check(slots).map_err(|e| WireError::new("cost", e))?;
+    Ok(cost)
+}
+
+impl From<&CostModel> for pb::CostModel {
+    fn from(cost: &CostModel) -> Self {
+        Self {
+            slot_macs: cost.slot_macs.clone(),
+            slot_cache_bytes: cost.slot_cache_bytes.clone(),
+            step_macs: cost.step_macs,
+            image_macs: cost.image_macs,
+        }
+    }
+}

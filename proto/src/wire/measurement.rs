@@ -1,0 +1,48 @@
+//! Measurements. Plausibility is checked by `Measurement::check`, which needs the search's side of the contract.
+
+use super::WireError;
+use super::error::{duration, require};
+use crate::domain::{Measurement, MetricValues};
+use crate::pb;
+
+/// Reads a measurement message. The caller checks it against the search with [`Measurement::check`].
+pub fn measurement(message: &pb::Measurement) -> Result<Measurement, WireError> {
+    let device_time = duration("device_time", require("device_time", message.device_time.as_ref())?)?;
+    Ok(Measurement {
+        metrics: message
+            .metrics
+            .iter()
+            .map(|m| MetricValues { name: m.name.clone(), values: m.values.clone(), baseline_mean: m.baseline_mean })
+            .collect(),
+        latency_us: message.latency_us.clone(),
+        baseline_latency_us: message.baseline_latency_us.clone(),
+        macs: message.macs,
+        baseline_macs: message.baseline_macs,
+        peak_cache_bytes: message.peak_cache_bytes,
+        device_time,
+        thumbnails: message.thumbnails.iter().map(|picture| picture.to_vec()).collect(),
+    })
+}
+
+impl From<&Measurement> for pb::Measurement {
+    fn from(m: &Measurement) -> Self {
+        Self {
+            metrics: m
+                .metrics
+                .iter()
+                .map(|metric| pb::MetricValues {
+                    name: metric.name.clone(),
+                    values: metric.values.clone(),
+                    baseline_mean: metric.baseline_mean,
+                })
+                .collect(),
+            latency_us: m.latency_us.clone(),
+            baseline_latency_us: m.baseline_latency_us.clone(),
+            macs: m.macs,
+            baseline_macs: m.baseline_macs,
+            peak_cache_bytes: m.peak_cache_bytes,
+            device_time: prost_types::Duration::try_from(m.device_time).ok(),
+            thumbnails: m.thumbnails.iter().map(|picture| picture.clone().into()).collect(),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Conversions between messages and domain types.
+//!
+//! `From` where nothing can go wrong (domain to message), a function returning [`WireError`] where a message is
+//! checked. Absent on purpose: any decision about what to do with a valid value.
+
+mod error;
+mod layout;
+mod measurement;
+mod search;
+mod worker;
+
+pub use error::WireError;
+pub use layout::{cost_model, layout, schedule};
+pub use measurement::measurement;
+pub use search::{imported, search_spec, spec_draft};
+pub use worker::{calibration, calibration_response, declaration, metrics, register_request};

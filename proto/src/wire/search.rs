@@ -1,0 +1,196 @@
+//! The specification of a search.
+
+use std::sync::Arc;
+
+use super::error::{duration, require};
+use super::{WireError, layout, schedule};
+use crate::domain::{
+    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Prompt, Sampling, SearchSpec,
+    SpecDraft, SpecError, SpecViolation, Strategy,
+};
+use crate::pb;
+
+/// Checks a specification and names every wrong field, each with its path from `spec`.
+pub fn search_spec(message: &pb::SearchSpec) -> Result<SearchSpec, SpecError> {
+    let draft =
+        spec_draft(message).map_err(|e| SpecError(vec![SpecViolation { field: e.field, problem: e.problem }]))?;
+    draft.validate()
+}
+
+/// Reads a specification message; its values are not yet checked.
+pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
+    let model = require("model", message.model.as_ref())?;
+    let budget = require("budget", message.budget.as_ref())?;
+    let time =
+        |field: &str, value: &Option<prost_types::Duration>| value.as_ref().map(|v| duration(field, v)).transpose();
+    let objectives = message.objectives.iter().enumerate().map(|(i, o)| {
+        let direction = direction(o.direction).ok_or_else(|| {
+            WireError::new(format!("objectives[{i}].direction"), "must be DIRECTION_MINIMIZE or DIRECTION_MAXIMIZE")
+        })?;
+        Ok(Objective { metric: o.metric.clone(), direction, bound: o.bound })
+    });
+    let imports = message.imported.iter().enumerate();
+    Ok(SpecDraft {
+        model: ModelRef { name: model.name.clone(), fingerprint: model.fingerprint.clone() },
+        sampling: sampling(require("sampling", message.sampling.as_ref())?),
+        forecast: message.allow_forecast,
+        prompts: message.prompts.iter().map(prompt).collect(),
+        plan: plan(require("measurement", message.measurement.as_ref())?),
+        objectives: objectives.collect::<Result<_, _>>()?,
+        budget: Budget {
+            evaluations: budget.evaluations,
+            wall_time: time("budget.wall_time", &budget.wall_time)?,
+            device_time: time("budget.device_time", &budget.device_time)?,
+        },
+        algorithm: algorithm(message.algorithm.as_ref())?,
+        seed: message.seed,
+        labels: message.labels.clone(),
+        imported: imports
+            .map(|(i, m)| imported(m).map_err(|e| e.within(&format!("imported[{i}]"))))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// Checks an imported schedule against the layout that it brings.
+pub fn imported(message: &pb::ImportedSchedule) -> Result<Imported, WireError> {
+    let layout = Arc::new(layout(require("layout", message.layout.as_ref())?)?);
+    let schedule = schedule(&layout, require("schedule", message.schedule.as_ref())?)?;
+    Ok(Imported { name: message.name.chars().take(200).collect(), schedule })
+}
+
+fn algorithm(message: Option<&pb::Algorithm>) -> Result<Algorithm, WireError> {
+    let default = Algorithm::default();
+    let Some(message) = message else { return Ok(default) };
+    let strategy = match pb::Strategy::try_from(message.strategy) {
+        Ok(pb::Strategy::Unspecified) => default.strategy,
+        Ok(pb::Strategy::SteadyState) => Strategy::SteadyState,
+        Ok(pb::Strategy::Random) => Strategy::Random,
+        Err(_) => return Err(WireError::new("algorithm.strategy", format!("unknown value {}", message.strategy))),
+    };
+    Ok(Algorithm {
+        strategy,
+        population: message.population.unwrap_or(default.population),
+        crossover: message.crossover.unwrap_or(default.crossover),
+        seeds: message.seeds.unwrap_or(default.seeds),
+    })
+}
+
+pub(super) fn direction(value: i32) -> Option<Direction> {
+    match pb::Direction::try_from(value).ok()? {
+        pb::Direction::Minimize => Some(Direction::Minimize),
+        pb::Direction::Maximize => Some(Direction::Maximize),
+        pb::Direction::Unspecified => None,
+    }
+}
+
+impl From<Direction> for pb::Direction {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Minimize => Self::Minimize,
+            Direction::Maximize => Self::Maximize,
+        }
+    }
+}
+
+pub(super) fn prompt(message: &pb::Prompt) -> Prompt {
+    Prompt { text: message.text.clone(), seed: message.seed }
+}
+
+pub(super) fn sampling(message: &pb::Sampling) -> Sampling {
+    Sampling {
+        steps: message.steps.clone(),
+        guidance_scale: message.guidance_scale,
+        height: message.height,
+        width: message.width,
+        negative_prompt: message.negative_prompt.clone(),
+    }
+}
+
+pub(super) fn plan(message: &pb::MeasurementPlan) -> MeasurementPlan {
+    MeasurementPlan {
+        batch: message.batch,
+        warmup: message.warmup,
+        repeats: message.repeats,
+        thumbnails: message.thumbnails,
+    }
+}
+
+impl From<&Prompt> for pb::Prompt {
+    fn from(prompt: &Prompt) -> Self {
+        Self { text: prompt.text.clone(), seed: prompt.seed }
+    }
+}
+
+impl From<&Sampling> for pb::Sampling {
+    fn from(sampling: &Sampling) -> Self {
+        Self {
+            steps: sampling.steps.clone(),
+            guidance_scale: sampling.guidance_scale,
+            height: sampling.height,
+            width: sampling.width,
+            negative_prompt: sampling.negative_prompt.clone(),
+        }
+    }
+}
+
+impl From<&MeasurementPlan> for pb::MeasurementPlan {
+    fn from(plan: &MeasurementPlan) -> Self {
+        Self { batch: plan.batch, warmup: plan.warmup, repeats: plan.repeats, thumbnails: plan.thumbnails }
+    }
+}
+
+impl From<&Imported> for pb::ImportedSchedule {
+    fn from(imported: &Imported) -> Self {
+        Self {
+            name: imported.name.clone(),
+            layout: Some(imported.schedule.layout().as_ref().into()),
+            schedule: Some((&imported.schedule).into()),
+        }
+    }
+}
+
+impl From<&SpecDraft> for pb::SearchSpec {
+    fn from(spec: &SpecDraft) -> Self {
+        let time = |t: std::time::Duration| prost_types::Duration::try_from(t).ok();
+        let strategy = match spec.algorithm.strategy {
+            Strategy::SteadyState => pb::Strategy::SteadyState,
+            Strategy::Random => pb::Strategy::Random,
+        };
+        Self {
+            model: Some(pb::ModelRef { name: spec.model.name.clone(), fingerprint: spec.model.fingerprint.clone() }),
+            sampling: Some((&spec.sampling).into()),
+            allow_forecast: spec.forecast,
+            prompts: spec.prompts.iter().map(Into::into).collect(),
+            measurement: Some((&spec.plan).into()),
+            objectives: spec
+                .objectives
+                .iter()
+                .map(|o| pb::Objective {
+                    metric: o.metric.clone(),
+                    direction: pb::Direction::from(o.direction).into(),
+                    bound: o.bound,
+                })
+                .collect(),
+            budget: Some(pb::Budget {
+                evaluations: spec.budget.evaluations,
+                wall_time: spec.budget.wall_time.and_then(time),
+                device_time: spec.budget.device_time.and_then(time),
+            }),
+            algorithm: Some(pb::Algorithm {
+                strategy: strategy.into(),
+                population: Some(spec.algorithm.population),
+                crossover: Some(spec.algorithm.crossover),
+                seeds: Some(spec.algorithm.seeds),
+            }),
+            seed: spec.seed,
+            labels: spec.labels.clone(),
+            imported: spec.imported.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&SearchSpec> for pb::SearchSpec {
+    fn from(spec: &SearchSpec) -> Self {
+        (&**spec).into()
+    }
+}

@@ -1,0 +1,93 @@
+//! What workers and coordinator tell each other about themselves and about the work.
+
+use super::error::require;
+use super::search::{direction, plan, prompt, sampling};
+use super::{WireError, cost_model, layout};
+use crate::PROTOCOL_VERSION;
+use crate::domain::{Calibration, Declaration, MetricDeclaration};
+use crate::pb;
+
+/// Checks what a worker declares. The protocol version is the caller's to check.
+pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, WireError> {
+    let layout = layout(require("layout", message.layout.as_ref())?)?;
+    let slots = layout.slots();
+    let declaration = Declaration {
+        name: message.name.clone(),
+        device: message.device.clone(),
+        software: message.software.clone(),
+        model: message.model.clone(),
+        fingerprint: message.fingerprint.clone(),
+        layout,
+        forecast: message.forecast,
+        metrics: metrics(&message.metrics)?,
+        cost: message.cost.as_ref().map(|c| cost_model(slots, c)).transpose()?,
+    };
+    declaration.check().map_err(|e| WireError::new("worker", e))?;
+    Ok(declaration)
+}
+
+/// Reads metric declarations; [`Declaration::check`] judges their names.
+pub fn metrics(messages: &[pb::MetricDeclaration]) -> Result<Vec<MetricDeclaration>, WireError> {
+    let metric = |(i, m): (usize, &pb::MetricDeclaration)| {
+        let direction = direction(m.direction).ok_or_else(|| {
+            WireError::new(format!("metrics[{i}].direction"), "must be DIRECTION_MINIMIZE or DIRECTION_MAXIMIZE")
+        })?;
+        Ok(MetricDeclaration {
+            name: m.name.clone(),
+            direction,
+            unit: m.unit.clone(),
+            description: m.description.chars().take(200).collect(),
+        })
+    };
+    messages.iter().enumerate().map(metric).collect()
+}
+
+impl From<&MetricDeclaration> for pb::MetricDeclaration {
+    fn from(metric: &MetricDeclaration) -> Self {
+        Self {
+            name: metric.name.clone(),
+            direction: pb::Direction::from(metric.direction).into(),
+            unit: metric.unit.clone(),
+            description: metric.description.clone(),
+        }
+    }
+}
+
+/// The request with which a worker registers.
+pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWorkerRequest {
+    pb::RegisterWorkerRequest {
+        request_id,
+        protocol_version: PROTOCOL_VERSION,
+        name: d.name.clone(),
+        device: d.device.clone(),
+        software: d.software.clone(),
+        model: d.model.clone(),
+        fingerprint: d.fingerprint.clone(),
+        layout: Some((&d.layout).into()),
+        forecast: d.forecast,
+        metrics: d.metrics.iter().map(Into::into).collect(),
+        cost: d.cost.as_ref().map(Into::into),
+    }
+}
+
+/// Reads the answer to GetCalibration.
+pub fn calibration(message: &pb::GetCalibrationResponse) -> Result<Calibration, WireError> {
+    let calibration = Calibration {
+        prompts: message.prompts.iter().map(prompt).collect(),
+        sampling: sampling(require("sampling", message.sampling.as_ref())?),
+        plan: plan(require("measurement", message.measurement.as_ref())?),
+    };
+    if calibration.prompts.is_empty() || calibration.sampling.steps.is_empty() || calibration.plan.batch == 0 {
+        return Err(WireError::new("calibration", "needs prompts, step counts and a batch size"));
+    }
+    Ok(calibration)
+}
+
+/// The answer to GetCalibration.
+pub fn calibration_response(calibration: &Calibration) -> pb::GetCalibrationResponse {
+    pb::GetCalibrationResponse {
+        prompts: calibration.prompts.iter().map(Into::into).collect(),
+        sampling: Some((&calibration.sampling).into()),
+        measurement: Some((&calibration.plan).into()),
+    }
+}
