@@ -18,6 +18,7 @@ fn wire() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(FILES, ["."])?;
+    #[expect(clippy::disallowed_methods, reason = "this is how cargo tells a build script where to write")]
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("evocache_v1.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()

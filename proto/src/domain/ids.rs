@@ -121,7 +121,6 @@ impl fmt::Display for Epoch {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

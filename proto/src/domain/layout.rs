@@ -219,7 +219,6 @@ impl fmt::Display for Layout {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -1,0 +1,100 @@
+//! Schedules as JSON: round trips, the golden files that diffusers was run with, and every kind of bad file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use evocache_proto::domain::{BlockGroup, Component, Decision, Layout, Schedule};
+use evocache_proto::formats::{FormatError, read, write_ecad, write_own};
+use proptest::prelude::*;
+
+fn layouts() -> [Arc<Layout>; 2] {
+    [Arc::new(Layout::pixart(3).unwrap()), Arc::new(Layout::flux(2, 3).unwrap())]
+}
+
+fn schedule(layout: &Arc<Layout>, steps: u32, letters: &[u8], forecast: bool) -> Schedule {
+    let slots = layout.slots();
+    Schedule::from_fn(layout.clone(), steps, |step, slot| {
+        match letters[(step as usize * slots + slot) % letters.len()] % if forecast { 3 } else { 2 } {
+            0 => Decision::Compute,
+            1 => Decision::Reuse,
+            _ => Decision::Forecast,
+        }
+    })
+    .unwrap()
+}
+
+proptest! {
+    #[test]
+    fn our_format_gives_back_what_it_was_given(steps in 1u32..12, letters in proptest::collection::vec(0u8..6, 1..200)) {
+        for layout in layouts() {
+            let schedule = schedule(&layout, steps, &letters, true);
+            prop_assert_eq!(read(&write_own(&schedule, None)).unwrap(), schedule);
+        }
+    }
+
+    #[test]
+    fn ecads_format_gives_back_what_it_can_express(steps in 1u32..12, letters in proptest::collection::vec(0u8..6, 1..200)) {
+        for layout in layouts() {
+            let schedule = schedule(&layout, steps, &letters, false);
+            prop_assert_eq!(read(&write_ecad(&schedule, "test").unwrap()).unwrap(), schedule);
+        }
+    }
+}
+
+#[test]
+fn the_golden_schedules_compute_the_share_that_their_card_says() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../worker/models/emoji/golden");
+    for (file, share) in [
+        ("cached_all_compute", 1.0),
+        ("cached_fora_3", 0.35),
+        ("cached_intervals_2_6_4", 0.317),
+        ("cached_random_0.4", 0.421),
+    ] {
+        let text = std::fs::read_to_string(folder.join(format!("{file}.json"))).unwrap();
+        let schedule = read(&text).unwrap();
+        assert_eq!((schedule.steps(), schedule.slots()), (20, 36), "{file}");
+        assert!((1.0 - schedule.cache_hit_rate() - share).abs() < 6e-4, "{file}: {}", schedule.cache_hit_rate());
+        let ours: serde_json::Value = serde_json::from_str(&write_ecad(&schedule, file).unwrap()).unwrap();
+        let theirs: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(ours["cache_schedule"]["schedule"], theirs["cache_schedule"]["schedule"], "{file}");
+    }
+}
+
+#[test]
+fn what_ecad_cannot_express_is_refused() {
+    let layout = Arc::new(Layout::pixart(1).unwrap());
+    let forecast = schedule(&layout, 4, &[0, 0, 0, 0, 2], true);
+    assert!(forecast.forecasts());
+    assert!(matches!(write_ecad(&forecast, "x"), Err(FormatError::Inexpressible(text)) if text.contains("forecast")));
+    let other = BlockGroup { name: "layer".into(), count: 2, components: vec![Component::new("mlp")] };
+    let other = Schedule::all_compute(Arc::new(Layout::new(vec![other]).unwrap()), 2).unwrap();
+    assert!(matches!(write_ecad(&other, "x"), Err(FormatError::Inexpressible(text)) if text.contains("layer*2[mlp]")));
+}
+
+#[test]
+fn a_bad_file_is_told_by_its_field() {
+    let good = write_own(&schedule(&layouts()[0], 4, &[0, 1], false), None);
+    let spoil = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from} is not in {good}");
+        good.replacen(from, to, 1)
+    };
+    for (text, expected) in [
+        ("{".to_owned(), "not JSON"),
+        ("{}".to_owned(), "neither an evocache schedule"),
+        (spoil("\"evocache_schedule\": 1", "\"evocache_schedule\": 2"), "evocache_schedule"),
+        (spoil("\"steps\": 4", "\"steps\": -1"), "steps"),
+        (spoil("\"steps\": 4", "\"steps\": 5"), "decisions.block.0.attn1"),
+        (spoil("\"block.1.ff\"", "\"block.9.ff\""), "decisions.block.1.ff: is missing"),
+        (spoil("\"block.2.ff\"", "\"block.1.no\": \"CCCC\", \"block.2.ff\""), "decisions.block.1.no: is no slot"),
+        (spoil("\"count\": 3", "\"count\": 0"), "layout"),
+        (spoil("\"id\": \"", "\"id\": \"00"), "id: is 00"),
+        ("{\"cache_schedule\": {}}".to_owned(), "cache_schedule.num_blocks"),
+        (
+            "{\"cache_schedule\": {\"num_blocks\": 1, \"num_inference_steps\": 2, \"schedule\": {}}}".to_owned(),
+            "cache_schedule.schedule.001.0.attn1",
+        ),
+    ] {
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} does not name {expected:?}");
+    }
+}
