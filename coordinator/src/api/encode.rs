@@ -1,0 +1,181 @@
+//! The engine's state as messages.
+
+use evocache_proto::domain::{BUILTIN_METRICS, SearchSpec};
+use evocache_proto::pb;
+
+use crate::domain::evaluation::Evaluation;
+use crate::domain::lease;
+use crate::domain::time::Timestamp;
+use crate::engine::{LeaseKey, Search, State, Worker};
+use crate::ports::{ModelFacts, Phase};
+
+pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
+    let seconds = i64::try_from(time.0 / 1000).unwrap_or(i64::MAX);
+    prost_types::Timestamp { seconds, nanos: (time.0 % 1000) as i32 * 1_000_000 }
+}
+
+pub(super) fn span(span: std::time::Duration) -> prost_types::Duration {
+    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    prost_types::Duration { seconds, nanos: span.subsec_nanos() as i32 }
+}
+
+pub(super) fn phase(phase: Phase) -> pb::SearchState {
+    match phase {
+        Phase::Pending => pb::SearchState::Pending,
+        Phase::Running => pb::SearchState::Running,
+        Phase::Paused => pb::SearchState::Paused,
+        Phase::Completed => pb::SearchState::Completed,
+        Phase::Stopped => pb::SearchState::Stopped,
+        Phase::Failed => pb::SearchState::Failed,
+    }
+}
+
+/// How much of a specification is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// All of it.
+    Full,
+    /// Without prompts and imported schedules, which are most of it.
+    List,
+}
+
+pub(super) fn search(state: &State, search: &Search, now: Timestamp, detail: Detail) -> pb::Search {
+    let mut spec: pb::SearchSpec = AsRef::<SearchSpec>::as_ref(&search.spec).into();
+    if detail == Detail::List {
+        spec.prompts.clear();
+        spec.imported.clear();
+    }
+    pb::Search {
+        search_id: search.id.to_string(),
+        spec: Some(spec),
+        state: phase(search.phase).into(),
+        end_reason: reason(state, search),
+        create_time: Some(time(search.created)),
+        start_time: search.started.map(time),
+        end_time: search.ended.map(time),
+        model: search.bound.as_ref().map(|(model, _)| model_facts(model)),
+        progress: Some(progress(state, search, now)),
+    }
+}
+
+/// Why the search is in its state; for a pending one, why the workers that have its model cannot take it.
+pub(super) fn reason(state: &State, search: &Search) -> String {
+    if search.phase != Phase::Pending || !search.reason.is_empty() {
+        return search.reason.clone();
+    }
+    let declarations = state.workers.values().map(|w| &w.registration.declaration);
+    let refusals: Vec<String> = declarations
+        .filter(|d| d.model == search.spec.model.name)
+        .filter_map(|d| search.admits(d).err().map(|why| format!("worker '{}' cannot take it: {why}", d.name)))
+        .take(3)
+        .collect();
+    if refusals.is_empty() {
+        format!("waits for a worker with model '{}'", search.spec.model.name)
+    } else {
+        refusals.join("; ")
+    }
+}
+
+fn model_facts(model: &ModelFacts) -> pb::ModelFacts {
+    pb::ModelFacts {
+        fingerprint: model.fingerprint.clone(),
+        layout: Some(model.layout.as_ref().into()),
+        metrics: model.metrics.iter().map(Into::into).collect(),
+        cost: model.cost.as_ref().map(Into::into),
+    }
+}
+
+pub(super) fn progress(state: &State, search: &Search, now: Timestamp) -> pb::Progress {
+    let breeder = search.bound.as_ref().map(|(_, breeder)| breeder);
+    let mut holders: Vec<_> = search
+        .leased
+        .iter()
+        .filter_map(|&id| match &search.candidate(id)?.lease {
+            lease::State::Leased { worker, .. } if state.workers.contains_key(worker) => Some(worker),
+            _ => None,
+        })
+        .collect();
+    holders.sort_unstable();
+    holders.dedup();
+    pb::Progress {
+        evaluations: search.evaluations.len() as u64,
+        failed: search.failed,
+        running: search.leased.len() as u32,
+        front_size: breeder.map_or(0, |b| b.front().len() as u32),
+        hypervolume: breeder.map_or(0.0, |b| b.hypervolume()),
+        seeds_hypervolume: breeder.map_or(0.0, |b| b.seeds_hypervolume()),
+        best_speedup: search.best_speedup,
+        seeds_best_speedup: search.seeds_best_speedup,
+        device_time: Some(span(search.device_time)),
+        remaining: search.remaining(now).map(span),
+        workers: holders.len() as u32,
+    }
+}
+
+pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
+    let measurement = &e.measurement;
+    let hit_rate = e.schedule.cache_hit_rate();
+    let declared = measurement.metrics.iter().map(|m| m.name.as_str());
+    let names = BUILTIN_METRICS.iter().map(|(name, ..)| *name).chain(declared);
+    pb::Evaluation {
+        search_id: search.id.to_string(),
+        candidate: e.candidate.0,
+        schedule: Some(e.schedule.as_ref().into()),
+        provenance: Some(pb::Provenance {
+            parents: e.provenance.parents.iter().map(|p| p.0).collect(),
+            operator: e.provenance.operator.clone(),
+            seed_family: e.provenance.seed_family.clone(),
+        }),
+        measurement: Some(measurement.into()),
+        worker_id: e.worker.to_string(),
+        worker_name: e.worker_name.clone(),
+        device: e.device.clone(),
+        start_time: Some(time(e.started)),
+        end_time: Some(time(e.finished)),
+        attempt: e.attempt,
+        values: names.filter_map(|n| Some((n.to_owned(), measurement.value(n, hit_rate)?))).collect(),
+    }
+}
+
+pub(super) fn lease_ref(key: &LeaseKey) -> pb::LeaseRef {
+    pb::LeaseRef { search_id: key.search.to_string(), candidate: key.candidate.0, epoch: key.epoch.0 }
+}
+
+pub(super) fn worker(
+    state: &State,
+    id: &evocache_proto::domain::WorkerId,
+    worker: &Worker,
+    now: Timestamp,
+    ttl: std::time::Duration,
+) -> pb::Worker {
+    let declaration = &worker.registration.declaration;
+    let liveness = if worker.draining {
+        pb::WorkerState::Draining
+    } else if now.since(worker.seen) > ttl.max(super::limits::MAX_WAIT) * 2 {
+        pb::WorkerState::Stale
+    } else {
+        pb::WorkerState::Alive
+    };
+    let leases = state.searches.values().flat_map(|search| {
+        search.leased.iter().filter_map(move |&candidate| match &search.candidate(candidate)?.lease {
+            lease::State::Leased { worker, epoch, .. } if worker == id => {
+                Some(lease_ref(&LeaseKey { search: search.id.clone(), candidate, epoch: *epoch }))
+            }
+            _ => None,
+        })
+    });
+    pb::Worker {
+        worker_id: id.to_string(),
+        name: declaration.name.clone(),
+        device: declaration.device.clone(),
+        software: declaration.software.clone(),
+        model: declaration.model.clone(),
+        fingerprint: declaration.fingerprint.clone(),
+        state: liveness.into(),
+        register_time: Some(time(worker.registration.at)),
+        last_seen_time: Some(time(worker.seen)),
+        leases: leases.collect(),
+        completed: worker.completed,
+        failed: worker.failed,
+    }
+}

@@ -1,0 +1,42 @@
+//! Every limit of the API in one place.
+
+use std::time::Duration;
+
+/// Largest message that is read: a measurement with its thumbnails, or a specification with its schedules.
+pub const MAX_REQUEST: usize = 16 * 1024 * 1024;
+/// Largest message that is sent. Pages end well before it.
+pub const MAX_RESPONSE: usize = 16 * 1024 * 1024;
+/// A page of evaluations ends when it has this many bytes, so that clients with gRPC's default limit can read it.
+pub const PAGE_BYTES: usize = 3 * 1024 * 1024;
+/// Evaluations per page, at most and by default.
+pub const EVALUATIONS: PageLimit = PageLimit { most: 1000, default: 100 };
+/// Searches per page.
+pub const SEARCHES: PageLimit = PageLimit { most: 100, default: 50 };
+/// Workers per page.
+pub const WORKERS: PageLimit = PageLimit { most: 1000, default: 100 };
+/// Leases per renewal.
+pub const RENEWALS: usize = 100;
+/// The longest wait of AcquireLease.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Bytes of a failure's reason that are kept.
+pub const REASON_BYTES: usize = 4096;
+/// A silent connection is probed this often.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// And closed when a probe is not answered for this long.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Rows of a page.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimit {
+    /// At most.
+    pub most: u32,
+    /// If the caller does not say.
+    pub default: u32,
+}
+
+impl PageLimit {
+    /// What the caller gets.
+    pub fn rows(self, asked: u32) -> usize {
+        (if asked == 0 { self.default } else { asked.min(self.most) }) as usize
+    }
+}

@@ -1,0 +1,89 @@
+//! The gRPC services: messages in, commands and questions to the engine, messages out.
+//!
+//! Absent on purpose: decisions. A service checks a message, hands it to the engine and encodes the answer; the one
+//! place where an error becomes a status is `status.rs`, the one where limits stand is `limits.rs`.
+
+mod encode;
+mod fleet;
+pub mod limits;
+mod page;
+mod search;
+mod status;
+mod worker;
+
+use std::net::SocketAddr;
+
+use evocache_proto::pb;
+use evocache_proto::pb::fleet_service_server::FleetServiceServer;
+use evocache_proto::pb::search_service_server::SearchServiceServer;
+use evocache_proto::pb::worker_service_server::WorkerServiceServer;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::engine::{Handle, Request};
+
+/// What the services need.
+#[derive(Clone)]
+pub struct Services {
+    /// The engine.
+    pub engine: Handle,
+    /// How long a lease lives without renewal.
+    pub lease_ttl: std::time::Duration,
+    /// Turns true when the coordinator begins to stop: long polls and watches end.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Services {
+    /// Returns when the coordinator begins to stop.
+    async fn stopped(&self) {
+        // An error means that nobody can tell any more: that is a stop as well.
+        let _ = self.stopping.clone().wait_for(|&stopping| stopping).await;
+    }
+}
+
+/// All services on one router: the three of evocache, health, and reflection in both versions.
+pub async fn router(services: Services) -> Result<Router, tonic_reflection::server::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<SearchServiceServer<search::Searches>>().await;
+    health.set_serving::<WorkerServiceServer<worker::Workers>>().await;
+    health.set_serving::<FleetServiceServer<fleet::Fleet>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let searches = SearchServiceServer::new(search::Searches(services.clone()))
+        .max_decoding_message_size(limits::MAX_REQUEST)
+        .max_encoding_message_size(limits::MAX_RESPONSE);
+    let workers = WorkerServiceServer::new(worker::Workers(services.clone()))
+        .max_decoding_message_size(limits::MAX_REQUEST)
+        .max_encoding_message_size(limits::MAX_RESPONSE);
+    let fleet = FleetServiceServer::new(fleet::Fleet(services))
+        .max_decoding_message_size(limits::MAX_REQUEST)
+        .max_encoding_message_size(limits::MAX_RESPONSE);
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_TIMEOUT))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(searches)
+        .add_service(workers)
+        .add_service(fleet))
+}
+
+/// The request id and content of a mutating call; `None` if the caller gave no id and takes the risk of a repeat.
+fn request<M: prost::Message>(id: &str, message: &M) -> Result<Option<Request>, tonic::Status> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let id = id.parse().map_err(|e| status::invalid("request_id", e))?;
+    Ok(Some(Request { id, digest: Sha256::digest(message.encode_to_vec()).into() }))
+}
+
+/// Whether an address is reachable from this machine only.
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().is_loopback()
+}

@@ -1,0 +1,414 @@
+//! SearchService.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evocache_proto::domain::SearchId;
+use evocache_proto::pb::search_service_server::SearchService;
+use evocache_proto::{pb, wire};
+use prost::Message;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::encode::Detail;
+use super::{Services, encode, limits, page, request, status};
+use crate::domain::evaluation::Evaluation;
+use crate::domain::query::{self, Answer as Best, Constraint, Preference};
+use crate::engine::{Answer, Command, Move, Refusal, Search, State};
+
+/// Messages that wait for a slow watcher.
+const WATCH_BUFFER: usize = 64;
+
+#[derive(Clone)]
+pub(super) struct Searches(pub(super) Services);
+
+fn search_id(text: &str) -> Result<SearchId, Status> {
+    SearchId::new(text).map_err(|e| status::invalid("search_id", e))
+}
+
+impl Searches {
+    async fn get(&self, id: SearchId) -> Result<pb::Search, Status> {
+        self.look(id, |state, search, now| encode::search(state, search, now, Detail::Full)).await
+    }
+
+    /// Asks about one search.
+    async fn look<T, F>(&self, id: SearchId, question: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&State, &Search, crate::domain::time::Timestamp) -> T + Send + 'static,
+    {
+        let found = self.0.engine.query(move |state, now| match state.searches.get(&id) {
+            Some(search) => Ok(question(state, search, now)),
+            None => Err(Refusal::NoSearch(id)),
+        });
+        found.await.and_then(|found| found).map_err(status::refusal)
+    }
+
+    async fn change<M: Message>(&self, id: &str, request_id: &str, message: &M, to: Move) -> Result<SearchId, Status> {
+        let search = search_id(id)?;
+        let command = Command::Move { search: search.clone(), to };
+        self.0.engine.command(request(request_id, message)?, command).await.map_err(status::refusal)?;
+        tracing::info!(%search, ?to, "search moved");
+        Ok(search)
+    }
+
+    /// A page of evaluations that ends before it is too large for a client with gRPC's default limit.
+    fn page(
+        &self,
+        search: &SearchId,
+        rows: Vec<(pb::Evaluation, evocache_proto::domain::CandidateId)>,
+        thumbnails: bool,
+    ) -> Result<Vec<pb::Evaluation>, Status> {
+        let (mut page, mut bytes) = (vec![], 0);
+        for (mut evaluation, candidate) in rows {
+            if thumbnails {
+                self.add_thumbnails(&mut evaluation, search, candidate)?;
+            }
+            bytes += evaluation.encoded_len();
+            if bytes > limits::PAGE_BYTES && !page.is_empty() {
+                break;
+            }
+            page.push(evaluation);
+        }
+        Ok(page)
+    }
+
+    fn add_thumbnails(
+        &self,
+        evaluation: &mut pb::Evaluation,
+        search: &SearchId,
+        candidate: evocache_proto::domain::CandidateId,
+    ) -> Result<(), Status> {
+        let pictures = self.0.engine.thumbnails(search, candidate).map_err(status::refusal)?;
+        if let Some(measurement) = &mut evaluation.measurement {
+            measurement.thumbnails = pictures.into_iter().map(Into::into).collect();
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl SearchService for Searches {
+    async fn create_search(
+        &self,
+        message: Request<pb::CreateSearchRequest>,
+    ) -> Result<Response<pb::CreateSearchResponse>, Status> {
+        let message = message.into_inner();
+        let wanted = if message.search_id.is_empty() { None } else { Some(search_id(&message.search_id)?) };
+        let spec = message.spec.as_ref().ok_or_else(|| status::invalid("spec", "is missing"))?;
+        let spec = Arc::new(wire::search_spec(spec).map_err(status::spec)?);
+        if message.validate_only {
+            let search = pb::Search { spec: Some(spec.as_ref().into()), ..pb::Search::default() };
+            return Ok(Response::new(pb::CreateSearchResponse { search: Some(search) }));
+        }
+        let request = request(&message.request_id, &message)?;
+        let answer = self.0.engine.command(request, Command::Create { search: wanted, spec }).await;
+        let Answer::Search(id) = answer.map_err(status::refusal)? else {
+            return Err(status::refusal(Refusal::Internal("no search in the answer".into())));
+        };
+        tracing::info!(search = %id, "search created");
+        Ok(Response::new(pb::CreateSearchResponse { search: Some(self.get(id).await?) }))
+    }
+
+    async fn get_search(
+        &self,
+        message: Request<pb::GetSearchRequest>,
+    ) -> Result<Response<pb::GetSearchResponse>, Status> {
+        let search = self.get(search_id(&message.into_inner().search_id)?).await?;
+        Ok(Response::new(pb::GetSearchResponse { search: Some(search) }))
+    }
+
+    async fn list_searches(
+        &self,
+        message: Request<pb::ListSearchesRequest>,
+    ) -> Result<Response<pb::ListSearchesResponse>, Status> {
+        let message = message.into_inner();
+        let from = page::position(&message.page_token)?;
+        let rows = limits::SEARCHES.rows(message.page_size);
+        let question = move |state: &State, now| {
+            let mut all: Vec<&Search> = state.searches.values().collect();
+            all.sort_by(|a, b| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
+            let page = all.iter().skip(from).take(rows);
+            let searches = page.map(|search| encode::search(state, search, now, Detail::List)).collect();
+            pb::ListSearchesResponse { searches, next_page_token: page::token(from + rows, all.len()) }
+        };
+        self.0.engine.query(question).await.map(Response::new).map_err(status::refusal)
+    }
+
+    async fn pause_search(
+        &self,
+        message: Request<pb::PauseSearchRequest>,
+    ) -> Result<Response<pb::PauseSearchResponse>, Status> {
+        let message = message.into_inner();
+        let id = self.change(&message.search_id, &message.request_id, &message, Move::Pause).await?;
+        Ok(Response::new(pb::PauseSearchResponse { search: Some(self.get(id).await?) }))
+    }
+
+    async fn resume_search(
+        &self,
+        message: Request<pb::ResumeSearchRequest>,
+    ) -> Result<Response<pb::ResumeSearchResponse>, Status> {
+        let message = message.into_inner();
+        let id = self.change(&message.search_id, &message.request_id, &message, Move::Resume).await?;
+        Ok(Response::new(pb::ResumeSearchResponse { search: Some(self.get(id).await?) }))
+    }
+
+    async fn stop_search(
+        &self,
+        message: Request<pb::StopSearchRequest>,
+    ) -> Result<Response<pb::StopSearchResponse>, Status> {
+        let message = message.into_inner();
+        let id = self.change(&message.search_id, &message.request_id, &message, Move::Stop).await?;
+        Ok(Response::new(pb::StopSearchResponse { search: Some(self.get(id).await?) }))
+    }
+
+    async fn delete_search(
+        &self,
+        message: Request<pb::DeleteSearchRequest>,
+    ) -> Result<Response<pb::DeleteSearchResponse>, Status> {
+        let message = message.into_inner();
+        self.change(&message.search_id, &message.request_id, &message, Move::Delete).await?;
+        Ok(Response::new(pb::DeleteSearchResponse {}))
+    }
+
+    type WatchSearchStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchSearchResponse, Status>> + Send>>;
+
+    async fn watch_search(
+        &self,
+        message: Request<pb::WatchSearchRequest>,
+    ) -> Result<Response<Self::WatchSearchStream>, Status> {
+        let id = search_id(&message.into_inner().search_id)?;
+        // Subscribed before the first look, so that nothing falls between the two.
+        let changes = self.0.engine.changes();
+        let first = self.snapshot(&id, None).await?;
+        let (messages, stream) = mpsc::channel(WATCH_BUFFER);
+        let watch = Watch { searches: self.clone(), id, changes, messages };
+        #[expect(clippy::disallowed_methods, reason = "ends by itself: with the search, the watcher, or the coordinator")]
+        tokio::spawn(watch.run(first));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list_evaluations(
+        &self,
+        message: Request<pb::ListEvaluationsRequest>,
+    ) -> Result<Response<pb::ListEvaluationsResponse>, Status> {
+        let message = message.into_inner();
+        let id = search_id(&message.search_id)?;
+        let from = page::position(&message.page_token)?;
+        let rows = limits::EVALUATIONS.rows(message.page_size);
+        let question = move |_: &State, search: &Search, _| {
+            let page = search.evaluations.iter().skip(from).take(rows);
+            let page: Vec<_> = page.map(|e| (encode::evaluation(search, e), e.candidate)).collect();
+            (page, search.evaluations.len())
+        };
+        let (page, all) = self.look(id.clone(), question).await?;
+        let evaluations = self.page(&id, page, message.include_thumbnails)?;
+        let next_page_token = page::token(from + evaluations.len(), all);
+        Ok(Response::new(pb::ListEvaluationsResponse { evaluations, next_page_token }))
+    }
+
+    async fn get_front(
+        &self,
+        message: Request<pb::GetFrontRequest>,
+    ) -> Result<Response<pb::GetFrontResponse>, Status> {
+        let message = message.into_inner();
+        let id = search_id(&message.search_id)?;
+        let from = page::position(&message.page_token)?;
+        let rows = limits::EVALUATIONS.rows(message.page_size);
+        let question = move |_: &State, search: &Search, _| {
+            let front = search.front();
+            let page = front.iter().skip(from).take(rows);
+            let page: Vec<_> = page.map(|e| (encode::evaluation(search, e), e.candidate)).collect();
+            let response = pb::GetFrontResponse {
+                evaluations: vec![],
+                baseline: search.baseline().map(|e| encode::evaluation(search, e)),
+                layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
+                hypervolume: search.bound.as_ref().map_or(0.0, |(_, breeder)| breeder.hypervolume()),
+                next_page_token: String::new(),
+            };
+            (response, page, front.len())
+        };
+        let (mut response, page, all) = self.look(id.clone(), question).await?;
+        response.evaluations = self.page(&id, page, message.include_thumbnails)?;
+        response.next_page_token = page::token(from + response.evaluations.len(), all);
+        if let Some(baseline) = response.baseline.as_mut().filter(|_| message.include_thumbnails) {
+            self.add_thumbnails(baseline, &id, evocache_proto::domain::CandidateId(0))?;
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn get_best_schedule(
+        &self,
+        message: Request<pb::GetBestScheduleRequest>,
+    ) -> Result<Response<pb::GetBestScheduleResponse>, Status> {
+        let message = message.into_inner();
+        let id = search_id(&message.search_id)?;
+        let constraint = message.constraint.as_ref().map(constraint).transpose()?;
+        let preference = preference(message.preference)?;
+        let question = move |_: &State, search: &Search, _| best(search, constraint, preference);
+        let mut response = self.look(id.clone(), question).await??;
+        if message.include_thumbnails {
+            for evaluation in [&mut response.evaluation, &mut response.baseline].into_iter().flatten() {
+                let candidate = evocache_proto::domain::CandidateId(evaluation.candidate);
+                self.add_thumbnails(evaluation, &id, candidate)?;
+            }
+        }
+        Ok(Response::new(response))
+    }
+}
+
+fn constraint(message: &pb::get_best_schedule_request::Constraint) -> Result<Constraint, Status> {
+    use pb::get_best_schedule_request::Constraint as C;
+    let (field, value, constraint) = match message {
+        C::MaxLatencyRatio(v) => ("max_latency_ratio", *v, Constraint::MaxLatencyRatio(*v)),
+        C::MinSpeedup(v) => ("min_speedup", *v, Constraint::MinSpeedup(*v)),
+        C::MaxLatency(d) => {
+            let latency =
+                Duration::try_from(*d).map_err(|_| status::invalid("max_latency", "must be positive"))?;
+            let us = latency.as_secs_f64() * 1e6;
+            ("max_latency", us, Constraint::MaxLatencyUs(us))
+        }
+        C::MinQuality(v) if v.is_finite() => return Ok(Constraint::MinQuality(*v)),
+        C::MinQuality(v) => ("min_quality", *v, Constraint::MinQuality(*v)),
+        C::MinQualityRatio(v) => ("min_quality_ratio", *v, Constraint::MinQualityRatio(*v)),
+        C::MaxCacheBytes(v) => return Ok(Constraint::MaxCacheBytes(*v)),
+    };
+    if value.is_finite() && value > 0.0 {
+        Ok(constraint)
+    } else {
+        Err(status::invalid(field, format!("{value} must be a positive number")))
+    }
+}
+
+fn preference(value: i32) -> Result<Preference, Status> {
+    match pb::Preference::try_from(value) {
+        Ok(pb::Preference::Unspecified | pb::Preference::Fastest) => Ok(Preference::Fastest),
+        Ok(pb::Preference::BestQuality) => Ok(Preference::BestQuality),
+        Ok(pb::Preference::Knee) => Ok(Preference::Knee),
+        Err(_) => Err(status::invalid("preference", format!("unknown value {value}"))),
+    }
+}
+
+fn best(
+    search: &Search,
+    constraint: Option<Constraint>,
+    preference: Preference,
+) -> Result<pb::GetBestScheduleResponse, Status> {
+    let evaluations = search.evaluations.iter().map(AsRef::<Evaluation>::as_ref);
+    let candidate = match query::best(&search.spec, evaluations, constraint, preference) {
+        Best::Found(candidate) => candidate,
+        Best::Nearest(miss) => {
+            let text = format!(
+                "no schedule satisfies the constraint: candidate {} comes nearest with {:.6}, wanted {:.6}",
+                miss.candidate, miss.value, miss.wanted
+            );
+            let facts = [
+                ("nearest_candidate", miss.candidate.to_string()),
+                ("nearest_value", miss.value.to_string()),
+                ("wanted", miss.wanted.to_string()),
+            ];
+            return Err(status::no_schedule(text, &facts));
+        }
+        Best::Nothing => {
+            let text = format!("search '{}' has no evaluation yet", search.id);
+            return Err(status::no_schedule(text, &[]));
+        }
+    };
+    let evaluation = search.evaluation(candidate).ok_or_else(|| {
+        status::refusal(Refusal::Internal(format!("candidate {candidate} was chosen but not evaluated")))
+    })?;
+    let quality = search.spec.quality();
+    let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
+    let maximised = quality.is_some_and(|q| q.direction == evocache_proto::domain::Direction::Maximize);
+    Ok(pb::GetBestScheduleResponse {
+        evaluation: Some(encode::evaluation(search, evaluation)),
+        layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
+        baseline: search.baseline().map(|e| encode::evaluation(search, e)),
+        speedup: 1.0 / evaluation.measurement.latency_ratio(),
+        quality_ratio: values.filter(|v| maximised && v.baseline_mean > 0.0).map(|v| v.mean() / v.baseline_mean),
+        quality_metric: quality.map(|q| q.metric.clone()).unwrap_or_default(),
+    })
+}
+
+impl Searches {
+    /// The state of a search as a watcher sees it.
+    async fn snapshot(
+        &self,
+        id: &SearchId,
+        evaluation: Option<Arc<Evaluation>>,
+    ) -> Result<pb::WatchSearchResponse, Status> {
+        let question = move |state: &State, search: &Search, now| pb::WatchSearchResponse {
+            state: encode::phase(search.phase).into(),
+            progress: Some(encode::progress(state, search, now)),
+            end_reason: encode::reason(state, search),
+            evaluation: evaluation.map(|e| {
+                let mut message = encode::evaluation(search, &e);
+                if let Some(measurement) = &mut message.measurement {
+                    measurement.thumbnails.clear();
+                }
+                message
+            }),
+        };
+        self.look(id.clone(), question).await
+    }
+}
+
+/// One watcher: the state now, then a message per change, until the search has ended.
+struct Watch {
+    searches: Searches,
+    id: SearchId,
+    changes: broadcast::Receiver<crate::engine::Change>,
+    messages: mpsc::Sender<Result<pb::WatchSearchResponse, Status>>,
+}
+
+impl Watch {
+    async fn run(mut self, first: pb::WatchSearchResponse) {
+        let mut last = Ok(first);
+        loop {
+            let end = match &last {
+                Ok(message) => ended(message.state()),
+                Err(_) => true,
+            };
+            if self.messages.send(last).await.is_err() || end {
+                return;
+            }
+            last = tokio::select! {
+                evaluation = next(&mut self.changes, &self.id) => match evaluation {
+                    Some(evaluation) => self.searches.snapshot(&self.id, evaluation).await,
+                    None => Err(status::stopping()),
+                },
+                () = self.searches.0.stopped() => Err(status::stopping()),
+                () = self.messages.closed() => return,
+            };
+        }
+    }
+}
+
+/// The next change of this search: `Some(None)` for one without an evaluation, `None` when the engine has stopped.
+async fn next(
+    changes: &mut broadcast::Receiver<crate::engine::Change>,
+    id: &SearchId,
+) -> Option<Option<Arc<Evaluation>>> {
+    loop {
+        match changes.recv().await {
+            Ok(change) if change.search == *id => return Some(change.evaluation),
+            Ok(_) => {}
+            // Some were missed: the state is still worth telling.
+            Err(broadcast::error::RecvError::Lagged(_)) => return Some(None),
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+    }
+}
+
+fn ended(state: pb::SearchState) -> bool {
+    match state {
+        pb::SearchState::Completed | pb::SearchState::Stopped | pb::SearchState::Failed => true,
+        pb::SearchState::Unspecified
+        | pb::SearchState::Pending
+        | pb::SearchState::Running
+        | pb::SearchState::Paused => false,
+    }
+}

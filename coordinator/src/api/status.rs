@@ -1,0 +1,119 @@
+//! The one place where an error becomes a gRPC status, with google.rpc details.
+//!
+//! | refusal | code | reason (domain `evocache`) |
+//! |---|---|---|
+//! | no search, no worker | NOT_FOUND | SEARCH_NOT_FOUND, WORKER_NOT_FOUND |
+//! | id taken | ALREADY_EXISTS | SEARCH_EXISTS |
+//! | wrong field | INVALID_ARGUMENT | INVALID_ARGUMENT, with BadRequest |
+//! | request id used for another call | INVALID_ARGUMENT | REQUEST_ID_REUSED |
+//! | measurement not believed | INVALID_ARGUMENT | MEASUREMENT_REFUSED |
+//! | wrong phase | FAILED_PRECONDITION | SEARCH_STATE |
+//! | lease not the caller's | FAILED_PRECONDITION | LEASE_SUPERSEDED |
+//! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
+//! | other protocol | FAILED_PRECONDITION | PROTOCOL_VERSION |
+//! | nothing satisfies the question | NOT_FOUND | NO_SCHEDULE, with the nearest miss |
+//! | queue full | RESOURCE_EXHAUSTED | BUSY, with RetryInfo |
+//! | store failed | UNAVAILABLE | STORE_FAILED |
+//! | stopping | UNAVAILABLE | STOPPING, with RetryInfo |
+//! | bug | INTERNAL | INTERNAL, the text is in the log under the id that is told |
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use evocache_proto::domain::SpecError;
+use evocache_proto::wire::WireError;
+use sha2::{Digest, Sha256};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::engine::Refusal;
+
+const DOMAIN: &str = "evocache";
+
+fn with(code: Code, reason: &str, text: String, facts: &[(&str, String)]) -> Status {
+    let facts: HashMap<String, String> = facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    Status::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, facts))
+}
+
+fn retry(code: Code, reason: &str, text: String, after: Duration) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(Some(after));
+    Status::with_error_details(code, text, details)
+}
+
+/// A field that is wrong.
+pub(super) fn invalid(field: &str, problem: impl std::fmt::Display) -> Status {
+    violations([(field.to_owned(), problem.to_string())].into())
+}
+
+/// A message that is no valid value.
+pub(super) fn malformed(error: WireError) -> Status {
+    invalid(&error.field, error.problem)
+}
+
+/// A specification with wrong fields; paths start at `spec`.
+pub(super) fn spec(error: SpecError) -> Status {
+    violations(error.0.into_iter().map(|v| (format!("spec.{}", v.field), v.problem)).collect())
+}
+
+fn violations(wrong: Vec<(String, String)>) -> Status {
+    let text = wrong.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; ");
+    let mut details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
+    for (field, problem) in wrong {
+        details.add_bad_request_violation(field, problem);
+    }
+    Status::with_error_details(Code::InvalidArgument, text, details)
+}
+
+/// A worker that speaks another protocol version.
+pub(super) fn protocol(theirs: u32, ours: u32) -> Status {
+    let text = format!("the worker speaks protocol version {theirs}, this coordinator version {ours}: update the older");
+    let facts = [("worker", theirs.to_string()), ("coordinator", ours.to_string())];
+    with(Code::FailedPrecondition, "PROTOCOL_VERSION", text, &facts)
+}
+
+/// Nothing satisfies the question; `facts` describe the nearest miss.
+pub(super) fn no_schedule(text: String, facts: &[(&str, String)]) -> Status {
+    with(Code::NotFound, "NO_SCHEDULE", text, facts)
+}
+
+/// The coordinator is stopping.
+pub(super) fn stopping() -> Status {
+    refusal(Refusal::Stopping)
+}
+
+/// What the engine refused.
+pub(super) fn refusal(refusal: Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::NoSearch(id) => with(Code::NotFound, "SEARCH_NOT_FOUND", text, &[("search_id", id.to_string())]),
+        Refusal::NoWorker(id) => with(Code::NotFound, "WORKER_NOT_FOUND", text, &[("worker_id", id.to_string())]),
+        Refusal::Exists(id) => with(Code::AlreadyExists, "SEARCH_EXISTS", text, &[("search_id", id.to_string())]),
+        Refusal::RequestReused(id) => {
+            with(Code::InvalidArgument, "REQUEST_ID_REUSED", text, &[("request_id", id.to_string())])
+        }
+        Refusal::Measurement(_) => with(Code::InvalidArgument, "MEASUREMENT_REFUSED", text, &[]),
+        Refusal::Phase { search, .. } => {
+            with(Code::FailedPrecondition, "SEARCH_STATE", text, &[("search_id", search.to_string())])
+        }
+        Refusal::Superseded(key) => {
+            let facts = [
+                ("search_id", key.search.to_string()),
+                ("candidate", key.candidate.to_string()),
+                ("epoch", key.epoch.to_string()),
+            ];
+            with(Code::FailedPrecondition, "LEASE_SUPERSEDED", text, &facts)
+        }
+        Refusal::Ended(id) => with(Code::FailedPrecondition, "SEARCH_ENDED", text, &[("search_id", id.to_string())]),
+        Refusal::Busy => retry(Code::ResourceExhausted, "BUSY", text, Duration::from_secs(1)),
+        Refusal::Store(_) => with(Code::Unavailable, "STORE_FAILED", text, &[]),
+        Refusal::Stopping => retry(Code::Unavailable, "STOPPING", text, Duration::from_secs(2)),
+        Refusal::Internal(detail) => {
+            // The same text has the same id: enough to find the line in the log, and nothing internal is told.
+            let digest = Sha256::digest(&detail);
+            let id: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+            tracing::error!(error_id = %id, detail, "internal error");
+            with(Code::Internal, "INTERNAL", format!("internal error {id}; see the coordinator's log"), &[])
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! WorkerService.
+
+use std::sync::Arc;
+
+use evocache_proto::domain::{Calibration, CandidateId, Epoch, SearchId, WorkerId};
+use evocache_proto::pb::worker_service_server::WorkerService;
+use evocache_proto::{PROTOCOL_VERSION, pb, wire};
+use tonic::{Request, Response, Status};
+
+use super::{Services, encode, limits, request, status};
+use crate::engine::{Answer, Command, LeaseKey, Refusal};
+
+pub(super) struct Workers(pub(super) Services);
+
+fn worker_id(text: &str) -> Result<WorkerId, Status> {
+    WorkerId::new(text).map_err(|e| status::invalid("worker_id", e))
+}
+
+fn lease_key(message: Option<&pb::LeaseRef>) -> Result<LeaseKey, Status> {
+    let message = message.ok_or_else(|| status::invalid("lease", "is missing"))?;
+    let search = SearchId::new(message.search_id.clone()).map_err(|e| status::invalid("lease.search_id", e))?;
+    Ok(LeaseKey { search, candidate: CandidateId(message.candidate), epoch: Epoch(message.epoch) })
+}
+
+fn unexpected(answer: &Answer) -> Status {
+    status::refusal(Refusal::Internal(format!("unexpected answer {answer:?}")))
+}
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    async fn register_worker(
+        &self,
+        message: Request<pb::RegisterWorkerRequest>,
+    ) -> Result<Response<pb::RegisterWorkerResponse>, Status> {
+        let message = message.into_inner();
+        if message.protocol_version != PROTOCOL_VERSION {
+            return Err(status::protocol(message.protocol_version, PROTOCOL_VERSION));
+        }
+        let declaration = Arc::new(wire::declaration(&message).map_err(status::malformed)?);
+        let (name, model) = (declaration.name.clone(), declaration.model.clone());
+        let request = request(&message.request_id, &message)?;
+        let answer = self.0.engine.command(request, Command::Register { declaration }).await;
+        let Answer::Worker(worker) = answer.map_err(status::refusal)? else {
+            return Err(unexpected(&Answer::Accepted));
+        };
+        tracing::info!(%worker, name, model, "worker registered");
+        Ok(Response::new(pb::RegisterWorkerResponse {
+            worker_id: worker.to_string(),
+            lease_ttl: Some(encode::span(self.0.lease_ttl)),
+            max_wait: Some(encode::span(limits::MAX_WAIT)),
+        }))
+    }
+
+    async fn get_calibration(
+        &self,
+        message: Request<pb::GetCalibrationRequest>,
+    ) -> Result<Response<pb::GetCalibrationResponse>, Status> {
+        let message = message.into_inner();
+        let worker = worker_id(&message.worker_id)?;
+        let id = SearchId::new(message.search_id).map_err(|e| status::invalid("search_id", e))?;
+        let question = move |state: &crate::engine::State, _| {
+            if !state.workers.contains_key(&worker) {
+                return Err(Refusal::NoWorker(worker));
+            }
+            let search = state.searches.get(&id).ok_or(Refusal::NoSearch(id))?;
+            Ok(search.spec.clone())
+        };
+        let spec = self.0.engine.query(question).await.and_then(|found| found).map_err(status::refusal)?;
+        let calibration = Calibration {
+            prompts: spec.prompts.clone(),
+            sampling: spec.sampling.clone(),
+            plan: spec.plan,
+        };
+        Ok(Response::new(wire::calibration_response(&calibration)))
+    }
+
+    async fn acquire_lease(
+        &self,
+        message: Request<pb::AcquireLeaseRequest>,
+    ) -> Result<Response<pb::AcquireLeaseResponse>, Status> {
+        let message = message.into_inner();
+        let worker = worker_id(&message.worker_id)?;
+        let wait = match message.wait {
+            Some(wait) => std::time::Duration::try_from(wait)
+                .map_err(|_| status::invalid("wait", "must be a non-negative duration"))?
+                .min(limits::MAX_WAIT),
+            None => std::time::Duration::ZERO,
+        };
+        let answer = tokio::select! {
+            answer = self.0.engine.acquire(worker, wait) => answer.map_err(status::refusal)?,
+            () = self.0.stopped() => return Err(status::stopping()),
+        };
+        let Answer::Work { offer, draining } = answer else { return Err(unexpected(&answer)) };
+        let lease = offer.map(|offer| pb::Lease {
+            search_id: offer.lease.search.to_string(),
+            candidate: offer.lease.candidate.0,
+            epoch: offer.lease.epoch.0,
+            schedule: Some(offer.schedule.as_ref().into()),
+            ttl: Some(encode::span(offer.ttl)),
+            attempt: offer.attempt,
+        });
+        Ok(Response::new(pb::AcquireLeaseResponse { lease, draining }))
+    }
+
+    async fn renew_leases(
+        &self,
+        message: Request<pb::RenewLeasesRequest>,
+    ) -> Result<Response<pb::RenewLeasesResponse>, Status> {
+        let message = message.into_inner();
+        let worker = worker_id(&message.worker_id)?;
+        if message.leases.len() > limits::RENEWALS {
+            return Err(status::invalid("leases", format!("at most {} per call", limits::RENEWALS)));
+        }
+        let leases = message.leases.iter().map(|l| lease_key(Some(l))).collect::<Result<Vec<_>, _>>()?;
+        let answer = self.0.engine.command(None, Command::Renew { worker, leases }).await;
+        let answer = answer.map_err(status::refusal)?;
+        let Answer::Renewed { leases, draining } = answer else { return Err(unexpected(&answer)) };
+        let leases = leases.iter().map(|renewal| pb::LeaseStatus {
+            lease: Some(encode::lease_ref(&renewal.lease)),
+            cancel: renewal.ttl.is_none(),
+            ttl: renewal.ttl.map(encode::span),
+        });
+        Ok(Response::new(pb::RenewLeasesResponse { leases: leases.collect(), draining }))
+    }
+
+    async fn complete_evaluation(
+        &self,
+        message: Request<pb::CompleteEvaluationRequest>,
+    ) -> Result<Response<pb::CompleteEvaluationResponse>, Status> {
+        let message = message.into_inner();
+        let worker = worker_id(&message.worker_id)?;
+        let lease = lease_key(message.lease.as_ref())?;
+        let measurement =
+            message.measurement.as_ref().ok_or_else(|| status::invalid("measurement", "is missing"))?;
+        let measurement = wire::measurement(measurement).map_err(|e| status::malformed(e.within("measurement")))?;
+        let request = request(&message.request_id, &message)?;
+        let command = Command::Complete { worker, lease, measurement };
+        self.0.engine.command(request, command).await.map_err(status::refusal)?;
+        Ok(Response::new(pb::CompleteEvaluationResponse {}))
+    }
+
+    async fn fail_evaluation(
+        &self,
+        message: Request<pb::FailEvaluationRequest>,
+    ) -> Result<Response<pb::FailEvaluationResponse>, Status> {
+        let message = message.into_inner();
+        let worker = worker_id(&message.worker_id)?;
+        let lease = lease_key(message.lease.as_ref())?;
+        let request = request(&message.request_id, &message)?;
+        let mut reason = message.reason;
+        if let Some(cut) = (0..=limits::REASON_BYTES).rev().find(|&at| reason.is_char_boundary(at)) {
+            reason.truncate(cut);
+        }
+        tracing::warn!(%worker, search = %lease.search, candidate = %lease.candidate, reason, "evaluation failed");
+        let command = Command::Fail { worker, lease, reason, retryable: message.retryable };
+        self.0.engine.command(request, command).await.map_err(status::refusal)?;
+        Ok(Response::new(pb::FailEvaluationResponse {}))
+    }
+
+    async fn release_lease(
+        &self,
+        message: Request<pb::ReleaseLeaseRequest>,
+    ) -> Result<Response<pb::ReleaseLeaseResponse>, Status> {
+        let message = message.into_inner();
+        let worker = worker_id(&message.worker_id)?;
+        let lease = lease_key(message.lease.as_ref())?;
+        let request = request(&message.request_id, &message)?;
+        self.0.engine.command(request, Command::Release { worker, lease }).await.map_err(status::refusal)?;
+        Ok(Response::new(pb::ReleaseLeaseResponse {}))
+    }
+}

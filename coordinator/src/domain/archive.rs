@@ -1,0 +1,110 @@
+//! The unbounded archive of what nobody dominates.
+//!
+//! A population cannot hold the front of a search over thousands of decisions, so the front is kept apart from it.
+//! The resulting set does not depend on the order of arrival: of candidates with equal objective vectors the one with
+//! the smallest id stays. Members are sorted by violation, then lexicographically by value, so that with two
+//! objectives an insertion is a binary search. Absent: schedules; a member is an id and its score.
+
+use std::cmp::Ordering;
+
+use evocache_proto::domain::CandidateId;
+
+use super::hypervolume::hypervolume;
+use super::pareto::Score;
+
+/// A candidate in an archive.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Member {
+    /// Which candidate.
+    pub candidate: CandidateId,
+    /// How good it is.
+    pub score: Score,
+}
+
+/// What an insertion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// The candidate is a member and removed this many.
+    Joined(usize),
+    /// A member dominates it, or equals it and has the smaller id.
+    Dominated,
+}
+
+/// All members that no other candidate seen so far dominates, in constrained dominance.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Archive {
+    members: Vec<Member>,
+}
+
+fn order(a: &Score, b: &Score) -> Ordering {
+    a.violation.total_cmp(&b.violation).then_with(|| a.values.lexicographic(&b.values))
+}
+
+impl Archive {
+    /// An archive without members.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The members, sorted by violation, then by value from the first objective on.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// How many members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nothing was inserted yet.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Inserts a candidate if nobody dominates it, and removes whom it dominates.
+    pub fn insert(&mut self, candidate: CandidateId, score: Score) -> Inserted {
+        let at = match self.members.binary_search_by(|m| order(&m.score, &score)) {
+            Ok(equal) => {
+                let member = &mut self.members[equal];
+                if member.candidate <= candidate {
+                    return Inserted::Dominated;
+                }
+                *member = Member { candidate, score };
+                return Inserted::Joined(1);
+            }
+            Err(at) => at,
+        };
+        // Whoever dominates sorts earlier, whoever is dominated later. With two objectives and a sorted front, the
+        // neighbour before is the only one that can dominate, and the dominated follow without a gap.
+        let two = score.is_feasible() && score.values.len() == 2;
+        let before = if two { at.saturating_sub(1) } else { 0 };
+        if self.members[before..at].iter().any(|m| m.score.dominates(&score)) {
+            return Inserted::Dominated;
+        }
+        let old = self.members.len();
+        if two {
+            let dominated = self.members[at..].iter().take_while(|m| score.dominates(&m.score)).count();
+            self.members.drain(at..at + dominated);
+        } else {
+            let mut position = 0;
+            self.members.retain(|m| {
+                position += 1;
+                position <= at || !score.dominates(&m.score)
+            });
+        }
+        let removed = old - self.members.len();
+        self.members.insert(at, Member { candidate, score });
+        Inserted::Joined(removed)
+    }
+
+    /// The hypervolume of the members' losses with the reference point 1; only what keeps every bound counts.
+    pub fn hypervolume(&self) -> f64 {
+        let losses: Vec<_> = self.members.iter().filter(|m| m.score.is_feasible()).map(|m| m.score.losses).collect();
+        let ones = [1.0; super::pareto::MAX_OBJECTIVES];
+        losses.first().map_or(0.0, |first| hypervolume(&losses, &ones[..first.len()]))
+    }
+}
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;

@@ -1,0 +1,353 @@
+//! The lease machine: who may evaluate a candidate, until when, and what ends it.
+//!
+//! | from | event | guard | to |
+//! |---|---|---|---|
+//! | Pending | grant | now ≥ not_before | Leased(epoch + 1, deadline = now + ttl) |
+//! | Pending | complete | an earlier grant: same worker and epoch | Done: a late result is still a measurement |
+//! | Leased | renew | same worker and epoch, now ≤ deadline | Leased(deadline = now + ttl) |
+//! | Leased | expire | now > deadline | Pending(attempt + 1, back-off), or Failed when attempts are used up |
+//! | Leased | complete | this or an earlier grant: same worker and epoch | Done |
+//! | Leased | fail | same worker and epoch | retryable and attempts left: Pending(attempt + 1, back-off); else Failed |
+//! | Leased | release | same worker and epoch | Pending at once, attempt not counted |
+//! | Done | complete | same worker and epoch | unchanged: the same answer again |
+//! | Pending, Leased | cancel | – | Cancelled |
+//! | final | cancel | – | unchanged |
+//! | not Leased, or not yet due | expire | – | unchanged: the timer was late or early |
+//! | any | any other | – | refused, see [`Refusal`] |
+//!
+//! Absent: which worker is able, alive or draining (the engine asks before it grants), and timers (the engine sends
+//! [`Event::Expire`] when it thinks that a deadline has passed).
+
+use std::time::Duration;
+
+use evocache_proto::domain::{Epoch, WorkerId};
+
+use super::time::Timestamp;
+
+/// Grants remembered per candidate. Expiries are bounded by the attempts; releases are not, and must not grow a record.
+pub const MAX_GRANTS: usize = 16;
+
+/// How long leases last and how often a candidate is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts before a candidate has failed; at least 1.
+    pub max_attempts: u32,
+    /// Wait before the second attempt; doubles with each further one.
+    pub base: Duration,
+    /// The longest wait.
+    pub cap: Duration,
+    /// A lease ends this long after its grant or its last renewal.
+    pub ttl: Duration,
+}
+
+impl RetryPolicy {
+    /// How long to wait after the attempt with this number (from 1) has failed: `min(cap, base · 2^(attempt - 1))`.
+    pub fn back_off(&self, attempt: u32) -> Duration {
+        let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.base.saturating_mul(factor).min(self.cap)
+    }
+}
+
+/// One grant of a candidate to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Fences the grant.
+    pub epoch: Epoch,
+    /// Who got it.
+    pub worker: WorkerId,
+}
+
+impl Grant {
+    fn is(&self, worker: &WorkerId, epoch: Epoch) -> bool {
+        self.epoch == epoch && &self.worker == worker
+    }
+}
+
+/// Why a candidate will not be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The last of the attempts expired.
+    #[error("no result after {attempts} attempts; the last lease expired")]
+    Expired {
+        /// How many attempts were made.
+        attempts: u32,
+    },
+    /// A worker reported a failure that a retry cannot mend, or the last attempt failed.
+    #[error("attempt {attempts} failed: {message}")]
+    Reported {
+        /// How many attempts were made.
+        attempts: u32,
+        /// What the worker said.
+        message: String,
+    },
+}
+
+/// Where one candidate's evaluation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Waits for a worker.
+    Pending {
+        /// The number that the next attempt will have, from 1.
+        attempt: u32,
+        /// Not granted before.
+        not_before: Timestamp,
+        /// The last [`MAX_GRANTS`] grants, oldest first.
+        grants: Vec<Grant>,
+    },
+    /// A worker has it.
+    Leased {
+        /// Who has it.
+        worker: WorkerId,
+        /// Fences the lease.
+        epoch: Epoch,
+        /// Expires after this moment.
+        deadline: Timestamp,
+        /// The number of this attempt, from 1.
+        attempt: u32,
+        /// The grants before this one, oldest first.
+        grants: Vec<Grant>,
+    },
+    /// Evaluated.
+    Done {
+        /// The grant whose result was taken.
+        epoch: Epoch,
+        /// Who measured it.
+        worker: WorkerId,
+    },
+    /// Given up.
+    Failed {
+        /// Why.
+        reason: Failure,
+    },
+    /// Nobody wants the result any more.
+    Cancelled,
+}
+
+/// What happens to a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Give it to a worker.
+    Grant {
+        /// Who gets it.
+        worker: WorkerId,
+    },
+    /// The worker is still at it.
+    Renew {
+        /// Who says so.
+        worker: WorkerId,
+        /// Of which lease.
+        epoch: Epoch,
+    },
+    /// The deadline may have passed.
+    Expire,
+    /// The worker has a measurement.
+    Complete {
+        /// Who.
+        worker: WorkerId,
+        /// Of which lease.
+        epoch: Epoch,
+    },
+    /// The worker could not measure it.
+    Fail {
+        /// Who.
+        worker: WorkerId,
+        /// Of which lease.
+        epoch: Epoch,
+        /// Whether another attempt may go better.
+        retryable: bool,
+        /// What went wrong.
+        message: String,
+    },
+    /// The worker gives it back untried, because it stops or drains.
+    Release {
+        /// Who.
+        worker: WorkerId,
+        /// Of which lease.
+        epoch: Epoch,
+    },
+    /// Nobody wants the result any more.
+    Cancel,
+}
+
+/// What an accepted event does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// The state becomes this one.
+    To(State),
+    /// The state stays as it is, and the answer is the one of the first time.
+    Unchanged,
+}
+
+/// Why an event is not accepted. The state stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The lease is not (or no longer) the sender's.
+    #[error("the lease was superseded")]
+    Superseded,
+    /// The lease ended before it was renewed. Its result is still welcome while the candidate is open.
+    #[error("the lease ended at {deadline}")]
+    Expired {
+        /// When it ended.
+        deadline: Timestamp,
+    },
+    /// The candidate waits out its back-off.
+    #[error("not to be granted before {not_before}")]
+    TooEarly {
+        /// When it may be granted.
+        not_before: Timestamp,
+    },
+    /// A worker has it already.
+    #[error("the candidate is leased")]
+    Held,
+    /// Done or failed: there is nothing to grant.
+    #[error("the candidate is finished")]
+    Finished,
+    /// The candidate was cancelled: whoever works on it should stop.
+    #[error("the candidate was cancelled")]
+    Cancelled,
+}
+
+impl State {
+    /// A new candidate: may be granted at once.
+    pub fn new() -> Self {
+        Self::Pending { attempt: 1, not_before: Timestamp(0), grants: Vec::new() }
+    }
+
+    /// Whether a result may still come.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Pending { .. } | Self::Leased { .. } => true,
+            Self::Done { .. } | Self::Failed { .. } | Self::Cancelled => false,
+        }
+    }
+
+    /// After the coordinator was away: a live lease gets the time that its worker could not use to renew it.
+    #[must_use]
+    pub fn after_restart(self, now: Timestamp, policy: &RetryPolicy) -> Self {
+        match self {
+            Self::Leased { worker, epoch, deadline: _, attempt, grants } => {
+                Self::Leased { worker, epoch, deadline: now.plus(policy.ttl), attempt, grants }
+            }
+            other @ (Self::Pending { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Cancelled) => other,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What `event` does to `state` at `now`; the table at the top of this file.
+pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) -> Result<Transition, Refusal> {
+    use Event as E;
+    use State as S;
+    match (state, event) {
+        (S::Pending { attempt, not_before, grants }, E::Grant { worker }) => {
+            if now < *not_before {
+                return Err(Refusal::TooEarly { not_before: *not_before });
+            }
+            to(S::Leased {
+                worker: worker.clone(),
+                epoch: grants.last().map_or(Epoch(0), |grant| grant.epoch).next(),
+                deadline: now.plus(policy.ttl),
+                attempt: *attempt,
+                grants: grants.clone(),
+            })
+        }
+        (S::Leased { .. }, E::Grant { .. }) => Err(Refusal::Held),
+        (S::Done { .. } | S::Failed { .. }, E::Grant { .. }) => Err(Refusal::Finished),
+
+        (S::Leased { worker, epoch, deadline, attempt, grants }, E::Renew { worker: by, epoch: of })
+            if worker == by && epoch == of =>
+        {
+            if now > *deadline {
+                return Err(Refusal::Expired { deadline: *deadline });
+            }
+            to(S::Leased {
+                worker: worker.clone(),
+                epoch: *epoch,
+                deadline: now.plus(policy.ttl),
+                attempt: *attempt,
+                grants: grants.clone(),
+            })
+        }
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. }, E::Renew { .. }) => {
+            Err(Refusal::Superseded)
+        }
+
+        (S::Leased { worker, epoch, deadline, attempt, grants }, E::Expire) if now > *deadline => {
+            let grants = remember(grants, worker, *epoch);
+            to(retry(*attempt, now, policy, grants, Failure::Expired { attempts: *attempt }))
+        }
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. } | S::Cancelled, E::Expire) => {
+            Ok(Transition::Unchanged)
+        }
+
+        (S::Pending { grants, .. }, E::Complete { worker, epoch })
+            if grants.iter().any(|grant| grant.is(worker, *epoch)) =>
+        {
+            to(S::Done { epoch: *epoch, worker: worker.clone() })
+        }
+        (S::Leased { worker: holder, epoch: held, grants, .. }, E::Complete { worker, epoch })
+            if (holder == worker && held == epoch) || grants.iter().any(|grant| grant.is(worker, *epoch)) =>
+        {
+            to(S::Done { epoch: *epoch, worker: worker.clone() })
+        }
+        (S::Done { epoch, worker }, E::Complete { worker: by, epoch: of }) if worker == by && epoch == of => {
+            Ok(Transition::Unchanged)
+        }
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. }, E::Complete { .. }) => {
+            Err(Refusal::Superseded)
+        }
+
+        (S::Leased { worker, epoch, attempt, grants, .. }, E::Fail { worker: by, epoch: of, retryable, message })
+            if worker == by && epoch == of =>
+        {
+            let reason = Failure::Reported { attempts: *attempt, message: message.clone() };
+            let grants = remember(grants, worker, *epoch);
+            to(if *retryable { retry(*attempt, now, policy, grants, reason) } else { S::Failed { reason } })
+        }
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. }, E::Fail { .. }) => {
+            Err(Refusal::Superseded)
+        }
+
+        (S::Leased { worker, epoch, attempt, grants, .. }, E::Release { worker: by, epoch: of })
+            if worker == by && epoch == of =>
+        {
+            to(S::Pending { attempt: *attempt, not_before: now, grants: remember(grants, worker, *epoch) })
+        }
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. }, E::Release { .. }) => {
+            Err(Refusal::Superseded)
+        }
+
+        (S::Pending { .. } | S::Leased { .. }, E::Cancel) => to(S::Cancelled),
+        (S::Done { .. } | S::Failed { .. } | S::Cancelled, E::Cancel) => Ok(Transition::Unchanged),
+
+        (S::Cancelled, E::Grant { .. } | E::Renew { .. } | E::Complete { .. } | E::Fail { .. } | E::Release { .. }) => {
+            Err(Refusal::Cancelled)
+        }
+    }
+}
+
+fn to(state: State) -> Result<Transition, Refusal> {
+    Ok(Transition::To(state))
+}
+
+/// Back to the queue with a back-off, or failed for `reason` if that was the last attempt.
+fn retry(attempt: u32, now: Timestamp, policy: &RetryPolicy, grants: Vec<Grant>, reason: Failure) -> State {
+    if attempt >= policy.max_attempts {
+        return State::Failed { reason };
+    }
+    State::Pending { attempt: attempt + 1, not_before: now.plus(policy.back_off(attempt)), grants }
+}
+
+fn remember(grants: &[Grant], worker: &WorkerId, epoch: Epoch) -> Vec<Grant> {
+    let oldest = (grants.len() + 1).saturating_sub(MAX_GRANTS);
+    grants[oldest..].iter().cloned().chain([Grant { epoch, worker: worker.clone() }]).collect()
+}
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

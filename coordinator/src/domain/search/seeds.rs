@@ -1,0 +1,161 @@
+//! The schedules a search starts from: imported ones first, then heuristic families at every step count.
+//!
+//! The list is ordered so that its first twenty already span the front: plain runs with fewer steps, then one of each
+//! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
+//! budget allows, but not below [`LEAST`]. Absent: everything that needs a profile of the model.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use evocache_proto::domain::{Decision, Schedule, ScheduleId, SearchSpec, Strategy};
+
+use super::genome::{Genome, Space};
+use super::random::independent;
+use crate::domain::rng::Stream;
+
+/// Heuristic seeds that even a small budget is spent on.
+const LEAST: usize = 24;
+
+/// Everything computed every n-th step; 0: at step 0 only.
+const INTERVALS: [usize; 6] = [3, 0, 2, 5, 4, 6];
+
+/// One kind of component computed every a-th step, all others every b-th.
+const PAIRS: [(usize, usize); 6] = [(2, 4), (4, 2), (1, 3), (3, 1), (2, 6), (6, 2)];
+
+/// Steps that a forecasting seed computes first: an extrapolation needs a past.
+const WARM_UP: usize = 3;
+
+/// Random seeds per step count.
+const DENSITIES: usize = 8;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Seed {
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) id: ScheduleId,
+    pub(super) family: &'static str,
+}
+
+/// The seeds of a search, without its baseline and without repeats, best spread first.
+pub(super) fn all(spec: &SearchSpec, space: &Space, baseline: ScheduleId) -> Vec<Seed> {
+    let mut list = List { seeds: Vec::new(), seen: BTreeSet::from([baseline]) };
+    for imported in &spec.imported {
+        list.push("imported", imported.schedule.clone());
+    }
+    if spec.algorithm.strategy == Strategy::Random || !spec.algorithm.seeds {
+        return list.seeds;
+    }
+    let quarter = spec.budget.evaluations.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX));
+    let most = list.seeds.len().saturating_add(quarter.max(LEAST));
+    for &steps in space.steps() {
+        list.push_genome(space, "fewer-steps", &interval(space, steps, 1));
+    }
+    let mut families = families(space, spec.seed);
+    while list.seeds.len() < most && families.iter().any(|(_, queue)| queue.len() > 0) {
+        for (family, queue) in &mut families {
+            // A repeat costs the family no turn.
+            while list.seeds.len() < most
+                && let Some(genome) = queue.next()
+                && !list.push_genome(space, family, &genome)
+            {}
+        }
+    }
+    list.seeds
+}
+
+struct List {
+    seeds: Vec<Seed>,
+    seen: BTreeSet<ScheduleId>,
+}
+
+impl List {
+    /// Whether it was new.
+    fn push(&mut self, family: &'static str, schedule: Schedule) -> bool {
+        let id = schedule.id();
+        let new = self.seen.insert(id);
+        if new {
+            self.seeds.push(Seed { schedule: Arc::new(schedule), id, family });
+        }
+        new
+    }
+
+    fn push_genome(&mut self, space: &Space, family: &'static str, genome: &Genome) -> bool {
+        genome.to_schedule(space).is_some_and(|schedule| self.push(family, schedule))
+    }
+}
+
+type Queue = std::vec::IntoIter<Genome>;
+
+fn families(space: &Space, seed: u64) -> Vec<(&'static str, Queue)> {
+    let forecasts = if space.forecast() { INTERVALS.len() } else { 0 };
+    vec![
+        ("fora", diagonal(space, 0, INTERVALS.len(), |steps, i| interval(space, steps, INTERVALS[i]))),
+        ("component-intervals", diagonal(space, 1, component_intervals(space), |steps, i| pair(space, steps, i))),
+        ("density", diagonal(space, 2, DENSITIES, |steps, i| density(space, steps, i, seed))),
+        ("forecast", diagonal(space, 3, forecasts, |steps, i| forecast(space, steps, INTERVALS[i]))),
+    ]
+}
+
+/// `variants` of a family at each step count: the first at one step count, then the second there and the first at the
+/// next smaller one, and so on. Each family starts at another step count, so that a round of families mixes them.
+fn diagonal(space: &Space, start: usize, variants: usize, make: impl Fn(u32, usize) -> Genome) -> Queue {
+    let counts = space.steps().len();
+    let mut order: Vec<(usize, usize)> = (0..variants).flat_map(|i| (0..counts).map(move |j| (i, j))).collect();
+    order.sort_by_key(|&(i, j)| (i + j, j));
+    order.into_iter().map(|(i, j)| make(space.steps()[(start + j) % counts], i)).collect::<Vec<_>>().into_iter()
+}
+
+/// Whether `step` is a computed one of every n-th; for an n of 0 that is step 0 alone.
+fn on(step: usize, every: usize) -> bool {
+    step.is_multiple_of(every)
+}
+
+/// FORA: everything computed at every n-th step. One is the plain run.
+fn interval(space: &Space, steps: u32, every: usize) -> Genome {
+    Genome::from_fn(space, steps, |step, _| if on(step, every) { Decision::Compute } else { Decision::Reuse })
+}
+
+fn component_intervals(space: &Space) -> usize {
+    if space.components() > 1 { PAIRS.len() * space.components() } else { 0 }
+}
+
+/// One kind of component at its own interval. Variant `i` goes through the kinds before the next pair of intervals.
+fn pair(space: &Space, steps: u32, i: usize) -> Genome {
+    let (component, (own, others)) = (i % space.components(), PAIRS[i / space.components()]);
+    Genome::from_fn(space, steps, |step, slot| {
+        let every = if space.component_of(slot) == component { own } else { others };
+        if on(step, every) { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// As TaylorSeer: three steps computed, then every n-th, the rest extrapolated.
+fn forecast(space: &Space, steps: u32, every: usize) -> Genome {
+    let computes = |step: usize| step < WARM_UP || on(step, every);
+    Genome::from_fn(space, steps, |step, _| if computes(step) { Decision::Compute } else { Decision::Forecast })
+}
+
+/// A random schedule with a given share computed. Shares spread over (0, 1): 1/2, 1/4, 3/4, 1/8, … Even variants
+/// give each slot evenly spaced steps at its own phase and pace; odd ones draw each decision, early steps more often.
+fn density(space: &Space, steps: u32, i: usize, seed: u64) -> Genome {
+    let share = van_der_corput(i + 1);
+    let mut stream = Stream::new(seed, "density-seed", (u64::from(steps) << 32) | i as u64);
+    if i % 2 == 1 {
+        let falling = |u: f64| if share < 0.5 { 2.0 * share * (1.0 - u) } else { 1.0 - 2.0 * (1.0 - share) * u };
+        return independent(space, steps, &mut stream, falling);
+    }
+    let cached = space.cached(&mut stream);
+    let rows: Vec<(f64, f64)> = (0..space.slots()).map(|_| (share * (0.5 + stream.unit()), stream.unit())).collect();
+    Genome::from_fn(space, steps, |step, slot| {
+        let (pace, phase) = rows[slot];
+        let until = |step: usize| (step as f64 * pace + phase).floor();
+        if step == 0 || until(step) > until(step - 1) { Decision::Compute } else { cached }
+    })
+}
+
+/// The n-th number of the base-2 van der Corput sequence: the bits of n behind the point, reversed.
+fn van_der_corput(n: usize) -> f64 {
+    (n as u64).reverse_bits() as f64 / 2f64.powi(64)
+}
+
+#[cfg(test)]
+#[path = "seeds_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+//! Tests of the seeds: bounded, distinct, in a useful order.
+
+use std::collections::BTreeMap;
+
+use evocache_proto::domain::Layout;
+
+use super::*;
+use crate::domain::search::landscape::{draft, spec};
+
+fn seeds(steps: &[u32], evaluations: u64, forecast: bool) -> Vec<Seed> {
+    let mut draft = draft(Strategy::SteadyState, steps, evaluations, 1);
+    draft.forecast = forecast;
+    let layout = Arc::new(Layout::pixart(4).unwrap());
+    let baseline = Schedule::all_compute(layout.clone(), steps[0]).unwrap();
+    all(&spec(draft), &Space::new(layout, steps, forecast), baseline.id())
+}
+
+#[test]
+fn a_quarter_of_the_budget_goes_to_seeds_but_never_fewer_than_two_dozen() {
+    assert_eq!(seeds(&[20, 16, 12, 10, 8], 40, false).len(), LEAST);
+    assert_eq!(seeds(&[20, 16, 12, 10, 8], 200, false).len(), 50);
+    let most = seeds(&[20, 16, 12, 10, 8], 40_000, true).len();
+    assert!((100..300).contains(&most), "{most}");
+}
+
+#[test]
+fn the_first_twenty_hold_every_family_and_step_count_and_reach_from_slow_to_fast() {
+    let seeds = seeds(&[20, 16, 12, 8], 100, true);
+    let mut families = BTreeMap::<&str, usize>::new();
+    let mut counts = BTreeMap::<u32, usize>::new();
+    for seed in &seeds[..20] {
+        *families.entry(seed.family).or_default() += 1;
+        *counts.entry(seed.schedule.steps()).or_default() += 1;
+    }
+    let names: Vec<&str> = families.keys().copied().collect();
+    assert_eq!(names, ["component-intervals", "density", "fewer-steps", "fora", "forecast"]);
+    assert!(counts.len() == 4 && counts.values().all(|&n| n >= 2), "{counts:?}");
+    let costs: Vec<f64> = seeds[..20].iter().map(|s| s.schedule.computed() as f64 / (20.0 * 12.0)).collect();
+    for (low, high) in [(0.0, 0.1), (0.1, 0.25), (0.25, 0.4), (0.4, 0.6), (0.6, 1.0)] {
+        assert!(costs.iter().any(|c| (low..high).contains(c)), "no seed costs {low} to {high}: {costs:?}");
+    }
+}
+
+#[test]
+fn seeds_are_distinct_and_never_the_baseline() {
+    let seeds = seeds(&[6, 3, 2], 10_000, true);
+    let ids: BTreeSet<ScheduleId> = seeds.iter().map(|s| s.id).collect();
+    assert_eq!(ids.len(), seeds.len());
+    assert!(seeds.iter().all(|s| s.schedule.id() == s.id && !(s.schedule.steps() == 6 && s.schedule.computed() == 72)));
+}
+
+#[test]
+fn families_do_what_they_are_named_for() {
+    let layout = Arc::new(Layout::pixart(2).unwrap());
+    let space = Space::new(layout, &[8], true);
+    let row = |genome: &Genome, slot| (0..8).map(|step| genome.at(step, slot).letter()).collect::<String>();
+    assert_eq!(row(&interval(&space, 8, 3), 0), "CRRCRRCR");
+    assert_eq!(row(&interval(&space, 8, 0), 0), "CRRRRRRR");
+    assert_eq!(row(&forecast(&space, 8, 4), 5), "CCCFCFFF");
+    let mixed = pair(&space, 8, 1);
+    assert_eq!([row(&mixed, 0), row(&mixed, 1), row(&mixed, 4)], ["CRRRCRRR", "CRCRCRCR", "CRCRCRCR"]);
+}
+
+#[test]
+fn density_seeds_have_the_share_they_are_for() {
+    let space = Space::new(Arc::new(Layout::pixart(28).unwrap()), &[40], false);
+    for i in 0..DENSITIES {
+        let schedule = density(&space, 40, i, 1).to_schedule(&space).unwrap();
+        let share = 1.0 - schedule.cache_hit_rate();
+        let wanted = van_der_corput(i + 1);
+        assert!((share - wanted).abs() < 0.12, "variant {i} has {share}, wanted {wanted}");
+    }
+    assert_eq!([1, 2, 3, 4].map(van_der_corput), [0.5, 0.25, 0.75, 0.125]);
+}
+
+#[test]
+fn a_random_or_seedless_search_has_no_heuristic_seeds() {
+    let layout = Arc::new(Layout::pixart(2).unwrap());
+    let space = Space::new(layout.clone(), &[8], false);
+    let baseline = Schedule::all_compute(layout, 8).unwrap().id();
+    let mut seedless = draft(Strategy::SteadyState, &[8], 100, 1);
+    seedless.algorithm.seeds = false;
+    assert!(all(&spec(seedless), &space, baseline).is_empty());
+    assert!(all(&spec(draft(Strategy::Random, &[8], 100, 1)), &space, baseline).is_empty());
+}
+
+#[test]
+fn a_model_with_one_kind_of_component_has_no_component_intervals() {
+    use evocache_proto::domain::{BlockGroup, Component};
+    let group = BlockGroup { name: "block".into(), count: 3, components: vec![Component::new("ff")] };
+    let layout = Arc::new(Layout::new(vec![group]).unwrap());
+    let space = Space::new(layout.clone(), &[8], false);
+    let baseline = Schedule::all_compute(layout, 8).unwrap().id();
+    let seeds = all(&spec(draft(Strategy::SteadyState, &[8], 100, 1)), &space, baseline);
+    assert!(!seeds.is_empty() && seeds.iter().all(|s| s.family != "component-intervals"));
+}

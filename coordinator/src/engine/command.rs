@@ -1,0 +1,208 @@
+//! What the engine can be asked to do, and what it answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evocache_proto::domain::{
+    CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchSpec, WorkerId,
+};
+
+use crate::ports::StoreError;
+
+/// Names a mutating call so that a repeat gets the first answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The caller's id.
+    pub id: RequestId,
+    /// SHA-256 of the call's content.
+    pub digest: [u8; 32],
+}
+
+/// Names one lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseKey {
+    /// Of which search.
+    pub search: SearchId,
+    /// Which candidate.
+    pub candidate: CandidateId,
+    /// Which grant.
+    pub epoch: Epoch,
+}
+
+/// What a person does with a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// Hand out nothing until it is resumed.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End it for good.
+    Stop,
+    /// Remove it with all its results.
+    Delete,
+}
+
+/// Something to decide.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Create a search.
+    Create {
+        /// The id that the caller wants.
+        search: Option<SearchId>,
+        /// What it is for.
+        spec: Arc<SearchSpec>,
+    },
+    /// Pause, resume, stop or delete a search.
+    Move {
+        /// Which.
+        search: SearchId,
+        /// How.
+        to: Move,
+    },
+    /// Register a worker.
+    Register {
+        /// What it declares.
+        declaration: Arc<Declaration>,
+    },
+    /// Drain a worker.
+    Drain {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Give a worker something to do, if there is anything.
+    Acquire {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Keep leases alive.
+    Renew {
+        /// Whose.
+        worker: WorkerId,
+        /// Which.
+        leases: Vec<LeaseKey>,
+    },
+    /// Take a result.
+    Complete {
+        /// Whose.
+        worker: WorkerId,
+        /// For which lease.
+        lease: LeaseKey,
+        /// What was measured.
+        measurement: Measurement,
+    },
+    /// A candidate could not be evaluated.
+    Fail {
+        /// By whom.
+        worker: WorkerId,
+        /// For which lease.
+        lease: LeaseKey,
+        /// Why.
+        reason: String,
+        /// Whether another attempt may succeed.
+        retryable: bool,
+    },
+    /// Take a candidate back untried.
+    Release {
+        /// From whom.
+        worker: WorkerId,
+        /// Which lease.
+        lease: LeaseKey,
+    },
+    /// Look at the clock: expire leases and budgets.
+    Tick,
+    /// Forget what is too old to matter.
+    Tidy,
+}
+
+/// A granted lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// Which.
+    pub lease: LeaseKey,
+    /// What to run.
+    pub schedule: Arc<Schedule>,
+    /// How long it lives without renewal.
+    pub ttl: Duration,
+    /// 1 for the first.
+    pub attempt: u32,
+}
+
+/// How a renewal went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// Of which lease.
+    pub lease: LeaseKey,
+    /// How long it lives on; `None`: abandon the evaluation.
+    pub ttl: Option<Duration>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The search that was created or moved.
+    Search(SearchId),
+    /// The worker that was registered or drained.
+    Worker(WorkerId),
+    /// Something to do, or nothing right now.
+    Work {
+        /// The lease, if there is work.
+        offer: Option<Offer>,
+        /// The worker is to leave.
+        draining: bool,
+    },
+    /// In the order of the request.
+    Renewed {
+        /// One per lease.
+        leases: Vec<Renewal>,
+        /// The worker is to leave.
+        draining: bool,
+    },
+    /// Done, nothing more to say.
+    Accepted,
+}
+
+/// Why a command is not carried out. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// No such search.
+    #[error("no search '{0}'")]
+    NoSearch(SearchId),
+    /// No such worker: it never registered, or was silent for so long that it was forgotten.
+    #[error("no worker '{0}'; register again")]
+    NoWorker(WorkerId),
+    /// The id is taken.
+    #[error("there is a search '{0}' already")]
+    Exists(SearchId),
+    /// The same request id was used for another call.
+    #[error("request id '{0}' was used for another call; make a new one for each call")]
+    RequestReused(RequestId),
+    /// The search is in a phase in which this cannot be done.
+    #[error("search '{search}' {problem}")]
+    Phase {
+        /// Which search.
+        search: SearchId,
+        /// What does not go, and what would.
+        problem: String,
+    },
+    /// The lease is not (any more) the worker's.
+    #[error("the lease on candidate {} of search '{}' with epoch {} was superseded", .0.candidate, .0.search, .0.epoch)]
+    Superseded(LeaseKey),
+    /// The search has ended; nobody wants the result.
+    #[error("search '{0}' has ended; drop the evaluation")]
+    Ended(SearchId),
+    /// The measurement is not believed.
+    #[error("the measurement is refused: {0}")]
+    Measurement(String),
+    /// Too many calls wait to be decided.
+    #[error("the coordinator has too many calls waiting")]
+    Busy,
+    /// The store failed; memory and disk are as they were.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The coordinator is stopping.
+    #[error("the coordinator is stopping")]
+    Stopping,
+    /// A bug: told in the log in full.
+    #[error("internal error: {0}")]
+    Internal(String),
+}

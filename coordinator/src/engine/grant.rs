@@ -1,0 +1,103 @@
+//! Decides what a worker does next. Pure.
+
+use std::sync::Arc;
+
+use evocache_proto::domain::{CandidateId, WorkerId};
+
+use super::command::{Answer, LeaseKey, Offer, Refusal};
+use super::decide::{Context, Decision};
+use super::search::Search;
+use super::state::{State, Touch, Worker};
+use crate::domain::lease::{self, Event, State as LeaseState, Transition};
+use crate::domain::search::{Breeder, Proposal};
+use crate::ports::{Fact, ModelFacts, Phase};
+
+/// Grants the worker a candidate: of the search with the fewest running evaluations among those it can serve, the
+/// oldest that waits, else a new one.
+pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Result<Decision, Refusal> {
+    let worker = state.workers.get(id).ok_or_else(|| Refusal::NoWorker(id.clone()))?;
+    let seen = Touch::Seen { worker: id.clone(), at: context.now };
+    if worker.draining {
+        return Ok(Decision::answer(Answer::Work { offer: None, draining: true }).touch(seen));
+    }
+    let mut able: Vec<&Search> = state.searches.values().filter(|search| can_serve(search, worker)).collect();
+    able.sort_by_key(|search| (search.leased.len(), search.created, search.id.clone()));
+    for search in able {
+        if let Some(decision) = waiting(search, id, context).or_else(|| new(search, id, worker, context)) {
+            return Ok(decision.touch(seen));
+        }
+    }
+    Ok(Decision::answer(Answer::Work { offer: None, draining: false }).touch(seen))
+}
+
+fn can_serve(search: &Search, worker: &Worker) -> bool {
+    let declaration = &worker.registration.declaration;
+    matches!(search.phase, Phase::Pending | Phase::Running)
+        && search.spec.model.name == declaration.model
+        && search.admits(declaration).is_ok()
+}
+
+/// A grant of a candidate that waits for one.
+fn waiting(search: &Search, worker: &WorkerId, context: &Context<'_>) -> Option<Decision> {
+    search.pending.iter().find_map(|&candidate| {
+        let entry = search.candidate(candidate)?;
+        offer(search, candidate, &entry.lease, &entry.proposal, worker, context)
+    })
+}
+
+fn offer(
+    search: &Search,
+    candidate: CandidateId,
+    state: &LeaseState,
+    proposal: &Proposal,
+    worker: &WorkerId,
+    context: &Context<'_>,
+) -> Option<Decision> {
+    let event = Event::Grant { worker: worker.clone() };
+    let Ok(Transition::To(next)) = lease::step(state, &event, context.now, context.policy) else { return None };
+    let LeaseState::Leased { epoch, attempt, .. } = &next else { return None };
+    let offer = Offer {
+        lease: LeaseKey { search: search.id.clone(), candidate, epoch: *epoch },
+        schedule: proposal.schedule.clone(),
+        ttl: context.policy.ttl,
+        attempt: *attempt,
+    };
+    let moved =
+        Fact::LeaseMoved { search: search.id.clone(), candidate, state: next, granted: context.now };
+    Some(Decision::answer(Answer::Work { offer: Some(offer), draining: false }).fact(moved))
+}
+
+/// A grant of a new candidate, within the budget. The first one binds the search to what the worker declared.
+fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -> Option<Decision> {
+    let outstanding = search.evaluations.len() + search.pending.len() + search.leased.len();
+    if search.spec.budget.evaluations.is_some_and(|budget| outstanding as u64 >= budget) {
+        return None;
+    }
+    let candidate = CandidateId(search.candidates.len() as u64);
+    let mut first = vec![];
+    let proposal = match &search.bound {
+        Some((_, breeder)) => breeder.ask(candidate),
+        None => {
+            let declaration = &worker.registration.declaration;
+            let model = ModelFacts {
+                fingerprint: declaration.fingerprint.clone(),
+                layout: Arc::new(declaration.layout.clone()),
+                metrics: declaration.metrics.clone(),
+                cost: declaration.cost.clone(),
+            };
+            let breeder = Breeder::new(search.spec.clone(), model.layout.clone()).ok()?;
+            first.push(Fact::SearchBound { search: search.id.clone(), model, at: context.now });
+            first.push(Fact::SearchMoved {
+                search: search.id.clone(),
+                phase: Phase::Running,
+                reason: String::new(),
+                at: context.now,
+            });
+            breeder.ask(candidate)
+        }
+    }?;
+    let mut decision = offer(search, candidate, &LeaseState::new(), &proposal, id, context)?;
+    first.push(Fact::CandidateCreated { search: search.id.clone(), candidate, proposal });
+    decision.facts.splice(0..0, first);
+    Some(decision)
+}

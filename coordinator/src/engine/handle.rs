@@ -1,0 +1,97 @@
+//! How the rest of the program talks to the engine. Cheap to clone.
+
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, oneshot};
+
+use super::command::{Answer, Command, Refusal, Request};
+use super::state::State;
+use crate::domain::evaluation::Evaluation;
+use crate::domain::time::Timestamp;
+use crate::ports::Store;
+use evocache_proto::domain::{CandidateId, SearchId, WorkerId};
+
+/// Something about a search changed.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which search.
+    pub search: SearchId,
+    /// The evaluation that changed it, if it was one.
+    pub evaluation: Option<Arc<Evaluation>>,
+}
+
+pub(super) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+pub(super) type Look = Box<dyn FnOnce(&State, Timestamp) + Send>;
+
+pub(super) enum Message {
+    Do { request: Option<Request>, command: Box<Command>, reply: Reply },
+    Wait { worker: WorkerId, wait: Duration, reply: Reply },
+    Look(Look),
+    Stop,
+}
+
+/// Sends commands and questions to the engine's thread.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) queue: SyncSender<Message>,
+    pub(super) changes: broadcast::Sender<Change>,
+    /// Weak: the store closes with the engine, not with the last connection.
+    pub(super) store: Weak<dyn Store>,
+}
+
+impl Handle {
+    /// Carries out a command; returns when its effect is on disk. A `request` makes a repeat harmless.
+    pub async fn command(&self, request: Option<Request>, command: Command) -> Result<Answer, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Do { request, command: Box::new(command), reply })?;
+        answer.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// Waits for work for a worker, at most `wait`.
+    pub async fn acquire(&self, worker: WorkerId, wait: Duration) -> Result<Answer, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Wait { worker, wait, reply })?;
+        answer.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// Asks a question about the state. It runs on the engine's thread: keep it short.
+    pub async fn query<T, F>(&self, question: F) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: FnOnce(&State, Timestamp) -> T + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |state: &State, now| {
+            // The asker may have gone away; then nobody wants to know.
+            let _ = reply.send(question(state, now));
+        });
+        self.send(Message::Look(look))?;
+        answer.await.map_err(|_| Refusal::Stopping)
+    }
+
+    /// Changes from now on, of all searches.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// The pictures that came with an evaluation. Reads the disk.
+    pub fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, Refusal> {
+        let store = self.store.upgrade().ok_or(Refusal::Stopping)?;
+        Ok(store.thumbnails(search, candidate)?)
+    }
+
+    /// Makes the engine's thread end after what is queued.
+    pub fn stop(&self) {
+        // If the thread is gone already, it has stopped.
+        let _ = self.queue.send(Message::Stop);
+    }
+
+    fn send(&self, message: Message) -> Result<(), Refusal> {
+        self.queue.try_send(message).map_err(|e| match e {
+            TrySendError::Full(_) => Refusal::Busy,
+            TrySendError::Disconnected(_) => Refusal::Stopping,
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! The engine: the single writer of all state.
+//!
+//! Every command goes decide (pure) → one store transaction → apply → and, once that is durable, its answer. Commands
+//! that arrive together share one flush to disk.
+//!
+//! **Architecture invariant:** nothing is answered before it is on disk, and a store error leaves memory untouched.
+//! Absent on purpose: gRPC, sled, and any clock but the [`Clock`](crate::ports::Clock) port.
+
+mod actor;
+mod command;
+mod decide;
+mod evaluate;
+mod grant;
+mod handle;
+mod search;
+mod state;
+
+pub use actor::{Engine, EngineError, Settings};
+pub use command::{Answer, Command, LeaseKey, Move, Offer, Refusal, Renewal, Request};
+pub use decide::{Context, Decision, REQUEST_MEMORY, WORKER_MEMORY, decide};
+pub use evaluate::HOPELESS_FAILURES;
+pub use handle::{Change, Handle};
+pub use search::{Candidate, REPORTED_QUALITY_RATIO, Search};
+pub use state::{Inconsistent, State, Touch, Worker};

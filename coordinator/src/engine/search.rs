@@ -1,0 +1,202 @@
+//! One search in memory: what its facts add up to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchSpec};
+
+use crate::domain::evaluation::Evaluation;
+use crate::domain::lease;
+use crate::domain::search::{Breeder, Proposal};
+use crate::domain::time::Timestamp;
+use crate::ports::{ModelFacts, Phase};
+
+/// The share of the uncached quality at which the best speed-up is reported while a search runs.
+pub const REPORTED_QUALITY_RATIO: f64 = 0.98;
+
+/// A candidate and the state of its lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// What to run, and where it comes from.
+    pub proposal: Proposal,
+    /// Who has it.
+    pub lease: lease::State,
+    /// When the current or last grant was made.
+    pub granted: Timestamp,
+    /// Its evaluation, as an index into [`Search::evaluations`].
+    pub evaluation: Option<usize>,
+}
+
+/// A search.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// Its id.
+    pub id: SearchId,
+    /// What it is for.
+    pub spec: Arc<SearchSpec>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why it is there, for people.
+    pub reason: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When the first worker joined.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// What the first worker declared, and the breeder made for it.
+    pub bound: Option<(ModelFacts, Breeder)>,
+    /// All candidates; the index is the candidate's id.
+    pub candidates: Vec<Candidate>,
+    /// All results without thumbnails, in the order in which they came.
+    pub evaluations: Vec<Arc<Evaluation>>,
+    /// Candidates that wait for a worker.
+    pub pending: BTreeSet<CandidateId>,
+    /// Candidates that a worker has.
+    pub leased: BTreeSet<CandidateId>,
+    /// Candidates given up.
+    pub failed: u64,
+    /// Sum of the time that devices were busy.
+    pub device_time: Duration,
+    /// Largest speed-up at [`REPORTED_QUALITY_RATIO`] or more.
+    pub best_speedup: Option<f64>,
+    /// The same among heuristic seeds.
+    pub seeds_best_speedup: Option<f64>,
+}
+
+impl Search {
+    /// A search that was just created.
+    pub fn new(id: SearchId, spec: Arc<SearchSpec>, created: Timestamp) -> Self {
+        Self {
+            id,
+            spec,
+            phase: Phase::Pending,
+            reason: String::new(),
+            created,
+            started: None,
+            ended: None,
+            bound: None,
+            candidates: vec![],
+            evaluations: vec![],
+            pending: BTreeSet::new(),
+            leased: BTreeSet::new(),
+            failed: 0,
+            device_time: Duration::ZERO,
+            best_speedup: None,
+            seeds_best_speedup: None,
+        }
+    }
+
+    /// The candidate with this id.
+    pub fn candidate(&self, id: CandidateId) -> Option<&Candidate> {
+        usize::try_from(id.0).ok().and_then(|i| self.candidates.get(i))
+    }
+
+    /// The evaluation of a candidate.
+    pub fn evaluation(&self, id: CandidateId) -> Option<&Arc<Evaluation>> {
+        self.candidate(id)?.evaluation.map(|i| &self.evaluations[i])
+    }
+
+    /// The uncached run's evaluation.
+    pub fn baseline(&self) -> Option<&Arc<Evaluation>> {
+        self.evaluation(CandidateId(0))
+    }
+
+    /// The evaluations of the front, fastest first.
+    pub fn front(&self) -> Vec<&Arc<Evaluation>> {
+        let Some((_, breeder)) = &self.bound else { return vec![] };
+        let mut front: Vec<_> = breeder.front().members().iter().filter_map(|m| self.evaluation(m.candidate)).collect();
+        front.sort_by(|a, b| {
+            let ratio = |e: &Evaluation| e.measurement.latency_ratio();
+            ratio(a).total_cmp(&ratio(b)).then(a.candidate.cmp(&b.candidate))
+        });
+        front
+    }
+
+    /// How much longer the search will take at its pace so far; `None` while that is unknown.
+    pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
+        let (started, budget) = (self.started?, self.spec.budget.evaluations?);
+        let done = self.evaluations.len() as u64;
+        if self.phase != Phase::Running || done == 0 {
+            return None;
+        }
+        let left = budget.saturating_sub(done) as f64;
+        Some(now.since(started).mul_f64(left / done as f64))
+    }
+
+    /// Why a worker cannot take part; `Ok` if it can. The model's name is the caller's to compare.
+    pub fn admits(&self, worker: &Declaration) -> Result<(), String> {
+        let bound = self.bound.as_ref().map(|(model, _)| model);
+        let fingerprint = bound.map(|m| &m.fingerprint).or(self.spec.model.fingerprint.as_ref());
+        if let Some(wanted) = fingerprint.filter(|&f| *f != worker.fingerprint) {
+            return Err(format!(
+                "the search is for fingerprint {wanted}, the worker has {}: other weights or configuration",
+                worker.fingerprint
+            ));
+        }
+        if self.spec.forecast && !worker.forecast {
+            return Err("the search allows forecasts, which the worker cannot run".into());
+        }
+        if let Some(model) = bound {
+            if *model.layout != worker.layout {
+                return Err(format!("the search is for layout {}, the worker has {}", model.layout, worker.layout));
+            }
+            if model.metrics != worker.metrics {
+                let names = |m: &[evocache_proto::domain::MetricDeclaration]| {
+                    m.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ")
+                };
+                let (ours, theirs) = (names(&model.metrics), names(&worker.metrics));
+                return Err(format!("the search's metrics are ({ours}), the worker declares ({theirs})"));
+            }
+        }
+        for objective in &self.spec.objectives {
+            if evocache_proto::domain::builtin_direction(&objective.metric).is_some() {
+                continue;
+            }
+            match worker.metrics.iter().find(|m| m.name == objective.metric) {
+                Some(metric) if metric.direction == objective.direction => {}
+                Some(_) => {
+                    return Err(format!("the worker's metric '{}' is better the other way", objective.metric));
+                }
+                None => return Err(format!("the worker does not measure '{}'", objective.metric)),
+            }
+        }
+        match self.spec.imported.iter().find(|i| **i.schedule.layout() != worker.layout) {
+            Some(other) => Err(format!(
+                "imported schedule '{}' is for layout {}, the worker has {}",
+                other.name,
+                other.schedule.layout(),
+                worker.layout
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a candidate into the set that its lease belongs to.
+    pub(super) fn index(&mut self, id: CandidateId) {
+        self.pending.remove(&id);
+        self.leased.remove(&id);
+        match self.candidate(id).map(|c| &c.lease) {
+            Some(lease::State::Pending { .. }) => drop(self.pending.insert(id)),
+            Some(lease::State::Leased { .. }) => drop(self.leased.insert(id)),
+            Some(lease::State::Done { .. } | lease::State::Failed { .. } | lease::State::Cancelled) | None => {}
+        }
+    }
+
+    /// Takes an evaluation into the running figures.
+    pub(super) fn count(&mut self, evaluation: &Evaluation) {
+        let measurement = &evaluation.measurement;
+        self.device_time += measurement.device_time;
+        let quality = self.spec.quality().and_then(|q| measurement.metric(&q.metric));
+        let Some(quality) = quality else { return };
+        if quality.baseline_mean > 0.0 && quality.mean() / quality.baseline_mean >= REPORTED_QUALITY_RATIO {
+            let speedup = 1.0 / measurement.latency_ratio();
+            let better = |best: Option<f64>| Some(best.map_or(speedup, |b| b.max(speedup)));
+            self.best_speedup = better(self.best_speedup);
+            if evaluation.provenance.operator == "seed" {
+                self.seeds_best_speedup = better(self.seeds_best_speedup);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The engine's state: what all facts add up to. Changed by [`State::apply`] and [`State::touch`] only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evocache_proto::domain::{CandidateId, RequestId, SearchId, WorkerId};
+
+use super::search::{Candidate, Search};
+use crate::domain::evaluation::Evaluation;
+use crate::domain::lease::{self, RetryPolicy};
+use crate::domain::search::Breeder;
+use crate::domain::time::Timestamp;
+use crate::ports::{Fact, Registration, RequestRecord};
+
+/// A registered worker.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// What it declared, and when.
+    pub registration: Registration,
+    /// Gets no more work.
+    pub draining: bool,
+    /// Last heard of; after a restart, the moment of the restart. Not stored.
+    pub seen: Timestamp,
+    /// Evaluations accepted from it.
+    pub completed: u64,
+    /// Failures that it reported since the coordinator started. Not stored.
+    pub failed: u64,
+}
+
+/// Changes that are not stored: a restart may forget them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Touch {
+    /// A worker was heard of.
+    Seen {
+        /// Which.
+        worker: WorkerId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A lease was renewed.
+    Renewed {
+        /// Of which search.
+        search: SearchId,
+        /// Which candidate.
+        candidate: CandidateId,
+        /// The state with the later deadline.
+        state: lease::State,
+    },
+    /// A worker reported a failure.
+    WorkerFailed {
+        /// Which.
+        worker: WorkerId,
+    },
+}
+
+/// A fact that does not fit the state: the store is damaged, or a decision was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Inconsistent(pub String);
+
+/// Everything the engine knows.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// All searches.
+    pub searches: BTreeMap<SearchId, Search>,
+    /// All registered workers.
+    pub workers: BTreeMap<WorkerId, Worker>,
+    /// Answered calls.
+    pub requests: BTreeMap<RequestId, RequestRecord>,
+}
+
+impl State {
+    /// The state that stored facts add up to, for a coordinator that starts at `now`.
+    pub fn recover(facts: Vec<Fact>, now: Timestamp, policy: &RetryPolicy) -> Result<Self, Inconsistent> {
+        let mut state = Self::default();
+        for fact in facts {
+            state.apply(fact, now)?;
+        }
+        for search in state.searches.values_mut() {
+            for candidate in &mut search.candidates {
+                candidate.lease = std::mem::take(&mut candidate.lease).after_restart(now, policy);
+            }
+        }
+        Ok(state)
+    }
+
+    fn search_mut(&mut self, id: &SearchId) -> Result<&mut Search, Inconsistent> {
+        self.searches.get_mut(id).ok_or_else(|| Inconsistent(format!("no search '{id}'")))
+    }
+
+    /// Applies a fact.
+    pub fn apply(&mut self, fact: Fact, now: Timestamp) -> Result<(), Inconsistent> {
+        match fact {
+            Fact::WorkerRegistered { worker, registration } => {
+                let entry = Worker { registration, draining: false, seen: now, completed: 0, failed: 0 };
+                self.workers.insert(worker, entry);
+            }
+            Fact::WorkerDraining { worker } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.draining = true;
+                }
+            }
+            Fact::WorkerForgotten { worker } => drop(self.workers.remove(&worker)),
+            Fact::SearchCreated { search, spec, at } => {
+                self.searches.insert(search.clone(), Search::new(search, spec, at));
+            }
+            Fact::SearchBound { search, model, at } => {
+                let search = self.search_mut(&search)?;
+                let breeder = Breeder::new(search.spec.clone(), model.layout.clone())
+                    .map_err(|e| Inconsistent(format!("search '{}': {e}", search.id)))?;
+                search.bound = Some((model, breeder));
+                search.started = Some(at);
+            }
+            Fact::SearchMoved { search, phase, reason, at } => {
+                let search = self.search_mut(&search)?;
+                search.phase = phase;
+                search.reason = reason;
+                search.ended = phase.is_final().then_some(at);
+            }
+            Fact::SearchDeleted { search } => drop(self.searches.remove(&search)),
+            Fact::CandidateCreated { search, candidate, proposal } => {
+                let search = self.search_mut(&search)?;
+                if candidate.0 != search.candidates.len() as u64 {
+                    let problem = format!("search '{}': candidate {candidate} out of order", search.id);
+                    return Err(Inconsistent(problem));
+                }
+                if let Some((_, breeder)) = &mut search.bound {
+                    breeder.record(candidate, &proposal);
+                }
+                let lease = lease::State::new();
+                search.candidates.push(Candidate { proposal, lease, granted: Timestamp(0), evaluation: None });
+                search.index(candidate);
+            }
+            Fact::LeaseMoved { search, candidate, state, granted } => {
+                let search = self.search_mut(&search)?;
+                let failed = matches!(state, lease::State::Failed { .. });
+                let i = usize::try_from(candidate.0).unwrap_or(usize::MAX);
+                let Some(entry) = search.candidates.get_mut(i) else {
+                    return Err(Inconsistent(format!("search '{}': no candidate {candidate}", search.id)));
+                };
+                entry.lease = state;
+                entry.granted = granted;
+                search.index(candidate);
+                if failed {
+                    search.failed += 1;
+                    if let Some((_, breeder)) = &mut search.bound {
+                        let told = breeder.fail(candidate);
+                        told.map_err(|e| Inconsistent(format!("search '{}', candidate {candidate}: {e}", search.id)))?;
+                    }
+                }
+            }
+            Fact::Evaluated { search, sequence, evaluation } => {
+                if let Some(worker) = self.workers.get_mut(&evaluation.worker) {
+                    worker.completed += 1;
+                }
+                self.search_mut(&search)?.evaluated(sequence, evaluation)?;
+            }
+            Fact::RequestAnswered { request, record } => drop(self.requests.insert(request, record)),
+            Fact::RequestForgotten { request } => drop(self.requests.remove(&request)),
+        }
+        Ok(())
+    }
+
+    /// Applies a change that is not stored.
+    pub fn touch(&mut self, touch: Touch) {
+        match touch {
+            Touch::Seen { worker, at } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.seen = at;
+                }
+            }
+            Touch::Renewed { search, candidate, state } => {
+                let search = self.searches.get_mut(&search);
+                let index = usize::try_from(candidate.0).unwrap_or(usize::MAX);
+                if let Some(entry) = search.and_then(|s| s.candidates.get_mut(index)) {
+                    entry.lease = state;
+                }
+            }
+            Touch::WorkerFailed { worker } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.failed += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Search {
+    fn evaluated(&mut self, sequence: u64, evaluation: Arc<Evaluation>) -> Result<(), Inconsistent> {
+        let (id, candidate) = (self.id.clone(), evaluation.candidate);
+        if sequence != self.evaluations.len() as u64 {
+            return Err(Inconsistent(format!("search '{id}': evaluation {sequence} out of order")));
+        }
+        let index = usize::try_from(candidate.0).unwrap_or(usize::MAX);
+        let entry = self.candidates.get_mut(index).filter(|c| c.evaluation.is_none());
+        let Some(entry) = entry else {
+            return Err(Inconsistent(format!("search '{id}': candidate {candidate} is unknown or evaluated already")));
+        };
+        entry.evaluation = Some(self.evaluations.len());
+        if let Some((_, breeder)) = &mut self.bound {
+            breeder
+                .tell(candidate, &evaluation.measurement)
+                .map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
+        }
+        self.count(&evaluation);
+        // Pictures stay in the store: in memory they would outweigh everything else.
+        let mut evaluation = evaluation;
+        if !evaluation.measurement.thumbnails.is_empty() {
+            Arc::make_mut(&mut evaluation).measurement.thumbnails = vec![];
+        }
+        self.evaluations.push(evaluation);
+        Ok(())
+    }
+}

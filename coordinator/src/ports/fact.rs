@@ -1,0 +1,171 @@
+//! The facts: all that changes the engine's durable state, and all that is stored.
+
+use std::sync::Arc;
+
+use evocache_proto::domain::{
+    CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, WorkerId,
+};
+
+use crate::domain::evaluation::Evaluation;
+use crate::domain::lease;
+use crate::domain::search::Proposal;
+use crate::domain::time::Timestamp;
+
+/// Where a search stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for the first worker with its model.
+    Pending,
+    /// Hands out candidates.
+    Running,
+    /// Hands out nothing until it is resumed.
+    Paused,
+    /// The budget is used up, or there is nothing left to try.
+    Completed,
+    /// Ended by a person.
+    Stopped,
+    /// Cannot go on.
+    Failed,
+}
+
+impl Phase {
+    /// Whether the search has ended for good.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Pending | Self::Running | Self::Paused => false,
+            Self::Completed | Self::Stopped | Self::Failed => true,
+        }
+    }
+}
+
+/// What the first worker of a search declared; binding for all that follow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFacts {
+    /// Digest of weights and configuration.
+    pub fingerprint: String,
+    /// What can be cached.
+    pub layout: Arc<Layout>,
+    /// The quality metrics.
+    pub metrics: Vec<MetricDeclaration>,
+    /// Costs at the native resolution, if known.
+    pub cost: Option<CostModel>,
+}
+
+/// A worker's registration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registration {
+    /// What it declared.
+    pub declaration: Arc<Declaration>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A mutating call that was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Which call, such as `create_search`.
+    pub kind: String,
+    /// SHA-256 of the request, so that an id used twice for different things is noticed.
+    pub digest: [u8; 32],
+    /// What the answer is about: an id, or empty.
+    pub subject: String,
+    /// When it was answered.
+    pub at: Timestamp,
+}
+
+/// Something that happened and is remembered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// A worker registered.
+    WorkerRegistered {
+        /// The new registration's id.
+        worker: WorkerId,
+        /// What it declared.
+        registration: Registration,
+    },
+    /// A worker gets no more work.
+    WorkerDraining {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker was silent for so long that it is no longer listed.
+    WorkerForgotten {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A search was created.
+    SearchCreated {
+        /// Its id.
+        search: SearchId,
+        /// What it is for.
+        spec: Arc<SearchSpec>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The first worker joined a search.
+    SearchBound {
+        /// Which search.
+        search: SearchId,
+        /// What the worker declared.
+        model: ModelFacts,
+        /// When.
+        at: Timestamp,
+    },
+    /// A search changed its phase.
+    SearchMoved {
+        /// Which search.
+        search: SearchId,
+        /// To where.
+        phase: Phase,
+        /// Why, for people.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A search and all that belongs to it was removed.
+    SearchDeleted {
+        /// Which search.
+        search: SearchId,
+    },
+    /// A candidate was bred.
+    CandidateCreated {
+        /// Of which search.
+        search: SearchId,
+        /// Its number: the number of candidates before it.
+        candidate: CandidateId,
+        /// What to run, and where it comes from.
+        proposal: Proposal,
+    },
+    /// A candidate's lease changed its state. Renewals are no facts: after a restart every lease gets a full term.
+    LeaseMoved {
+        /// Of which search.
+        search: SearchId,
+        /// Which candidate.
+        candidate: CandidateId,
+        /// The new state.
+        state: lease::State,
+        /// When the current or last grant was made.
+        granted: Timestamp,
+    },
+    /// A measurement was accepted.
+    Evaluated {
+        /// Of which search.
+        search: SearchId,
+        /// The number of evaluations before it.
+        sequence: u64,
+        /// The result. Its thumbnails are stored beside it and not kept in memory.
+        evaluation: Arc<Evaluation>,
+    },
+    /// A mutating call was answered.
+    RequestAnswered {
+        /// The caller's id of the call.
+        request: RequestId,
+        /// Enough to give the same answer again.
+        record: RequestRecord,
+    },
+    /// An answered call is so old that nobody will repeat it.
+    RequestForgotten {
+        /// Which.
+        request: RequestId,
+    },
+}

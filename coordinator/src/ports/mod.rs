@@ -1,0 +1,78 @@
+//! What the engine needs of the world, as traits, and the facts that it stores.
+//!
+//! Absent on purpose: any implementation. `store` has the stores, `serve` the clock and the source of identifiers.
+
+mod fact;
+
+pub use fact::{Fact, ModelFacts, Phase, Registration, RequestRecord};
+
+use evocache_proto::domain::{CandidateId, SearchId};
+
+use crate::domain::time::Timestamp;
+
+/// Why the store could not do something. What was not committed is not there; what was is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("the store at {path} is in use by another process")]
+    Locked {
+        /// The store's folder.
+        path: String,
+    },
+    /// The folder holds something else.
+    #[error("{path} is not an evocache store: {found}")]
+    Foreign {
+        /// The store's folder.
+        path: String,
+        /// What is there instead.
+        found: String,
+    },
+    /// Written by a program with another storage format.
+    #[error("the store at {path} has format version {found}, this program reads version {supported}")]
+    Version {
+        /// The store's folder.
+        path: String,
+        /// Its version.
+        found: u64,
+        /// Ours.
+        supported: u64,
+    },
+    /// A record that cannot be read back.
+    #[error("record {key} in the store cannot be read: {problem}")]
+    Corrupt {
+        /// The record's key, readable.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The disk or the database refused.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+/// Where facts outlive the process.
+///
+/// A commit is atomic: after a crash all of its facts are there or none. It is durable once [`sync`](Self::sync)
+/// has returned after it.
+pub trait Store: Send + Sync + 'static {
+    /// All facts that describe the present, in an order that [`Fact`]s can be applied in.
+    fn load(&self) -> Result<Vec<Fact>, StoreError>;
+    /// Writes the facts of one decision, all or none.
+    fn commit(&self, facts: &[Fact]) -> Result<(), StoreError>;
+    /// Returns when everything committed so far survives a power cut.
+    fn sync(&self) -> Result<(), StoreError>;
+    /// The pictures that came with an evaluation.
+    fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError>;
+}
+
+/// What time it is.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since the Unix epoch; never goes back while the process lives.
+    fn now(&self) -> Timestamp;
+}
+
+/// Makes identifiers that nobody else makes.
+pub trait IdSource: Send + Sync + 'static {
+    /// 1 to 50 of `a-z0-9-`, not starting with `-`.
+    fn unique(&self) -> String;
+}

@@ -1,0 +1,364 @@
+//! Facts to records, and records back to facts.
+//!
+//! | key | record |
+//! |---|---|
+//! | `w/` worker | registration |
+//! | `d/` worker | draining, empty |
+//! | `s/` search | specification |
+//! | `m/` search | what the first worker declared |
+//! | `p/` search | phase |
+//! | `c/` search `\0` candidate | schedule and provenance |
+//! | `l/` search `\0` candidate | lease |
+//! | `e/` search `\0` sequence | evaluation |
+//! | `t/` search `\0` candidate | thumbnails |
+//! | `r/` request | answered call |
+//!
+//! Numbers in keys are big-endian, so that records come back in their order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evocache_proto::domain::{CandidateId, Epoch, Layout, RequestId, Schedule, SearchId, WorkerId};
+use evocache_proto::{pb, wire};
+use prost::Message;
+
+use super::records::{
+    AnsweredRecord, CancelledRecord, CandidateRecord, EvaluationRecord, FailedRecord, GrantRecord, LeaseRecord,
+    LeaseState, LeasedRecord, ModelRecord, PendingRecord, PhaseRecord, SearchRecord, ThumbnailsRecord, WorkerRecord,
+};
+use super::{Records, Write};
+use crate::domain::evaluation::Evaluation;
+use crate::domain::lease::{self, Failure, Grant};
+use crate::domain::search::{Proposal, Provenance};
+use crate::domain::time::Timestamp;
+use crate::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, StoreError};
+
+const PHASES: [Phase; 6] =
+    [Phase::Pending, Phase::Running, Phase::Paused, Phase::Completed, Phase::Stopped, Phase::Failed];
+
+fn key(kind: u8, name: &str) -> Vec<u8> {
+    let mut key = vec![kind, b'/'];
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+fn numbered(kind: u8, search: &SearchId, number: u64) -> Vec<u8> {
+    let mut key = of_search(kind, search);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn of_search(kind: u8, search: &SearchId) -> Vec<u8> {
+    let mut key = key(kind, search.as_str());
+    key.push(0);
+    key
+}
+
+/// What a fact writes.
+pub(super) fn writes(fact: &Fact) -> Vec<Write> {
+    match fact {
+        Fact::WorkerRegistered { worker, registration } => {
+            let record = WorkerRecord {
+                declaration: Some(wire::register_request(String::new(), &registration.declaration)),
+                at: registration.at.0,
+            };
+            vec![Write::Put(key(b'w', worker.as_str()), record.encode_to_vec())]
+        }
+        Fact::WorkerDraining { worker } => vec![Write::Put(key(b'd', worker.as_str()), vec![])],
+        Fact::WorkerForgotten { worker } => {
+            vec![Write::Remove(key(b'w', worker.as_str())), Write::Remove(key(b'd', worker.as_str()))]
+        }
+        Fact::SearchCreated { search, spec, at } => {
+            let record = SearchRecord { spec: Some(spec.as_ref().into()), at: at.0 };
+            vec![Write::Put(key(b's', search.as_str()), record.encode_to_vec())]
+        }
+        Fact::SearchBound { search, model, at } => {
+            let record = ModelRecord { model: Some(model_message(model)), at: at.0 };
+            vec![Write::Put(key(b'm', search.as_str()), record.encode_to_vec())]
+        }
+        Fact::SearchMoved { search, phase, reason, at } => {
+            let index = PHASES.iter().position(|p| p == phase).unwrap_or(0);
+            let record = PhaseRecord { phase: index as u32 + 1, reason: reason.clone(), at: at.0 };
+            vec![Write::Put(key(b'p', search.as_str()), record.encode_to_vec())]
+        }
+        Fact::SearchDeleted { search } => b"smp"
+            .iter()
+            .map(|&kind| Write::Remove(key(kind, search.as_str())))
+            .chain(b"clet".iter().map(|&kind| Write::RemovePrefix(of_search(kind, search))))
+            .collect(),
+        Fact::CandidateCreated { search, candidate, proposal } => {
+            let record = CandidateRecord {
+                steps: proposal.schedule.steps(),
+                decisions: proposal.schedule.packed().to_vec(),
+                provenance: Some(provenance_message(&proposal.provenance)),
+            };
+            vec![Write::Put(numbered(b'c', search, candidate.0), record.encode_to_vec())]
+        }
+        Fact::LeaseMoved { search, candidate, state, granted } => {
+            vec![Write::Put(numbered(b'l', search, candidate.0), lease_record(state, *granted).encode_to_vec())]
+        }
+        Fact::Evaluated { search, sequence, evaluation } => evaluated(search, *sequence, evaluation),
+        Fact::RequestAnswered { request, record } => {
+            let record = AnsweredRecord {
+                kind: record.kind.clone(),
+                digest: record.digest.to_vec(),
+                subject: record.subject.clone(),
+                at: record.at.0,
+            };
+            vec![Write::Put(key(b'r', request.as_str()), record.encode_to_vec())]
+        }
+        Fact::RequestForgotten { request } => vec![Write::Remove(key(b'r', request.as_str()))],
+    }
+}
+
+fn evaluated(search: &SearchId, sequence: u64, evaluation: &Evaluation) -> Vec<Write> {
+    let mut measurement = pb::Measurement::from(&evaluation.measurement);
+    let pictures: Vec<Vec<u8>> = measurement.thumbnails.drain(..).map(|picture| picture.to_vec()).collect();
+    let record = EvaluationRecord {
+        candidate: evaluation.candidate.0,
+        measurement: Some(measurement),
+        worker: evaluation.worker.to_string(),
+        worker_name: evaluation.worker_name.clone(),
+        device: evaluation.device.clone(),
+        started: evaluation.started.0,
+        finished: evaluation.finished.0,
+        attempt: evaluation.attempt,
+    };
+    let mut writes = vec![Write::Put(numbered(b'e', search, sequence), record.encode_to_vec())];
+    if !pictures.is_empty() {
+        let record = ThumbnailsRecord { pictures };
+        writes.push(Write::Put(numbered(b't', search, evaluation.candidate.0), record.encode_to_vec()));
+    }
+    writes
+}
+
+pub(super) fn thumbnails(
+    records: &dyn Records,
+    search: &SearchId,
+    candidate: CandidateId,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let key = numbered(b't', search, candidate.0);
+    match records.get(&key)? {
+        Some(bytes) => Ok(decode::<ThumbnailsRecord>(&key, &bytes)?.pictures),
+        None => Ok(vec![]),
+    }
+}
+
+/// All facts in an order in which they can be applied.
+pub(super) fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
+    let mut facts = vec![];
+    records.scan(b"w/", &mut |key, value| {
+        let record: WorkerRecord = decode(key, value)?;
+        let declaration = required(key, "declaration", record.declaration)?;
+        let declaration = Arc::new(wire::declaration(&declaration).map_err(|e| corrupt(key, e))?);
+        let registration = Registration { declaration, at: Timestamp(record.at) };
+        facts.push(Fact::WorkerRegistered { worker: worker_id(key)?, registration });
+        Ok(())
+    })?;
+    records.scan(b"d/", &mut |key, _| {
+        facts.push(Fact::WorkerDraining { worker: worker_id(key)? });
+        Ok(())
+    })?;
+    let mut searches = vec![];
+    records.scan(b"s/", &mut |key, value| {
+        let record: SearchRecord = decode(key, value)?;
+        let spec = wire::search_spec(&required(key, "spec", record.spec)?).map_err(|e| corrupt(key, e))?;
+        let search = SearchId::new(name(key)?).map_err(|e| corrupt(key, e))?;
+        searches.push(search.clone());
+        facts.push(Fact::SearchCreated { search, spec: Arc::new(spec), at: Timestamp(record.at) });
+        Ok(())
+    })?;
+    for search in &searches {
+        load_search(records, search, &mut facts)?;
+    }
+    records.scan(b"r/", &mut |key, value| {
+        let record: AnsweredRecord = decode(key, value)?;
+        let digest = <[u8; 32]>::try_from(record.digest).map_err(|_| corrupt(key, "digest has not 32 bytes"))?;
+        let request = RequestId::new(name(key)?).map_err(|e| corrupt(key, e))?;
+        let record =
+            RequestRecord { kind: record.kind, digest, subject: record.subject, at: Timestamp(record.at) };
+        facts.push(Fact::RequestAnswered { request, record });
+        Ok(())
+    })?;
+    Ok(facts)
+}
+
+fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) -> Result<(), StoreError> {
+    let mut layout = None;
+    let bound = key(b'm', search.as_str());
+    if let Some(bytes) = records.get(&bound)? {
+        let record: ModelRecord = decode(&bound, &bytes)?;
+        let model = model_facts(&bound, &required(&bound, "model", record.model)?)?;
+        layout = Some(model.layout.clone());
+        facts.push(Fact::SearchBound { search: search.clone(), model, at: Timestamp(record.at) });
+    }
+    let mut proposals: BTreeMap<CandidateId, Proposal> = BTreeMap::new();
+    records.scan(&of_search(b'c', search), &mut |key, value| {
+        let candidate = CandidateId(number(key)?);
+        let layout: &Arc<Layout> = layout.as_ref().ok_or_else(|| corrupt(key, "its search has no model"))?;
+        let proposal = proposal(key, layout, decode(key, value)?)?;
+        proposals.insert(candidate, proposal.clone());
+        facts.push(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
+        Ok(())
+    })?;
+    records.scan(&of_search(b'e', search), &mut |key, value| {
+        let record: EvaluationRecord = decode(key, value)?;
+        let candidate = CandidateId(record.candidate);
+        let proposal = proposals.get(&candidate).ok_or_else(|| corrupt(key, "its candidate is missing"))?;
+        let measurement = required(key, "measurement", record.measurement)?;
+        let evaluation = Evaluation {
+            candidate,
+            schedule: proposal.schedule.clone(),
+            provenance: proposal.provenance.clone(),
+            measurement: wire::measurement(&measurement).map_err(|e| corrupt(key, e))?,
+            worker: WorkerId::new(record.worker).map_err(|e| corrupt(key, e))?,
+            worker_name: record.worker_name,
+            device: record.device,
+            started: Timestamp(record.started),
+            finished: Timestamp(record.finished),
+            attempt: record.attempt,
+        };
+        let sequence = number(key)?;
+        facts.push(Fact::Evaluated { search: search.clone(), sequence, evaluation: Arc::new(evaluation) });
+        Ok(())
+    })?;
+    records.scan(&of_search(b'l', search), &mut |key, value| {
+        let (state, granted) = lease_state(key, decode(key, value)?)?;
+        facts.push(Fact::LeaseMoved { search: search.clone(), candidate: CandidateId(number(key)?), state, granted });
+        Ok(())
+    })?;
+    let phase_key = key(b'p', search.as_str());
+    if let Some(bytes) = records.get(&phase_key)? {
+        let record: PhaseRecord = decode(&phase_key, &bytes)?;
+        let phase = (record.phase as usize).checked_sub(1).and_then(|i| PHASES.get(i));
+        let phase = *phase.ok_or_else(|| corrupt(&phase_key, format!("unknown phase {}", record.phase)))?;
+        let at = Timestamp(record.at);
+        facts.push(Fact::SearchMoved { search: search.clone(), phase, reason: record.reason, at });
+    }
+    Ok(())
+}
+
+fn proposal(key: &[u8], layout: &Arc<Layout>, record: CandidateRecord) -> Result<Proposal, StoreError> {
+    let schedule = Schedule::from_packed(layout.clone(), record.steps, &record.decisions);
+    let schedule = Arc::new(schedule.map_err(|e| corrupt(key, e))?);
+    let provenance = record.provenance.unwrap_or_default();
+    let provenance = Provenance {
+        parents: provenance.parents.into_iter().map(CandidateId).collect(),
+        operator: provenance.operator,
+        seed_family: provenance.seed_family,
+    };
+    Ok(Proposal { schedule, provenance })
+}
+
+fn provenance_message(provenance: &Provenance) -> pb::Provenance {
+    pb::Provenance {
+        parents: provenance.parents.iter().map(|p| p.0).collect(),
+        operator: provenance.operator.clone(),
+        seed_family: provenance.seed_family.clone(),
+    }
+}
+
+fn model_message(model: &ModelFacts) -> pb::ModelFacts {
+    pb::ModelFacts {
+        fingerprint: model.fingerprint.clone(),
+        layout: Some(model.layout.as_ref().into()),
+        metrics: model.metrics.iter().map(Into::into).collect(),
+        cost: model.cost.as_ref().map(Into::into),
+    }
+}
+
+fn model_facts(key: &[u8], message: &pb::ModelFacts) -> Result<ModelFacts, StoreError> {
+    let layout = message.layout.as_ref().ok_or_else(|| corrupt(key, "no layout"))?;
+    let layout = Arc::new(wire::layout(layout).map_err(|e| corrupt(key, e))?);
+    let cost = message.cost.as_ref().map(|c| wire::cost_model(layout.slots(), c)).transpose();
+    Ok(ModelFacts {
+        fingerprint: message.fingerprint.clone(),
+        metrics: wire::metrics(&message.metrics).map_err(|e| corrupt(key, e))?,
+        cost: cost.map_err(|e| corrupt(key, e))?,
+        layout,
+    })
+}
+
+fn grant_records(grants: &[Grant]) -> Vec<GrantRecord> {
+    grants.iter().map(|g| GrantRecord { epoch: g.epoch.0, worker: g.worker.to_string() }).collect()
+}
+
+fn lease_record(state: &lease::State, granted: Timestamp) -> LeaseRecord {
+    let (state, grants) = match state {
+        lease::State::Pending { attempt, not_before, grants } => {
+            let record = PendingRecord { attempt: *attempt, not_before: not_before.0 };
+            (LeaseState::Pending(record), grant_records(grants))
+        }
+        lease::State::Leased { worker, epoch, deadline: _, attempt, grants } => {
+            let holder = Some(GrantRecord { epoch: epoch.0, worker: worker.to_string() });
+            (LeaseState::Leased(LeasedRecord { holder, attempt: *attempt }), grant_records(grants))
+        }
+        lease::State::Done { epoch, worker } => {
+            (LeaseState::Done(GrantRecord { epoch: epoch.0, worker: worker.to_string() }), vec![])
+        }
+        lease::State::Failed { reason: Failure::Expired { attempts } } => {
+            (LeaseState::Failed(FailedRecord { attempts: *attempts, message: None }), vec![])
+        }
+        lease::State::Failed { reason: Failure::Reported { attempts, message } } => {
+            (LeaseState::Failed(FailedRecord { attempts: *attempts, message: Some(message.clone()) }), vec![])
+        }
+        lease::State::Cancelled => (LeaseState::Cancelled(CancelledRecord {}), vec![]),
+    };
+    LeaseRecord { state: Some(state), granted: granted.0, grants }
+}
+
+fn lease_state(key: &[u8], record: LeaseRecord) -> Result<(lease::State, Timestamp), StoreError> {
+    let grant = |g: GrantRecord| {
+        let worker = WorkerId::new(g.worker).map_err(|e| corrupt(key, e))?;
+        Ok(Grant { epoch: Epoch(g.epoch), worker })
+    };
+    let grants: Vec<Grant> = record.grants.into_iter().map(grant).collect::<Result<_, StoreError>>()?;
+    let granted = Timestamp(record.granted);
+    let state = match required(key, "state", record.state)? {
+        LeaseState::Pending(p) => {
+            lease::State::Pending { attempt: p.attempt, not_before: Timestamp(p.not_before), grants }
+        }
+        LeaseState::Leased(l) => {
+            let Grant { epoch, worker } = grant(required(key, "holder", l.holder)?)?;
+            // The deadline is not stored: recovery gives every lease a full term.
+            lease::State::Leased { worker, epoch, deadline: granted, attempt: l.attempt, grants }
+        }
+        LeaseState::Done(g) => {
+            let Grant { epoch, worker } = grant(g)?;
+            lease::State::Done { epoch, worker }
+        }
+        LeaseState::Failed(f) => lease::State::Failed {
+            reason: match f.message {
+                Some(message) => Failure::Reported { attempts: f.attempts, message },
+                None => Failure::Expired { attempts: f.attempts },
+            },
+        },
+        LeaseState::Cancelled(CancelledRecord {}) => lease::State::Cancelled,
+    };
+    Ok((state, granted))
+}
+
+fn decode<M: Message + Default>(key: &[u8], bytes: &[u8]) -> Result<M, StoreError> {
+    M::decode(bytes).map_err(|e| corrupt(key, e))
+}
+
+fn required<T>(key: &[u8], field: &str, value: Option<T>) -> Result<T, StoreError> {
+    value.ok_or_else(|| corrupt(key, format!("no {field}")))
+}
+
+fn corrupt(key: &[u8], problem: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { key: key.escape_ascii().to_string(), problem: problem.to_string() }
+}
+
+fn name(key: &[u8]) -> Result<String, StoreError> {
+    String::from_utf8(key[2..].to_vec()).map_err(|_| corrupt(key, "the key is not text"))
+}
+
+fn worker_id(key: &[u8]) -> Result<WorkerId, StoreError> {
+    WorkerId::new(name(key)?).map_err(|e| corrupt(key, e))
+}
+
+fn number(key: &[u8]) -> Result<u64, StoreError> {
+    let digits = key.len().checked_sub(8).and_then(|at| key.get(at..)).and_then(|d| <[u8; 8]>::try_from(d).ok());
+    digits.map(u64::from_be_bytes).ok_or_else(|| corrupt(key, "the key has no number"))
+}

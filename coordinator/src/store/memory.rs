@@ -1,0 +1,67 @@
+//! The store's twin in memory: the same records, no disk. For tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use evocache_proto::domain::{CandidateId, SearchId};
+
+use super::{Records, Write, codec};
+use crate::ports::{Fact, Store, StoreError};
+
+/// Keeps records in a map.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    records: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        // Every change is a single call on the map, so a panicking thread leaves it whole.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records for BTreeMap<Vec<u8>, Vec<u8>> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).try_for_each(|(k, v)| each(k, v))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(BTreeMap::get(self, key).cloned())
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&self) -> Result<Vec<Fact>, StoreError> {
+        super::load(&*self.lock())
+    }
+
+    fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let mut records = self.lock();
+        for write in facts.iter().flat_map(codec::writes) {
+            match write {
+                Write::Put(key, value) => drop(records.insert(key, value)),
+                Write::Remove(key) => drop(records.remove(&key)),
+                Write::RemovePrefix(prefix) => records.retain(|key, _| !key.starts_with(&prefix)),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
+        codec::thumbnails(&*self.lock(), search, candidate)
+    }
+}

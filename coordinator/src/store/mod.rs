@@ -1,0 +1,38 @@
+//! Where facts outlive the process: on sled, and a twin in memory for tests.
+//!
+//! Stored: searches (spec, phase, what the first worker declared), candidates (schedule, provenance), the state of
+//! each candidate's lease, evaluations, thumbnails, worker registrations, request ids of bounded age.
+//!
+//! Not stored, because it follows from the rest or is not worth a write: renewals and deadlines (after a restart
+//! every lease gets a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
+//!
+//! Each record is one key with a prost message as value; all records of a decision are written as one batch.
+//! One suite (`tests/store.rs`) runs over both stores.
+
+mod codec;
+mod memory;
+mod records;
+mod sled_store;
+
+pub use memory::MemoryStore;
+pub use sled_store::{FORMAT_VERSION, SledStore};
+
+use crate::ports::{Fact, StoreError};
+
+/// What one fact does to the records.
+enum Write {
+    Put(Vec<u8>, Vec<u8>),
+    Remove(Vec<u8>),
+    RemovePrefix(Vec<u8>),
+}
+
+/// A key-value view that both stores share, so that the memory twin differs from sled in nothing but the medium.
+trait Records {
+    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>)
+    -> Result<(), StoreError>;
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+}
+
+fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
+    codec::load(records)
+}

@@ -1,0 +1,353 @@
+//! The engine as a whole, on a real thread and both stores: whole searches, restarts, repeats, and workers that are
+//! slow, silent or wrong.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::{TTL, declaration, measure, world};
+use evocache::engine::{Answer, Command, Move, Refusal, Request};
+use evocache::ports::{Fact, Phase, Store, StoreError};
+use evocache::store::{MemoryStore, SledStore};
+use evocache_proto::domain::{CandidateId, RequestId, SearchId, WorkerId};
+
+fn request(id: &str, content: u8) -> Option<Request> {
+    Some(Request { id: RequestId::new(id).unwrap(), digest: [content; 32] })
+}
+
+async fn phase(world: &crate::common::World, search: &SearchId) -> Phase {
+    let id = search.clone();
+    world.handle.query(move |state, _| state.searches[&id].phase).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_search_runs_to_its_budget_and_improves_on_its_seeds() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let search = world.create("s", 150).await;
+    assert_eq!(world.work(&worker, 1000).await, 150);
+    assert_eq!(phase(&world, &search).await, Phase::Completed);
+    let (all, seeds, ids) = world
+        .handle
+        .query(move |state, _| {
+            let search = &state.searches[&search];
+            let (_, breeder) = search.bound.as_ref().unwrap();
+            let ids: BTreeSet<_> = search.candidates.iter().map(|c| c.proposal.schedule.id()).collect();
+            (breeder.hypervolume(), breeder.seeds_hypervolume(), ids.len())
+        })
+        .await
+        .unwrap();
+    assert_eq!(ids, 150, "every schedule is evaluated once");
+    assert!(all > seeds, "{all} is no more than the seeds' {seeds}");
+}
+
+/// Runs a search with a restart after each of the given numbers of evaluations, and says what it came to.
+async fn with_restarts(open: impl Fn() -> Arc<dyn Store>, restarts: &[usize]) -> String {
+    let mut first_id = 0;
+    let mut world = world(open(), first_id);
+    let worker = world.register("w").await;
+    world.create("s", 60).await;
+    for &evaluations in restarts {
+        world.work(&worker, evaluations).await;
+        let before = world.digest().await;
+        world.engine.stop();
+        first_id += 1000;
+        world = crate::common::world(open(), first_id);
+        assert_eq!(world.digest().await, before, "recovery gives another state");
+    }
+    world.work(&worker, 1000).await;
+    let digest = world.digest().await;
+    world.engine.stop();
+    digest
+}
+
+#[tokio::test]
+async fn restarts_change_nothing_on_either_store() {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let undisturbed = with_restarts(|| memory.clone(), &[]).await;
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    assert_eq!(with_restarts(|| memory.clone(), &[1, 7, 30]).await, undisturbed);
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Arc::new(SledStore::open(folder.path()).unwrap()) as Arc<dyn Store>;
+    assert_eq!(with_restarts(open, &[1, 7, 30]).await, undisturbed);
+}
+
+#[tokio::test]
+async fn a_lease_that_expires_goes_to_another_worker_and_a_late_result_still_counts_once() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let (slow, quick) = (world.register("slow").await, world.register("quick").await);
+    world.create("s", 10).await;
+    let lost = world.offer(&slow).await.unwrap();
+    world.clock.advance(TTL + Duration::from_millis(1));
+    world.tick().await;
+    // The back-off has not passed: the quick worker gets another candidate.
+    let other = world.offer(&quick).await.unwrap();
+    assert_ne!(other.lease.candidate, lost.lease.candidate);
+    world.clock.advance(Duration::from_secs(2));
+    let again = world.offer(&quick).await.unwrap();
+    assert_eq!(again.lease.candidate, lost.lease.candidate);
+    assert!(again.lease.epoch > lost.lease.epoch);
+    assert_eq!(again.attempt, 2);
+    // The slow worker comes back before the quick one has finished: its measurement is taken, the other's is not.
+    world.complete(&slow, &lost.lease, &lost.schedule).await;
+    let late = Command::Complete {
+        worker: quick.clone(),
+        lease: again.lease.clone(),
+        measurement: measure(&again.schedule),
+    };
+    assert_eq!(world.handle.command(None, late).await, Err(Refusal::Superseded(again.lease.clone())));
+    let renew = Command::Renew { worker: quick, leases: vec![again.lease] };
+    let Ok(Answer::Renewed { leases, .. }) = world.handle.command(None, renew).await else { panic!() };
+    assert_eq!(leases[0].ttl, None, "the quick worker is told to stop");
+}
+
+#[tokio::test]
+async fn renewals_keep_a_lease_and_each_is_answered_for_itself() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    world.create("s", 10).await;
+    let offer = world.offer(&worker).await.unwrap();
+    let mut strange = offer.lease.clone();
+    strange.candidate = CandidateId(77);
+    for _ in 0..5 {
+        world.clock.advance(TTL / 2);
+        world.tick().await;
+        let leases = vec![strange.clone(), offer.lease.clone()];
+        let renew = Command::Renew { worker: worker.clone(), leases };
+        let Ok(Answer::Renewed { leases, .. }) = world.handle.command(None, renew).await else { panic!() };
+        assert_eq!((leases[0].ttl, leases[1].ttl), (None, Some(TTL)));
+    }
+    world.complete(&worker, &offer.lease, &offer.schedule).await;
+}
+
+#[tokio::test]
+async fn a_repeated_call_gets_the_first_answer_and_a_reused_id_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Arc::new(SledStore::open(folder.path()).unwrap());
+    let world = world(open(), 0);
+    let create = |spec| Command::Create { search: None, spec };
+    let first = world.handle.command(request("r-1", 1), create(crate::common::spec(5))).await.unwrap();
+    assert_eq!(world.handle.command(request("r-1", 1), create(crate::common::spec(5))).await.unwrap(), first);
+    let other = world.handle.command(request("r-1", 2), create(crate::common::spec(6))).await;
+    assert!(matches!(other, Err(Refusal::RequestReused(_))));
+    let register = Command::Register { declaration: Arc::new(declaration("w")) };
+    let worker = world.handle.command(request("r-2", 1), register.clone()).await.unwrap();
+    world.engine.stop();
+    // Also across a restart.
+    let world = crate::common::world(open(), 1000);
+    assert_eq!(world.handle.command(request("r-1", 1), create(crate::common::spec(5))).await.unwrap(), first);
+    assert_eq!(world.handle.command(request("r-2", 1), register).await.unwrap(), worker);
+    let counts = world.handle.query(|s, _| (s.searches.len(), s.workers.len())).await.unwrap();
+    assert_eq!(counts, (1, 1));
+}
+
+#[tokio::test]
+async fn a_result_told_twice_counts_once() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let search = world.create("s", 10).await;
+    let offer = world.offer(&worker).await.unwrap();
+    world.complete(&worker, &offer.lease, &offer.schedule).await;
+    world.complete(&worker, &offer.lease, &offer.schedule).await;
+    let n = world.handle.query(move |s, _| s.searches[&search].evaluations.len()).await.unwrap();
+    assert_eq!(n, 1);
+}
+
+#[tokio::test]
+async fn a_measurement_that_cannot_be_true_is_refused_and_the_lease_stays() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    world.create("s", 10).await;
+    let offer = world.offer(&worker).await.unwrap();
+    let mut measurement = measure(&offer.schedule);
+    measurement.metrics[0].values[1] = f64::NAN;
+    let lie = Command::Complete { worker: worker.clone(), lease: offer.lease.clone(), measurement };
+    let refusal = world.handle.command(None, lie).await.unwrap_err().to_string();
+    assert!(refusal.contains("likeness") && refusal.contains("NaN"), "{refusal}");
+    world.complete(&worker, &offer.lease, &offer.schedule).await;
+}
+
+#[tokio::test]
+async fn failures_are_retried_then_given_up_and_a_hopeless_search_ends_with_the_reason() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let search = world.create("s", 100).await;
+    for attempt in 1..=3 {
+        let offer = world.offer(&worker).await.unwrap();
+        assert_eq!((offer.lease.candidate, offer.attempt), (CandidateId(0), attempt));
+        let fail = Command::Fail {
+            worker: worker.clone(),
+            lease: offer.lease,
+            reason: "out of memory".into(),
+            retryable: true,
+        };
+        world.handle.command(None, fail).await.unwrap();
+        world.clock.advance(Duration::from_secs(10));
+    }
+    while let Some(offer) = world.offer(&worker).await {
+        assert_ne!(offer.lease.candidate, CandidateId(0));
+        let fail = Command::Fail {
+            worker: worker.clone(),
+            lease: offer.lease,
+            reason: "scores are NaN".into(),
+            retryable: false,
+        };
+        world.handle.command(None, fail).await.unwrap();
+    }
+    let id = search.clone();
+    let (phase, reason) =
+        world.handle.query(move |s, _| (s.searches[&id].phase, s.searches[&id].reason.clone())).await.unwrap();
+    assert_eq!(phase, Phase::Failed);
+    assert!(reason.contains("10 candidates failed") && reason.contains("scores are NaN"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_released_candidate_is_handed_out_again_as_the_same_attempt() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let (leaving, staying) = (world.register("a").await, world.register("b").await);
+    world.create("s", 10).await;
+    let offer = world.offer(&leaving).await.unwrap();
+    let release = Command::Release { worker: leaving, lease: offer.lease.clone() };
+    world.handle.command(None, release).await.unwrap();
+    let again = world.offer(&staying).await.unwrap();
+    assert_eq!((again.lease.candidate, again.attempt), (offer.lease.candidate, 1));
+}
+
+#[tokio::test]
+async fn people_pause_resume_stop_and_delete() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let search = world.create("s", 50).await;
+    world.work(&worker, 5).await;
+    let go = |to| world.handle.command(None, Command::Move { search: search.clone(), to });
+    go(Move::Pause).await.unwrap();
+    assert_eq!(world.offer(&worker).await, None);
+    assert!(matches!(go(Move::Delete).await, Err(Refusal::Phase { .. })));
+    go(Move::Resume).await.unwrap();
+    let open = world.offer(&worker).await.unwrap();
+    go(Move::Stop).await.unwrap();
+    go(Move::Stop).await.unwrap();
+    assert_eq!(world.offer(&worker).await, None);
+    let late = Command::Complete {
+        worker: worker.clone(),
+        lease: open.lease.clone(),
+        measurement: measure(&open.schedule),
+    };
+    assert_eq!(world.handle.command(None, late).await, Err(Refusal::Ended(search.clone())));
+    assert!(matches!(go(Move::Resume).await, Err(Refusal::Phase { .. })));
+    go(Move::Delete).await.unwrap();
+    assert_eq!(go(Move::Stop).await, Err(Refusal::NoSearch(search.clone())));
+}
+
+#[tokio::test]
+async fn a_waiting_worker_is_woken_by_a_new_search_and_a_drained_one_is_sent_home() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let handle = world.handle.clone();
+    let waiting = worker.clone();
+    let wait = async move { handle.acquire(waiting, Duration::from_secs(600)).await };
+    let (answer, _) = tokio::join!(wait, world.create("s", 10));
+    assert!(matches!(answer, Ok(Answer::Work { offer: Some(_), draining: false })));
+    world.handle.command(None, Command::Drain { worker: worker.clone() }).await.unwrap();
+    let answer = world.handle.acquire(worker, Duration::from_secs(600)).await;
+    assert_eq!(answer, Ok(Answer::Work { offer: None, draining: true }));
+    let stranger = WorkerId::new("stranger").unwrap();
+    assert_eq!(world.handle.acquire(stranger.clone(), Duration::ZERO).await, Err(Refusal::NoWorker(stranger)));
+}
+
+#[tokio::test]
+async fn a_worker_with_other_weights_metrics_or_shape_gets_nothing() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    world.create("s", 10).await;
+    world.work(&worker, 1).await;
+    let mut others = vec![declaration("weights"), declaration("metrics"), declaration("shape"), declaration("model")];
+    others[0].fingerprint = "f2".into();
+    others[1].metrics[0].name = "other".into();
+    others[2].layout = evocache_proto::domain::Layout::pixart(5).unwrap();
+    others[3].model = "another".into();
+    for other in others {
+        let name = other.name.clone();
+        let register = Command::Register { declaration: Arc::new(other) };
+        let Answer::Worker(id) = world.handle.command(None, register).await.unwrap() else { panic!() };
+        assert_eq!(world.offer(&id).await, None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn wall_and_device_time_end_a_search_too() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let create = |id: &str, draft: evocache_proto::domain::SpecDraft| Command::Create {
+        search: Some(SearchId::new(id).unwrap()),
+        spec: Arc::new(draft.validate().unwrap()),
+    };
+    let mut wall = crate::common::draft(1000);
+    wall.budget.wall_time = Some(Duration::from_secs(5));
+    world.handle.command(None, create("wall", wall)).await.unwrap();
+    world.work(&worker, 3).await;
+    world.clock.advance(Duration::from_secs(6));
+    world.tick().await;
+    assert_eq!(phase(&world, &SearchId::new("wall").unwrap()).await, Phase::Completed);
+    let mut device = crate::common::draft(1000);
+    device.budget.device_time = Some(Duration::from_millis(45));
+    world.handle.command(None, create("device", device)).await.unwrap();
+    assert_eq!(world.work(&worker, 100).await, 5, "10 ms each");
+}
+
+/// A store whose commits or flushes fail when told.
+#[derive(Default)]
+struct Failing {
+    inner: MemoryStore,
+    commit: std::sync::atomic::AtomicBool,
+    sync: std::sync::atomic::AtomicBool,
+}
+
+impl Store for Failing {
+    fn load(&self) -> Result<Vec<Fact>, StoreError> {
+        self.inner.load()
+    }
+    fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        match self.commit.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(StoreError::Failed("disk full".into())),
+            false => self.inner.commit(facts),
+        }
+    }
+    fn sync(&self) -> Result<(), StoreError> {
+        match self.sync.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(StoreError::Failed("disk gone".into())),
+            false => Ok(()),
+        }
+    }
+    fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.inner.thumbnails(search, candidate)
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_leaves_memory_untouched_and_nothing_is_acknowledged() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let store = Arc::new(Failing::default());
+    let world = world(store.clone(), 0);
+    let worker = world.register("w").await;
+    world.create("s", 10).await;
+    let offer = world.offer(&worker).await.unwrap();
+    let before = world.digest().await;
+    store.commit.store(true, SeqCst);
+    let complete = Command::Complete {
+        worker: worker.clone(),
+        lease: offer.lease.clone(),
+        measurement: measure(&offer.schedule),
+    };
+    assert!(matches!(world.handle.command(None, complete.clone()).await, Err(Refusal::Store(_))));
+    assert_eq!(world.digest().await, before);
+    // Room again: the same call goes through.
+    store.commit.store(false, SeqCst);
+    assert_eq!(world.handle.command(None, complete).await, Ok(Answer::Accepted));
+    // A flush that fails is worse: what is on disk is unknown, so nothing more is decided.
+    store.sync.store(true, SeqCst);
+    let next = world.handle.acquire(worker.clone(), Duration::ZERO).await;
+    assert!(matches!(next, Err(Refusal::Store(_))), "{next:?}");
+    store.sync.store(false, SeqCst);
+    assert!(matches!(world.handle.acquire(worker, Duration::ZERO).await, Err(Refusal::Store(_))));
+}

@@ -1,0 +1,8 @@
+//! The coordinator's parts together: engine, stores, services. One program, so that it is linked once.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+mod engine;
+mod services;
+mod store;

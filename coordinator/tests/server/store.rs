@@ -1,0 +1,207 @@
+//! The contract of the stores: one suite over sled and its twin in memory, then what only a disk can do wrong.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::common::{declaration, measure, spec};
+use evocache::domain::evaluation::Evaluation;
+use evocache::domain::lease::{Failure, Grant, State};
+use evocache::domain::search::{Proposal, Provenance};
+use evocache::domain::time::Timestamp;
+use evocache::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
+use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
+use evocache_proto::domain::{CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, WorkerId};
+
+fn id(text: &str) -> SearchId {
+    SearchId::new(text).unwrap()
+}
+
+fn worker(text: &str) -> WorkerId {
+    WorkerId::new(text).unwrap()
+}
+
+/// A fact of every kind, in the order in which a store gives them back.
+fn facts(search: &str) -> Vec<Fact> {
+    let search = id(search);
+    let declaration = declaration("w");
+    let layout = Arc::new(declaration.layout.clone());
+    let slots = layout.slots();
+    let schedule = Arc::new(Schedule::all_compute(layout.clone(), 12).unwrap());
+    let provenance = Provenance {
+        parents: vec![CandidateId(3), CandidateId(1)],
+        operator: "shift".into(),
+        seed_family: "fora_2".into(),
+    };
+    let mut measurement = measure(&schedule);
+    measurement.thumbnails.clear();
+    let evaluation = Evaluation {
+        candidate: CandidateId(1),
+        schedule: schedule.clone(),
+        provenance: provenance.clone(),
+        measurement,
+        worker: worker("w-1"),
+        worker_name: "w".into(),
+        device: "cpu".into(),
+        started: Timestamp(5),
+        finished: Timestamp(9),
+        attempt: 2,
+    };
+    let grants = vec![Grant { epoch: Epoch(1), worker: worker("w-0") }];
+    let states = [
+        State::Pending { attempt: 2, not_before: Timestamp(99), grants: grants.clone() },
+        State::Done { epoch: Epoch(3), worker: worker("w-1") },
+        State::Leased { worker: worker("w-1"), epoch: Epoch(2), deadline: Timestamp(7), attempt: 4, grants },
+        State::Failed { reason: Failure::Expired { attempts: 3 } },
+        State::Failed { reason: Failure::Reported { attempts: 1, message: "NaN".into() } },
+        State::Cancelled,
+    ];
+    let mut facts = vec![
+        Fact::WorkerRegistered {
+            worker: worker("w-1"),
+            registration: Registration { declaration: Arc::new(declaration.clone()), at: Timestamp(1) },
+        },
+        Fact::WorkerDraining { worker: worker("w-1") },
+        Fact::SearchCreated { search: search.clone(), spec: spec(10), at: Timestamp(2) },
+        Fact::SearchBound {
+            search: search.clone(),
+            model: ModelFacts {
+                fingerprint: "f1".into(),
+                layout,
+                metrics: declaration.metrics,
+                cost: Some(CostModel {
+                    slot_macs: vec![1; slots],
+                    slot_cache_bytes: vec![2; slots],
+                    step_macs: 3,
+                    image_macs: 4,
+                }),
+            },
+            at: Timestamp(3),
+        },
+    ];
+    for i in 0..states.len() as u64 {
+        facts.push(Fact::CandidateCreated {
+            search: search.clone(),
+            candidate: CandidateId(i),
+            proposal: Proposal { schedule: schedule.clone(), provenance: provenance.clone() },
+        });
+    }
+    facts.push(Fact::Evaluated { search: search.clone(), sequence: 0, evaluation: Arc::new(evaluation) });
+    for (i, state) in states.into_iter().enumerate() {
+        // The deadline of a lease is not stored; the moment of its grant stands in until recovery sets a new one.
+        let granted = Timestamp(7);
+        facts.push(Fact::LeaseMoved { search: search.clone(), candidate: CandidateId(i as u64), state, granted });
+    }
+    facts.push(Fact::SearchMoved { search, phase: Phase::Paused, reason: "lunch".into(), at: Timestamp(4) });
+    facts.push(Fact::RequestAnswered {
+        request: RequestId::new("r-1").unwrap(),
+        record: RequestRecord {
+            kind: "create_search".into(),
+            digest: [7; 32],
+            subject: "s".into(),
+            at: Timestamp(8),
+        },
+    });
+    facts
+}
+
+fn suite(store: &dyn Store) {
+    assert_eq!(store.load().unwrap(), vec![], "a new store is empty");
+    let all = facts("s");
+    store.commit(&all).unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.load().unwrap(), all);
+
+    // A later fact about the same thing replaces the earlier one.
+    let moved = Fact::SearchMoved { search: id("s"), phase: Phase::Stopped, reason: String::new(), at: Timestamp(9) };
+    store.commit(std::slice::from_ref(&moved)).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.len(), all.len());
+    assert!(loaded.contains(&moved));
+
+    // Thumbnails are kept beside the evaluation and read on demand.
+    let Fact::Evaluated { evaluation, .. } = &all[10] else { panic!("{:?}", all[10]) };
+    let mut pictured = Evaluation::clone(evaluation);
+    pictured.candidate = CandidateId(0);
+    pictured.measurement.thumbnails = vec![vec![1; 3000], vec![2]];
+    let pictured = Fact::Evaluated { search: id("s"), sequence: 1, evaluation: Arc::new(pictured) };
+    store.commit(&[pictured]).unwrap();
+    assert_eq!(store.thumbnails(&id("s"), CandidateId(0)).unwrap(), vec![vec![1; 3000], vec![2]]);
+    assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), Vec::<Vec<u8>>::new());
+
+    // Deleting takes all of one search and nothing of another, even of one whose name continues its own.
+    store.commit(&facts("s-2")).unwrap();
+    store.commit(&[Fact::SearchDeleted { search: id("s") }]).unwrap();
+    assert_eq!(store.load().unwrap(), facts("s-2"));
+    assert_eq!(store.thumbnails(&id("s"), CandidateId(0)).unwrap(), Vec::<Vec<u8>>::new());
+    store
+        .commit(&[
+            Fact::SearchDeleted { search: id("s-2") },
+            Fact::WorkerForgotten { worker: worker("w-1") },
+            Fact::RequestForgotten { request: RequestId::new("r-1").unwrap() },
+        ])
+        .unwrap();
+    assert_eq!(store.load().unwrap(), vec![]);
+}
+
+#[test]
+fn both_stores_keep_the_contract() {
+    suite(&MemoryStore::new());
+    let folder = tempfile::tempdir().unwrap();
+    suite(&SledStore::open(folder.path()).unwrap());
+}
+
+#[test]
+fn a_store_that_is_opened_again_has_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    SledStore::open(folder.path()).unwrap().commit(&facts("s")).unwrap();
+    assert_eq!(SledStore::open(folder.path()).unwrap().load().unwrap(), facts("s"));
+}
+
+fn refusal(path: &Path) -> StoreError {
+    SledStore::open(path).unwrap_err()
+}
+
+#[test]
+fn a_store_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let _open = SledStore::open(folder.path()).unwrap();
+    assert!(matches!(refusal(folder.path()), StoreError::Locked { path } if path == folder.path().to_string_lossy()));
+}
+
+#[test]
+fn a_store_of_another_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SledStore::open(folder.path()).unwrap());
+    let db = sled::open(folder.path()).unwrap();
+    db.insert(b"!format", &(FORMAT_VERSION + 1).to_be_bytes()).unwrap();
+    drop(db);
+    let error = refusal(folder.path());
+    assert!(matches!(&error, StoreError::Version { found, .. } if *found == FORMAT_VERSION + 1), "{error}");
+}
+
+#[test]
+fn a_folder_of_something_else_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("thesis.tex"), "precious").unwrap();
+    let error = refusal(folder.path()).to_string();
+    assert!(error.contains("thesis.tex"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert!(matches!(refusal(&folder.path().join("thesis.tex")), StoreError::Foreign { .. }));
+
+    let other = tempfile::tempdir().unwrap();
+    let db = sled::open(other.path()).unwrap();
+    db.insert(b"mine", b"not yours").unwrap();
+    drop(db);
+    assert!(matches!(refusal(other.path()), StoreError::Foreign { found, .. } if found.contains("another program")));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    SledStore::open(folder.path()).unwrap().commit(&facts("s")).unwrap();
+    let db = sled::open(folder.path()).unwrap();
+    db.insert(b"p/s", &[0x08, 99]).unwrap();
+    drop(db);
+    let error = SledStore::open(folder.path()).unwrap().load().unwrap_err();
+    assert_eq!(error, StoreError::Corrupt { key: "p/s".into(), problem: "unknown phase 99".into() });
+}
