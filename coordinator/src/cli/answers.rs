@@ -1,0 +1,65 @@
+//! The verbs that ask for results: front, best.
+
+use std::path::Path;
+
+use super::args::{BestArgs, Format, FrontArgs};
+use super::exit::{Exit, Failure};
+use super::printer::Printer;
+use super::results::{self, Results};
+use super::view;
+use crate::client::Client;
+
+pub(super) async fn front(client: &Client, args: FrontArgs, printer: Printer) -> Result<Exit, Failure> {
+    let results = Results::fetch(client, &args.id).await?;
+    if results.front.evaluations.is_empty() {
+        return Err(Failure::new(format!("search {} has no evaluations yet", args.id))
+            .hint(format!("`evocache watch {}` follows it", args.id))
+            .exit(Exit::NotFound));
+    }
+    let mut written = vec![];
+    if let Some(folder) = &args.out {
+        for note in results::write_folder(&results, folder)? {
+            printer.note(&note);
+        }
+        written.push(folder);
+    }
+    if let Some(file) = &args.svg {
+        results::write_chart(&results, file)?;
+        written.push(file);
+    }
+    if let Some(file) = &args.sheet {
+        results::write_sheet(&results, file)?;
+        written.push(file);
+    }
+    printer.answer(
+        || view::front(&results.search, &results.front),
+        || results::front_table(&results, args.rows) + &results.gain(),
+    )?;
+    for path in written {
+        printer.note(&format!("written: {}", path.display()));
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn best(client: &Client, args: BestArgs, printer: Printer) -> Result<Exit, Failure> {
+    let constraint = args.constraint.constraint();
+    let best = client.best(&args.id, constraint, args.prefer.into(), false).await?;
+    match &args.out {
+        Some(file) if file == Path::new("-") => {
+            printer.data(&results::schedule_text(&best, args.format)?)?;
+            printer.note(&results::describe(&best));
+            return Ok(Exit::Ok);
+        }
+        Some(file) => results::write_schedule(&best, file, args.format)?,
+        None => {}
+    }
+    printer.answer(|| view::best(&best), || results::describe(&best))?;
+    if let Some(file) = &args.out {
+        let format = match args.format {
+            Format::Evocache => "evocache's",
+            Format::Ecad => "ECAD's",
+        };
+        printer.note(&format!("written in {format} format: {}", file.display()));
+    }
+    Ok(Exit::Ok)
+}

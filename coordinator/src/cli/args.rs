@@ -1,0 +1,355 @@
+//! The command line as clap sees it. Only shapes and help; what a verb does stands in its own file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use evocache_proto::domain::{SearchId, WorkerId};
+
+use super::units::{parse_bytes, parse_duration, parse_finite, parse_positive, parse_ratio};
+use crate::client::{Constraint, Preference};
+
+const AFTER: &str = "\
+Examples:
+  evocache local                                   a whole search on this machine
+  evocache serve --data /var/lib/evocache          a coordinator that workers and people connect to
+  evocache launch search.toml --watch              create a search and follow it
+  evocache best my-search --min-quality-ratio 98%  the fastest schedule with at least 98 % of the uncached quality
+
+Exit codes: 0 done, 1 failed, 2 wrong command line or specification, 3 not found or nothing satisfies, 130 Ctrl-C.";
+
+/// Finds caching schedules that make diffusion transformers faster.
+#[derive(Debug, Parser)]
+#[command(name = "evocache", version, propagate_version = true, after_help = AFTER, max_term_width = 100)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Address of the coordinator
+    #[arg(long, global = true, env = "EVOCACHE_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7447")]
+    pub coordinator: String,
+    /// Answer in JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on stderr; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No colours (as NO_COLOR does)
+    #[arg(long, global = true, env = "NO_COLOR", hide_env = true, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub no_color: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Search on this machine: coordinator, workers and results in one command
+    #[cfg(feature = "local")]
+    #[command(after_help = "\
+Examples:
+  evocache local                            search with the bundled model
+  evocache local --budget 40 --workers 2    a short search
+  evocache local --resume                   go on with a search that was interrupted
+  evocache local --model ./PixArt-XL-2-512x512 --spec search.toml --device cuda:0
+
+Writes to --out: front.json, front.svg, the three chosen schedules, sheet.png, the store and the workers' logs.")]
+    Local(LocalArgs),
+    /// Run a coordinator
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  evocache serve
+  evocache serve --listen 127.0.0.1:0 --data ./store --json    any free port, told as JSON
+
+Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where it stopped.")]
+    Serve(ServeArgs),
+    /// Create a search from a specification file
+    #[command(after_help = "\
+Examples:
+  evocache launch deploy/examples/emoji.toml
+  evocache launch search.toml --id nightly --watch
+  evocache launch search.toml --check        only check the file, here and at the coordinator")]
+    Launch(LaunchArgs),
+    /// List the searches, newest first
+    List,
+    /// Show a search
+    Show(SearchArg),
+    /// Follow a search until it ends
+    #[command(after_help = "With --json each change is one line of JSON.")]
+    Watch(SearchArg),
+    /// Hand out no more candidates of a search until it is resumed
+    Pause(SearchArg),
+    /// Go on with a paused search
+    Resume(SearchArg),
+    /// End a search for good; its results stay
+    Stop(SearchArg),
+    /// Delete a search that has ended, with all its results
+    Delete(DeleteArgs),
+    /// Show the front: the schedules that no other one beats in everything
+    #[command(after_help = "\
+Examples:
+  evocache front my-search
+  evocache front my-search --out results             everything that `local` writes
+  evocache front my-search --svg front.svg --sheet pictures.png")]
+    Front(FrontArgs),
+    /// Ask for the best schedule under a constraint
+    #[command(after_help = "\
+Examples:
+  evocache best my-search --min-quality-ratio 98%
+  evocache best my-search --max-latency 35ms --prefer quality
+  evocache best my-search --prefer knee --out schedule.json
+  evocache best my-search --min-speedup 2 --prefer quality --out ecad.json --format ecad
+
+Exit code 3 if no schedule satisfies the constraint; the error names the nearest.")]
+    Best(BestArgs),
+    /// List the workers
+    Workers,
+    /// Let a worker finish what it has and give it no more
+    Drain(DrainArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  evocache completions bash > /etc/bash_completion.d/evocache")]
+    Completions(CompletionsArgs),
+    /// One worker of `local`; started by it, not by people
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    WorkerProcess(evocache_worker::cli::run::RunArgs),
+}
+
+/// A search by its id.
+#[derive(Debug, Args)]
+pub struct SearchArg {
+    /// Id of the search
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+}
+
+/// Arguments of `local`.
+#[derive(Debug, Args)]
+pub struct LocalArgs {
+    /// Evaluations to make [default: that of the specification]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub budget: Option<u64>,
+    /// Worker processes [default: one per core, at most 4; 1 with --device cuda:N]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+    /// Folder of a model in the diffusers layout [default: the bundled model]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Specification of the search [default: that of the bundled model]
+    #[arg(long, value_name = "FILE")]
+    pub spec: Option<PathBuf>,
+    /// Folder for results, store and logs
+    #[arg(long, value_name = "DIR", default_value = "evocache-local")]
+    pub out: PathBuf,
+    /// Go on with the search in --out
+    #[arg(long)]
+    pub resume: bool,
+    /// Seed of the search [default: that of the specification]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Device of the workers: cpu, or cuda:N in a build with CUDA
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", env = "EVOCACHE_LISTEN", default_value = "127.0.0.1:7447")]
+    pub listen: SocketAddr,
+    /// Folder of the store
+    #[arg(long, value_name = "DIR", env = "EVOCACHE_DATA", default_value = "evocache-data")]
+    pub data: PathBuf,
+    /// How long a worker may be silent before its candidate is given to another
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub lease_ttl: Duration,
+    /// Listen on an address that other machines reach, without encryption
+    #[arg(long)]
+    pub allow_remote_plaintext: bool,
+}
+
+/// Arguments of `launch`.
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    /// Specification of the search (TOML)
+    #[arg(value_name = "SPEC.toml")]
+    pub spec: PathBuf,
+    /// Id of the search [default: that of the file, or one that the coordinator makes]
+    #[arg(long)]
+    pub id: Option<SearchId>,
+    /// Follow the search until it ends
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
+    /// Only check the specification
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// Id of the search
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Arguments of `front`.
+#[derive(Debug, Args)]
+pub struct FrontArgs {
+    /// Id of the search
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+    /// Write front.json, front.svg, the chosen schedules and sheet.png to a folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Draw the front
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Compose the pictures of the chosen schedules beside the uncached ones
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// Rows of the table at most, spread over the front; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub rows: usize,
+}
+
+/// Arguments of `best`.
+#[derive(Debug, Args)]
+pub struct BestArgs {
+    /// Id of the search
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+    /// The constraint.
+    #[command(flatten)]
+    pub constraint: ConstraintArgs,
+    /// What to prefer among the schedules that satisfy the constraint
+    #[arg(long, value_enum, default_value = "fastest")]
+    pub prefer: Prefer,
+    /// Write the schedule to a file; '-' for stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Format of that file
+    #[arg(long, value_enum, default_value = "evocache", requires = "out")]
+    pub format: Format,
+}
+
+/// At most one constraint.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct ConstraintArgs {
+    /// Latency over the uncached latency, at most (0.5 or 50%)
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
+    pub max_latency_ratio: Option<f64>,
+    /// Uncached latency over the latency, at least
+    #[arg(long, value_name = "X", value_parser = parse_positive)]
+    pub min_speedup: Option<f64>,
+    /// Latency per image, at most (35ms)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_latency: Option<Duration>,
+    /// Value of the quality metric, at least; at most if it is minimised
+    #[arg(long, value_name = "X", value_parser = parse_finite, allow_negative_numbers = true)]
+    pub min_quality: Option<f64>,
+    /// Quality over the uncached quality, at least (0.98 or 98%)
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
+    pub min_quality_ratio: Option<f64>,
+    /// Peak bytes of cached outputs per image, at most (100MiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub max_cache: Option<u64>,
+}
+
+impl ConstraintArgs {
+    /// The constraint that was given.
+    pub fn constraint(&self) -> Option<Constraint> {
+        None.or(self.max_latency_ratio.map(Constraint::MaxLatencyRatio))
+            .or(self.min_speedup.map(Constraint::MinSpeedup))
+            .or(self.max_latency.map(Constraint::MaxLatency))
+            .or(self.min_quality.map(Constraint::MinQuality))
+            .or(self.min_quality_ratio.map(Constraint::MinQualityRatio))
+            .or(self.max_cache.map(Constraint::MaxCacheBytes))
+    }
+}
+
+/// What to prefer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Prefer {
+    /// The lowest latency
+    Fastest,
+    /// The best quality
+    Quality,
+    /// The best bargain: farthest from the line between the front's ends
+    Knee,
+}
+
+impl From<Prefer> for Preference {
+    fn from(prefer: Prefer) -> Self {
+        match prefer {
+            Prefer::Fastest => Self::Fastest,
+            Prefer::Quality => Self::BestQuality,
+            Prefer::Knee => Self::Knee,
+        }
+    }
+}
+
+/// A format of schedules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// evocache's own: a line per cacheable module
+    Evocache,
+    /// That of ECAD: PixArt and FLUX, without forecasts
+    Ecad,
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Id of the worker
+    #[arg(value_name = "ID")]
+    pub id: WorkerId,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_constraint_at_most() {
+        let parse = |args: &str| Cli::try_parse_from(args.split(' '));
+        let cli = parse("evocache best s --max-latency 35ms --prefer quality").unwrap();
+        let Verb::Best(best) = cli.verb else { panic!("not best") };
+        assert_eq!(best.constraint.constraint(), Some(Constraint::MaxLatency(Duration::from_millis(35))));
+        let error = parse("evocache best s --min-speedup 2 --max-cache 1MiB").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(parse("evocache best s --min-quality -0.5").is_ok());
+        assert!(parse("evocache best S").is_err(), "an id in capitals");
+        assert!(parse("evocache best s --format ecad").is_err(), "a format without a file");
+    }
+}

@@ -1,0 +1,150 @@
+//! How the command line ends: exit codes, and errors with a way out.
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::client::{ClientError, ErrorKind};
+
+/// The exit codes of `evocache`. Scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Ok,
+    /// 1: not done; the error says why.
+    Failed,
+    /// 2: the command line, a specification or an address is wrong.
+    Usage,
+    /// 3: there is no such thing, or no schedule that satisfies the constraint.
+    NotFound,
+    /// 130: ended by Ctrl-C.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// Why a command failed: what to say, what to do about it, and how to exit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, with values; further lines are indented.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// How to exit.
+    pub exit: Exit,
+}
+
+impl Failure {
+    /// Something did not work.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None, exit: Exit::Failed }
+    }
+
+    /// The user has given something wrong.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None, exit: Exit::Usage }
+    }
+
+    /// A file operation failed; `doing` is a verb such as "write".
+    pub fn file(doing: &str, path: &Path, error: &std::io::Error) -> Self {
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+        Self::new(format!("cannot {doing} '{}': {reason}", path.display()))
+    }
+
+    /// Adds a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Changes how to exit.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match (&error, error.kind()) {
+            (_, Some(ErrorKind::NotFound)) => Exit::NotFound,
+            (ClientError::BadUrl { .. }, _) | (_, Some(ErrorKind::Invalid)) => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        let hint = error.hint().or_else(|| {
+            let hint = match error.reason() {
+                "SEARCH_NOT_FOUND" => "`evocache list` shows the searches",
+                "SEARCH_EXISTS" => "choose another id with --id, or delete the old search with `evocache delete`",
+                "WORKER_NOT_FOUND" => "`evocache workers` shows the workers",
+                _ => return None,
+            };
+            Some(hint.to_owned())
+        });
+        Self { message: error.to_string(), hint, exit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::Refusal;
+
+    fn refused(kind: ErrorKind) -> ClientError {
+        ClientError::Refused(Box::new(Refusal {
+            call: "GetSearch",
+            kind,
+            message: "search 'x' does not exist".into(),
+            violations: vec![],
+            reason: "SEARCH_NOT_FOUND".into(),
+            facts: Default::default(),
+            retry_after: None,
+        }))
+    }
+
+    #[test]
+    fn every_kind_of_failure_has_its_exit_code() {
+        let url = || "http://h:1".to_owned();
+        let cases = [
+            (refused(ErrorKind::NotFound), 3),
+            (refused(ErrorKind::Invalid), 2),
+            (refused(ErrorKind::Precondition), 1),
+            (refused(ErrorKind::AlreadyExists), 1),
+            (ClientError::BadUrl { url: url(), problem: "x".into() }, 2),
+            (ClientError::Unreachable { url: url(), problem: "x".into() }, 1),
+            (ClientError::Deadline { call: "GetFront", url: url(), deadline: Duration::from_secs(1) }, 1),
+        ];
+        for (error, code) in cases {
+            assert_eq!(Failure::from(error.clone()).exit.code(), code, "{error:?}");
+        }
+        assert_eq!([Exit::Ok.code(), Exit::Interrupted.code()], [0, 130]);
+    }
+
+    #[test]
+    fn an_unreachable_coordinator_comes_with_a_way_out() {
+        let failure = Failure::from(ClientError::Unreachable { url: "http://h:1".into(), problem: "refused".into() });
+        assert_eq!(failure.message, "coordinator at http://h:1 is not reachable: refused");
+        assert!(failure.hint.is_some_and(|hint| hint.contains("evocache serve")));
+    }
+}

@@ -1,0 +1,58 @@
+//! The verbs about workers: workers, drain.
+
+use evocache_proto::domain::WorkerId;
+use serde_json::Value;
+
+use super::exit::{Exit, Failure};
+use super::printer::Printer;
+use super::table::{Side, Table};
+use super::view;
+use crate::client::{Client, rfc3339};
+
+pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, Failure> {
+    let workers = client.workers().await?;
+    if printer.is_json() {
+        printer.json(&Value::Array(workers.iter().map(view::worker).collect()))?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&[
+        ("worker", Side::Left),
+        ("name", Side::Left),
+        ("state", Side::Left),
+        ("device", Side::Left),
+        ("model", Side::Left),
+        ("done", Side::Right),
+        ("failed", Side::Right),
+        ("evaluates", Side::Left),
+        ("last seen", Side::Left),
+    ]);
+    for worker in &workers {
+        let leases: Vec<String> = worker.leases.iter().map(|l| format!("{}/{}", l.search_id, l.candidate)).collect();
+        table.row([
+            worker.id.to_string(),
+            worker.name.clone(),
+            worker.state.as_str().to_owned(),
+            worker.device.clone(),
+            worker.model.clone(),
+            worker.completed.to_string(),
+            worker.failed.to_string(),
+            if leases.is_empty() { "-".to_owned() } else { leases.join(" ") },
+            worker.last_seen_time.map_or("-".to_owned(), rfc3339),
+        ]);
+    }
+    if table.is_empty() {
+        printer.note(&format!("no workers; `evocache-worker run --coordinator {} --model DIR` starts one", client.url()));
+    } else {
+        printer.data(&table.render())?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn drain(client: &Client, id: &WorkerId, printer: Printer) -> Result<Exit, Failure> {
+    let worker = client.drain_worker(id).await?;
+    printer.answer(|| view::worker(&worker), || format!("{} {}", worker.id, worker.state.as_str()))?;
+    if !worker.leases.is_empty() {
+        printer.note("it finishes what it has");
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,92 @@
+//! Following a search until it ends, with a progress line.
+
+use std::future::Future;
+use std::time::Duration;
+
+use evocache_proto::domain::SearchId;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::exit::Failure;
+use super::printer::Printer;
+use super::progress::Live;
+use super::view;
+use crate::client::{Client, SearchState, WatchEvent};
+
+/// How following ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Followed {
+    /// The search has ended.
+    Ended {
+        /// How.
+        state: SearchState,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// The person does not want to wait any longer.
+    Interrupted,
+}
+
+/// Follows a search until it ends or `interrupted` does. With `--json`, each change is a line on stdout if
+/// `json_lines`. What arrives in `notes` is said between two drawings of the line.
+pub async fn follow(
+    client: &Client,
+    id: &SearchId,
+    budget: Option<u64>,
+    printer: Printer,
+    json_lines: bool,
+    notes: &mut UnboundedReceiver<String>,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Followed, Failure> {
+    let mut live = Live::new(printer, budget);
+    let mut watch = client.watch(id);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tokio::pin!(interrupted);
+    let mut lost = false;
+    loop {
+        let event = tokio::select! {
+            event = watch.next() => event,
+            () = &mut interrupted => {
+                live.finish();
+                return Ok(Followed::Interrupted);
+            }
+            Some(note) = notes.recv() => {
+                live.warning(&note);
+                continue;
+            }
+            _ = tick.tick() => {
+                live.tick();
+                continue;
+            }
+        };
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => {
+                live.finish();
+                return Err(error.into());
+            }
+            None => return Err(Failure::new("the watch ended before the search did")),
+        };
+        if json_lines && printer.is_json() {
+            printer.json_line(&view::watch_event(&event))?;
+        }
+        match event {
+            WatchEvent::Reconnecting { problem, .. } => {
+                if !lost {
+                    live.warning(&format!("{problem}; trying again"));
+                }
+                lost = true;
+            }
+            WatchEvent::State { state, progress, end_reason, .. } => {
+                if lost {
+                    live.note("connected again");
+                    lost = false;
+                }
+                live.update(state, &progress);
+                if state.is_final() {
+                    live.finish();
+                    return Ok(Followed::Ended { state, reason: end_reason });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The command line: clap types ([`args`]) in, one function per verb, one [`printer`] out.
+//!
+//! Knows the coordinator by its gRPC API only. Absent on purpose: engine, store and services; `serve` starts them
+//! through `crate::serve`, `local` through `crate::local`.
+
+pub mod args;
+pub mod exit;
+pub mod printer;
+pub mod progress;
+pub mod results;
+pub mod signals;
+pub mod spec;
+pub mod table;
+pub mod units;
+pub mod view;
+
+mod answers;
+mod fleet;
+mod follow;
+mod searches;
+#[cfg(feature = "server")]
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Global, Verb};
+use exit::{Exit, Failure};
+use printer::Printer;
+
+use crate::client::Client;
+
+pub use follow::{Followed, follow};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, with exit code 0.
+            let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
+            return if error.print().is_ok() { code.into() } else { Exit::Failed.into() };
+        }
+    };
+    let printer = Printer::new(cli.global.json, cli.global.no_color);
+    match dispatch(cli, printer) {
+        Ok(code) => code,
+        Err(failure) => {
+            printer.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, Failure> {
+    #[cfg(feature = "local")]
+    if let Verb::WorkerProcess(args) = cli.verb {
+        return Ok(crate::local::worker_process(args));
+    }
+    log_to_stderr(&cli, printer);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start the runtime: {e}")))?;
+    let exit = runtime.block_on(run(cli, printer))?;
+    Ok(exit.into())
+}
+
+async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match cli.verb {
+        #[cfg(feature = "local")]
+        Verb::Local(args) => crate::local::run(args, printer).await,
+        #[cfg(feature = "local")]
+        Verb::WorkerProcess(_) => Ok(Exit::Ok),
+        #[cfg(feature = "server")]
+        Verb::Serve(args) => serve::serve(args, printer).await,
+        Verb::Launch(args) => searches::launch(global, args, printer).await,
+        Verb::List => searches::list(&connect(global).await?, printer).await,
+        Verb::Show(args) => searches::show(&connect(global).await?, &args.id, printer).await,
+        Verb::Watch(args) => searches::watch(&connect(global).await?, &args.id, printer).await,
+        Verb::Pause(args) => searches::pause(&connect(global).await?, &args.id, printer).await,
+        Verb::Resume(args) => searches::resume(&connect(global).await?, &args.id, printer).await,
+        Verb::Stop(args) => searches::stop(&connect(global).await?, &args.id, printer).await,
+        Verb::Delete(args) => searches::delete(global, args, printer).await,
+        Verb::Front(args) => answers::front(&connect(global).await?, args, printer).await,
+        Verb::Best(args) => answers::best(&connect(global).await?, args, printer).await,
+        Verb::Workers => fleet::workers(&connect(global).await?, printer).await,
+        Verb::Drain(args) => fleet::drain(&connect(global).await?, &args.id, printer).await,
+        Verb::Completions(args) => completions(args.shell, printer),
+    }
+}
+
+async fn connect(global: &Global) -> Result<Client, Failure> {
+    Ok(Client::connect(&global.coordinator).await?)
+}
+
+fn completions(shell: clap_complete::Shell, printer: Printer) -> Result<Exit, Failure> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "evocache", &mut script);
+    printer.data(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Ok)
+}
+
+/// Warnings only, unless asked for more; a server tells what it does.
+fn log_to_stderr(cli: &Cli, printer: Printer) {
+    #[cfg(feature = "server")]
+    let is_server = matches!(cli.verb, Verb::Serve(_));
+    #[cfg(not(feature = "server"))]
+    let is_server = false;
+    let filter = match cli.global.verbose + u8::from(is_server) {
+        0 => "warn",
+        1 => "warn,evocache=info",
+        2 => "info,evocache=debug",
+        _ => "debug,evocache=trace",
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(printer.has_color())
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    // Only a second subscriber could make this fail, and then there is one.
+    let _ = subscriber.try_init();
+}

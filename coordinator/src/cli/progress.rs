@@ -1,0 +1,146 @@
+//! How far a search is, in one line: drawn over and over on a terminal, written every few seconds elsewhere.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use super::printer::Printer;
+use super::units::show_duration;
+use crate::client::{Progress, SearchState};
+
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// A progress line on stderr.
+#[derive(Debug)]
+pub struct Live {
+    printer: Printer,
+    budget: Option<u64>,
+    bar: Option<ProgressBar>,
+    line: String,
+    written: String,
+    last: Option<Instant>,
+}
+
+impl Live {
+    /// A line for a search of so many evaluations.
+    pub fn new(printer: Printer, budget: Option<u64>) -> Self {
+        let bar = (printer.is_terminal() && !printer.is_json()).then(|| {
+            let bar = ProgressBar::with_draw_target(budget, ProgressDrawTarget::stderr_with_hz(4));
+            let color = if printer.has_color() { ".cyan" } else { "" };
+            let template = match budget {
+                Some(_) => format!("{{bar:24{color}}} {{msg}}"),
+                None => "{spinner} {msg}".to_owned(),
+            };
+            bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { printer, budget, bar, line: String::new(), written: String::new(), last: None }
+    }
+
+    /// Shows the present state.
+    pub fn update(&mut self, state: SearchState, progress: &Progress) {
+        self.line = line(state, progress, self.budget);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(progress.evaluations);
+                bar.set_message(self.line.clone());
+            }
+            None => self.tick(),
+        }
+    }
+
+    /// To be called now and then: writes the line where none is drawn, if it is time and something has changed.
+    pub fn tick(&mut self) {
+        let due = self.last.is_none_or(|last| last.elapsed() >= PLAIN_EVERY);
+        if self.bar.is_none() && due && self.line != self.written {
+            self.write();
+        }
+    }
+
+    /// Says something between two drawings of the line.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.printer.note(text)),
+            None => self.printer.note(text),
+        }
+    }
+
+    /// Warns of something between two drawings of the line.
+    pub fn warning(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.printer.warning(text)),
+            None => self.printer.warning(text),
+        }
+    }
+
+    /// Leaves the last state on the screen.
+    pub fn finish(mut self) {
+        match self.bar.take() {
+            Some(bar) => {
+                bar.finish_and_clear();
+                self.printer.note(&self.line);
+            }
+            None if self.line != self.written => self.write(),
+            None => {}
+        }
+    }
+
+    fn write(&mut self) {
+        if !self.printer.is_json() {
+            self.printer.note(&self.line);
+        }
+        self.written.clone_from(&self.line);
+        self.last = Some(Instant::now());
+    }
+}
+
+/// The state in one line.
+pub fn line(state: SearchState, p: &Progress, budget: Option<u64>) -> String {
+    let mut parts = vec![match budget {
+        Some(budget) => format!("{}/{budget} evaluations", p.evaluations),
+        None => format!("{} evaluations", p.evaluations),
+    }];
+    if p.failed > 0 {
+        parts.push(format!("{} failed", p.failed));
+    }
+    match state {
+        SearchState::Pending => parts.push("waiting for a worker".into()),
+        SearchState::Running => {}
+        other => parts.push(other.as_str().into()),
+    }
+    if p.evaluations > 0 {
+        parts.push(format!("front {}", p.front_size));
+        parts.push(format!("hypervolume {:.4}", p.hypervolume));
+    }
+    if let Some(speedup) = p.best_speedup {
+        parts.push(format!("{speedup:.2}x at >= 98 % quality"));
+    }
+    if let (Some(left), false) = (p.remaining, state.is_final()) {
+        parts.push(format!("{} left", show_duration(left)));
+    }
+    parts.join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_a_person_wants_to_know() {
+        let progress = Progress {
+            evaluations: 12,
+            front_size: 5,
+            hypervolume: 0.51234,
+            best_speedup: Some(2.345),
+            remaining: Some(Duration::from_secs(75)),
+            ..Progress::default()
+        };
+        assert_eq!(
+            line(SearchState::Running, &progress, Some(40)),
+            "12/40 evaluations | front 5 | hypervolume 0.5123 | 2.35x at >= 98 % quality | 1m15s left"
+        );
+        assert_eq!(line(SearchState::Pending, &Progress::default(), None), "0 evaluations | waiting for a worker");
+        assert!(line(SearchState::Completed, &progress, None).contains("completed"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The verbs about searches: launch, list, show, watch, pause, resume, stop, delete.
+
+use std::io::{BufRead, IsTerminal};
+use std::time::SystemTime;
+
+use evocache_proto::domain::SearchId;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::args::{DeleteArgs, Global, LaunchArgs};
+use super::exit::{Exit, Failure};
+use super::follow::{Followed, follow};
+use super::printer::Printer;
+use super::table::{Side, Table};
+use super::units::show_duration;
+use super::{connect, signals, spec, view};
+use crate::client::{Client, Search, SearchState, rfc3339};
+
+pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) -> Result<Exit, Failure> {
+    // The file first: a mistake in it is told without a coordinator.
+    let spec::Specification { id, spec } = spec::load(&args.spec)?;
+    let id = args.id.or(id);
+    let client = connect(global).await?;
+    if args.check {
+        client.validate_search(id.as_ref(), &spec).await?;
+        printer.answer(|| serde_json::json!({ "valid": true }), || format!("{} is valid", args.spec.display()))?;
+        return Ok(Exit::Ok);
+    }
+    let search = client.create_search(id.as_ref(), &spec).await?;
+    if args.watch {
+        printer.note(&format!("search {} created", search.id));
+        return watch(&client, &search.id, printer).await;
+    }
+    printer.answer(|| view::search(&search), || search.id.to_string())?;
+    if search.state == SearchState::Pending {
+        printer.note(&format!("waits for a worker with model '{}'; `evocache watch {}`", spec.model.name, search.id));
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn list(client: &Client, printer: Printer) -> Result<Exit, Failure> {
+    let searches = client.searches().await?;
+    if printer.is_json() {
+        printer.json(&Value::Array(searches.iter().map(view::search).collect()))?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&[
+        ("search", Side::Left),
+        ("state", Side::Left),
+        ("evaluations", Side::Right),
+        ("front", Side::Right),
+        ("hypervolume", Side::Right),
+        ("best at 98 %", Side::Right),
+        ("model", Side::Left),
+        ("created", Side::Left),
+    ]);
+    for search in &searches {
+        let p = &search.progress;
+        table.row([
+            search.id.to_string(),
+            search.state.as_str().to_owned(),
+            evaluations(search),
+            p.front_size.to_string(),
+            format!("{:.4}", p.hypervolume),
+            p.best_speedup.map_or("-".to_owned(), |x| format!("{x:.2}x")),
+            search.spec.model.name.clone(),
+            search.create_time.map_or("-".to_owned(), rfc3339),
+        ]);
+    }
+    if table.is_empty() {
+        printer.note("no searches; `evocache launch SPEC.toml` creates one");
+    } else {
+        printer.data(&table.render())?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn evaluations(search: &Search) -> String {
+    match search.spec.budget.evaluations {
+        Some(budget) => format!("{}/{budget}", search.progress.evaluations),
+        None => search.progress.evaluations.to_string(),
+    }
+}
+
+pub(super) async fn show(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
+    let search = client.search(id).await?;
+    printer.answer(|| view::search(&search), || facts(&search))?;
+    if search.state == SearchState::Pending {
+        printer.note(&format!("waits for a worker with model '{}'", search.spec.model.name));
+    }
+    Ok(Exit::Ok)
+}
+
+fn facts(search: &Search) -> String {
+    let (spec, p) = (&search.spec, &search.progress);
+    let time = |t: Option<SystemTime>| t.map(rfc3339);
+    let speedup = |x: Option<f64>| x.map(|x| format!("{x:.2}x"));
+    let objectives: Vec<String> = spec.objectives.iter().map(|o| o.metric.clone()).collect();
+    let steps: Vec<String> = spec.sampling.steps.iter().map(u32::to_string).collect();
+    let lines: [(&str, Option<String>); 17] = [
+        ("search", Some(search.id.to_string())),
+        ("state", Some(search.state.as_str().to_owned())),
+        ("reason", Some(search.end_reason.clone()).filter(|r| !r.is_empty())),
+        ("model", Some(spec.model.name.clone())),
+        ("fingerprint", search.model.as_ref().map(|m| m.fingerprint.clone())),
+        ("layout", search.model.as_ref().map(|m| m.layout.to_string())),
+        ("steps", Some(steps.join(", "))),
+        ("objectives", Some(objectives.join(", "))),
+        ("prompts", Some(spec.prompts.len().to_string())),
+        ("created", time(search.create_time)),
+        ("started", time(search.start_time)),
+        ("ended", time(search.end_time)),
+        ("evaluations", Some(format!("{} ({} failed, {} running)", evaluations(search), p.failed, p.running))),
+        ("front", Some(p.front_size.to_string())),
+        ("hypervolume", Some(format!("{:.4} (seeds alone {:.4})", p.hypervolume, p.seeds_hypervolume))),
+        ("best at 98 %", speedup(p.best_speedup)),
+        ("device time", Some(show_duration(p.device_time))),
+    ];
+    let line = |(name, value): (&str, Option<String>)| value.map(|value| format!("{name:<13} {value}\n"));
+    lines.into_iter().filter_map(line).collect()
+}
+
+pub(super) async fn watch(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
+    let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
+    let budget = client.search(id).await?.spec.budget.evaluations;
+    let (_quiet, mut notes) = mpsc::unbounded_channel();
+    match follow(client, id, budget, printer, true, &mut notes, interrupted).await? {
+        Followed::Interrupted => {
+            printer.note(&format!("the search goes on; `evocache watch {id}` follows it again"));
+            Ok(Exit::Interrupted)
+        }
+        Followed::Ended { state, reason } => {
+            let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            printer.note(&format!("search {id} is {}{because}", state.as_str()));
+            match state {
+                SearchState::Failed => Ok(Exit::Failed),
+                _ => Ok(Exit::Ok),
+            }
+        }
+    }
+}
+
+fn changed(search: &Search, printer: Printer) -> Result<Exit, Failure> {
+    printer.answer(|| view::search(search), || format!("{} {}", search.id, search.state.as_str()))?;
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn pause(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
+    changed(&client.pause_search(id).await?, printer)
+}
+
+pub(super) async fn resume(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
+    changed(&client.resume_search(id).await?, printer)
+}
+
+pub(super) async fn stop(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
+    changed(&client.stop_search(id).await?, printer)
+}
+
+pub(super) async fn delete(global: &Global, args: DeleteArgs, printer: Printer) -> Result<Exit, Failure> {
+    if !args.yes {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Err(Failure::usage("delete asks before it acts, and stdin is no terminal").hint("say --yes"));
+        }
+        printer.note(&format!("delete search {} with all its results? [y/N]", args.id));
+        let mut answer = String::new();
+        stdin.lock().read_line(&mut answer).map_err(|e| Failure::new(format!("cannot read the answer: {e}")))?;
+        if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Err(Failure::new("not deleted"));
+        }
+    }
+    connect(global).await?.delete_search(&args.id).await?;
+    printer.answer(
+        || serde_json::json!({ "search_id": args.id.as_str(), "deleted": true }),
+        || format!("{} deleted", args.id),
+    )?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,314 @@
+//! The specification file of a search: TOML in, a checked [`SearchSpec`] out.
+//!
+//! Files that it names (prompts, schedules) are relative to it. Every error names the file and the field, and says
+//! what would be right.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evocache_proto::domain::{
+    Algorithm, Budget, Direction, Imported, MAX_PROMPTS, MeasurementPlan, ModelRef, Objective, Prompt, Sampling,
+    SearchId, SearchSpec, SpecDraft, Strategy, builtin_direction,
+};
+use evocache_proto::formats;
+use serde::{Deserialize, Deserializer};
+
+use super::exit::Failure;
+use super::units::parse_duration;
+
+/// A specification file, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpecFile {
+    id: Option<String>,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    allow_forecast: bool,
+    #[serde(default)]
+    import: Vec<PathBuf>,
+    prompts_file: Option<PathBuf>,
+    prompts: Option<usize>,
+    first_seed: Option<u64>,
+    model: ModelSection,
+    sampling: SamplingSection,
+    #[serde(default)]
+    measurement: MeasurementSection,
+    #[serde(default)]
+    objective: Vec<ObjectiveSection>,
+    #[serde(default)]
+    budget: BudgetSection,
+    #[serde(default)]
+    algorithm: AlgorithmSection,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    prompt: Vec<PromptSection>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelSection {
+    name: String,
+    fingerprint: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SamplingSection {
+    steps: Vec<u32>,
+    guidance_scale: f64,
+    height: Option<u32>,
+    width: Option<u32>,
+    #[serde(default)]
+    negative_prompt: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MeasurementSection {
+    batch: u32,
+    warmup: u32,
+    repeats: u32,
+    thumbnails: u32,
+}
+
+impl Default for MeasurementSection {
+    fn default() -> Self {
+        Self { batch: 4, warmup: 1, repeats: 3, thumbnails: 4 }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObjectiveSection {
+    metric: String,
+    direction: Option<DirectionWord>,
+    bound: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DirectionWord {
+    Minimize,
+    Maximize,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BudgetSection {
+    evaluations: Option<u64>,
+    #[serde(default, deserialize_with = "duration")]
+    wall_time: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    device_time: Option<Duration>,
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StrategyWord {
+    SteadyState,
+    Random,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlgorithmSection {
+    strategy: Option<StrategyWord>,
+    population: Option<u32>,
+    crossover: Option<f64>,
+    seeds: Option<bool>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromptSection {
+    text: String,
+    seed: Option<u64>,
+}
+
+/// What a file asks for.
+#[derive(Debug, Clone)]
+pub struct Specification {
+    /// The id that the file gives the search.
+    pub id: Option<SearchId>,
+    /// The search.
+    pub spec: SearchSpec,
+}
+
+/// Reads and checks a specification file.
+pub fn load(path: &Path) -> Result<Specification, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Failure::file("read the specification", path, &e)
+            .hint("deploy/examples holds specifications to start from")
+            .exit(super::exit::Exit::Usage)
+    })?;
+    SpecFile::parse(&text, path)?.resolve(path)
+}
+
+impl SpecFile {
+    /// Reads the text of a file; `path` is for error messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|e| {
+            let told = e.to_string();
+            let failure = Failure::usage(format!("{}: {}", path.display(), told.trim_end()));
+            match told.contains("missing field") {
+                true => failure.hint("deploy/examples/emoji.toml explains every field"),
+                false => failure,
+            }
+        })
+    }
+
+    /// The same search for another model, with that model's prompts.
+    #[must_use]
+    pub fn for_model(mut self, name: String, prompts_file: PathBuf) -> Self {
+        self.model = ModelSection { name, fingerprint: None };
+        self.prompts_file = Some(prompts_file);
+        self.labels.clear();
+        self
+    }
+
+    /// The same search with what the command line says.
+    #[must_use]
+    pub fn with(mut self, budget: Option<u64>, seed: Option<u64>) -> Self {
+        self.budget.evaluations = budget.or(self.budget.evaluations);
+        self.seed = seed.unwrap_or(self.seed);
+        self
+    }
+
+    /// Reads the files that it names and checks everything. Relative names are relative to the folder of `path`.
+    pub fn resolve(self, path: &Path) -> Result<Specification, Failure> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let wrong = |field: &str, problem: &dyn std::fmt::Display| {
+            Failure::usage(format!("{}: {field}: {problem}", path.display()))
+        };
+        let id = self.id.clone().map(SearchId::new).transpose().map_err(|e| wrong("id", &e))?;
+        let draft = SpecDraft {
+            prompts: self.prompts(folder, &wrong)?,
+            imported: self.imports(folder, &wrong)?,
+            objectives: self.objectives(&wrong)?,
+            algorithm: self.algorithm(),
+            model: ModelRef { name: self.model.name, fingerprint: self.model.fingerprint },
+            sampling: Sampling {
+                steps: self.sampling.steps,
+                guidance_scale: self.sampling.guidance_scale,
+                height: self.sampling.height,
+                width: self.sampling.width,
+                negative_prompt: self.sampling.negative_prompt,
+            },
+            forecast: self.allow_forecast,
+            plan: MeasurementPlan {
+                batch: self.measurement.batch,
+                warmup: self.measurement.warmup,
+                repeats: self.measurement.repeats,
+                thumbnails: self.measurement.thumbnails,
+            },
+            budget: Budget {
+                evaluations: self.budget.evaluations,
+                wall_time: self.budget.wall_time,
+                device_time: self.budget.device_time,
+            },
+            seed: self.seed,
+            labels: self.labels,
+        };
+        let spec = draft.validate().map_err(|e| {
+            let lines = e.0.iter().map(|v| format!("\n  {}: {}", file_field(&v.field), v.problem));
+            Failure::usage(format!("{} is no valid specification:{}", path.display(), lines.collect::<String>()))
+                .hint("deploy/examples/emoji.toml explains every field")
+        })?;
+        Ok(Specification { id, spec })
+    }
+
+    fn prompts(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<Vec<Prompt>, Failure> {
+        let first = self.first_seed.unwrap_or(0);
+        let seeded = |(i, text): (usize, &str)| Prompt { text: text.to_owned(), seed: first.wrapping_add(i as u64) };
+        let Some(file) = &self.prompts_file else {
+            for (field, given) in [("prompts", self.prompts.is_some()), ("first_seed", self.first_seed.is_some())] {
+                if given {
+                    return Err(wrong(field, &"is for prompts_file; [[prompt]] tables give text and seed themselves"));
+                }
+            }
+            let inline = self.prompt.iter().enumerate();
+            return Ok(inline
+                .map(|(i, p)| Prompt { text: p.text.clone(), seed: p.seed.unwrap_or(i as u64) })
+                .collect());
+        };
+        if !self.prompt.is_empty() {
+            return Err(wrong("prompts_file", &"give prompts_file or [[prompt]] tables, not both"));
+        }
+        let file = folder.join(file);
+        let text = std::fs::read_to_string(&file).map_err(|e| {
+            wrong("prompts_file", &Failure::file("read", &file, &e).message)
+        })?;
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let wanted = self.prompts.unwrap_or_else(|| lines.len().min(MAX_PROMPTS));
+        if wanted > lines.len() {
+            let problem = format!("{wanted} are wanted, '{}' has {}", file.display(), lines.len());
+            return Err(wrong("prompts", &problem));
+        }
+        Ok(lines.into_iter().take(wanted).enumerate().map(seeded).collect())
+    }
+
+    fn imports(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<Vec<Imported>, Failure> {
+        let import = |(i, name): (usize, &PathBuf)| {
+            let field = format!("import[{i}]");
+            let file = folder.join(name);
+            let text = std::fs::read_to_string(&file)
+                .map_err(|e| wrong(&field, &Failure::file("read", &file, &e).message))?;
+            let schedule = formats::read(&text).map_err(|e| wrong(&field, &format!("'{}': {e}", file.display())))?;
+            Ok(Imported { name: name.display().to_string(), schedule })
+        };
+        self.import.iter().enumerate().map(import).collect()
+    }
+
+    fn objectives(&self, wrong: &Wrong<'_>) -> Result<Vec<Objective>, Failure> {
+        let objective = |(i, o): (usize, &ObjectiveSection)| {
+            let given = o.direction.map(|word| match word {
+                DirectionWord::Minimize => Direction::Minimize,
+                DirectionWord::Maximize => Direction::Maximize,
+            });
+            let direction = given.or_else(|| builtin_direction(&o.metric)).ok_or_else(|| {
+                let problem = format!("'{}' is a metric of the workers: say \"minimize\" or \"maximize\"", o.metric);
+                wrong(&format!("objective[{i}].direction"), &problem)
+            })?;
+            Ok(Objective { metric: o.metric.clone(), direction, bound: o.bound })
+        };
+        self.objective.iter().enumerate().map(objective).collect()
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        let default = Algorithm::default();
+        Algorithm {
+            strategy: match self.algorithm.strategy {
+                None => default.strategy,
+                Some(StrategyWord::SteadyState) => Strategy::SteadyState,
+                Some(StrategyWord::Random) => Strategy::Random,
+            },
+            population: self.algorithm.population.unwrap_or(default.population),
+            crossover: self.algorithm.crossover.unwrap_or(default.crossover),
+            seeds: self.algorithm.seeds.unwrap_or(default.seeds),
+        }
+    }
+}
+
+type Wrong<'a> = dyn Fn(&str, &dyn std::fmt::Display) -> Failure + 'a;
+
+/// The name that a field has in the file: tables of a list are in the singular there.
+fn file_field(field: &str) -> String {
+    for (contract, file) in [("objectives", "objective"), ("prompts[", "prompt["), ("imported", "import")] {
+        if let Some(rest) = field.strip_prefix(contract) {
+            return format!("{file}{rest}");
+        }
+    }
+    field.to_owned()
+}
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! Specification files, good and bad.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+
+use super::*;
+
+const GOOD: &str = r#"
+id = "nightly"
+seed = 3
+[model]
+name = "m"
+[sampling]
+steps = [20, 10]
+guidance_scale = 3.0
+[[objective]]
+metric = "latency_ratio"
+[[objective]]
+metric = "clip_score"
+direction = "maximize"
+bound = 0.8
+[budget]
+evaluations = 100
+wall_time = "1h30m"
+[labels]
+team = "a"
+[[prompt]]
+text = "an owl"
+[[prompt]]
+text = "a cat"
+seed = 9
+"#;
+
+fn read(text: &str) -> Result<Specification, Failure> {
+    let path = Path::new("dir/search.toml");
+    SpecFile::parse(text, path)?.resolve(path)
+}
+
+#[test]
+fn a_short_file_is_a_whole_specification() {
+    let Specification { id, spec } = read(GOOD).unwrap();
+    assert_eq!(id.unwrap().as_str(), "nightly");
+    assert_eq!(spec.seed, 3);
+    assert_eq!(spec.objectives[0].direction, Direction::Minimize);
+    assert_eq!(spec.objectives[1].bound, Some(0.8));
+    assert_eq!(spec.budget.wall_time, Some(Duration::from_secs(5400)));
+    assert_eq!(spec.prompts[0].seed, 0);
+    assert_eq!(spec.prompts[1].seed, 9);
+    assert_eq!(spec.plan.batch, 4);
+    assert!(!spec.forecast && spec.algorithm.seeds);
+}
+
+#[test]
+fn every_wrong_field_is_named_with_what_is_allowed() {
+    // What is replaced, by what, and what the message must say.
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("seed = 3", "sead = 3", &["line 3", "sead", "expected one of", "seed"]),
+        ("seed = 3", "seed = \"x\"", &["line 3", "expected u64"]),
+        ("name = \"m\"", "nam = \"m\"", &["line 5", "nam", "name"]),
+        ("name = \"m\"", "name = \"\"", &["model.name", "1 to 200"]),
+        ("steps = [20, 10]", "steps = [10, 20]", &["sampling.steps[1]", "largest to the smallest"]),
+        ("steps = [20, 10]", "steps = []", &["sampling.steps", "1 to 16"]),
+        ("guidance_scale = 3.0", "", &["guidance_scale", "missing"]),
+        ("guidance_scale = 3.0", "guidance_scale = 1000.0", &["sampling.guidance_scale", "0 to 100"]),
+        ("guidance_scale = 3.0", "guidance_scale = 3.0\nheight = 65", &["sampling.height", "multiple of 8"]),
+        ("direction = \"maximize\"", "direction = \"up\"", &["line 13", "up", "minimize", "maximize"]),
+        ("direction = \"maximize\"", "", &["objective[1].direction", "clip_score", "maximize"]),
+        ("metric = \"latency_ratio\"", "metric = \"psnr\"\ndirection = \"maximize\"", &["objective", "cost"]),
+        ("metric = \"latency_ratio\"", "metric = \"latency_ratio\"\ndirection = \"maximize\"", &["objective[0]", "other way"]),
+        ("wall_time = \"1h30m\"", "wall_time = \"soon\"", &["line 17", "soon", "1h30m"]),
+        ("wall_time = \"1h30m\"", "walltime = \"1h\"", &["walltime", "wall_time"]),
+        ("evaluations = 100\nwall_time = \"1h30m\"", "", &["budget", "at least one"]),
+        ("[labels]\nteam = \"a\"", "[algorithm]\npopulation = 1", &["algorithm.population", "2 to 10000"]),
+        ("[labels]\nteam = \"a\"", "[algorithm]\nstrategy = \"luck\"", &["luck", "steady_state"]),
+        ("[labels]\nteam = \"a\"", "[measurement]\nbatch = 0", &["measurement.batch", "1 to 1024"]),
+        ("[labels]\nteam = \"a\"", "[measurement]\nimages = 4", &["images", "thumbnails"]),
+        ("text = \"an owl\"", "text = \" \"", &["prompt[0].text"]),
+        ("text = \"an owl\"", "txt = \"an owl\"", &["txt", "text"]),
+        ("id = \"nightly\"", "id = \"Nightly\"", &["id", "a-z"]),
+        ("id = \"nightly\"", "prompts = 3", &["prompts", "prompts_file"]),
+        ("id = \"nightly\"", "prompts_file = \"p.txt\"", &["prompts_file", "not both"]),
+        ("id = \"nightly\"", "import = [\"gone.json\"]", &["import[0]", "gone.json", "no such file"]),
+        ("[model]", "[model", &["line 4"]),
+    ];
+    for (from, to, words) in cases {
+        assert!(GOOD.contains(from), "the test itself is wrong: {from}");
+        let failure = read(&GOOD.replacen(from, to, 1)).expect_err(to);
+        assert_eq!(failure.exit.code(), 2);
+        assert!(failure.message.contains("search.toml"), "{to:?}: no file name in {}", failure.message);
+        for word in *words {
+            assert!(failure.message.contains(word), "{to:?}: '{word}' is not in {}", failure.message);
+        }
+    }
+}
+
+#[test]
+fn prompts_come_from_the_first_lines_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.txt"), "one\n\n  two \nthree\n").unwrap();
+    let inline = &GOOD[GOOD.find("[[prompt]]").unwrap()..];
+    let text = GOOD.replace(inline, "").replace("seed = 3", "prompts_file = \"p.txt\"\nprompts = 2\nfirst_seed = 7");
+    let path = folder.path().join("s.toml");
+    fs::write(&path, &text).unwrap();
+    let prompts = load(&path).unwrap().spec.prompts.clone();
+    assert_eq!(prompts, [("one", 7), ("two", 8)].map(|(text, seed)| Prompt { text: text.into(), seed }));
+
+    fs::write(&path, text.replace("prompts = 2", "prompts = 4")).unwrap();
+    let message = load(&path).unwrap_err().message;
+    assert!(message.contains("4 are wanted") && message.contains("has 3"), "{message}");
+    fs::write(&path, text.replace("p.txt", "q.txt")).unwrap();
+    let message = load(&path).unwrap_err().message;
+    assert!(message.contains("prompts_file") && message.contains("q.txt"), "{message}");
+    assert!(load(&folder.path().join("none.toml")).unwrap_err().message.contains("none.toml"));
+}
+
+#[test]
+fn schedules_of_both_formats_are_imported() {
+    use std::sync::Arc;
+
+    use evocache_proto::domain::{Decision, Layout, Schedule};
+
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Arc::new(Layout::pixart(2).unwrap());
+    let every = |n: u32| move |step: u32, _| if step % n == 0 { Decision::Compute } else { Decision::Reuse };
+    let a = Schedule::from_fn(layout.clone(), 20, every(2)).unwrap();
+    let b = Schedule::from_fn(layout, 10, every(3)).unwrap();
+    fs::write(folder.path().join("a.json"), formats::write_own(&a, None)).unwrap();
+    fs::write(folder.path().join("b.json"), formats::write_ecad(&b, "b").unwrap()).unwrap();
+    let path = folder.path().join("s.toml");
+    fs::write(&path, GOOD.replace("seed = 3", "import = [\"a.json\", \"b.json\"]")).unwrap();
+    let imported = load(&path).unwrap().spec.imported.clone();
+    assert_eq!(imported.iter().map(|i| &i.schedule).collect::<Vec<_>>(), [&a, &b]);
+
+    fs::write(folder.path().join("b.json"), "{}").unwrap();
+    let message = load(&path).unwrap_err().message;
+    assert!(message.contains("import[1]") && message.contains("evocache_schedule"), "{message}");
+    fs::write(&path, GOOD.replace("seed = 3", "import = [\"a.json\"]").replace("[20, 10]", "[10]")).unwrap();
+    let message = load(&path).unwrap_err().message;
+    assert!(message.contains("import[0]") && message.contains("20 steps"), "{message}");
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let emoji = load(&examples.join("emoji.toml")).unwrap();
+    assert_eq!(emoji.spec.prompts.len(), 16);
+    assert_eq!(emoji.spec.sampling.baseline_steps(), 20);
+    let pixart = load(&examples.join("pixart-alpha-512.toml")).unwrap();
+    assert_eq!(pixart.spec.sampling.height, Some(512));
+}

@@ -1,0 +1,221 @@
+//! Answers as JSON: the shape that `--json` and the result files promise. Names are those of the gRPC contract.
+
+use evocache_proto::domain::{Direction, SpecDraft, Strategy};
+use evocache_proto::formats;
+use serde_json::{Map, Value, json};
+
+use crate::client::{
+    Best, Evaluation, EvaluationNote, Front, Progress, Search, SearchState, WatchEvent, Worker, rfc3339,
+};
+
+type Time = Option<std::time::SystemTime>;
+
+fn time(time: Time) -> Value {
+    time.map_or(Value::Null, |t| Value::String(rfc3339(t)))
+}
+
+/// A search with its specification, without the prompts' texts.
+pub fn search(s: &Search) -> Value {
+    json!({
+        "search_id": s.id.as_str(),
+        "state": s.state.as_str(),
+        "end_reason": s.end_reason,
+        "create_time": time(s.create_time),
+        "start_time": time(s.start_time),
+        "end_time": time(s.end_time),
+        "progress": progress(&s.progress),
+        "quality_metric": s.quality_metric(),
+        "spec": spec(&s.spec),
+        "model": s.model.as_ref().map(|m| json!({
+            "fingerprint": m.fingerprint,
+            "layout": m.layout.to_string(),
+            "metrics": m.metrics.iter().map(|metric| json!({
+                "name": metric.name,
+                "direction": direction(metric.direction),
+                "unit": metric.unit,
+                "description": metric.description,
+            })).collect::<Vec<_>>(),
+        })),
+    })
+}
+
+fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Minimize => "minimize",
+        Direction::Maximize => "maximize",
+    }
+}
+
+fn spec(spec: &SpecDraft) -> Value {
+    let seconds = |t: Option<std::time::Duration>| t.map(|t| t.as_secs_f64());
+    json!({
+        "model": { "name": spec.model.name, "fingerprint": spec.model.fingerprint },
+        "sampling": {
+            "steps": spec.sampling.steps,
+            "guidance_scale": spec.sampling.guidance_scale,
+            "height": spec.sampling.height,
+            "width": spec.sampling.width,
+            "negative_prompt": spec.sampling.negative_prompt,
+        },
+        "allow_forecast": spec.forecast,
+        "prompts": spec.prompts.len(),
+        "measurement": {
+            "batch": spec.plan.batch,
+            "warmup": spec.plan.warmup,
+            "repeats": spec.plan.repeats,
+            "thumbnails": spec.plan.thumbnails,
+        },
+        "objectives": spec.objectives.iter().map(|o| json!({
+            "metric": o.metric,
+            "direction": direction(o.direction),
+            "bound": o.bound,
+        })).collect::<Vec<_>>(),
+        "budget": {
+            "evaluations": spec.budget.evaluations,
+            "wall_time_seconds": seconds(spec.budget.wall_time),
+            "device_time_seconds": seconds(spec.budget.device_time),
+        },
+        "algorithm": {
+            "strategy": match spec.algorithm.strategy {
+                Strategy::SteadyState => "steady_state",
+                Strategy::Random => "random",
+            },
+            "population": spec.algorithm.population,
+            "crossover": spec.algorithm.crossover,
+            "seeds": spec.algorithm.seeds,
+        },
+        "seed": spec.seed,
+        "labels": spec.labels,
+        "imported": spec.imported.len(),
+    })
+}
+
+/// How far a search is.
+pub fn progress(p: &Progress) -> Value {
+    json!({
+        "evaluations": p.evaluations,
+        "failed": p.failed,
+        "running": p.running,
+        "workers": p.workers,
+        "front_size": p.front_size,
+        "hypervolume": p.hypervolume,
+        "seeds_hypervolume": p.seeds_hypervolume,
+        "best_speedup": p.best_speedup,
+        "seeds_best_speedup": p.seeds_best_speedup,
+        "device_time_seconds": p.device_time.as_secs_f64(),
+        "remaining_seconds": p.remaining.map(|d| d.as_secs_f64()),
+    })
+}
+
+/// One change of a watched search.
+pub fn watch_event(event: &WatchEvent) -> Value {
+    match event {
+        WatchEvent::State { state, progress, end_reason, evaluation } => {
+            json!({
+                "event": "state",
+                "state": SearchState::as_str(*state),
+                "end_reason": end_reason,
+                "progress": self::progress(progress),
+                "evaluation": evaluation.as_ref().map(note),
+            })
+        }
+        WatchEvent::Reconnecting { problem, delay } => {
+            json!({ "event": "reconnecting", "problem": problem, "delay_seconds": delay.as_secs_f64() })
+        }
+    }
+}
+
+fn note(n: &EvaluationNote) -> Value {
+    json!({
+        "candidate": n.candidate.0,
+        "steps": n.steps,
+        "schedule_id": n.schedule_id,
+        "origin": n.origin,
+        "values": n.values,
+        "worker_name": n.worker_name,
+    })
+}
+
+/// An evaluation with its measurement, without the schedule itself.
+pub fn evaluation(e: &Evaluation) -> Value {
+    let metrics: Map<String, Value> = e
+        .measurement
+        .metrics
+        .iter()
+        .map(|m| (m.name.clone(), json!({ "values": m.values, "baseline_mean": m.baseline_mean })))
+        .collect();
+    json!({
+        "candidate": e.candidate.0,
+        "schedule_id": e.schedule.id().to_string(),
+        "steps": e.schedule.steps(),
+        "speedup": e.speedup(),
+        "values": e.values,
+        "latency_us": e.measurement.latency_us,
+        "baseline_latency_us": e.measurement.baseline_latency_us,
+        "metrics": metrics,
+        "macs": e.measurement.macs,
+        "baseline_macs": e.measurement.baseline_macs,
+        "peak_cache_bytes": e.measurement.peak_cache_bytes,
+        "device_time_seconds": e.measurement.device_time.as_secs_f64(),
+        "operator": e.operator,
+        "seed_family": e.seed_family,
+        "parents": e.parents.iter().map(|p| p.0).collect::<Vec<_>>(),
+        "worker_id": e.worker_id,
+        "worker_name": e.worker_name,
+        "device": e.device,
+        "start_time": time(e.start_time),
+        "end_time": time(e.end_time),
+        "attempt": e.attempt,
+    })
+}
+
+fn with_schedule(e: &Evaluation) -> Value {
+    let mut value = evaluation(e);
+    // The writer gives text, made for people; its meaning is the same JSON.
+    value["schedule"] = serde_json::from_str(&formats::write_own(&e.schedule, None)).unwrap_or(Value::Null);
+    value
+}
+
+/// A front with its schedules.
+pub fn front(search: &Search, front: &Front) -> Value {
+    json!({
+        "search_id": search.id.as_str(),
+        "quality_metric": search.quality_metric(),
+        "hypervolume": front.hypervolume,
+        "seeds_hypervolume": search.progress.seeds_hypervolume,
+        "baseline": front.baseline.as_ref().map(evaluation),
+        "evaluations": front.evaluations.iter().map(with_schedule).collect::<Vec<_>>(),
+    })
+}
+
+/// The answer to "which schedule shall I use".
+pub fn best(b: &Best) -> Value {
+    json!({
+        "speedup": b.speedup,
+        "quality_metric": b.quality_metric,
+        "quality_ratio": b.quality_ratio,
+        "evaluation": with_schedule(&b.evaluation),
+        "baseline": evaluation(&b.baseline),
+    })
+}
+
+/// A worker.
+pub fn worker(w: &Worker) -> Value {
+    json!({
+        "worker_id": w.id.as_str(),
+        "name": w.name,
+        "state": w.state.as_str(),
+        "device": w.device,
+        "software": w.software,
+        "model": w.model,
+        "fingerprint": w.fingerprint,
+        "register_time": time(w.register_time),
+        "last_seen_time": time(w.last_seen_time),
+        "completed": w.completed,
+        "failed": w.failed,
+        "leases": w.leases.iter().map(|l| json!({
+            "search_id": l.search_id,
+            "candidate": l.candidate.0,
+        })).collect::<Vec<_>>(),
+    })
+}

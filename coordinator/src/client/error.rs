@@ -1,0 +1,302 @@
+//! What can go wrong with a call, in words for people, and what to do about it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// One wrong field of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field in the request.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What kind of refusal it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No such search or worker, or no schedule that satisfies the constraint.
+    NotFound,
+    /// The request is wrong, whatever the state.
+    Invalid,
+    /// The id is taken.
+    AlreadyExists,
+    /// The request does not fit the present state.
+    Precondition,
+    /// A queue is full.
+    Exhausted,
+    /// Anything else.
+    Other,
+}
+
+/// A request that the coordinator has answered with no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The call.
+    pub call: &'static str,
+    /// What kind of refusal.
+    pub kind: ErrorKind,
+    /// The coordinator's words.
+    pub message: String,
+    /// The wrong fields, if it is about fields.
+    pub violations: Vec<Violation>,
+    /// The machine-readable reason, such as `NO_SCHEDULE`; may be empty.
+    pub reason: String,
+    /// Facts that come with the reason, such as the nearest miss.
+    pub facts: BTreeMap<String, String>,
+    /// When the coordinator says it is worth trying again.
+    pub retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The message of a refused request may be its violations in one line; lines are easier to read.
+        let told = |v: &Violation| self.message.contains(&v.problem);
+        if !self.violations.is_empty() && self.violations.iter().all(told) {
+            f.write_str("the coordinator refuses these fields:")?;
+        } else {
+            f.write_str(&self.message)?;
+        }
+        for violation in &self.violations {
+            write!(f, "\n  {}: {}", violation.field, violation.problem)?;
+        }
+        for (name, value) in &self.facts {
+            // A fact that the message already gives is not said twice.
+            if !self.message.contains(value.as_str()) {
+                write!(f, "\n  {}: {value}", name.replace('_', " "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The address is no address.
+    #[error("'{url}' is no coordinator address: {problem}")]
+    BadUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nobody listens there, or the connection broke.
+    #[error("coordinator at {url} is not reachable: {problem}")]
+    Unreachable {
+        /// The coordinator's address.
+        url: String,
+        /// The innermost cause.
+        problem: String,
+    },
+    /// The coordinator is there but cannot answer now.
+    #[error("coordinator at {url} is unavailable: {problem}")]
+    Unavailable {
+        /// The coordinator's address.
+        url: String,
+        /// Its words.
+        problem: String,
+        /// When it says it is worth trying again.
+        retry_after: Option<Duration>,
+    },
+    /// No answer in time.
+    #[error("{call}: no answer from {url} within {} s", .deadline.as_secs_f64())]
+    Deadline {
+        /// The call.
+        call: &'static str,
+        /// The coordinator's address.
+        url: String,
+        /// The time limit.
+        deadline: Duration,
+    },
+    /// The coordinator has said no.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// An answer that this client does not understand.
+    #[error("{call}: the answer does not make sense: {problem}")]
+    Malformed {
+        /// The call.
+        call: &'static str,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+}
+
+impl ClientError {
+    pub(super) fn unreachable(url: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Unreachable { url: url.to_owned(), problem: innermost(error) }
+    }
+
+    pub(super) fn from_status(call: &'static str, url: &str, deadline: Duration, status: &Status) -> Self {
+        let url = url.to_owned();
+        let details = status.get_error_details();
+        let retry_after = details.retry_info().and_then(|r| r.retry_delay);
+        let source = std::error::Error::source(status);
+        match (status.code(), source) {
+            // A source means that this side noticed: there was no answer.
+            (Code::Unavailable | Code::Unknown | Code::Internal, Some(source)) => Self::unreachable(&url, source),
+            (Code::Unavailable, None) if details.error_info().is_none() && is_transport_text(status.message()) => {
+                Self::Unreachable { url, problem: status.message().to_owned() }
+            }
+            (Code::Unavailable, None) => Self::Unavailable { url, problem: status.message().to_owned(), retry_after },
+            (Code::DeadlineExceeded, _) => Self::Deadline { call, url, deadline },
+            (Code::Cancelled, _) if status.message().to_lowercase().contains("timeout") => {
+                Self::Deadline { call, url, deadline }
+            }
+            (code, _) => {
+                let violations = details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default();
+                let info = details.error_info();
+                Self::Refused(Box::new(Refusal {
+                    call,
+                    kind: match code {
+                        Code::NotFound => ErrorKind::NotFound,
+                        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Invalid,
+                        Code::AlreadyExists => ErrorKind::AlreadyExists,
+                        Code::FailedPrecondition | Code::Aborted => ErrorKind::Precondition,
+                        Code::ResourceExhausted => ErrorKind::Exhausted,
+                        _ => ErrorKind::Other,
+                    },
+                    message: match (status.message(), code) {
+                        ("", code) => format!("{call}: {}", code.description()),
+                        (text, Code::Unimplemented) => format!("{call}: the coordinator does not know this call: {text}"),
+                        (text, _) => text.to_owned(),
+                    },
+                    violations: violations
+                        .iter()
+                        .map(|v| Violation { field: v.field.clone(), problem: v.description.clone() })
+                        .collect(),
+                    reason: info.map(|i| i.reason.clone()).unwrap_or_default(),
+                    facts: info.map(|i| i.metadata.clone().into_iter().collect()).unwrap_or_default(),
+                    retry_after,
+                }))
+            }
+        }
+    }
+
+    /// The machine-readable reason of a refusal, such as `SEARCH_NOT_FOUND`; empty for anything else.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Refused(refusal) => &refusal.reason,
+            _ => "",
+        }
+    }
+
+    /// The kind of refusal, if it is one.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.kind),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unavailable { .. } => true,
+            Self::Refused(refusal) => refusal.kind == ErrorKind::Exhausted && refusal.retry_after.is_some(),
+            Self::BadUrl { .. } | Self::Deadline { .. } | Self::Malformed { .. } => false,
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::BadUrl { .. } => Some("an address looks like http://127.0.0.1:7447".into()),
+            Self::Unreachable { .. } => Some(
+                "start a coordinator with `evocache serve`, or name another one with --coordinator or \
+                 EVOCACHE_COORDINATOR"
+                    .into(),
+            ),
+            Self::Unavailable { .. } => Some("the coordinator may be stopping or starting; its log says why".into()),
+            Self::Deadline { .. } => Some("the coordinator may be overloaded or hung; its log says more".into()),
+            Self::Malformed { .. } => Some("client and coordinator may be of different versions".into()),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut inner = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    // "Connection refused (os error 111)": the number helps nobody.
+    let text = inner.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
+}
+
+fn is_transport_text(text: &str) -> bool {
+    ["transport error", "tcp connect error", "connection refused", "error trying to connect", "dns error"]
+        .iter()
+        .any(|known| text.to_lowercase().contains(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::{ErrorDetails, FieldViolation};
+
+    use super::*;
+
+    fn error(status: &Status) -> ClientError {
+        ClientError::from_status("CreateSearch", "http://h:1", Duration::from_secs(3), status)
+    }
+
+    #[test]
+    fn every_wrong_field_becomes_a_line() {
+        let violations = vec![
+            FieldViolation::new("spec.sampling.steps[1]", "goes down"),
+            FieldViolation::new("spec.budget", "is missing"),
+        ];
+        let details = ErrorDetails::with_bad_request(violations);
+        let status = Status::with_error_details(Code::InvalidArgument, "invalid search specification", details);
+        let error = error(&status);
+        assert_eq!(error.kind(), Some(ErrorKind::Invalid));
+        assert_eq!(
+            error.to_string(),
+            "invalid search specification\n  spec.sampling.steps[1]: goes down\n  spec.budget: is missing"
+        );
+        assert!(!error.is_transient());
+    }
+
+    #[test]
+    fn the_nearest_miss_is_named() {
+        let facts = [("nearest_value", "0.93"), ("nearest_candidate", "12")];
+        let facts = facts.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let details = ErrorDetails::with_error_info("NO_SCHEDULE", "evocache", facts.into_iter().collect::<std::collections::HashMap<_, _>>());
+        let status = Status::with_error_details(Code::NotFound, "no schedule has min_quality 0.99", details);
+        let error = error(&status);
+        assert_eq!(error.kind(), Some(ErrorKind::NotFound));
+        let text = error.to_string();
+        assert!(text.contains("nearest value: 0.93") && text.contains("nearest candidate: 12"), "{text}");
+    }
+
+    #[test]
+    fn a_deadline_is_a_deadline_on_both_sides() {
+        for status in [Status::cancelled("Timeout expired"), Status::deadline_exceeded("late")] {
+            assert!(matches!(error(&status), ClientError::Deadline { .. }), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_coordinator_that_is_gone_is_told_from_one_that_is_stopping() {
+        let mut gone = Status::unavailable("transport");
+        gone.set_source(std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)));
+        assert!(matches!(error(&gone), ClientError::Unreachable { .. }));
+        let stopping = error(&Status::unavailable("the coordinator is stopping"));
+        assert!(matches!(stopping, ClientError::Unavailable { .. }));
+        assert!(error(&gone).is_transient() && stopping.is_transient());
+    }
+}

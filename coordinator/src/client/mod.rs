@@ -1,0 +1,249 @@
+//! The typed client: domain types in, domain types out, one method per call of the contract.
+//!
+//! Every call has a deadline. Reads are repeated while the coordinator is unavailable; so are calls that change
+//! something, because each carries a request id made once, and the coordinator answers a repeat with its first answer.
+//!
+//! Absent on purpose: anything about terminals, files or formats. Messages (`pb`) do not leave this module.
+
+mod channel;
+mod error;
+mod ids;
+mod model;
+mod paging;
+mod read;
+mod retry;
+mod watch;
+
+use std::time::Duration;
+
+use evocache_proto::domain::{RequestId, SearchId, SearchSpec, WorkerId};
+use evocache_proto::pb;
+
+pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
+pub use error::{ClientError, ErrorKind, Refusal, Violation};
+pub use ids::new_request_id;
+pub use model::{
+    Best, Constraint, Evaluation, EvaluationNote, Front, LeaseNote, ModelFacts, Preference, Progress, Search,
+    SearchState, WatchEvent, Worker, WorkerState, rfc3339,
+};
+pub use retry::RetryPolicy;
+pub use watch::Watch;
+
+use channel::Stubs;
+use paging::all_pages;
+
+/// A connection to one coordinator. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    stubs: Stubs,
+    url: String,
+    deadline: Duration,
+    retry: RetryPolicy,
+}
+
+/// The part of an answer that must be there.
+fn required<T>(call: &'static str, field: &'static str, value: Option<T>) -> Result<T, ClientError> {
+    value.ok_or_else(|| ClientError::Malformed { call, problem: format!("'{field}' is missing") })
+}
+
+impl Client {
+    /// Connects with the default options.
+    pub async fn connect(url: &str) -> Result<Self, ClientError> {
+        Self::connect_with(url, ConnectOptions::default()).await
+    }
+
+    /// Connects; fails at once if nobody listens.
+    pub async fn connect_with(url: &str, options: ConnectOptions) -> Result<Self, ClientError> {
+        let (stubs, url) = channel::connect(url, &options).await?;
+        Ok(Self { stubs, url, deadline: options.deadline, retry: options.retry })
+    }
+
+    /// The coordinator's address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Creates a search. `None` as id: the coordinator makes one.
+    pub async fn create_search(&self, id: Option<&SearchId>, spec: &SearchSpec) -> Result<Search, ClientError> {
+        self.create(id, spec, false).await
+    }
+
+    /// Has the coordinator check a specification without creating anything.
+    pub async fn validate_search(&self, id: Option<&SearchId>, spec: &SearchSpec) -> Result<(), ClientError> {
+        self.create(id, spec, true).await.map(drop)
+    }
+
+    async fn create(&self, id: Option<&SearchId>, spec: &SearchSpec, dry: bool) -> Result<Search, ClientError> {
+        const CALL: &str = "CreateSearch";
+        let request = pb::CreateSearchRequest {
+            request_id: new_request_id().to_string(),
+            search_id: id.map(ToString::to_string).unwrap_or_default(),
+            spec: Some(spec.into()),
+            validate_only: dry,
+        };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.create_search(r).await).await?;
+        read::search(CALL, &required(CALL, "search", answer.search)?)
+    }
+
+    /// One search with its whole specification.
+    pub async fn search(&self, id: &SearchId) -> Result<Search, ClientError> {
+        const CALL: &str = "GetSearch";
+        let request = pb::GetSearchRequest { search_id: id.to_string() };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.get_search(r).await).await?;
+        read::search(CALL, &required(CALL, "search", answer.search)?)
+    }
+
+    /// All searches, newest first, without their prompts and imported schedules.
+    pub async fn searches(&self) -> Result<Vec<Search>, ClientError> {
+        const CALL: &str = "ListSearches";
+        let messages = all_pages(CALL, async |page_token| {
+            let request = pb::ListSearchesRequest { page_size: 0, page_token };
+            let answer = self.call(CALL, &request, async |stubs, r| stubs.search.list_searches(r).await).await?;
+            Ok((answer.searches, answer.next_page_token))
+        });
+        messages.await?.iter().map(|m| read::search(CALL, m)).collect()
+    }
+
+    /// Hands out no more candidates until the search is resumed.
+    pub async fn pause_search(&self, id: &SearchId) -> Result<Search, ClientError> {
+        const CALL: &str = "PauseSearch";
+        let request = pb::PauseSearchRequest { request_id: new_request_id().to_string(), search_id: id.to_string() };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.pause_search(r).await).await?;
+        read::search(CALL, &required(CALL, "search", answer.search)?)
+    }
+
+    /// Goes on with a paused search.
+    pub async fn resume_search(&self, id: &SearchId) -> Result<Search, ClientError> {
+        const CALL: &str = "ResumeSearch";
+        let request = pb::ResumeSearchRequest { request_id: new_request_id().to_string(), search_id: id.to_string() };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.resume_search(r).await).await?;
+        read::search(CALL, &required(CALL, "search", answer.search)?)
+    }
+
+    /// Ends a search for good; results stay.
+    pub async fn stop_search(&self, id: &SearchId) -> Result<Search, ClientError> {
+        const CALL: &str = "StopSearch";
+        let request = pb::StopSearchRequest { request_id: new_request_id().to_string(), search_id: id.to_string() };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.stop_search(r).await).await?;
+        read::search(CALL, &required(CALL, "search", answer.search)?)
+    }
+
+    /// Removes a search that has ended, with all its results.
+    pub async fn delete_search(&self, id: &SearchId) -> Result<(), ClientError> {
+        let request = pb::DeleteSearchRequest { request_id: new_request_id().to_string(), search_id: id.to_string() };
+        self.call("DeleteSearch", &request, async |stubs, r| stubs.search.delete_search(r).await).await.map(drop)
+    }
+
+    /// The state now and every change, until the search has ended; reconnects when the coordinator goes away.
+    pub fn watch(&self, id: &SearchId) -> Watch {
+        Watch::new(self.clone(), id.clone())
+    }
+
+    /// Every finished evaluation, in the order in which they finished.
+    pub async fn evaluations(&self, id: &SearchId, thumbnails: bool) -> Result<Vec<Evaluation>, ClientError> {
+        const CALL: &str = "ListEvaluations";
+        let Some(facts) = self.search(id).await?.model else { return Ok(vec![]) };
+        let layout = std::sync::Arc::new(facts.layout);
+        let messages = all_pages(CALL, async |page_token| {
+            let request = pb::ListEvaluationsRequest {
+                search_id: id.to_string(),
+                page_size: 1000,
+                page_token,
+                include_thumbnails: thumbnails,
+            };
+            let answer = self.call(CALL, &request, async |stubs, r| stubs.search.list_evaluations(r).await).await?;
+            Ok((answer.evaluations, answer.next_page_token))
+        });
+        messages.await?.iter().map(|m| read::evaluation(CALL, &layout, m)).collect()
+    }
+
+    /// The non-dominated evaluations, fastest first.
+    pub async fn front(&self, id: &SearchId, thumbnails: bool) -> Result<Front, ClientError> {
+        const CALL: &str = "GetFront";
+        let mut last = None;
+        let messages = all_pages(CALL, async |page_token| {
+            let request = pb::GetFrontRequest {
+                search_id: id.to_string(),
+                include_thumbnails: thumbnails,
+                page_size: 1000,
+                page_token,
+            };
+            let mut answer = self.call(CALL, &request, async |stubs, r| stubs.search.get_front(r).await).await?;
+            let page = (std::mem::take(&mut answer.evaluations), std::mem::take(&mut answer.next_page_token));
+            last = Some(answer);
+            Ok(page)
+        });
+        let messages = messages.await?;
+        read::front(CALL, &required(CALL, "answer", last)?, &messages)
+    }
+
+    /// The best evaluation that satisfies a constraint. A refusal of kind [`ErrorKind::NotFound`] names the nearest
+    /// miss.
+    pub async fn best(
+        &self,
+        id: &SearchId,
+        constraint: Option<Constraint>,
+        preference: Preference,
+        thumbnails: bool,
+    ) -> Result<Best, ClientError> {
+        const CALL: &str = "GetBestSchedule";
+        let request = pb::GetBestScheduleRequest {
+            search_id: id.to_string(),
+            constraint: constraint.map(Into::into),
+            preference: pb::Preference::from(preference).into(),
+            include_thumbnails: thumbnails,
+        };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.get_best_schedule(r).await).await?;
+        read::best(CALL, &answer)
+    }
+
+    /// All workers, in the order of their ids.
+    pub async fn workers(&self) -> Result<Vec<Worker>, ClientError> {
+        const CALL: &str = "ListWorkers";
+        let messages = all_pages(CALL, async |page_token| {
+            let request = pb::ListWorkersRequest { page_size: 1000, page_token };
+            let answer = self.call(CALL, &request, async |stubs, r| stubs.fleet.list_workers(r).await).await?;
+            Ok((answer.workers, answer.next_page_token))
+        });
+        messages.await?.iter().map(|m| read::worker(CALL, m)).collect()
+    }
+
+    /// Lets a worker finish what it has and gives it no more.
+    pub async fn drain_worker(&self, id: &WorkerId) -> Result<Worker, ClientError> {
+        const CALL: &str = "DrainWorker";
+        let request = pb::DrainWorkerRequest { request_id: new_request_id().to_string(), worker_id: id.to_string() };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.fleet.drain_worker(r).await).await?;
+        read::worker(CALL, &required(CALL, "worker", answer.worker)?)
+    }
+
+    /// Sends a request until it is answered, refused, or the retries are used up. The message, and so its request id,
+    /// is the same each time.
+    async fn call<Req: Clone, Res>(
+        &self,
+        call: &'static str,
+        message: &Req,
+        send: impl AsyncFn(&mut Stubs, tonic::Request<Req>) -> Result<tonic::Response<Res>, tonic::Status>,
+    ) -> Result<Res, ClientError> {
+        let mut backoff = self.retry.start();
+        let mut stubs = self.stubs.clone();
+        loop {
+            let mut request = tonic::Request::new(message.clone());
+            request.set_timeout(self.deadline);
+            let error = match tokio::time::timeout(self.deadline, send(&mut stubs, request)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => ClientError::from_status(call, &self.url, self.deadline, &status),
+                Err(_) => ClientError::Deadline { call, url: self.url.clone(), deadline: self.deadline },
+            };
+            match backoff.next_delay(&error) {
+                Some(delay) => {
+                    tracing::debug!(call, ?delay, %error, "retrying");
+                    tokio::time::sleep(delay).await;
+                }
+                None => return Err(error),
+            }
+        }
+    }
+}
+
+// `RequestId` is part of the signature of `new_request_id`; named here so that the documentation links it.
+const _: fn() -> RequestId = new_request_id;

@@ -1,0 +1,339 @@
+//! What the coordinator tells: searches, evaluations, fronts and workers, checked.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use evocache_proto::domain::{
+    CandidateId, CostModel, Layout, Measurement, MetricDeclaration, Schedule, SearchId, SpecDraft, WorkerId,
+    builtin_direction,
+};
+
+/// Where a search stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchState {
+    /// No worker with its model has asked for work yet.
+    Pending,
+    /// Candidates are being evaluated.
+    Running,
+    /// Hands out no candidates.
+    Paused,
+    /// The budget is used up, or there is nothing left to try.
+    Completed,
+    /// Ended by a person.
+    Stopped,
+    /// Cannot go on.
+    Failed,
+}
+
+impl SearchState {
+    /// Whether nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Stopped | Self::Failed)
+    }
+
+    /// In lower case, for people and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How far a search is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Progress {
+    /// Finished evaluations.
+    pub evaluations: u64,
+    /// Candidates given up.
+    pub failed: u64,
+    /// Candidates in evaluation.
+    pub running: u32,
+    /// Non-dominated evaluations.
+    pub front_size: u32,
+    /// Of the objectives relative to the uncached run, in `[0, 1]`.
+    pub hypervolume: f64,
+    /// That of the heuristic seeds alone.
+    pub seeds_hypervolume: f64,
+    /// Largest speed-up with at least 98 % of the uncached quality.
+    pub best_speedup: Option<f64>,
+    /// That of the heuristic seeds alone.
+    pub seeds_best_speedup: Option<f64>,
+    /// Time that devices were busy.
+    pub device_time: Duration,
+    /// Estimate of the time that is left.
+    pub remaining: Option<Duration>,
+    /// Workers that take part.
+    pub workers: u32,
+}
+
+/// What the first worker of a search declared about the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFacts {
+    /// Digest of weights and configuration.
+    pub fingerprint: String,
+    /// What can be cached.
+    pub layout: Layout,
+    /// The quality metrics.
+    pub metrics: Vec<MetricDeclaration>,
+    /// Costs, if known.
+    pub cost: Option<CostModel>,
+}
+
+/// A search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Search {
+    /// Its id.
+    pub id: SearchId,
+    /// What it searches for. In a list: without prompts and imported schedules.
+    pub spec: SpecDraft,
+    /// Where it stands.
+    pub state: SearchState,
+    /// Why it ended; may be empty.
+    pub end_reason: String,
+    /// When it was created.
+    pub create_time: Option<SystemTime>,
+    /// When the first worker joined.
+    pub start_time: Option<SystemTime>,
+    /// When it ended.
+    pub end_time: Option<SystemTime>,
+    /// What the workers declared; absent while pending.
+    pub model: Option<ModelFacts>,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+impl Search {
+    /// The metric that "quality" means: the first objective that is no built-in measurement.
+    pub fn quality_metric(&self) -> Option<&str> {
+        self.spec.objectives.iter().map(|o| o.metric.as_str()).find(|metric| builtin_direction(metric).is_none())
+    }
+}
+
+/// The operator of a heuristic schedule.
+const SEED: &str = "seed";
+
+pub(super) fn origin<'a>(operator: &'a str, family: &'a str) -> &'a str {
+    if operator == SEED && !family.is_empty() { family } else { operator }
+}
+
+/// A finished evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// The n-th candidate; 0 is the uncached run.
+    pub candidate: CandidateId,
+    /// What was evaluated.
+    pub schedule: Schedule,
+    /// Candidates that it was bred from.
+    pub parents: Vec<CandidateId>,
+    /// The operators that made it.
+    pub operator: String,
+    /// The family of the heuristic schedule with which its line began.
+    pub seed_family: String,
+    /// What was measured.
+    pub measurement: Measurement,
+    /// Built-in metrics and the mean of every declared one, by name.
+    pub values: BTreeMap<String, f64>,
+    /// Who measured.
+    pub worker_id: String,
+    /// That worker's name.
+    pub worker_name: String,
+    /// On which device.
+    pub device: String,
+    /// When the evaluation began.
+    pub start_time: Option<SystemTime>,
+    /// When its result came.
+    pub end_time: Option<SystemTime>,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+}
+
+impl Evaluation {
+    /// Whether it is a heuristic schedule and not offspring.
+    pub fn is_seed(&self) -> bool {
+        self.operator == SEED
+    }
+
+    /// Where it comes from, in a word: the family of a heuristic schedule, or the operators that made it.
+    pub fn origin(&self) -> &str {
+        origin(&self.operator, &self.seed_family)
+    }
+
+    /// Uncached latency over this one's, on the same device.
+    pub fn speedup(&self) -> f64 {
+        1.0 / self.measurement.latency_ratio()
+    }
+
+    /// Mean of a metric.
+    pub fn value(&self, metric: &str) -> Option<f64> {
+        self.measurement.value(metric, self.schedule.cache_hit_rate())
+    }
+
+    /// A metric over that of the uncached run of the same worker.
+    pub fn quality_ratio(&self, metric: &str) -> Option<f64> {
+        self.measurement.metric(metric).map(|m| m.mean() / m.baseline_mean)
+    }
+}
+
+/// The non-dominated evaluations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Front {
+    /// Fastest first.
+    pub evaluations: Vec<Evaluation>,
+    /// The uncached run, once it is evaluated.
+    pub baseline: Option<Evaluation>,
+    /// Of the whole front.
+    pub hypervolume: f64,
+}
+
+/// What a schedule must satisfy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Constraint {
+    /// Latency over the uncached latency, at most.
+    MaxLatencyRatio(f64),
+    /// Uncached latency over the latency, at least.
+    MinSpeedup(f64),
+    /// Per image, at most.
+    MaxLatency(Duration),
+    /// Of the search's quality metric, at least ("at most" if it is minimised).
+    MinQuality(f64),
+    /// Over the uncached quality, at least.
+    MinQualityRatio(f64),
+    /// Peak bytes of stored outputs per image, at most.
+    MaxCacheBytes(u64),
+}
+
+/// What to prefer among the schedules that satisfy the constraint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// The smallest latency ratio.
+    Fastest,
+    /// The best quality.
+    BestQuality,
+    /// The best bargain.
+    Knee,
+}
+
+/// The answer to "which schedule shall I use".
+#[derive(Debug, Clone, PartialEq)]
+pub struct Best {
+    /// The evaluation of the schedule.
+    pub evaluation: Evaluation,
+    /// The uncached run beside it.
+    pub baseline: Evaluation,
+    /// Uncached latency over the schedule's.
+    pub speedup: f64,
+    /// Quality over the uncached quality; absent for a minimised metric.
+    pub quality_ratio: Option<f64>,
+    /// The metric that quality means.
+    pub quality_metric: String,
+}
+
+/// An evaluation in a few words, as it comes with a change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationNote {
+    /// The candidate.
+    pub candidate: CandidateId,
+    /// Its steps.
+    pub steps: u32,
+    /// The schedule's id.
+    pub schedule_id: String,
+    /// The operators that made it, or the seed family.
+    pub origin: String,
+    /// Metrics by name.
+    pub values: BTreeMap<String, f64>,
+    /// Who measured.
+    pub worker_name: String,
+}
+
+/// One message of a watched search.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WatchEvent {
+    /// The state has changed, or is told for the first time.
+    State {
+        /// Where the search stands.
+        state: SearchState,
+        /// How far it is.
+        progress: Progress,
+        /// Why it ended; may be empty.
+        end_reason: String,
+        /// The evaluation that changed it.
+        evaluation: Option<EvaluationNote>,
+    },
+    /// The coordinator cannot be reached at the moment; the watch goes on by itself.
+    Reconnecting {
+        /// What is wrong.
+        problem: String,
+        /// When the next attempt is made.
+        delay: Duration,
+    },
+}
+
+/// Whether a worker is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Heard of lately.
+    Alive,
+    /// Silent for longer than its lease's time to live.
+    Stale,
+    /// Gets no more work.
+    Draining,
+}
+
+impl WorkerState {
+    /// In lower case, for people and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Stale => "stale",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What a worker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseNote {
+    /// The search.
+    pub search_id: String,
+    /// The candidate.
+    pub candidate: CandidateId,
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its name for people.
+    pub name: String,
+    /// Its device.
+    pub device: String,
+    /// Its software.
+    pub software: String,
+    /// The model that it has loaded.
+    pub model: String,
+    /// That model's digest.
+    pub fingerprint: String,
+    /// Whether it is there.
+    pub state: WorkerState,
+    /// When it registered.
+    pub register_time: Option<SystemTime>,
+    /// When it was heard of last.
+    pub last_seen_time: Option<SystemTime>,
+    /// What it is evaluating.
+    pub leases: Vec<LeaseNote>,
+    /// Evaluations that it has finished.
+    pub completed: u64,
+    /// Evaluations that it could not do.
+    pub failed: u64,
+}
+
+/// A time as RFC 3339, UTC.
+pub fn rfc3339(time: SystemTime) -> String {
+    prost_types::Timestamp::from(time).to_string()
+}

@@ -1,0 +1,220 @@
+//! Messages into the client's types. A message that makes no sense is an error, never a default.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, WorkerId};
+use evocache_proto::{pb, wire};
+
+use super::model::{
+    Best, Constraint, Evaluation, EvaluationNote, Front, LeaseNote, ModelFacts, Preference, Progress, Search,
+    SearchState, WatchEvent, Worker, WorkerState, origin,
+};
+use super::{ClientError, required};
+
+fn malformed(call: &'static str) -> impl Fn(wire::WireError) -> ClientError {
+    move |e| ClientError::Malformed { call, problem: e.to_string() }
+}
+
+fn time(time: Option<&prost_types::Timestamp>) -> Option<SystemTime> {
+    time.and_then(|t| SystemTime::try_from(*t).ok())
+}
+
+fn span(span: Option<&prost_types::Duration>) -> Option<Duration> {
+    span.and_then(|d| Duration::try_from(*d).ok())
+}
+
+fn state(call: &'static str, value: i32) -> Result<SearchState, ClientError> {
+    match pb::SearchState::try_from(value) {
+        Ok(pb::SearchState::Pending) => Ok(SearchState::Pending),
+        Ok(pb::SearchState::Running) => Ok(SearchState::Running),
+        Ok(pb::SearchState::Paused) => Ok(SearchState::Paused),
+        Ok(pb::SearchState::Completed) => Ok(SearchState::Completed),
+        Ok(pb::SearchState::Stopped) => Ok(SearchState::Stopped),
+        Ok(pb::SearchState::Failed) => Ok(SearchState::Failed),
+        Ok(pb::SearchState::Unspecified) | Err(_) => {
+            Err(ClientError::Malformed { call, problem: format!("search state {value} is unknown") })
+        }
+    }
+}
+
+fn progress(p: Option<&pb::Progress>) -> Progress {
+    let Some(p) = p else { return Progress::default() };
+    Progress {
+        evaluations: p.evaluations,
+        failed: p.failed,
+        running: p.running,
+        front_size: p.front_size,
+        hypervolume: p.hypervolume,
+        seeds_hypervolume: p.seeds_hypervolume,
+        best_speedup: p.best_speedup,
+        seeds_best_speedup: p.seeds_best_speedup,
+        device_time: span(p.device_time.as_ref()).unwrap_or_default(),
+        remaining: span(p.remaining.as_ref()),
+        workers: p.workers,
+    }
+}
+
+pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, ClientError> {
+    let model = m.model.as_ref().map(|facts| model_facts(call, facts)).transpose()?;
+    Ok(Search {
+        id: SearchId::new(m.search_id.clone())
+            .map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
+        spec: wire::spec_draft(required(call, "search.spec", m.spec.as_ref())?).map_err(malformed(call))?,
+        state: state(call, m.state)?,
+        end_reason: m.end_reason.clone(),
+        create_time: time(m.create_time.as_ref()),
+        start_time: time(m.start_time.as_ref()),
+        end_time: time(m.end_time.as_ref()),
+        model,
+        progress: progress(m.progress.as_ref()),
+    })
+}
+
+fn model_facts(call: &'static str, m: &pb::ModelFacts) -> Result<ModelFacts, ClientError> {
+    let layout =
+        wire::layout(required(call, "search.model.layout", m.layout.as_ref())?).map_err(malformed(call))?;
+    let slots = layout.slots();
+    Ok(ModelFacts {
+        fingerprint: m.fingerprint.clone(),
+        layout,
+        metrics: wire::metrics(&m.metrics).map_err(malformed(call))?,
+        cost: m.cost.as_ref().map(|c| wire::cost_model(slots, c)).transpose().map_err(malformed(call))?,
+    })
+}
+
+pub(super) fn evaluation(
+    call: &'static str,
+    layout: &Arc<Layout>,
+    m: &pb::Evaluation,
+) -> Result<Evaluation, ClientError> {
+    let schedule: Schedule =
+        wire::schedule(layout, required(call, "schedule", m.schedule.as_ref())?).map_err(malformed(call))?;
+    let measurement =
+        wire::measurement(required(call, "measurement", m.measurement.as_ref())?).map_err(malformed(call))?;
+    let provenance = m.provenance.clone().unwrap_or_default();
+    Ok(Evaluation {
+        candidate: CandidateId(m.candidate),
+        schedule,
+        parents: provenance.parents.into_iter().map(CandidateId).collect(),
+        operator: provenance.operator,
+        seed_family: provenance.seed_family,
+        measurement,
+        values: m.values.clone(),
+        worker_id: m.worker_id.clone(),
+        worker_name: m.worker_name.clone(),
+        device: m.device.clone(),
+        start_time: time(m.start_time.as_ref()),
+        end_time: time(m.end_time.as_ref()),
+        attempt: m.attempt,
+    })
+}
+
+pub(super) fn front(
+    call: &'static str,
+    last: &pb::GetFrontResponse,
+    evaluations: &[pb::Evaluation],
+) -> Result<Front, ClientError> {
+    let Some(layout) = &last.layout else {
+        return Ok(Front { evaluations: vec![], baseline: None, hypervolume: 0.0 });
+    };
+    let layout = Arc::new(wire::layout(layout).map_err(malformed(call))?);
+    Ok(Front {
+        evaluations: evaluations.iter().map(|m| evaluation(call, &layout, m)).collect::<Result<_, _>>()?,
+        baseline: last.baseline.as_ref().map(|m| evaluation(call, &layout, m)).transpose()?,
+        hypervolume: last.hypervolume,
+    })
+}
+
+pub(super) fn best(call: &'static str, m: &pb::GetBestScheduleResponse) -> Result<Best, ClientError> {
+    let layout = wire::layout(required(call, "layout", m.layout.as_ref())?).map_err(malformed(call))?;
+    let layout = Arc::new(layout);
+    Ok(Best {
+        evaluation: evaluation(call, &layout, required(call, "evaluation", m.evaluation.as_ref())?)?,
+        baseline: evaluation(call, &layout, required(call, "baseline", m.baseline.as_ref())?)?,
+        speedup: m.speedup,
+        quality_ratio: m.quality_ratio,
+        quality_metric: m.quality_metric.clone(),
+    })
+}
+
+pub(super) fn watch_event(call: &'static str, m: &pb::WatchSearchResponse) -> Result<WatchEvent, ClientError> {
+    Ok(WatchEvent::State {
+        state: state(call, m.state)?,
+        progress: progress(m.progress.as_ref()),
+        end_reason: m.end_reason.clone(),
+        evaluation: m.evaluation.as_ref().map(note),
+    })
+}
+
+fn note(m: &pb::Evaluation) -> EvaluationNote {
+    let provenance = m.provenance.clone().unwrap_or_default();
+    let schedule = m.schedule.clone().unwrap_or_default();
+    let values: BTreeMap<String, f64> = m.values.clone();
+    EvaluationNote {
+        candidate: CandidateId(m.candidate),
+        steps: schedule.steps,
+        schedule_id: schedule.schedule_id,
+        origin: origin(&provenance.operator, &provenance.seed_family).to_owned(),
+        values,
+        worker_name: m.worker_name.clone(),
+    }
+}
+
+pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, ClientError> {
+    let state = match pb::WorkerState::try_from(m.state) {
+        Ok(pb::WorkerState::Alive) => WorkerState::Alive,
+        Ok(pb::WorkerState::Stale) => WorkerState::Stale,
+        Ok(pb::WorkerState::Draining) => WorkerState::Draining,
+        Ok(pb::WorkerState::Unspecified) | Err(_) => {
+            return Err(ClientError::Malformed { call, problem: format!("worker state {} is unknown", m.state) });
+        }
+    };
+    Ok(Worker {
+        id: WorkerId::new(m.worker_id.clone())
+            .map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
+        name: m.name.clone(),
+        device: m.device.clone(),
+        software: m.software.clone(),
+        model: m.model.clone(),
+        fingerprint: m.fingerprint.clone(),
+        state,
+        register_time: time(m.register_time.as_ref()),
+        last_seen_time: time(m.last_seen_time.as_ref()),
+        leases: m
+            .leases
+            .iter()
+            .map(|l| LeaseNote { search_id: l.search_id.clone(), candidate: CandidateId(l.candidate) })
+            .collect(),
+        completed: m.completed,
+        failed: m.failed,
+    })
+}
+
+impl From<Constraint> for pb::get_best_schedule_request::Constraint {
+    fn from(constraint: Constraint) -> Self {
+        match constraint {
+            Constraint::MaxLatencyRatio(x) => Self::MaxLatencyRatio(x),
+            Constraint::MinSpeedup(x) => Self::MinSpeedup(x),
+            // Longer than prost can express is longer than any latency.
+            Constraint::MaxLatency(d) => Self::MaxLatency(
+                prost_types::Duration::try_from(d)
+                    .unwrap_or(prost_types::Duration { seconds: 315_576_000_000, nanos: 0 }),
+            ),
+            Constraint::MinQuality(x) => Self::MinQuality(x),
+            Constraint::MinQualityRatio(x) => Self::MinQualityRatio(x),
+            Constraint::MaxCacheBytes(n) => Self::MaxCacheBytes(n),
+        }
+    }
+}
+
+impl From<Preference> for pb::Preference {
+    fn from(preference: Preference) -> Self {
+        match preference {
+            Preference::Fastest => Self::Fastest,
+            Preference::BestQuality => Self::BestQuality,
+            Preference::Knee => Self::Knee,
+        }
+    }
+}

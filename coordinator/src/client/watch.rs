@@ -1,0 +1,95 @@
+//! Watching a search: a stream that survives a coordinator's restart.
+
+use std::time::Duration;
+
+use evocache_proto::domain::SearchId;
+use evocache_proto::pb;
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use super::model::WatchEvent;
+use super::retry::{Backoff, RetryPolicy};
+use super::{Client, ClientError, read};
+
+const CALL: &str = "WatchSearch";
+
+/// How long a watch waits for a coordinator to come back. Longer than for a call: a watch is there to last.
+const PATIENCE: RetryPolicy = RetryPolicy {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(5),
+    total: Duration::from_secs(120),
+};
+
+/// The changes of one search; made by [`Client::watch`].
+#[derive(Debug)]
+pub struct Watch {
+    client: Client,
+    id: SearchId,
+    stream: Option<Streaming<pb::WatchSearchResponse>>,
+    backoff: Backoff,
+    resume: Option<Instant>,
+    ended: bool,
+}
+
+impl Watch {
+    pub(super) fn new(client: Client, id: SearchId) -> Self {
+        Self { client, id, stream: None, backoff: PATIENCE.start(), resume: None, ended: false }
+    }
+
+    /// The next event, `None` after the last one. After an error there is nothing more.
+    ///
+    /// Dropping the future loses no event, so it can stand in a `select!`.
+    pub async fn next(&mut self) -> Option<Result<WatchEvent, ClientError>> {
+        if self.ended {
+            return None;
+        }
+        let result = self.step().await;
+        match &result {
+            Ok(WatchEvent::State { state, .. }) if state.is_final() => self.ended = true,
+            Err(_) => self.ended = true,
+            Ok(_) => {}
+        }
+        Some(result)
+    }
+
+    async fn step(&mut self) -> Result<WatchEvent, ClientError> {
+        if let Some(resume) = self.resume {
+            tokio::time::sleep_until(resume).await;
+            self.resume = None;
+        }
+        let error = match self.message().await {
+            Ok(Some(message)) => {
+                self.backoff.reset();
+                return read::watch_event(CALL, &message);
+            }
+            // Without a final state before it, the end of the stream is a coordinator that stops.
+            Ok(None) => ClientError::Unreachable { url: self.client.url.clone(), problem: "the stream ended".into() },
+            Err(error) => error,
+        };
+        self.stream = None;
+        match self.backoff.next_delay(&error) {
+            Some(delay) => {
+                self.resume = Some(Instant::now() + delay);
+                Ok(WatchEvent::Reconnecting { problem: error.to_string(), delay })
+            }
+            None => Err(error),
+        }
+    }
+
+    async fn message(&mut self) -> Result<Option<pb::WatchSearchResponse>, ClientError> {
+        let (url, deadline) = (self.client.url.clone(), self.client.deadline);
+        let failed = |status: tonic::Status| ClientError::from_status(CALL, &url, deadline, &status);
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            closed => {
+                let request = pb::WatchSearchRequest { search_id: self.id.to_string() };
+                let mut stub = self.client.stubs.search.clone();
+                // The deadline is for the first answer; the stream itself lasts, watched over by keep-alive.
+                let opened = tokio::time::timeout(deadline, stub.watch_search(request)).await;
+                let opened = opened.map_err(|_| ClientError::Deadline { call: CALL, url: url.clone(), deadline })?;
+                closed.insert(opened.map_err(failed)?.into_inner())
+            }
+        };
+        stream.message().await.map_err(failed)
+    }
+}

@@ -1,0 +1,230 @@
+//! The worker processes of `local`: started, looked after, and asked to leave.
+//!
+//! Each is this program again, with a hidden verb. It runs in a process group of its own, so that Ctrl-C reaches only
+//! the parent, which then ends the workers in order; and it watches its stdin, so that it never outlives the parent.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::setup::Plan;
+use crate::cli::args::LocalArgs;
+use crate::cli::exit::Failure;
+use crate::client::Client;
+
+/// How often one worker is started again.
+const RESTARTS: u32 = 3;
+/// How long a worker may take to give back its candidate and leave.
+const GRACE: Duration = Duration::from_secs(10);
+/// Lines of a log that are shown.
+const TAIL: usize = 12;
+/// More workers than this do not make a search on one machine better, only its timings worse.
+const MAX_DEFAULT_WORKERS: usize = 4;
+
+/// How the workers are started.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerSettings {
+    program: PathBuf,
+    url: String,
+    model: PathBuf,
+    model_name: String,
+    device: String,
+    logs: PathBuf,
+    /// How many.
+    pub(super) count: usize,
+}
+
+impl WorkerSettings {
+    /// One worker per core for the CPU, one in all for a GPU, unless the command line says otherwise.
+    pub(super) fn new(plan: &Plan, args: &LocalArgs, url: &str, model_name: String) -> Result<Self, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let default = if args.device == "cpu" { cores.min(MAX_DEFAULT_WORKERS) } else { 1 };
+        Ok(Self {
+            program: std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?,
+            url: url.to_owned(),
+            model: plan.model.clone(),
+            model_name,
+            device: args.device.clone(),
+            logs: plan.out.clone(),
+            count: args.workers.map_or(default, usize::from),
+        })
+    }
+
+    fn log(&self, number: usize) -> PathBuf {
+        self.logs.join(format!("worker-{number}.log"))
+    }
+
+    fn command(&self, number: usize, log: &File) -> std::io::Result<Command> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("worker-process")
+            .args(["--coordinator", &self.url, "--model-name", &self.model_name, "--device", &self.device])
+            .args(["--name", &format!("local/{number}")])
+            .arg("--model")
+            .arg(&self.model)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .kill_on_drop(true);
+        if self.device == "cpu" {
+            // One thread each: workers that share cores would measure each other.
+            command.args(["--threads", "1"]).env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
+        }
+        #[cfg(unix)]
+        command.process_group(0);
+        Ok(command)
+    }
+}
+
+#[derive(Debug)]
+struct Member {
+    number: usize,
+    child: Child,
+    /// Open as long as the worker is wanted.
+    stdin: Option<ChildStdin>,
+    /// Where this process began in the log.
+    log_start: u64,
+    restarts: u32,
+}
+
+/// The workers.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    settings: WorkerSettings,
+    client: Client,
+    members: Vec<Member>,
+}
+
+impl Fleet {
+    /// Starts all of them.
+    pub(super) fn start(settings: WorkerSettings, client: Client) -> Result<Self, Failure> {
+        let members = (1..=settings.count).map(|number| spawn(&settings, number, 0)).collect::<Result<_, _>>()?;
+        Ok(Self { settings, client, members })
+    }
+
+    /// Starts workers that die again, a few times; ends when there is none left.
+    pub(super) async fn supervise(&mut self, tell: UnboundedSender<String>) -> Failure {
+        loop {
+            if self.members.is_empty() {
+                return Failure::new("all workers have left before the search ended")
+                    .hint(format!("their logs are in {}", self.settings.logs.display()));
+            }
+            let (index, status) = self.next_exit().await;
+            let member = self.members.remove(index);
+            let log = self.settings.log(member.number);
+            let end = ending(member.number, status, &log, member.log_start);
+            if status.success() {
+                // Drained by somebody: it is not wanted back.
+                let _ = tell.send(format!("worker {} has left", member.number));
+                continue;
+            }
+            // If none has ever come as far as to register, the next one will not either.
+            let registered = self.client.workers().await.is_ok_and(|workers| !workers.is_empty());
+            if !registered || (member.restarts >= RESTARTS && self.members.is_empty()) {
+                return Failure::new(end).hint(format!("the whole log is {}", log.display()));
+            }
+            if member.restarts >= RESTARTS {
+                let _ = tell.send(format!("{end}\n  it is not started again; {} go on", self.members.len()));
+                continue;
+            }
+            let _ = tell.send(format!("{end}\n  it is started again"));
+            tokio::time::sleep(Duration::from_secs(1 << member.restarts)).await;
+            match spawn(&self.settings, member.number, member.restarts + 1) {
+                Ok(member) => self.members.push(member),
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    /// Waits for any of them; there is at least one.
+    async fn next_exit(&mut self) -> (usize, ExitStatus) {
+        let waits = self.members.iter_mut().map(|member| Box::pin(member.child.wait()));
+        match futures::future::select_all(waits).await {
+            (Ok(status), index, _) => (index, status),
+            // A child that cannot be waited for is as good as gone.
+            (Err(_), index, _) => (index, ExitStatus::default()),
+        }
+    }
+
+    /// Asks all of them to leave, waits, and ends those that do not.
+    pub(super) async fn stop(mut self) {
+        for member in &mut self.members {
+            #[cfg(unix)]
+            if let Some(pid) = member.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+                // It may have gone by itself.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+            member.stdin = None;
+        }
+        let all = futures::future::join_all(self.members.iter_mut().map(|member| member.child.wait()));
+        if tokio::time::timeout(GRACE, all).await.is_err() {
+            for member in &mut self.members {
+                // Those that have left are not there to be killed.
+                let _ = member.child.kill().await;
+            }
+        }
+    }
+}
+
+fn spawn(settings: &WorkerSettings, number: usize, restarts: u32) -> Result<Member, Failure> {
+    let path = settings.log(number);
+    let failed = |e: std::io::Error| Failure::file("write", &path, &e);
+    let mut log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+    let log_start = log.seek(SeekFrom::End(0)).map_err(failed)?;
+    let started = settings.command(number, &log).and_then(|mut command| command.spawn());
+    let mut child = started.map_err(|e| Failure::new(format!("cannot start worker {number}: {e}")))?;
+    // Waiting for a child closes its stdin, and that would end it.
+    let stdin = child.stdin.take();
+    Ok(Member { number, child, stdin, log_start, restarts })
+}
+
+fn ending(number: usize, status: ExitStatus, log: &Path, start: u64) -> String {
+    let tail = tail(log, start).unwrap_or_default();
+    let lines: String = tail.iter().map(|line| format!("\n  | {line}")).collect();
+    format!("worker {number} ended with {status}; its log ends with:{lines}")
+}
+
+/// The last lines of a log, from where this process began.
+fn tail(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
+    let mut file = File::open(log)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    Ok(lines[lines.len().saturating_sub(TAIL)..].iter().map(|&line| line.to_owned()).collect())
+}
+
+/// The hidden verb: one worker, until it is asked to leave or its parent is gone.
+pub fn worker_process(args: evocache_worker::cli::run::RunArgs) -> ExitCode {
+    #[cfg(unix)]
+    std::thread::spawn(|| {
+        // The parent never writes: the end of stdin is the end of the parent.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    });
+    evocache_worker::cli::run::run(args)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lines_of_the_last_process_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("worker-1.log");
+        let new: String = (0..20).map(|i| format!("new {i}\n\n")).collect();
+        std::fs::write(&log, format!("old\n{new}")).unwrap();
+        let lines = tail(&log, 4).unwrap();
+        assert_eq!(lines.len(), TAIL);
+        assert_eq!(lines.last().unwrap(), "new 19");
+        assert!(tail(&log, 4 + new.len() as u64).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,170 @@
+//! `evocache local`: coordinator, workers and results on this machine in one command.
+//!
+//! The coordinator runs in this process, on a loopback port and with a store on disk; each worker is a process of its
+//! own that connects over gRPC, as it would from another machine. The search is created, followed and read through
+//! the client. Absent on purpose: any other way to do what `serve`, `evocache-worker`, `launch`, `front` and `best` do.
+
+mod fleet;
+mod setup;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use evocache_proto::domain::SearchId;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::cli::args::LocalArgs;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::printer::Printer;
+use crate::cli::results::{self, Results};
+use crate::cli::units::show_duration;
+use crate::cli::{Followed, follow, signals, view};
+use crate::client::{Client, ErrorKind, Search, SearchState};
+use crate::serve::{self, ServeOptions};
+
+use fleet::{Fleet, WorkerSettings};
+use setup::Plan;
+
+pub use fleet::worker_process;
+
+/// How long a worker may be silent. Workers of one machine seldom are, so a dead one is noticed soon.
+const LEASE_TTL: Duration = Duration::from_secs(30);
+
+/// Rows of the front's table.
+const ROWS: usize = 20;
+
+/// Runs the verb.
+pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
+    let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
+    let plan = setup::plan(&args)?;
+    let coordinator = serve::start(ServeOptions {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        data: plan.store(),
+        lease_ttl: LEASE_TTL,
+        allow_remote_plaintext: false,
+    })
+    .await?;
+    let url = format!("http://{}", coordinator.local_addr());
+    let outcome = session(&plan, &args, &url, printer, interrupted).await;
+    coordinator.shutdown().await;
+    outcome
+}
+
+async fn session(
+    plan: &Plan,
+    args: &LocalArgs,
+    url: &str,
+    printer: Printer,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let client = Client::connect(url).await?;
+    let search = open_search(&client, plan, args, printer).await?;
+    let started = Instant::now();
+    let before = search.progress.evaluations;
+    if !search.state.is_final() {
+        let settings = WorkerSettings::new(plan, args, url, search.spec.model.name.clone())?;
+        printer.note(&format!(
+            "search '{}' with model '{}': {} worker processes at the coordinator {url}, everything in {}",
+            search.id,
+            search.spec.model.name,
+            settings.count,
+            plan.out.display()
+        ));
+        let mut fleet = Fleet::start(settings, client.clone())?;
+        let followed = accompany(&client, &search, &mut fleet, printer, interrupted).await;
+        // Whatever happened, the workers give back what they have before the coordinator goes.
+        fleet.stop().await;
+        match followed? {
+            Followed::Interrupted => {
+                printer.note(&format!("interrupted; `evocache local --resume --out {}` goes on", plan.out.display()));
+                return Ok(Exit::Interrupted);
+            }
+            Followed::Ended { state: SearchState::Failed, reason } => {
+                return Err(Failure::new(format!("the search has failed: {reason}"))
+                    .hint(format!("the workers' logs are in {}", plan.out.display())));
+            }
+            Followed::Ended { .. } => {}
+        }
+    }
+    let results = Results::fetch(&client, &search.id).await?;
+    report(&results, plan, before, started.elapsed(), printer)
+}
+
+/// Follows the search while the workers are looked after.
+async fn accompany(
+    client: &Client,
+    search: &Search,
+    fleet: &mut Fleet,
+    printer: Printer,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Followed, Failure> {
+    let (tell, mut notes) = mpsc::unbounded_channel();
+    let budget = search.spec.budget.evaluations;
+    tokio::select! {
+        followed = follow(client, &search.id, budget, printer, false, &mut notes, interrupted) => followed,
+        failure = fleet.supervise(tell) => Err(failure),
+    }
+}
+
+/// The search of this folder: a new one, or that which was interrupted.
+async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs, printer: Printer) -> Result<Search, Failure> {
+    let id = SearchId::new("local").map_err(Failure::new)?;
+    let existing = match client.search(&id).await {
+        Ok(search) => Some(search),
+        Err(error) if error.kind() == Some(ErrorKind::NotFound) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(search) = existing else {
+        return Ok(client.create_search(Some(&id), &plan.spec).await?);
+    };
+    if args.budget.is_some() || args.seed.is_some() || args.spec.is_some() {
+        printer.warning("the search goes on as it was created: --budget, --seed and --spec are for a new one");
+    }
+    match search.state {
+        SearchState::Paused => Ok(client.resume_search(&id).await?),
+        _ => Ok(search),
+    }
+}
+
+fn report(results: &Results, plan: &Plan, before: u64, took: Duration, printer: Printer) -> Result<Exit, Failure> {
+    let progress = &results.search.progress;
+    if results.front.evaluations.is_empty() {
+        return Err(Failure::new("no candidate could be evaluated")
+            .hint(format!("the workers' logs are in {}", plan.out.display())));
+    }
+    let notes = results::write_folder(results, &plan.out)?;
+    if progress.evaluations > before {
+        printer.note(&format!("{} evaluations in {}", progress.evaluations - before, show_duration(took)));
+    }
+    printer.answer(
+        || {
+            let choices = results.choices.iter().map(|choice| {
+                let answer = match &choice.answer {
+                    Ok(best) => view::best(best),
+                    Err(nearest) => json!({ "none": nearest }),
+                };
+                (choice.key.to_owned(), json!({ "question": choice.question, "answer": answer }))
+            });
+            json!({
+                "search": view::search(&results.search),
+                "front": view::front(&results.search, &results.front),
+                "choices": choices.collect::<serde_json::Map<_, _>>(),
+                "out": plan.out,
+            })
+        },
+        || {
+            let answers: Vec<String> = results.choices.iter().map(results::Choice::describe).collect();
+            format!("{}\n{}\n{}", results::front_table(results, ROWS), results.gain(), answers.join("\n"))
+        },
+    )?;
+    for note in notes {
+        printer.note(&note);
+    }
+    printer.note(&format!(
+        "written to {}: front.json, front.svg, the chosen schedules (best-98, best-2x, knee), sheet.png",
+        plan.out.display()
+    ));
+    Ok(Exit::Ok)
+}

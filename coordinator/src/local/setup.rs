@@ -1,0 +1,152 @@
+//! What `local` is going to do: which model, which search, which folder. Refuses before anything is started.
+
+use std::path::{Path, PathBuf};
+
+use evocache_proto::domain::SearchSpec;
+
+use crate::cli::args::LocalArgs;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::spec::{SpecFile, Specification, load};
+
+/// The search that `local` runs when none is given: the example, word for word.
+const DEFAULT_SPEC: &str = include_str!("../../../deploy/examples/emoji.toml");
+const DEFAULT_SPEC_NAME: &str = "deploy/examples/emoji.toml";
+
+/// Where the bundled model lies in the source tree that this program was built from.
+const BUNDLED_MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/models/emoji");
+
+/// Something that every model folder has.
+const MODEL_MARK: &str = "model_index.json";
+
+/// What is going to be done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The model's folder.
+    pub(super) model: PathBuf,
+    /// The search.
+    pub(super) spec: SearchSpec,
+    /// Where results, store and logs go.
+    pub(super) out: PathBuf,
+}
+
+impl Plan {
+    /// The coordinator's store.
+    pub(super) fn store(&self) -> PathBuf {
+        self.out.join("store")
+    }
+}
+
+/// Reads and checks what the command line names, and makes the folder.
+pub(super) fn plan(args: &LocalArgs) -> Result<Plan, Failure> {
+    check_folder(&args.out, args.resume)?;
+    let model = model(args.model.as_deref())?;
+    let spec = spec(args, &model)?;
+    std::fs::create_dir_all(&args.out).map_err(|e| Failure::file("create", &args.out, &e))?;
+    Ok(Plan { model, spec, out: args.out.clone() })
+}
+
+fn check_folder(out: &Path, resume: bool) -> Result<(), Failure> {
+    let is_empty = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
+        Err(e) => return Err(Failure::file("read the folder", out, &e)),
+    };
+    if resume && !out.join("store").is_dir() {
+        return Err(Failure::new(format!("there is no search in '{}' to go on with", out.display()))
+            .hint("leave --resume out to begin one, or name its folder with --out")
+            .exit(Exit::NotFound));
+    }
+    if !resume && !is_empty {
+        return Err(Failure::usage(format!("'{}' is not empty", out.display()))
+            .hint("--resume goes on with the search in it; --out names another folder for a new one"));
+    }
+    Ok(())
+}
+
+fn model(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let folder = given.unwrap_or(Path::new(BUNDLED_MODEL));
+    if !folder.join(MODEL_MARK).is_file() {
+        return Err(match given {
+            Some(folder) => Failure::usage(format!("'{}' is no model folder: it has no {MODEL_MARK}", folder.display()))
+                .hint("--model takes a folder in the layout of diffusers' save_pretrained"),
+            None => Failure::usage(format!("the bundled model is not at {BUNDLED_MODEL}"))
+                .hint("it lies in the source tree this program was built from; name a model folder with --model"),
+        });
+    }
+    std::fs::canonicalize(folder).map_err(|e| Failure::file("find the model folder", folder, &e))
+}
+
+fn spec(args: &LocalArgs, model: &Path) -> Result<SearchSpec, Failure> {
+    let Specification { spec, .. } = match &args.spec {
+        Some(file) if args.budget.is_none() && args.seed.is_none() => load(file)?,
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| Failure::file("read the specification", file, &e).exit(Exit::Usage))?;
+            SpecFile::parse(&text, file)?.with(args.budget, args.seed).resolve(file)?
+        }
+        None => {
+            let prompts = model.join("prompts.txt");
+            if !prompts.is_file() {
+                return Err(Failure::usage(format!("'{}' has no prompts.txt to calibrate with", model.display()))
+                    .hint("describe the search, prompts included, in a file and name it with --spec"));
+            }
+            let name = model.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+            let file = Path::new(DEFAULT_SPEC_NAME);
+            let spec = SpecFile::parse(DEFAULT_SPEC, file)?.for_model(name, prompts);
+            spec.with(args.budget, args.seed).resolve(file)?
+        }
+    };
+    Ok(spec)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn args(out: &Path) -> LocalArgs {
+        LocalArgs {
+            budget: Some(7),
+            workers: None,
+            model: None,
+            spec: None,
+            out: out.to_owned(),
+            resume: false,
+            seed: Some(5),
+            device: "cpu".into(),
+        }
+    }
+
+    #[test]
+    fn the_default_search_is_the_example_with_the_command_lines_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan(&args(&folder.path().join("new"))).unwrap();
+        assert_eq!(plan.spec.budget.evaluations, Some(7));
+        assert_eq!(plan.spec.seed, 5);
+        assert_eq!(plan.spec.model.name, "emoji");
+        assert_eq!(plan.spec.prompts.len(), 16);
+        assert!(!plan.spec.forecast, "ECAD's format could not express what it finds");
+        assert!(plan.out.is_dir());
+    }
+
+    #[test]
+    fn results_of_another_run_are_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("front.json"), "{}").unwrap();
+        let failure = plan(&args(folder.path())).unwrap_err();
+        assert!(failure.hint.unwrap().contains("--resume"));
+        let failure = plan(&LocalArgs { resume: true, ..args(folder.path()) }).unwrap_err();
+        assert_eq!(failure.exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused_before_anything_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
+        assert!(failure.message.contains(MODEL_MARK) && failure.exit == Exit::Usage, "{failure:?}");
+        std::fs::write(folder.path().join(MODEL_MARK), "{}").unwrap();
+        let failure = plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
+        assert!(failure.message.contains("prompts.txt") && failure.hint.unwrap().contains("--spec"));
+        assert!(!folder.path().join("o").exists());
+    }
+}

@@ -1,0 +1,320 @@
+//! The coordinator as the agent sees it: one method per call, each with a deadline; what a failure means; back-off.
+//!
+//! Absent on purpose: what to do about a failure.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use evocache_proto::pb;
+use evocache_proto::pb::worker_service_client::WorkerServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+use tracing::{info, warn};
+
+use super::AgentError;
+
+/// The largest message in either direction. A measurement with its thumbnails is far below.
+const MESSAGE_BYTES: usize = 16 << 20;
+const CONNECT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(30);
+/// Internal errors in a row before one counts as an answer.
+const MOST_TROUBLES: u32 = 8;
+
+/// Waits that double up to a limit. No jitter: a coordinator has few workers, and a test wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackOff {
+    /// The next wait.
+    pub first: Duration,
+    /// The longest.
+    pub most: Duration,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(100), most: Duration::from_secs(5) }
+    }
+}
+
+impl BackOff {
+    /// The next wait; the one after it is twice as long.
+    pub(super) fn next(&mut self) -> Duration {
+        let wait = self.first.min(self.most);
+        self.first = wait.saturating_mul(2);
+        wait
+    }
+}
+
+/// Why a call brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CallError {
+    /// Nobody answered, or somebody who is stopping: try again, for ever.
+    Unreachable(String),
+    /// The coordinator has a problem of its own: try again, not for ever.
+    Troubled(String),
+    /// What the call is about is not there (any more).
+    NotFound(String),
+    /// The answer is no, and will be no again.
+    Refused {
+        /// Whether the message itself was at fault, not the state of things.
+        invalid: bool,
+        /// What the coordinator said.
+        answer: String,
+    },
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) | Self::Troubled(text) | Self::NotFound(text) => f.write_str(text),
+            Self::Refused { answer, .. } => f.write_str(answer),
+        }
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        // A status that tonic made of a broken connection has a source; one that was received has none.
+        let from_transport = std::error::Error::source(&status).is_some();
+        let text = describe(&status);
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unreachable(text),
+            Code::Internal | Code::Unknown if from_transport => Self::Unreachable(text),
+            Code::Internal | Code::Unknown | Code::Aborted | Code::ResourceExhausted => Self::Troubled(text),
+            Code::NotFound => Self::NotFound(text),
+            Code::InvalidArgument | Code::OutOfRange => Self::Refused { invalid: true, answer: text },
+            Code::Ok
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+            | Code::DataLoss
+            | Code::Unauthenticated => Self::Refused { invalid: false, answer: text },
+        }
+    }
+}
+
+/// The status as people read it: its text, what it hides beneath, and the code's name.
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    if text.is_empty() { status.code().description().to_owned() } else { format!("{text} ({:?})", status.code()) }
+}
+
+/// The URL in full, and what tonic makes of it.
+pub(super) fn endpoint(text: &str) -> Result<(String, Endpoint), AgentError> {
+    let wrong = |problem: String| AgentError::Url { url: text.to_owned(), problem };
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| wrong(format!("is no url: {e}")))?;
+    match endpoint.uri().scheme_str() {
+        Some("http") if endpoint.uri().port().is_some() => Ok((url, endpoint)),
+        Some("http") => Err(wrong("the port is missing".into())),
+        Some("https") => Err(wrong("this worker is built without TLS; use http://".into())),
+        _ => Err(wrong("must start with http://".into())),
+    }
+}
+
+/// A connection to the coordinator that comes back by itself.
+pub(super) struct Coordinator {
+    url: String,
+    client: WorkerServiceClient<Channel>,
+    back_off: BackOff,
+    /// Why there is no contact; `None` while there is.
+    lost: Mutex<Option<String>>,
+}
+
+impl Coordinator {
+    /// Connects at the first call. `http://` may be left away. Needs a runtime.
+    pub(super) fn new(url: &str, back_off: BackOff) -> Result<Self, AgentError> {
+        let (url, endpoint) = endpoint(url)?;
+        let channel = endpoint
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(LONG))
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(SHORT)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        let client = WorkerServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
+        Ok(Self { url, client, back_off, lost: Mutex::new(None) })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The waits between attempts, from the first.
+    pub(super) fn back_off(&self) -> BackOff {
+        self.back_off
+    }
+
+    /// Why there is no contact, for a message.
+    pub(super) fn last_failure(&self) -> String {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.clone().unwrap_or_else(|| "no answer yet".to_owned())
+    }
+
+    /// Repeats the call until there is an answer, waiting longer each time.
+    pub(super) async fn until_answered<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let (mut back_off, mut troubles) = (self.back_off, 0);
+        loop {
+            match call().await {
+                Err(CallError::Unreachable(_)) => {}
+                Err(CallError::Troubled(_)) if troubles + 1 < MOST_TROUBLES => troubles += 1,
+                answered => return answered,
+            }
+            tokio::time::sleep(back_off.next()).await;
+        }
+    }
+
+    pub(super) async fn register(
+        &self,
+        request: pb::RegisterWorkerRequest,
+    ) -> Result<pb::RegisterWorkerResponse, CallError> {
+        self.call(SHORT, request, async |mut client, request| client.register_worker(request).await).await
+    }
+
+    pub(super) async fn acquire(&self, worker_id: &str, wait: Duration) -> Result<pb::AcquireLeaseResponse, CallError> {
+        let request = pb::AcquireLeaseRequest { worker_id: worker_id.to_owned(), wait: wait.try_into().ok() };
+        self.call(wait + SHORT, request, async |mut client, request| client.acquire_lease(request).await).await
+    }
+
+    pub(super) async fn calibration(
+        &self,
+        request: pb::GetCalibrationRequest,
+    ) -> Result<pb::GetCalibrationResponse, CallError> {
+        self.call(LONG, request, async |mut client, request| client.get_calibration(request).await).await
+    }
+
+    /// The deadline is the time after which the next renewal would be due.
+    pub(super) async fn renew(
+        &self,
+        deadline: Duration,
+        request: pb::RenewLeasesRequest,
+    ) -> Result<pb::RenewLeasesResponse, CallError> {
+        let deadline = deadline.clamp(Duration::from_secs(1), SHORT);
+        self.call(deadline, request, async |mut client, request| client.renew_leases(request).await).await
+    }
+
+    pub(super) async fn complete(
+        &self,
+        request: pb::CompleteEvaluationRequest,
+    ) -> Result<pb::CompleteEvaluationResponse, CallError> {
+        self.call(LONG, request, async |mut client, request| client.complete_evaluation(request).await).await
+    }
+
+    pub(super) async fn fail(
+        &self,
+        request: pb::FailEvaluationRequest,
+    ) -> Result<pb::FailEvaluationResponse, CallError> {
+        self.call(SHORT, request, async |mut client, request| client.fail_evaluation(request).await).await
+    }
+
+    pub(super) async fn release(
+        &self,
+        request: pb::ReleaseLeaseRequest,
+    ) -> Result<pb::ReleaseLeaseResponse, CallError> {
+        self.call(SHORT, request, async |mut client, request| client.release_lease(request).await).await
+    }
+
+    async fn call<Q, A, F>(
+        &self,
+        deadline: Duration,
+        request: Q,
+        send: impl FnOnce(WorkerServiceClient<Channel>, Request<Q>) -> F,
+    ) -> Result<A, CallError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut request = Request::new(request);
+        request.set_timeout(deadline);
+        // The request's own timeout starts when the connection is there; the outer one covers what comes before.
+        let result = match tokio::time::timeout(deadline + CONNECT, send(self.client.clone(), request)).await {
+            Ok(result) => result.map(Response::into_inner).map_err(CallError::from),
+            Err(_) => Err(CallError::Unreachable(format!("no answer within {:?}", deadline + CONNECT))),
+        };
+        self.note(&result);
+        result
+    }
+
+    /// Tells people when the contact is lost and when it is there again, once each.
+    fn note<T>(&self, result: &Result<T, CallError>) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(CallError::Unreachable(why) | CallError::Troubled(why)) = result {
+            if lost.is_none() {
+                warn!("the coordinator at {} does not answer: {why}; trying again until it does", self.url);
+            }
+            *lost = Some(why.clone());
+        } else if lost.take().is_some() {
+            info!("the coordinator at {} answers", self.url);
+        }
+    }
+}
+
+/// A name for a mutating call: a repeat with the same name is the same call.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a worker's run is never replayed; its request ids must be new each time"
+)]
+pub(super) fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// A duration of the wire, if it is there and longer than zero.
+pub(super) fn positive<D>(duration: Option<D>) -> Option<Duration>
+where
+    D: TryInto<Duration>,
+{
+    duration.and_then(|d| d.try_into().ok()).filter(|d| !d.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_limit() {
+        let mut back_off = BackOff::default();
+        let waits: Vec<u128> = (0..8).map(|_| back_off.next().as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[test]
+    fn a_broken_connection_is_no_answer_but_an_internal_error_is_one() {
+        assert!(matches!(CallError::from(Status::unavailable("stopping")), CallError::Unreachable(_)));
+        assert!(matches!(CallError::from(Status::internal("bug 7")), CallError::Troubled(_)));
+        let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        let error = CallError::from(broken);
+        assert!(matches!(&error, CallError::Unreachable(text) if text.contains("connection reset")), "{error:?}");
+        let refused = CallError::from(Status::failed_precondition("superseded"));
+        assert!(matches!(refused, CallError::Refused { invalid: false, .. }));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_called_is_refused_with_a_reason() {
+        let wrong =
+            [("h", "port"), ("http://h", "port"), ("https://h:1", "TLS"), ("ftp://h:1", "http://"), ("", "url")];
+        for (url, expected) in wrong {
+            let Err(error) = endpoint(url) else { panic!("{url:?} must be refused") };
+            assert!(error.to_string().contains(expected), "{url:?}: {error}");
+        }
+        assert_eq!(endpoint("127.0.0.1:7447").unwrap().0, "http://127.0.0.1:7447");
+    }
+}

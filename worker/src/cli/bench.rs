@@ -1,0 +1,194 @@
+//! `bench`: measured latency against counted work, for ten schedules over the whole range of densities.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use evocache_proto::domain::{
+    Calibration, Decision, Layout, Measurement, MeasurementPlan, Prompt, Sampling, Schedule, median,
+};
+use serde_json::json;
+use std::sync::Arc;
+
+use super::fit::{Line, line};
+use super::table::{Table, count};
+use super::{CliError, Result};
+use crate::cancel::CancelToken;
+use crate::evaluator::api::Evaluate;
+use crate::evaluator::device::DeviceChoice;
+use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
+
+/// How many schedules are measured.
+const SCHEDULES: u32 = 10;
+
+/// Measure latency against MACs for ten schedules, and the part of it that no schedule can save.
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// Model folder, as diffusers' save_pretrained writes it
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Where to run: cpu, cuda, cuda:N, metal
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// Images generated together
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
+    /// Denoising steps
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    steps: u32,
+    /// Classifier-free guidance scale; 1 or less turns it off
+    #[arg(long, default_value_t = 4.5)]
+    guidance: f64,
+    /// Pixels [default: the model's native height]
+    #[arg(long)]
+    height: Option<u32>,
+    /// Pixels [default: the model's native width]
+    #[arg(long)]
+    width: Option<u32>,
+    /// Timed batches of each schedule, with as many uncached ones in between
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+    /// What to draw
+    #[arg(long, default_value = "a picture")]
+    prompt: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+struct Point {
+    schedule: Schedule,
+    measurement: Measurement,
+}
+
+impl Bench {
+    /// Runs the verb.
+    pub fn run(&self, out: &mut dyn Write) -> Result<()> {
+        let mut evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
+            model: self.model.clone(),
+            model_name: None,
+            worker_name: "bench".into(),
+            device: self.device,
+            clip: None,
+        })?;
+        let cancel = CancelToken::new();
+        evaluator.prepare(&self.calibration(), &cancel)?;
+        let layout = evaluator.pipeline().layout().clone();
+        let points = (1..=SCHEDULES)
+            .map(|i| {
+                let schedule = spread(&layout, self.steps, f64::from(i) / f64::from(SCHEDULES))?;
+                let measurement = evaluator.evaluate(&schedule, &cancel)?;
+                Ok(Point { schedule, measurement })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let fit =
+            line(&points.iter().map(|p| (p.measurement.macs as f64, p.measurement.latency())).collect::<Vec<_>>());
+        let device = evaluator.declaration().device;
+        if self.json {
+            write_json(out, &device, &points, fit)?;
+        } else {
+            self.write_table(out, &device, &points, fit)?;
+        }
+        Ok(())
+    }
+
+    fn calibration(&self) -> Calibration {
+        Calibration {
+            prompts: (0..u64::from(self.batch)).map(|seed| Prompt { text: self.prompt.clone(), seed }).collect(),
+            sampling: Sampling {
+                steps: vec![self.steps],
+                guidance_scale: self.guidance,
+                height: self.height,
+                width: self.width,
+                negative_prompt: String::new(),
+            },
+            plan: MeasurementPlan { batch: self.batch, warmup: 1, repeats: self.repeats, thumbnails: 0 },
+        }
+    }
+
+    fn write_table(&self, out: &mut dyn Write, device: &str, points: &[Point], fit: Option<Line>) -> Result<()> {
+        writeln!(
+            out,
+            "{device}: batch {}, {} steps, {} timed batches per schedule between as many uncached ones; ms per image\n",
+            self.batch, self.steps, self.repeats
+        )?;
+        let mut table = Table::new(&[
+            "computed",
+            "MACs",
+            "of uncached",
+            "median",
+            "min",
+            "max",
+            "uncached",
+            "min",
+            "max",
+            "of uncached",
+        ]);
+        let ms = |us: f64| format!("{:.2}", us / 1e3);
+        for Point { schedule, measurement: m } in points {
+            let (low, high) = range(&m.latency_us);
+            let (base_low, base_high) = range(&m.baseline_latency_us);
+            table.row(vec![
+                format!("{:.1} %", 100.0 * (1.0 - schedule.cache_hit_rate())),
+                count(m.macs),
+                format!("{:.1} %", 100.0 * m.macs as f64 / m.baseline_macs as f64),
+                ms(m.latency()),
+                ms(low),
+                ms(high),
+                ms(m.baseline_latency()),
+                ms(base_low),
+                ms(base_high),
+                format!("{:.1} %", 100.0 * m.latency_ratio()),
+            ]);
+        }
+        table.write(out)?;
+        let baseline =
+            median(&points.iter().flat_map(|p| p.measurement.baseline_latency_us.clone()).collect::<Vec<_>>());
+        if let Some(fit) = fit {
+            writeln!(
+                out,
+                "\nlatency = {:.2} ms + {:.3} ms per GMAC (R² {:.4}); the fixed part is {:.1} % of the uncached {:.2} ms",
+                fit.fixed / 1e3,
+                fit.slope * 1e9 / 1e3,
+                fit.r_squared,
+                100.0 * fit.fixed / baseline,
+                baseline / 1e3
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn write_json(out: &mut dyn Write, device: &str, points: &[Point], fit: Option<Line>) -> Result<()> {
+    let rows: Vec<_> = points
+        .iter()
+        .map(|Point { schedule, measurement: m }| {
+            json!({
+                "schedule": schedule.id().to_string(),
+                "computed": 1.0 - schedule.cache_hit_rate(),
+                "macs": m.macs,
+                "baseline_macs": m.baseline_macs,
+                "peak_cache_bytes": m.peak_cache_bytes,
+                "latency_us": m.latency_us,
+                "baseline_latency_us": m.baseline_latency_us,
+            })
+        })
+        .collect();
+    let fit = fit.map(|fit| json!({"fixed_us": fit.fixed, "us_per_mac": fit.slope, "r_squared": fit.r_squared}));
+    writeln!(out, "{:#}", json!({"device": device, "schedules": rows, "fit": fit}))?;
+    Ok(())
+}
+
+fn range(samples: &[f64]) -> (f64, f64) {
+    samples.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
+}
+
+/// A schedule that computes about `density` of all slots, evenly over the steps, each slot at its own phase.
+fn spread(layout: &Arc<Layout>, steps: u32, density: f64) -> Result<Schedule> {
+    let slots = layout.slots();
+    Schedule::from_fn(layout.clone(), steps, |step, slot| {
+        let at = |step: u32| (f64::from(step) * density + slot as f64 / slots as f64).floor();
+        if at(step) > at(step - 1) { Decision::Compute } else { Decision::Reuse }
+    })
+    .map_err(|e| CliError::new(e.to_string()))
+}

@@ -1,0 +1,108 @@
+//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, which need none.
+//!
+//! Each is a struct of arguments with a `run`. Data goes to the writer they are given (stdout), errors back to `main`,
+//! which writes them to stderr with their hints.
+
+mod bench;
+mod fit;
+mod generate;
+mod inspect;
+pub mod run;
+mod table;
+
+use std::io::Write;
+use std::path::Path;
+
+use evocache_proto::domain::{Layout, Schedule};
+use evocache_proto::formats;
+
+use crate::evaluator::api::EvaluateError;
+use crate::executor::ExecuteError;
+use crate::models::ModelError;
+
+pub use bench::Bench;
+pub use generate::Generate;
+pub use inspect::Inspect;
+
+/// An error for people: what happened, and ways out.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct CliError {
+    message: String,
+    hints: Vec<String>,
+}
+
+impl CliError {
+    /// An error without advice.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new() }
+    }
+
+    /// Adds a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The ways out.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        Self { message: error.to_string(), hints: error.hint().into_iter().collect() }
+    }
+}
+
+impl From<EvaluateError> for CliError {
+    fn from(error: EvaluateError) -> Self {
+        Self { message: error.to_string(), hints: error.hint().map(str::to_owned).into_iter().collect() }
+    }
+}
+
+impl From<ExecuteError> for CliError {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Model(error) => error.into(),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(format!("cannot write the output: {error}"))
+    }
+}
+
+/// The result of a verb.
+pub type Result<T> = std::result::Result<T, CliError>;
+
+/// Writes an error and its ways out to stderr. That stderr is closed is nobody's business here.
+pub fn report(error: &CliError) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "error: {error}");
+    for hint in error.hints() {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+}
+
+/// Reads a schedule file, evocache's or ECAD's, and checks that it is for this layout.
+fn read_schedule(path: &Path, layout: &Layout) -> Result<Schedule> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
+    let schedule =
+        formats::read(&text).map_err(|e| CliError::new(format!("'{}' is no schedule: {e}", path.display())))?;
+    if **schedule.layout() != *layout {
+        return Err(CliError::new(format!(
+            "schedule '{}' is for a model with layout {}, this model has {layout}",
+            path.display(),
+            schedule.layout()
+        ))
+        .hint("a schedule runs on models with the same blocks and components as the one it was made for"));
+    }
+    Ok(schedule)
+}

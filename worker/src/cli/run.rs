@@ -1,0 +1,288 @@
+//! `run`: the worker itself. Loads a model, then evaluates what a coordinator asks for until it is told to leave.
+//!
+//! Absent on purpose: the protocol, which is [`crate::agent`]'s.
+
+use std::future::pending;
+use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::sync::oneshot;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use super::{CliError, report};
+use crate::agent::{self, AgentConfig, AgentError, Ended};
+use crate::evaluator::api::Evaluate;
+use crate::evaluator::device::DeviceChoice;
+use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
+
+/// Where rayon and candle read how many threads to start, once, when they first need one.
+const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
+
+/// Evaluate candidates for a coordinator.
+///
+/// Registers, pulls candidates, measures them and reports, until the coordinator drains it or it is interrupted. One
+/// SIGTERM or Ctrl-C gives the candidate back and ends with exit code 0; a second one ends at once. A coordinator that
+/// goes away is waited for.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Coordinator to work for
+    #[arg(long, env = "EVOCACHE_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7447")]
+    pub coordinator: String,
+    /// Model folder, as diffusers' save_pretrained writes it
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Name by which searches ask for the model [default: the folder's]
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Name of this worker, for people [default: HOST/PID]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Threads to compute with on the CPU [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Where to run: cpu, cuda, cuda:N, metal
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceChoice,
+    /// CLIP folder to score pictures with [default: folder 'clip' in the model's, if there is one]
+    #[arg(long, value_name = "DIR")]
+    pub clip: Option<PathBuf>,
+    /// How long to wait for the coordinator at the start, such as 500ms, 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
+    pub connect_timeout: Duration,
+    /// What to log, to stderr: error, warn, info, debug or a tracing filter
+    #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// How it ended.
+enum End {
+    Agent(Result<Ended, AgentError>),
+    /// A second signal came; its number.
+    Forced(u8),
+}
+
+/// Runs the verb until it is told to leave. Blocks; to be called from `main`, before any other thread is started.
+///
+/// With `--threads` it may replace the process by itself: rayon and candle read the number from the
+/// environment, once, and to change it in a running process would be unsound.
+pub fn run(args: RunArgs) -> ExitCode {
+    let end = match prepare(&args) {
+        Ok(Prepared::Evaluator(evaluator)) => work(&args, evaluator),
+        Ok(Prepared::Done(code)) => return code,
+        Err(error) => Err(error),
+    };
+    match end {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Prepared {
+    Evaluator(Box<dyn Evaluate>),
+    /// Another process has done the work.
+    Done(ExitCode),
+}
+
+fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|e| {
+        CliError::new(format!("--log '{}' is no filter: {e}", args.log)).hint("such as 'info' or 'debug'")
+    })?;
+    if let Some(threads) = args.threads
+        && let Some(code) = with_threads(threads).map_err(|e| {
+            CliError::new(format!("cannot start with {threads} threads: {e}"))
+                .hint(format!("set {} yourself and leave --threads away", THREAD_VARIABLES.join(" and ")))
+        })?
+    {
+        return Ok(Prepared::Done(code));
+    }
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(io::stderr);
+    // Only a second subscriber could make this fail, and then there is one.
+    let _ = subscriber.try_init();
+    // Loading may take minutes; a wrong URL should not.
+    AgentConfig::new(args.coordinator.clone()).check()?;
+    info!("loading {} on {}", args.model.display(), args.device);
+    let evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
+        model: args.model.clone(),
+        model_name: args.model_name.clone(),
+        worker_name: args.name.clone().unwrap_or_else(default_name),
+        device: args.device,
+        clip: args.clip.clone(),
+    })?;
+    Ok(Prepared::Evaluator(Box::new(evaluator)))
+}
+
+fn work(args: &RunArgs, evaluator: Box<dyn Evaluate>) -> Result<ExitCode, CliError> {
+    let failed = |e: io::Error| CliError::new(format!("cannot start: {e}"));
+    // One thread is enough for a few small calls; the others are for computing.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let config = AgentConfig { connect_timeout: args.connect_timeout, ..AgentConfig::new(args.coordinator.clone()) };
+    let end = runtime.block_on(until_told(config, evaluator)).map_err(failed)?;
+    runtime.shutdown_background();
+    match end {
+        End::Agent(Ok(Ended::Drained | Ended::ShutDown)) => Ok(ExitCode::SUCCESS),
+        End::Agent(Err(error)) => Err(error.into()),
+        End::Forced(signal) => Ok(ExitCode::from(128 + signal)),
+    }
+}
+
+/// Runs the agent; a signal shuts it down, a second one leaves it behind.
+async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>) -> io::Result<End> {
+    let mut signals = Signals::listen()?;
+    let (ask, asked) = oneshot::channel::<()>();
+    let mut agent = pin!(agent::run(config, evaluator, async {
+        if asked.await.is_err() {
+            pending::<()>().await;
+        }
+    }));
+    tokio::select! {
+        ended = &mut agent => return Ok(End::Agent(ended)),
+        _ = signals.next() => info!("shutting down; once more ends at once"),
+    }
+    let _ = ask.send(());
+    Ok(tokio::select! {
+        ended = &mut agent => End::Agent(ended),
+        signal = signals.next() => End::Forced(signal),
+    })
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// From here on they do not kill the process by themselves.
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The next signal's number.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> u8 {
+        // Without a handler there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            pending::<()>().await;
+        }
+        2
+    }
+}
+
+/// Sees to it that rayon and candle start this many threads: goes on in a process that has the variables set which
+/// both read. To set them here would be unsound, as any thread may be reading the environment; rayon's own pool could
+/// be built with the number, candle's cannot.
+///
+/// `None`: this process has them. Where a process cannot replace itself, the exit code of the one that did the work.
+fn with_threads(threads: NonZeroUsize) -> io::Result<Option<ExitCode>> {
+    let wanted = threads.to_string();
+    if THREAD_VARIABLES.iter().all(|name| std::env::var_os(name).is_some_and(|value| value == wanted.as_str())) {
+        return Ok(None);
+    }
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1)).envs(THREAD_VARIABLES.map(|name| (name, &wanted)));
+    go_on_as(&mut again).map(Some)
+}
+
+#[cfg(unix)]
+fn go_on_as(command: &mut Command) -> io::Result<ExitCode> {
+    // Comes back only when it has failed.
+    Err(std::os::unix::process::CommandExt::exec(command))
+}
+
+#[cfg(not(unix))]
+fn go_on_as(command: &mut Command) -> io::Result<ExitCode> {
+    let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().take(150).collect();
+    let host = if host.is_empty() { "worker" } else { &host };
+    format!("{host}/{}", std::process::id())
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(1),
+        "s" | "" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        other => return Err(format!("'{other}' is no unit of time; use ms, s, m or h")),
+    };
+    let count: u32 = digits.parse().map_err(|_| format!("'{text}' is no time; write it like 30s"))?;
+    Ok(unit * count)
+}
+
+impl From<AgentError> for CliError {
+    fn from(error: AgentError) -> Self {
+        let hint = match &error {
+            AgentError::Url { .. } => Some("write it as http://HOST:PORT"),
+            AgentError::Unreachable { .. } => Some(
+                "start one with `evocache serve`, name another with --coordinator, or wait longer with --connect-timeout",
+            ),
+            AgentError::Refused { .. } => Some("worker and coordinator should be of the same release"),
+            AgentError::Declaration(_) => Some("shorten --name or --model-name"),
+            AgentError::Thread(_) | AgentError::EvaluatorGone => None,
+        };
+        let told = Self::new(error.to_string());
+        match hint {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(span("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(span("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "s", "1.5s", "-1s", "3 weeks"] {
+            assert!(span(bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn a_worker_without_a_name_is_called_by_host_and_process() {
+        let name = default_name();
+        assert!(name.ends_with(&format!("/{}", std::process::id())) && name.len() > 2, "{name}");
+    }
+}

@@ -1,0 +1,75 @@
+//! What the agent asks of an evaluator. No candle here: an evaluator may be written on anything.
+
+use evocache_proto::domain::{Calibration, Declaration, Measurement, Schedule};
+
+pub use crate::cancel::CancelToken;
+
+/// Measures schedules on one device. Driven by one thread; calls do not overlap.
+pub trait Evaluate: Send {
+    /// What this worker is and can measure.
+    fn declaration(&self) -> Declaration;
+
+    /// Makes ready for a search's candidates: encodes its prompts and measures the uncached baseline. Calling it again
+    /// with an equal calibration costs nothing.
+    fn prepare(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError>;
+
+    /// Measures one candidate of the calibration given to [`prepare`](Self::prepare) last.
+    fn evaluate(&mut self, schedule: &Schedule, cancel: &CancelToken) -> Result<Measurement, EvaluateError>;
+}
+
+/// Why there is no measurement.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// The token was set.
+    #[error("the evaluation was cancelled")]
+    Cancelled,
+    /// [`Evaluate::evaluate`] before [`Evaluate::prepare`].
+    #[error("no calibration was prepared")]
+    NotPrepared,
+    /// The calibration asks for something that this worker cannot do.
+    #[error("the calibration cannot be run: {0}")]
+    Calibration(String),
+    /// The schedule is for another model, or has a step count that the calibration does not list.
+    #[error("the schedule cannot be run: {0}")]
+    Schedule(String),
+    /// A result is NaN or infinite.
+    #[error("{what} is not finite for prompt {prompt} ('{text}')")]
+    NotFinite {
+        /// What: a metric's name, `latents`, …
+        what: String,
+        /// Number of the prompt in the calibration.
+        prompt: usize,
+        /// Its text.
+        text: String,
+    },
+    /// The model, the device or a file failed.
+    #[error("{message}")]
+    Failed {
+        /// What happened.
+        message: String,
+        /// The way out, where there is one.
+        hint: Option<String>,
+        /// Whether another attempt may succeed.
+        retryable: bool,
+    },
+}
+
+impl EvaluateError {
+    /// Whether another attempt, here or on another worker, may succeed. What a schedule does is the same everywhere.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Failed { retryable, .. } => *retryable,
+            Self::Cancelled | Self::NotPrepared => true,
+            Self::Calibration(_) | Self::Schedule(_) | Self::NotFinite { .. } => false,
+        }
+    }
+
+    /// The way out, where there is one to tell.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Failed { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The evaluator for diffusion transformers in diffusers folders.
+//!
+//! What is timed: everything from noise to pictures on the CPU (the caption's projection, all steps, the decoder),
+//! per batch, divided by its images. What is not: encoding texts, and scoring.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use candle_core::{Device, Tensor};
+use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, MetricValues, Schedule};
+
+use super::api::{CancelToken, Evaluate, EvaluateError};
+use super::clock::Stopwatch;
+use super::device::DeviceChoice;
+use super::pipeline::{BatchRequest, EncodedTexts, Generated, Pipeline};
+use super::timing::{Turn, batches, is_timed, turns};
+use crate::executor::{ExecuteError, Guidance};
+use crate::metrics::Metric;
+use crate::metrics::clip_score::ClipScore;
+use crate::metrics::psnr::Psnr;
+use crate::models::ModelError;
+use crate::models::block_model::LatentSize;
+use crate::picture::Picture;
+
+/// Longest side of a thumbnail in pixels; as a PNG it stays below [`Measurement::MAX_THUMBNAIL`].
+const THUMBNAIL_SIDE: usize = 256;
+
+/// What an evaluator is made from.
+#[derive(Debug, Clone)]
+pub struct EvaluatorOptions {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The name to declare the model by; `None`: the folder's.
+    pub model_name: Option<String>,
+    /// Name of the worker for people.
+    pub worker_name: String,
+    /// Where to run.
+    pub device: DeviceChoice,
+    /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
+    pub clip: Option<PathBuf>,
+}
+
+/// Evaluates schedules with one loaded model on one device.
+pub struct DiffusionEvaluator {
+    pipeline: Pipeline,
+    metrics: Vec<Box<dyn Metric>>,
+    declaration: Declaration,
+    prepared: Option<Prepared>,
+}
+
+/// What stays the same for all candidates of a calibration.
+struct Prepared {
+    calibration: Calibration,
+    texts: EncodedTexts,
+    negative: EncodedTexts,
+    size: LatentSize,
+    guidance: Guidance,
+    cost: CostModel,
+    baseline: Schedule,
+    batches: Vec<(usize, usize)>,
+    baseline_means: Vec<f64>,
+}
+
+impl From<ModelError> for EvaluateError {
+    fn from(error: ModelError) -> Self {
+        let retryable = matches!(error, ModelError::Tensor(_) | ModelError::Io { .. });
+        Self::Failed { hint: error.hint(), message: error.to_string(), retryable }
+    }
+}
+
+impl From<candle_core::Error> for EvaluateError {
+    fn from(error: candle_core::Error) -> Self {
+        ModelError::from(error).into()
+    }
+}
+
+impl DiffusionEvaluator {
+    /// Loads the model and its metrics.
+    pub fn open(options: &EvaluatorOptions) -> Result<Self, EvaluateError> {
+        let device = options.device.open()?;
+        let pipeline = Pipeline::load(&options.model, device.clone())?;
+        let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
+        let inside = options.model.join("clip");
+        let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
+        if let Some(folder) = clip {
+            metrics.push(Box::new(ClipScore::load(&folder, &device)?));
+        }
+        metrics.push(Box::new(Psnr::default()));
+        let declaration = Declaration {
+            name: options.worker_name.clone(),
+            device: options.device.describe(),
+            software: format!("evocache-worker {}", env!("CARGO_PKG_VERSION")),
+            model: options.model_name.clone().unwrap_or_else(|| pipeline.folder().name()),
+            fingerprint: pipeline.folder().fingerprint()?.to_string(),
+            layout: pipeline.layout().as_ref().clone(),
+            forecast: true,
+            metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
+            cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, Guidance::new(f64::INFINITY))),
+        };
+        Ok(Self { pipeline, metrics, declaration, prepared: None })
+    }
+
+    /// The loaded pipeline.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// Costs per image under the prepared calibration.
+    pub fn cost(&self) -> Option<&CostModel> {
+        self.prepared.as_ref().map(|prepared| &prepared.cost)
+    }
+
+    /// Fails unless every value is finite.
+    fn all_finite(what: &str, first: usize, values: &[f64], calibration: &Calibration) -> Result<(), EvaluateError> {
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(i) => Err(EvaluateError::NotFinite {
+                what: what.into(),
+                prompt: first + i,
+                text: calibration.prompts[first + i].text.clone(),
+            }),
+        }
+    }
+}
+
+impl Prepared {
+    fn generate(
+        &self,
+        pipeline: &Pipeline,
+        schedule: &Schedule,
+        batch: usize,
+        cancel: &CancelToken,
+    ) -> Result<(Generated, Duration), EvaluateError> {
+        let (first, count) = self.batches[batch];
+        let seeds: Vec<u64> = self.calibration.prompts[first..first + count].iter().map(|prompt| prompt.seed).collect();
+        let request = BatchRequest {
+            prompts: self.texts.batch(first, count, self.size)?,
+            negative: self.negative.repeated(0, count, self.size)?,
+            seeds: &seeds,
+            guidance: self.guidance,
+            schedule,
+        };
+        let stopwatch = Stopwatch::start();
+        let generated = pipeline.generate(&request, cancel, &mut |_, _| ()).map_err(|error| match error {
+            ExecuteError::Cancelled { .. } => EvaluateError::Cancelled,
+            ExecuteError::Layout { .. } | ExecuteError::Steps { .. } => EvaluateError::Schedule(error.to_string()),
+            ExecuteError::NotFinite { .. } => EvaluateError::NotFinite {
+                what: "a latent".into(),
+                prompt: first,
+                text: self.calibration.prompts[first].text.clone(),
+            },
+            ExecuteError::Model(error) => error.into(),
+        })?;
+        // Copying to the CPU waits for the device.
+        let pictures = generated.pictures.to_device(&Device::Cpu)?;
+        let took = stopwatch.elapsed();
+        Ok((Generated { pictures, ..generated }, took))
+    }
+
+    fn microseconds_per_image(&self, batch: usize, took: Duration) -> f64 {
+        took.as_secs_f64() * 1e6 / self.batches[batch].1 as f64
+    }
+}
+
+impl Evaluate for DiffusionEvaluator {
+    fn declaration(&self) -> Declaration {
+        self.declaration.clone()
+    }
+
+    fn prepare(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError> {
+        if self.prepared.as_ref().is_some_and(|prepared| prepared.calibration == *calibration) {
+            return Ok(());
+        }
+        self.prepared = None;
+        let refused = |error: ModelError| match error {
+            ModelError::Input(message) => EvaluateError::Calibration(message),
+            other => other.into(),
+        };
+        if calibration.prompts.is_empty() {
+            return Err(EvaluateError::Calibration("it has no prompts".into()));
+        }
+        let sampling = &calibration.sampling;
+        for &steps in &sampling.steps {
+            self.pipeline.sampler(steps).map_err(refused)?;
+        }
+        let size = self.pipeline.latent_size(sampling.height, sampling.width).map_err(refused)?;
+        let baseline = Schedule::all_compute(self.pipeline.layout().clone(), sampling.baseline_steps())
+            .map_err(|error| EvaluateError::Calibration(error.to_string()))?;
+        let guidance = Guidance::new(sampling.guidance_scale);
+        let mut texts: Vec<&str> = calibration.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        texts.push(&sampling.negative_prompt);
+        let encoded = self.pipeline.encode(&texts)?;
+        texts.pop();
+        let part = |first: usize, count: usize| -> Result<EncodedTexts, EvaluateError> {
+            let conditioning = encoded.batch(first, count, size)?;
+            Ok(EncodedTexts { embeddings: conditioning.embeddings, mask: conditioning.mask })
+        };
+        let mut prepared = Prepared {
+            texts: part(0, texts.len())?,
+            negative: part(texts.len(), 1)?,
+            size,
+            guidance,
+            cost: self.pipeline.cost(size, guidance),
+            baseline,
+            batches: batches(texts.len(), calibration.plan.batch as usize),
+            baseline_means: Vec::new(),
+            calibration: calibration.clone(),
+        };
+        let pictures = (0..prepared.batches.len())
+            .map(|batch| Ok(prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?.0.pictures))
+            .collect::<Result<Vec<Tensor>, EvaluateError>>()?;
+        for metric in &mut self.metrics {
+            metric.prepare(&texts, &pictures)?;
+            let mut values = Vec::with_capacity(texts.len());
+            for (batch, &(first, _)) in pictures.iter().zip(&prepared.batches) {
+                values.extend(metric.measure(first, batch)?);
+            }
+            Self::all_finite(&format!("{} of the uncached run", metric.declaration().name), 0, &values, calibration)?;
+            prepared.baseline_means.push(values.iter().sum::<f64>() / values.len() as f64);
+        }
+        self.prepared = Some(prepared);
+        Ok(())
+    }
+
+    fn evaluate(&mut self, schedule: &Schedule, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
+        let prepared = self.prepared.as_ref().ok_or(EvaluateError::NotPrepared)?;
+        let Calibration { prompts, sampling, plan } = &prepared.calibration;
+        if !sampling.steps.contains(&schedule.steps()) {
+            return Err(EvaluateError::Schedule(format!(
+                "it has {} steps, the calibration asks for one of {:?}",
+                schedule.steps(),
+                sampling.steps
+            )));
+        }
+        let stopwatch = Stopwatch::start();
+        for i in 0..plan.warmup as usize {
+            prepared.generate(&self.pipeline, schedule, i % prepared.batches.len(), cancel)?;
+        }
+        let mut metrics: Vec<MetricValues> = self
+            .metrics
+            .iter()
+            .zip(&prepared.baseline_means)
+            .map(|(metric, &baseline_mean)| MetricValues {
+                name: metric.declaration().name,
+                values: Vec::with_capacity(prompts.len()),
+                baseline_mean,
+            })
+            .collect();
+        let (mut latency_us, mut baseline_latency_us, mut thumbnails) = (Vec::new(), Vec::new(), Vec::new());
+        for turn in turns(&prepared.batches, plan.repeats as usize) {
+            match turn {
+                Turn::Baseline { batch } => {
+                    let (_, took) = prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?;
+                    baseline_latency_us.push(prepared.microseconds_per_image(batch, took));
+                }
+                Turn::Candidate { batch, first: is_new } => {
+                    let (generated, took) = prepared.generate(&self.pipeline, schedule, batch, cancel)?;
+                    if is_timed(&prepared.batches, batch) {
+                        latency_us.push(prepared.microseconds_per_image(batch, took));
+                    }
+                    if !is_new {
+                        continue;
+                    }
+                    let (first, count) = prepared.batches[batch];
+                    for (metric, result) in self.metrics.iter().zip(&mut metrics) {
+                        let values = metric.measure(first, &generated.pictures)?;
+                        Self::all_finite(&result.name, first, &values, &prepared.calibration)?;
+                        result.values.extend(values);
+                    }
+                    for index in 0..count.min((plan.thumbnails as usize).saturating_sub(first)) {
+                        let picture = Picture::from_batch(&generated.pictures, index)?;
+                        thumbnails.push(picture.shrunk_to(THUMBNAIL_SIDE).png()?);
+                    }
+                }
+            }
+        }
+        Ok(Measurement {
+            metrics,
+            latency_us,
+            baseline_latency_us,
+            macs: schedule.macs(&prepared.cost),
+            baseline_macs: prepared.baseline.macs(&prepared.cost),
+            peak_cache_bytes: schedule.peak_cache_bytes(&prepared.cost),
+            device_time: stopwatch.elapsed(),
+            thumbnails,
+        })
+    }
+}

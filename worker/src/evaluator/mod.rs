@@ -1,0 +1,17 @@
+//! The evaluator: calibrates, generates, measures. [`api`] is what the agent sees; the rest needs candle.
+
+pub mod api;
+
+#[cfg(feature = "candle")]
+mod clock;
+#[cfg(feature = "candle")]
+pub mod device;
+#[cfg(feature = "candle")]
+mod diffusion;
+#[cfg(feature = "candle")]
+pub mod pipeline;
+#[cfg(feature = "candle")]
+pub mod timing;
+
+#[cfg(feature = "candle")]
+pub use diffusion::{DiffusionEvaluator, EvaluatorOptions};

@@ -1,0 +1,206 @@
+//! Text to pictures: text encoder, denoising by a schedule, decoder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use evocache_proto::domain::{CostModel, Layout, Schedule};
+
+use crate::cancel::CancelToken;
+use crate::executor::{Denoise, ExecuteError, Guidance, Trace};
+use crate::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize};
+use crate::models::diffusers::ModelFolder;
+use crate::models::error::{ModelError, Result};
+use crate::models::vae::VaeDecoder;
+use crate::samplers::noise::randn;
+use crate::samplers::{Sampler, SamplerFactory};
+
+/// The largest side of a picture, in pixels.
+const MAX_SIDE: u32 = 8192;
+
+/// A loaded model, ready to generate. The text encoder is loaded when texts are encoded and dropped after: it may be
+/// larger than all else, and a calibration set is encoded once.
+pub struct Pipeline {
+    folder: ModelFolder,
+    device: Device,
+    transformer: Box<dyn BlockModel>,
+    vae: VaeDecoder,
+    samplers: SamplerFactory,
+    native: usize,
+    tokens: usize,
+}
+
+/// Encoded texts.
+#[derive(Debug, Clone)]
+pub struct EncodedTexts {
+    /// `[n, tokens, channels]`.
+    pub embeddings: Tensor,
+    /// `[n, tokens]`.
+    pub mask: Tensor,
+}
+
+impl EncodedTexts {
+    /// Texts `first..first + count` as the conditioning of a batch.
+    pub fn batch(&self, first: usize, count: usize, size: LatentSize) -> Result<Conditioning> {
+        Ok(Conditioning {
+            embeddings: self.embeddings.narrow(0, first, count)?,
+            mask: self.mask.narrow(0, first, count)?,
+            size,
+        })
+    }
+
+    /// Text `index` as often as there are images in a batch.
+    pub fn repeated(&self, index: usize, count: usize, size: LatentSize) -> Result<Conditioning> {
+        let repeat = |x: &Tensor| {
+            let mut shape = x.dims().to_vec();
+            shape[0] = count;
+            x.narrow(0, index, 1)?.broadcast_as(shape)?.contiguous()
+        };
+        Ok(Conditioning { embeddings: repeat(&self.embeddings)?, mask: repeat(&self.mask)?, size })
+    }
+}
+
+/// One batch to generate.
+pub struct BatchRequest<'a> {
+    /// What to show.
+    pub prompts: Conditioning,
+    /// What not to show, as many; not used without guidance.
+    pub negative: Conditioning,
+    /// One seed per picture.
+    pub seeds: &'a [u64],
+    /// Guidance.
+    pub guidance: Guidance,
+    /// What to compute when; its steps are the sampler's.
+    pub schedule: &'a Schedule,
+}
+
+/// What came of it.
+pub struct Generated {
+    /// `[b, 3, h, w]` in [0, 1], on the pipeline's device.
+    pub pictures: Tensor,
+    /// `[b, c, h', w']`.
+    pub latents: Tensor,
+    /// What the executor did.
+    pub trace: Trace,
+}
+
+impl Pipeline {
+    /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files are there.
+    pub fn load(path: &Path, device: Device) -> Result<Self> {
+        let folder = ModelFolder::open(path)?;
+        let samplers = SamplerFactory::read(&folder.scheduler_config()?)?;
+        let tokens = folder.tokenizer()?.length();
+        let native = folder.native_latent_size()?;
+        let vae = folder.vae(&device)?;
+        let transformer = folder.transformer(&device)?;
+        if transformer.latent_channels() != vae.config().latent_channels {
+            return Err(ModelError::Input(format!(
+                "'{}': the transformer has {} latent channels, the VAE {}",
+                path.display(),
+                transformer.latent_channels(),
+                vae.config().latent_channels
+            )));
+        }
+        Ok(Self { folder, device, transformer, vae, samplers, native, tokens })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &ModelFolder {
+        &self.folder
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The transformer.
+    pub fn transformer(&self) -> &dyn BlockModel {
+        &*self.transformer
+    }
+
+    /// The decoder.
+    pub fn vae(&self) -> &VaeDecoder {
+        &self.vae
+    }
+
+    /// The sampler's factory.
+    pub fn samplers(&self) -> &SamplerFactory {
+        &self.samplers
+    }
+
+    /// What can be cached.
+    pub fn layout(&self) -> &Arc<Layout> {
+        self.transformer.layout()
+    }
+
+    /// Text tokens per prompt.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The latent size of pictures of this height and width in pixels; `None` means the model's native size.
+    pub fn latent_size(&self, height: Option<u32>, width: Option<u32>) -> Result<LatentSize> {
+        let scale = self.vae.config().scale();
+        let latent = |name: &str, side: Option<u32>| match side {
+            None => Ok(self.native),
+            Some(side) if side > 0 && side <= MAX_SIDE && (side as usize).is_multiple_of(scale) => {
+                Ok(side as usize / scale)
+            }
+            Some(side) => Err(ModelError::Input(format!(
+                "{name} {side} is no multiple of {scale} between {scale} and {MAX_SIDE}"
+            ))),
+        };
+        Ok(LatentSize { height: latent("height", height)?, width: latent("width", width)?, scale })
+    }
+
+    /// Costs per image: the transformer's, with the decoder in `image_macs`. The text encoder is left out, as it is
+    /// from latencies: a search encodes its texts once.
+    pub fn cost(&self, size: LatentSize, guidance: Guidance) -> CostModel {
+        let mut cost = self.transformer.cost(&Geometry { size, tokens: self.tokens, guided: guidance.is_on() });
+        cost.image_macs += self.vae.config().decode_macs(size.height, size.width);
+        cost
+    }
+
+    /// Encodes texts.
+    pub fn encode(&self, texts: &[&str]) -> Result<EncodedTexts> {
+        let (embeddings, mask) = self.folder.text_encoder(&self.device)?.encode(texts)?;
+        Ok(EncodedTexts { embeddings, mask })
+    }
+
+    /// Initial noise `[seeds, c, h, w]`: that of `torch.randn(1, c, h, w)` for each seed.
+    pub fn noise(&self, seeds: &[u64], size: LatentSize) -> Result<Tensor> {
+        let channels = self.transformer.latent_channels();
+        let values: Vec<f32> =
+            seeds.iter().flat_map(|&seed| randn(seed, channels * size.height * size.width)).collect();
+        Ok(Tensor::from_vec(values, (seeds.len(), channels, size.height, size.width), &self.device)?)
+    }
+
+    /// A sampler for a run of `steps` steps.
+    pub fn sampler(&self, steps: u32) -> Result<Box<dyn Sampler>> {
+        self.samplers.start(steps)
+    }
+
+    /// Generates one batch. `observe` sees the latents after each step.
+    pub fn generate(
+        &self,
+        request: &BatchRequest<'_>,
+        cancel: &CancelToken,
+        observe: &mut dyn FnMut(u32, &Tensor),
+    ) -> std::result::Result<Generated, ExecuteError> {
+        let size = request.prompts.size;
+        let conditioning = request.guidance.pair(&request.negative, &request.prompts)?;
+        let mut sampler = self.sampler(request.schedule.steps())?;
+        let noise = self.noise(request.seeds, size)?;
+        let denoise = Denoise {
+            model: &*self.transformer,
+            conditioning: &conditioning,
+            guidance: request.guidance,
+            schedule: request.schedule,
+            cancel,
+        };
+        let (latents, trace) = denoise.run(&mut *sampler, &noise, observe)?;
+        let pictures = self.vae.decode(&latents)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
+        Ok(Generated { pictures, latents, trace })
+    }
+}

@@ -1,0 +1,224 @@
+//! One function per fused layer: cuts the work by rows, runs it on rayon's threads, calls the row kernels.
+
+use rayon::prelude::*;
+
+use super::gemm::{Matrix, gemm};
+use super::rows::{BatchRows, TokenRows};
+use super::simd;
+use crate::layers::Activation;
+
+/// Rows of a matrix product that one task computes: large enough to be fast, small enough to stay in the cache.
+const ROW_BLOCK: usize = 256;
+
+/// Query rows whose scores one attention task holds.
+const QUERY_BLOCK: usize = 64;
+
+/// Output pixels that one convolution task unfolds.
+const PIXEL_BLOCK: usize = 256;
+
+/// Tokens that one normalisation task handles.
+const TOKEN_BLOCK: usize = 64;
+
+fn activate(values: &mut [f32], activation: Activation) {
+    match activation {
+        Activation::Identity => {}
+        Activation::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
+        Activation::Silu => simd::sigmoid_gate(values, 1.0),
+        Activation::QuickGelu => simd::sigmoid_gate(values, 1.702),
+        Activation::GeluTanh => simd::gelu_tanh(values),
+        Activation::GeluErf => values.iter_mut().for_each(|x| {
+            let v = f64::from(*x);
+            *x = (0.5 * v * (1.0 + candle_core::cpu::erf::erf_f64(v * std::f64::consts::FRAC_1_SQRT_2))) as f32;
+        }),
+    }
+}
+
+/// `act(x · w + b)`, with `x` `[rows, inputs]` and `w` `[inputs, outputs]`.
+pub(crate) fn linear(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    inputs: usize,
+    outputs: usize,
+    activation: Activation,
+) -> Vec<f32> {
+    let rows = x.len() / inputs;
+    // Each row begins as the bias, and the product is added to it.
+    let mut y = bias.repeat(rows);
+    y.par_chunks_mut(ROW_BLOCK * outputs).zip(x.par_chunks(ROW_BLOCK * inputs)).for_each(|(y, x)| {
+        let a = Matrix { values: x, row_stride: inputs, column_stride: 1 };
+        let b = Matrix { values: weight, row_stride: outputs, column_stride: 1 };
+        gemm((x.len() / inputs, outputs, inputs), y, outputs, true, 1.0, a, b);
+        activate(y, activation);
+    });
+    y
+}
+
+/// Attention of all heads; see `layers::attention`. Shapes were checked there.
+pub(crate) fn attention(
+    q: &TokenRows<'_>,
+    k: &TokenRows<'_>,
+    v: &TokenRows<'_>,
+    heads: usize,
+    factor: f32,
+    key_bias: Option<&[Vec<f32>]>,
+) -> Vec<f32> {
+    let (width, d, keys) = (q.width, q.width / heads, k.tokens);
+    let mut y = vec![0f32; q.batch * q.tokens * width];
+    let task = |batch: usize, first: usize, y: &mut [f32], scores: &mut Vec<f32>| {
+        let rows = y.len() / width;
+        scores.resize(rows * keys, 0.0);
+        let at =
+            |x: &TokenRows<'_>, token: usize, head: usize| x.batch_stride * batch + x.token_stride * token + head * d;
+        for head in 0..heads {
+            let queries =
+                Matrix { values: &q.values[at(q, first, head)..], row_stride: q.token_stride, column_stride: 1 };
+            let keys_t = Matrix { values: &k.values[at(k, 0, head)..], row_stride: 1, column_stride: k.token_stride };
+            gemm((rows, keys, d), scores, keys, false, factor, queries, keys_t);
+            let mut inverses = [0f32; QUERY_BLOCK];
+            for (row, inverse) in scores.chunks_exact_mut(keys).zip(&mut inverses) {
+                if let Some(bias) = key_bias {
+                    simd::add(row, &bias[batch]);
+                }
+                *inverse = simd::softmax_unscaled(row);
+            }
+            let weights = Matrix { values: scores, row_stride: keys, column_stride: 1 };
+            let values = Matrix { values: &v.values[at(v, 0, head)..], row_stride: v.token_stride, column_stride: 1 };
+            gemm((rows, d, keys), &mut y[head * d..], width, false, 1.0, weights, values);
+            for (row, inverse) in y.chunks_exact_mut(width).zip(inverses) {
+                simd::scale(&mut row[head * d..][..d], inverse);
+            }
+        }
+    };
+    y.par_chunks_mut(q.tokens * width).enumerate().for_each(|(batch, y)| {
+        y.par_chunks_mut(QUERY_BLOCK * width)
+            .enumerate()
+            .for_each_init(Vec::new, |scores, (block, y)| task(batch, block * QUERY_BLOCK, y, scores));
+    });
+    y
+}
+
+/// Adaptive layer norm of `x` `[b, tokens, width]`; see `layers::layer_norm_modulated`.
+pub(crate) fn layer_norm_modulated(
+    x: &[f32],
+    shift: &BatchRows<'_>,
+    scale: &BatchRows<'_>,
+    tokens: usize,
+    width: usize,
+    eps: f32,
+) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    y.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate().with_min_len(TOKEN_BLOCK).for_each(
+        |(token, (y, x))| {
+            let batch = token / tokens;
+            simd::norm_modulated(y, x, shift.row(batch), scale.row(batch), eps);
+        },
+    );
+    y
+}
+
+/// `x + gate · y`; see `layers::gated_add`.
+pub(crate) fn gated_add(x: &[f32], y: &[f32], gate: &BatchRows<'_>, tokens: usize, width: usize) -> Vec<f32> {
+    let mut sum = vec![0f32; x.len()];
+    sum.par_chunks_mut(width)
+        .zip(x.par_chunks(width).zip(y.par_chunks(width)))
+        .enumerate()
+        .with_min_len(TOKEN_BLOCK)
+        .for_each(|(token, (sum, (x, y)))| simd::gated_add(sum, x, gate.row(token / tokens), y));
+    sum
+}
+
+/// Group norm over planes of `plane` values, `per_group` of which form a group; the number of channels is `weight`'s.
+pub(crate) fn group_norm(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    per_group: usize,
+    plane: usize,
+    eps: f32,
+    silu: bool,
+) -> Vec<f32> {
+    let mut y = x.to_vec();
+    let groups = weight.len() / per_group;
+    y.par_chunks_mut(per_group * plane).enumerate().for_each(|(i, planes)| {
+        let channels = i % groups * per_group..(i % groups + 1) * per_group;
+        simd::group_norm(planes, &weight[channels.clone()], &bias[channels], eps, silu);
+    });
+    y
+}
+
+/// Sizes of a convolution that keeps height and width.
+pub(crate) struct ConvShape {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Rows of the picture.
+    pub height: usize,
+    /// Columns of the picture.
+    pub width: usize,
+    /// Side of the kernel, odd.
+    pub kernel: usize,
+}
+
+/// A convolution of `[b, inputs, h, w]` with zero padding: a block of picture rows is unfolded into a matrix that
+/// fits the cache, then multiplied.
+pub(crate) fn conv_same(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let &ConvShape { inputs, outputs, height, width, kernel } = shape;
+    let (plane, taps) = (height * width, inputs * kernel * kernel);
+    let rows = PIXEL_BLOCK.div_ceil(width).min(height);
+    let batch = x.len() / (inputs * plane);
+    let mut y = vec![0f32; batch * outputs * plane];
+    // One task per picture and block of rows; it owns that block of every output plane.
+    let blocks = height.div_ceil(rows);
+    let mut tasks: Vec<Vec<&mut [f32]>> = (0..batch * blocks).map(|_| Vec::with_capacity(outputs)).collect();
+    for (i, out_plane) in y.chunks_exact_mut(plane).enumerate() {
+        for (block, part) in out_plane.chunks_mut(rows * width).enumerate() {
+            tasks[i / outputs * blocks + block].push(part);
+        }
+    }
+    tasks.into_par_iter().enumerate().for_each_init(
+        || (Vec::new(), Vec::new()),
+        |(unfolded, result): &mut (Vec<f32>, Vec<f32>), (i, parts)| {
+            let (picture, first) = (&x[i / blocks * inputs * plane..][..inputs * plane], i % blocks * rows);
+            let here = rows.min(height - first);
+            let pixels = here * width;
+            unfolded.resize(taps * pixels, 0.0);
+            result.resize(outputs * pixels, 0.0);
+            unfold(picture, unfolded, shape, first, here);
+            let a = Matrix { values: weight, row_stride: taps, column_stride: 1 };
+            let b = Matrix { values: unfolded, row_stride: pixels, column_stride: 1 };
+            gemm((outputs, pixels, taps), result, pixels, false, 1.0, a, b);
+            for ((part, row), &bias) in parts.into_iter().zip(result.chunks_exact(pixels)).zip(bias) {
+                for (y, &value) in part.iter_mut().zip(row) {
+                    *y = value + bias;
+                }
+            }
+        },
+    );
+    y
+}
+
+/// Writes, for each input channel and kernel tap, the picture shifted by that tap: rows `first..first + rows`.
+fn unfold(picture: &[f32], unfolded: &mut [f32], shape: &ConvShape, first: usize, rows: usize) {
+    let &ConvShape { height, width, kernel, .. } = shape;
+    let half = kernel / 2;
+    for (tap, block) in unfolded.chunks_exact_mut(rows * width).enumerate() {
+        let (channel, ky, kx) = (tap / (kernel * kernel), tap / kernel % kernel, tap % kernel);
+        let plane = &picture[channel * height * width..][..height * width];
+        // Columns x of the output read column x + kx - half of the input.
+        let left = half.saturating_sub(kx).min(width);
+        let from = kx.saturating_sub(half).min(width);
+        let length = width - left.max(from);
+        for (row, line) in block.chunks_exact_mut(width).enumerate() {
+            match (first + row + ky).checked_sub(half).filter(|&y| y < height) {
+                None => line.fill(0.0),
+                Some(y) => {
+                    line[..left].fill(0.0);
+                    line[left..left + length].copy_from_slice(&plane[y * width + from..][..length]);
+                    line[left + length..].fill(0.0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Row kernels compiled for several instruction sets and chosen when the program runs.
+//!
+//! The bodies are plain loops that the compiler vectorises; sums run in a fixed number of lanes, so that a result
+//! is the same on every run of one machine. `exp` is a polynomial with a relative error below 2e-7.
+
+/// Lanes of a sum: a multiple of every vector width.
+const LANES: usize = 32;
+
+/// Defines `$name`, which runs the body compiled for the best instruction set of this processor.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$doc])*
+        #[expect(unsafe_code, reason = "a function compiled for an instruction set is called after detecting it")]
+        pub(super) fn $name($($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn body($($arg: $type),*) $(-> $out)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn wide($($arg: $type),*) $(-> $out)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn narrow($($arg: $type),*) $(-> $out)? { body($($arg),*) }
+                if avx512() {
+                    // SAFETY: every feature named at `wide` was detected.
+                    return unsafe { wide($($arg),*) };
+                }
+                if avx2() {
+                    // SAFETY: every feature named at `narrow` was detected.
+                    return unsafe { narrow($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && avx2()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Which variant [`dispatch!`] picks.
+pub(super) fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if avx512() {
+            return "avx512";
+        }
+        if avx2() {
+            return "avx2";
+        }
+    }
+    "baseline"
+}
+
+/// `e^x` for finite `x`; saturates beyond ±87.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Cephes' expf: x = n·ln 2 + r, a polynomial for e^r, n added to the exponent. The constant 1.5·2²³ rounds to
+    // an integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-0.693_145_75, x);
+    let r = n.mul_add(-1.428_606_8e-6, r);
+    let p = 1.987_569_1e-4f32
+        .mul_add(r, 1.398_199_9e-3)
+        .mul_add(r, 8.333_452e-3)
+        .mul_add(r, 4.166_579_6e-2)
+        .mul_add(r, 1.666_666_5e-1)
+        .mul_add(r, 0.5);
+    let e = p.mul_add(r * r, r) + 1.0;
+    e * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+#[inline(always)]
+fn lanes_sum(lanes: [f32; LANES]) -> f32 {
+    let mut lanes = lanes;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The sum of `term` over a row.
+#[inline(always)]
+fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [0f32; LANES];
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += term(x);
+        }
+    }
+    rest.iter().fold(lanes_sum(lanes), |total, &x| total + term(x))
+}
+
+#[inline(always)]
+fn mean_and_inverse_deviation(row: &[f32], eps: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = sum(row, |x| x) / n;
+    let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+dispatch! {
+    /// GELU in its tanh form, in place: `x · sigmoid(2u)` with `u = √(2/π) (x + 0.044715 x³)`.
+    fn gelu_tanh(values: &mut [f32]) {
+        for x in values {
+            let u = 1.595_769_2 * *x * (0.044_715 * *x).mul_add(*x, 1.0);
+            *x /= 1.0 + exp(-u);
+        }
+    }
+}
+
+dispatch! {
+    /// `x · sigmoid(slope · x)`, in place.
+    fn sigmoid_gate(values: &mut [f32], slope: f32) {
+        for x in values {
+            *x /= 1.0 + exp(-slope * *x);
+        }
+    }
+}
+
+dispatch! {
+    /// Adds to each value the one of `other`.
+    fn add(values: &mut [f32], other: &[f32]) {
+        for (x, &y) in values.iter_mut().zip(other) {
+            *x += y;
+        }
+    }
+}
+
+dispatch! {
+    /// Replaces scores by `e^(score - maximum)` and returns the inverse of their sum.
+    fn softmax_unscaled(row: &mut [f32]) -> f32 {
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        let mut lanes = [f32::MIN; LANES];
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        let maximum = lanes.iter().chain(rest).fold(f32::MIN, |max, &x| if x > max { x } else { max });
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *x = exp(*x - maximum);
+                *lane += *x;
+            }
+        }
+        let mut total = lanes_sum(lanes);
+        for x in rest {
+            *x = exp(*x - maximum);
+            total += *x;
+        }
+        1.0 / total
+    }
+}
+
+dispatch! {
+    /// Multiplies a row by a factor.
+    fn scale(row: &mut [f32], factor: f32) {
+        for x in row {
+            *x *= factor;
+        }
+    }
+}
+
+dispatch! {
+    /// `dst ← (x - mean) / deviation · (1 + scale) + shift` for one row.
+    fn norm_modulated(dst: &mut [f32], x: &[f32], shift: &[f32], scale: &[f32], eps: f32) {
+        let (mean, inverse) = mean_and_inverse_deviation(x, eps);
+        for (((d, &x), &shift), &scale) in dst.iter_mut().zip(x).zip(shift).zip(scale) {
+            *d = ((x - mean) * inverse).mul_add(1.0 + scale, shift);
+        }
+    }
+}
+
+dispatch! {
+    /// `dst ← x + gate · y` for one row.
+    fn gated_add(dst: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]) {
+        for (((d, &x), &gate), &y) in dst.iter_mut().zip(x).zip(gate).zip(y) {
+            *d = gate.mul_add(y, x);
+        }
+    }
+}
+
+dispatch! {
+    /// Normalises one group of planes, in place; then SiLU where asked for.
+    fn group_norm(planes: &mut [f32], weight: &[f32], bias: &[f32], eps: f32, silu: bool) {
+        let size = planes.len() / weight.len();
+        let (mean, inverse) = mean_and_inverse_deviation(planes, eps);
+        for ((plane, &weight), &bias) in planes.chunks_exact_mut(size).zip(weight).zip(bias) {
+            let factor = inverse * weight;
+            let offset = bias - mean * factor;
+            for x in plane.iter_mut() {
+                *x = x.mul_add(factor, offset);
+            }
+            if silu {
+                for x in plane.iter_mut() {
+                    *x /= 1.0 + exp(-*x);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_two_in_ten_million_and_finite_everywhere() {
+        let worst = (-8700..8700)
+            .map(|i| i as f32 / 100.0)
+            .map(|x| (f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 2e-7, "{worst:e}");
+        assert!(exp(1e30).is_finite() && exp(-1e30) >= 0.0);
+    }
+
+    #[test]
+    fn a_nan_stays_visible() {
+        let mut row = [0.5, f32::NAN, 1.0];
+        let inverse = softmax_unscaled(&mut row);
+        assert!((row[1] * inverse).is_nan());
+        let mut row = [f32::NAN];
+        gelu_tanh(&mut row);
+        assert!(row[0].is_nan());
+    }
+}

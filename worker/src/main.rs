@@ -1,0 +1,45 @@
+//! The binary `evocache-worker`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use evocache_worker::cli::run::{RunArgs, run};
+use evocache_worker::cli::{Bench, Generate, Inspect, report};
+
+/// glibc gives large blocks back to the system and pages them in anew at every use; this allocator keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Runs caching schedules on a diffusion transformer and measures them.
+#[derive(Debug, Parser)]
+#[command(name = "evocache-worker", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(RunArgs),
+    Generate(Generate),
+    Inspect(Inspect),
+    Bench(Bench),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = std::io::stdout().lock();
+    let result = match &cli.verb {
+        Verb::Run(args) => return run(args.clone()),
+        Verb::Generate(verb) => verb.run(&mut out),
+        Verb::Inspect(verb) => verb.run(&mut out),
+        Verb::Bench(verb) => verb.run(&mut out),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

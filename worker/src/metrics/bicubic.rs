@@ -1,0 +1,103 @@
+//! Resizing with an antialiased separable filter, as Pillow does it (and torchvision with `antialias=True`).
+
+use candle_core::{Device, Tensor};
+
+use crate::models::error::Result;
+
+/// The filter's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filter {
+    /// Bilinear.
+    Triangle,
+    /// Bicubic with a = -0.5 (Keys, 1981).
+    Cubic,
+}
+
+impl Filter {
+    fn radius(self) -> f64 {
+        match self {
+            Self::Triangle => 1.0,
+            Self::Cubic => 2.0,
+        }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Self::Triangle => (1.0 - x).max(0.0),
+            Self::Cubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Cubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            Self::Cubic => 0.0,
+        }
+    }
+}
+
+/// The weights `[to, from]` that turn a line of `from` pixels into one of `to`.
+fn weights(from: usize, to: usize, filter: Filter) -> Vec<f32> {
+    let ratio = from as f64 / to as f64;
+    // Enlarging interpolates; shrinking averages over a wider window.
+    let stretch = ratio.max(1.0);
+    let reach = filter.radius() * stretch;
+    let mut all = vec![0f32; to * from];
+    for (i, row) in all.chunks_exact_mut(from).enumerate() {
+        let centre = (i as f64 + 0.5) * ratio;
+        let first = (centre - reach + 0.5).max(0.0) as usize;
+        let last = ((centre + reach + 0.5) as usize).min(from);
+        let line: Vec<f64> = (first..last).map(|j| filter.at((j as f64 + 0.5 - centre) / stretch)).collect();
+        let total: f64 = line.iter().sum();
+        for (weight, value) in row[first..last].iter_mut().zip(line) {
+            *weight = (value / total) as f32;
+        }
+    }
+    all
+}
+
+/// `[b, c, h, w]` on the CPU to `[b, c, height, width]`, clamped to [0, 1] as bytes would be.
+pub(super) fn resize(pictures: &Tensor, height: usize, width: usize, filter: Filter) -> Result<Tensor> {
+    let (batch, channels, from_height, from_width) = pictures.dims4()?;
+    if (from_height, from_width) == (height, width) {
+        return Ok(pictures.clone());
+    }
+    let across = Tensor::from_vec(weights(from_width, width, filter), (width, from_width), &Device::Cpu)?;
+    let down = Tensor::from_vec(weights(from_height, height, filter), (height, from_height), &Device::Cpu)?;
+    let lines = pictures.contiguous()?.reshape((batch * channels * from_height, from_width))?.matmul(&across.t()?)?;
+    let planes = lines.reshape((batch * channels, from_height, width))?;
+    let down = down.broadcast_left(batch * channels)?.contiguous()?;
+    Ok(down.matmul(&planes)?.reshape((batch, channels, height, width))?.clamp(0f32, 1f32)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resized(values: &[f32], to: usize, filter: Filter) -> Vec<f32> {
+        let line = Tensor::from_slice(values, (1, 1, 1, values.len()), &Device::Cpu).unwrap();
+        resize(&line, 1, to, filter).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn lines_are_those_of_torch_with_antialias() {
+        let line = [0.1, 0.9, 0.4, 0.7, 0.2, 0.6, 0.3, 0.5];
+        for (to, filter, wanted) in WANTED {
+            for (a, b) in resized(&line, *to, *filter).iter().zip(*wanted) {
+                assert!((a - b).abs() < 2e-6, "{to} {filter:?}: {a} is not {b}");
+            }
+        }
+    }
+
+    /// `F.interpolate(x, size, mode, antialias=True)` of torch 2.15.
+    const WANTED: &[(usize, Filter, &[f32])] = &[
+        (3, Filter::Cubic, &[0.522319, 0.47985, 0.424316]),
+        (5, Filter::Cubic, &[0.424454, 0.621856, 0.442193, 0.437328, 0.419038]),
+        (
+            12,
+            Filter::Cubic,
+            &[
+                0.047369, 0.505882, 0.882639, 0.452083, 0.55, 0.652546, 0.240509, 0.3875, 0.584722, 0.329167, 0.388235,
+                0.513158,
+            ],
+        ),
+        (3, Filter::Triangle, &[0.534211, 0.47381, 0.421053]),
+        (12, Filter::Triangle, &[0.1, 0.5, 0.816667, 0.483333, 0.55, 0.616667, 0.283333, 0.4, 0.55, 0.35, 0.4, 0.5]),
+    ];
+}

@@ -1,0 +1,23 @@
+//! Quality metrics over generated pictures. One file each; none knows schedules.
+
+mod bicubic;
+pub mod clip_score;
+mod preprocess;
+pub mod psnr;
+
+use candle_core::Tensor;
+use evocache_proto::domain::MetricDeclaration;
+
+use crate::models::error::Result;
+
+/// A quality metric.
+pub trait Metric: Send {
+    /// Name, direction, unit, and one line for people.
+    fn declaration(&self) -> MetricDeclaration;
+
+    /// Takes the texts of a calibration and the pictures of its uncached run, in batches `[b, 3, h, w]` in [0, 1].
+    fn prepare(&mut self, texts: &[&str], baseline: &[Tensor]) -> Result<()>;
+
+    /// One value per picture of a batch `[b, 3, h, w]` in [0, 1]; the first is that of prompt `first`.
+    fn measure(&self, first: usize, pictures: &Tensor) -> Result<Vec<f64>>;
+}

@@ -1,0 +1,288 @@
+//! Reads the JSON configs of diffusers and transformers and says which file and field is wrong.
+//!
+//! Python writes `-Infinity`, `Infinity` and `NaN`, which JSON does not have; they are read as numbers.
+//! A field that is `null` counts as absent, as it does in diffusers.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::error::{ModelError, Result};
+
+/// One JSON object of a config file, with typed access to its fields.
+#[derive(Debug, Clone)]
+pub struct Config {
+    path: PathBuf,
+    prefix: String,
+    fields: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads a file whose top level is an object.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses the text of `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let failed = |message: String| ModelError::Parse { path: path.into(), message };
+        match serde_json::from_str(&quote_non_finite(text)).map_err(|e| failed(e.to_string()))? {
+            Value::Object(fields) => Ok(Self { path: path.into(), prefix: String::new(), fields }),
+            other => Err(failed(format!("expected an object, found {}", kind(&other)))),
+        }
+    }
+
+    /// The file that this came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An error about one field.
+    pub fn wrong(&self, field: &str, expected: impl Into<String>, found: impl Into<String>) -> ModelError {
+        ModelError::Field {
+            path: self.path.clone(),
+            field: format!("{}{field}", self.prefix),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// An error about a value that is not supported.
+    pub fn unsupported(&self, field: &str, found: impl ToString, supported: &str) -> ModelError {
+        ModelError::Unsupported {
+            path: self.path.clone(),
+            field: format!("{}{field}", self.prefix),
+            found: found.to_string(),
+            supported: supported.into(),
+        }
+    }
+
+    fn get(&self, field: &str) -> Option<&Value> {
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    fn optional<T>(&self, field: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+        self.get(field).map(|value| read(value).ok_or_else(|| self.wrong(field, expected, shown(value)))).transpose()
+    }
+
+    fn required<T>(&self, field: &str, expected: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.wrong(field, expected, "nothing"))
+    }
+
+    /// Whether the field is there and not null.
+    pub fn has(&self, field: &str) -> bool {
+        self.get(field).is_some()
+    }
+
+    /// A positive integer, if the field is there.
+    pub fn size_opt(&self, field: &str) -> Result<Option<usize>> {
+        self.optional(field, "a positive integer", |v| {
+            v.as_u64().filter(|&n| n > 0 && n <= 1 << 31).map(|n| n as usize)
+        })
+    }
+
+    /// A positive integer.
+    pub fn size(&self, field: &str) -> Result<usize> {
+        let value = self.size_opt(field)?;
+        self.required(field, "a positive integer", value)
+    }
+
+    /// A positive integer with a default.
+    pub fn size_or(&self, field: &str, default: usize) -> Result<usize> {
+        Ok(self.size_opt(field)?.unwrap_or(default))
+    }
+
+    /// An integer that may be zero or negative, with a default.
+    pub fn integer_or(&self, field: &str, default: i64) -> Result<i64> {
+        Ok(self.optional(field, "an integer", Value::as_i64)?.unwrap_or(default))
+    }
+
+    /// A number, if the field is there. Infinities and NaN are numbers here.
+    pub fn number_opt(&self, field: &str) -> Result<Option<f64>> {
+        self.optional(field, "a number", number)
+    }
+
+    /// A number with a default.
+    pub fn number_or(&self, field: &str, default: f64) -> Result<f64> {
+        Ok(self.number_opt(field)?.unwrap_or(default))
+    }
+
+    /// True or false with a default.
+    pub fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
+        Ok(self.optional(field, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    /// A text, if the field is there.
+    pub fn text_opt(&self, field: &str) -> Result<Option<&str>> {
+        self.get(field).map(|v| v.as_str().ok_or_else(|| self.wrong(field, "a text", shown(v)))).transpose()
+    }
+
+    /// A text.
+    pub fn text(&self, field: &str) -> Result<&str> {
+        let value = self.text_opt(field)?;
+        self.required(field, "a text", value)
+    }
+
+    /// A text with a default.
+    pub fn text_or<'a>(&'a self, field: &str, default: &'a str) -> Result<&'a str> {
+        Ok(self.text_opt(field)?.unwrap_or(default))
+    }
+
+    /// A list of positive integers.
+    pub fn sizes(&self, field: &str) -> Result<Vec<usize>> {
+        let expected = "a list of positive integers";
+        let list = self.optional(field, expected, |v| {
+            v.as_array()?.iter().map(|n| n.as_u64().filter(|&n| n > 0).map(|n| n as usize)).collect()
+        })?;
+        self.required(field, expected, list)
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, field: &str) -> Result<Vec<String>> {
+        let expected = "a list of texts";
+        let list =
+            self.optional(field, expected, |v| v.as_array()?.iter().map(|s| s.as_str().map(str::to_owned)).collect())?;
+        self.required(field, expected, list)
+    }
+
+    /// A list of numbers, if the field is there.
+    pub fn numbers_opt(&self, field: &str) -> Result<Option<Vec<f64>>> {
+        self.optional(field, "a list of numbers", |v| v.as_array()?.iter().map(number).collect())
+    }
+
+    /// A nested object, if the field is there.
+    pub fn object_opt(&self, field: &str) -> Result<Option<Self>> {
+        let fields = self.optional(field, "an object", |v| v.as_object().cloned())?;
+        Ok(fields.map(|fields| Self { path: self.path.clone(), prefix: format!("{}{field}.", self.prefix), fields }))
+    }
+
+    /// A nested object.
+    pub fn object(&self, field: &str) -> Result<Self> {
+        let value = self.object_opt(field)?;
+        self.required(field, "an object", value)
+    }
+
+    /// The values of an object whose fields are all texts.
+    pub fn values(&self) -> Result<Vec<String>> {
+        self.fields
+            .iter()
+            .map(|(field, v)| v.as_str().map(str::to_owned).ok_or_else(|| self.wrong(field, "a text", shown(v))))
+            .collect()
+    }
+
+    /// Refuses every value of a text field but the given ones; returns the value found, or the default.
+    pub fn choice<'a>(&'a self, field: &str, default: &'a str, supported: &[&str]) -> Result<&'a str> {
+        let found = self.text_or(field, default)?;
+        if supported.contains(&found) {
+            return Ok(found);
+        }
+        Err(self.unsupported(field, found, &supported.join(", ")))
+    }
+
+    /// Refuses a flag that is set.
+    pub fn not_set(&self, field: &str) -> Result<()> {
+        if self.flag_or(field, false)? { Err(self.unsupported(field, true, "false")) } else { Ok(()) }
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => match text.as_str() {
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            "NaN" => Some(f64::NAN),
+            _ => None,
+        },
+        other => other.as_f64(),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() > 60 { kind(value).into() } else { text }
+}
+
+/// Puts quotes around the words `Infinity`, `-Infinity` and `NaN` outside of strings.
+fn quote_non_finite(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if c == '"' {
+            let mut escaped = false;
+            let end = rest[1..]
+                .find(|c| {
+                    let close = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    close
+                })
+                .map_or(rest.len(), |at| at + 2);
+            out.push_str(&rest[..end]);
+            rest = &rest[end..];
+        } else if let Some(word) = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word)) {
+            out.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse(Path::new("folder/config.json"), text).unwrap()
+    }
+
+    #[test]
+    fn python_infinities_are_numbers_and_strings_stay_as_they_are() {
+        let c = config(r#"{"a": -Infinity, "b": [Infinity, 1], "c": "NaN \" -Infinity", "d": NaN}"#);
+        assert_eq!(c.number_opt("a").unwrap(), Some(f64::NEG_INFINITY));
+        assert_eq!(c.numbers_opt("b").unwrap(), Some(vec![f64::INFINITY, 1.0]));
+        assert_eq!(c.text("c").unwrap(), "NaN \" -Infinity");
+        assert!(c.number_opt("d").unwrap().unwrap().is_nan());
+    }
+
+    #[test]
+    fn errors_name_file_field_and_what_was_found() {
+        let c = config(r#"{"layers": "two", "text_config": {"hidden_size": -1}, "kind": "unet", "none": null}"#);
+        let nested = c.object("text_config").unwrap();
+        for (error, wanted) in [
+            (
+                c.size("layers").unwrap_err(),
+                r#"'folder/config.json', field 'layers': expected a positive integer, found "two""#,
+            ),
+            (
+                c.size("none").unwrap_err(),
+                "'folder/config.json', field 'none': expected a positive integer, found nothing",
+            ),
+            (
+                nested.size("hidden_size").unwrap_err(),
+                "'folder/config.json', field 'text_config.hidden_size': expected a positive integer, found -1",
+            ),
+            (
+                c.choice("kind", "dit", &["dit", "sit"]).unwrap_err(),
+                "'folder/config.json', field 'kind': 'unet' is not supported, supported: dit, sit",
+            ),
+        ] {
+            assert_eq!(error.to_string(), wanted);
+        }
+        let error = Config::parse(Path::new("x.json"), "{").unwrap_err().to_string();
+        assert!(error.starts_with("'x.json' cannot be parsed: "), "{error}");
+    }
+}

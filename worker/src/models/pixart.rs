@@ -1,0 +1,427 @@
+//! PixArt-α and PixArt-Σ (arXiv 2310.00426, 2403.04692): diffusers' `PixArtTransformer2DModel`.
+//!
+//! Weights: `PixArt-alpha/PixArt-XL-2-512x512`, `PixArt-alpha/PixArt-Sigma-XL-2-1024-MS`, folder `transformer`.
+//! Names and order of the parts are those of the checkpoint. Components that can be cached: `attn1` (self-attention),
+//! `attn2` (cross-attention on the caption), `ff`.
+//!
+//! Differences in form, not in result: queries, keys and values come out of one product; the timestep's embedding is
+//! computed once for the batch; the caption is projected once per generation; the channels of the learned variance
+//! are dropped.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use evocache_proto::domain::{CostModel, Layout, Slot};
+
+use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
+use super::config::Config;
+use super::error::{ModelError, Result};
+use super::pixart_embeddings::{AdaLayerNormSingle, CaptionProjection, positions};
+use super::weights::{Params, Weights};
+use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention, gated_add, layer_norm_modulated};
+
+/// Components of a block, in the order they run.
+const COMPONENTS: usize = 3;
+const ATTN1: usize = 0;
+const ATTN2: usize = 1;
+const FF: usize = 2;
+
+/// Epsilon of the last norm, fixed in diffusers.
+const FINAL_EPS: f64 = 1e-6;
+
+/// What `transformer/config.json` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixArtConfig {
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Channels of the latents.
+    pub in_channels: usize,
+    /// Channels of the output; those beyond `in_channels` are a learned variance.
+    pub out_channels: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Width of the keys and values of cross-attention.
+    pub cross_dim: usize,
+    /// Whether queries, keys and values have a bias.
+    pub attention_bias: bool,
+    /// Latent rows and columns of the size the model was made for.
+    pub sample_size: usize,
+    /// Side of a patch in latent rows.
+    pub patch: usize,
+    /// Activation of the feed-forward layer.
+    pub activation: Activation,
+    /// Epsilon of the blocks' norms.
+    pub norm_eps: f64,
+    /// Divisor of positions.
+    pub interpolation: f64,
+    /// Whether the picture's size is part of the timestep's embedding.
+    pub sized: bool,
+    /// Channels of the text embeddings, if they are projected.
+    pub caption_channels: Option<usize>,
+}
+
+impl PixArtConfig {
+    /// Reads and checks a config.
+    pub fn read(config: &Config) -> Result<Self> {
+        config.choice("_class_name", "PixArtTransformer2DModel", &["PixArtTransformer2DModel"])?;
+        config.choice("norm_type", "ada_norm_single", &["ada_norm_single"])?;
+        config.choice("attention_type", "default", &["default"])?;
+        config.not_set("norm_elementwise_affine")?;
+        let name = config.text_or("activation_fn", "gelu-approximate")?;
+        let activation = match name {
+            "gelu-approximate" | "gelu" => Activation::from_name(name),
+            _ => None,
+        }
+        .ok_or_else(|| config.unsupported("activation_fn", name, "gelu-approximate, gelu"))?;
+        let heads = config.size_or("num_attention_heads", 16)?;
+        let head_dim = config.size_or("attention_head_dim", 72)?;
+        if !(heads * head_dim).is_multiple_of(4) {
+            let found = format!("{heads} heads of {head_dim}");
+            return Err(config.wrong("attention_head_dim", "a width that divides by 4", found));
+        }
+        let in_channels = config.size_or("in_channels", 4)?;
+        let out_channels = config.size_or("out_channels", 8)?;
+        if out_channels < in_channels {
+            let expected = format!("at least in_channels = {in_channels}");
+            return Err(config.wrong("out_channels", expected, out_channels.to_string()));
+        }
+        let sample_size = config.size_or("sample_size", 128)?;
+        let patch = config.size_or("patch_size", 2)?;
+        if !sample_size.is_multiple_of(patch) {
+            return Err(config.wrong("sample_size", format!("a multiple of {patch}"), sample_size.to_string()));
+        }
+        let width = heads * head_dim;
+        let cross_dim = config.size_or("cross_attention_dim", 1152)?;
+        let caption_channels = config.size_opt("caption_channels")?;
+        if caption_channels.is_some() && cross_dim != width {
+            let expected = format!("{width}, the width of the projected captions");
+            return Err(config.wrong("cross_attention_dim", expected, cross_dim.to_string()));
+        }
+        let sized = config.flag_or("use_additional_conditions", sample_size == 128)?;
+        if sized && !width.is_multiple_of(3) {
+            return Err(config.wrong("use_additional_conditions", "a width that divides by 3", width.to_string()));
+        }
+        Ok(Self {
+            heads,
+            head_dim,
+            in_channels,
+            out_channels,
+            layers: config.size_or("num_layers", 28)?,
+            cross_dim,
+            attention_bias: config.flag_or("attention_bias", true)?,
+            sample_size,
+            patch,
+            activation,
+            norm_eps: config.number_or("norm_eps", 1e-6)?,
+            interpolation: match config.number_opt("interpolation_scale")? {
+                Some(scale) => scale,
+                None => (sample_size / 64).max(1) as f64,
+            },
+            sized,
+            caption_channels,
+        })
+    }
+
+    /// Width of a token.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+struct SelfAttention {
+    qkv: Linear,
+    out: Linear,
+}
+
+struct CrossAttention {
+    q: Linear,
+    kv: Linear,
+    out: Linear,
+}
+
+struct FeedForward {
+    up: Linear,
+    down: Linear,
+}
+
+struct Block {
+    attn1: SelfAttention,
+    attn2: CrossAttention,
+    ff: FeedForward,
+    scale_shift_table: Tensor,
+}
+
+impl Block {
+    fn load(params: &Params<'_>, config: &PixArtConfig) -> Result<Self> {
+        let (width, bias) = (config.width(), config.attention_bias);
+        let (attn1, attn2) = (params.at("attn1"), params.at("attn2"));
+        Ok(Self {
+            attn1: SelfAttention {
+                qkv: Linear::load_stacked(&attn1, &["to_q", "to_k", "to_v"], width, width, bias)?,
+                out: Linear::load(&attn1.at("to_out.0"), width, width, true)?,
+            },
+            attn2: CrossAttention {
+                q: Linear::load(&attn2.at("to_q"), width, width, bias)?,
+                kv: Linear::load_stacked(&attn2, &["to_k", "to_v"], config.cross_dim, width, bias)?,
+                out: Linear::load(&attn2.at("to_out.0"), width, width, true)?,
+            },
+            ff: FeedForward {
+                up: Linear::load(&params.at("ff.net.0.proj"), width, 4 * width, true)?,
+                down: Linear::load(&params.at("ff.net.2"), 4 * width, width, true)?,
+            },
+            scale_shift_table: params.tensor("scale_shift_table", &[6, width])?.reshape((1, 6, width))?,
+        })
+    }
+}
+
+/// The transformer.
+pub struct PixArt {
+    config: PixArtConfig,
+    layout: Arc<Layout>,
+    parameters: u64,
+    pos_embed: Conv2d,
+    adaln_single: AdaLayerNormSingle,
+    caption_projection: Option<CaptionProjection>,
+    transformer_blocks: Vec<Block>,
+    scale_shift_table: Tensor,
+    proj_out: Linear,
+    device: Device,
+}
+
+impl PixArt {
+    /// Loads the transformer.
+    pub fn load(weights: &Weights, config: PixArtConfig) -> Result<Self> {
+        let params = weights.root();
+        let width = config.width();
+        let layout = u32::try_from(config.layers)
+            .ok()
+            .and_then(|blocks| Layout::pixart(blocks).ok())
+            .ok_or_else(|| ModelError::Input(format!("{} blocks are more than a layout can hold", config.layers)))?;
+        let caption_projection = match config.caption_channels {
+            Some(channels) => Some(CaptionProjection::load(&params.at("caption_projection"), channels, width)?),
+            None => None,
+        };
+        Ok(Self {
+            layout: Arc::new(layout),
+            parameters: weights.count(|_| true),
+            pos_embed: Conv2d::load_patches(
+                &params.at("pos_embed.proj"),
+                config.in_channels,
+                width,
+                config.patch,
+                true,
+            )?,
+            adaln_single: AdaLayerNormSingle::load(&params.at("adaln_single"), width, config.sized)?,
+            caption_projection,
+            transformer_blocks: (0..config.layers)
+                .map(|i| Block::load(&params.at(format_args!("transformer_blocks.{i}")), &config))
+                .collect::<Result<_>>()?,
+            scale_shift_table: params.tensor("scale_shift_table", &[2, width])?.reshape((1, 2, width))?,
+            proj_out: Linear::load(&params.at("proj_out"), width, config.patch.pow(2) * config.out_channels, true)?,
+            device: params.device().clone(),
+            config,
+        })
+    }
+
+    /// The config it was loaded with.
+    pub fn config(&self) -> &PixArtConfig {
+        &self.config
+    }
+
+    fn grid(&self, size: LatentSize) -> Result<(usize, usize)> {
+        let patch = self.config.patch;
+        if size.height == 0
+            || size.width == 0
+            || !size.height.is_multiple_of(patch)
+            || !size.width.is_multiple_of(patch)
+        {
+            let unit = patch * size.scale;
+            return Err(ModelError::Input(format!(
+                "a picture of {}x{} pixels cannot be cut into patches; height and width must be multiples of {unit}",
+                size.height * size.scale,
+                size.width * size.scale,
+            )));
+        }
+        Ok((size.height / patch, size.width / patch))
+    }
+}
+
+impl BlockModel for PixArt {
+    fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.config.in_channels
+    }
+
+    fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    fn cost(&self, geometry: &Geometry) -> CostModel {
+        let c = &self.config;
+        let passes = if geometry.guided { 2 } else { 1 };
+        let width = c.width() as u64;
+        let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
+        let (captions, cross) = (geometry.tokens as u64, c.cross_dim as u64);
+        let square = width * width;
+        let attn1 = patches * 4 * square + 2 * patches * patches * width;
+        let attn2 = patches * 2 * square + captions * 2 * cross * width + 2 * patches * captions * width;
+        let ff = patches * 8 * square;
+        let patch_values = (c.patch * c.patch) as u64;
+        let embed = patches * patch_values * (c.in_channels + c.out_channels) as u64 * width;
+        let projection = c.caption_channels.map_or(0, |channels| captions * (channels as u64 * width + square));
+        let per_block = [attn1, attn2, ff].map(|macs| macs * passes);
+        CostModel {
+            slot_macs: per_block.into_iter().cycle().take(self.layout.slots()).collect(),
+            slot_cache_bytes: vec![patches * width * 4 * passes; self.layout.slots()],
+            step_macs: embed * passes + self.adaln_single.macs(c.width()),
+            image_macs: projection * passes,
+        }
+    }
+
+    fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
+        let (rows, columns) = self.grid(conditioning.size)?;
+        let (batch, tokens, channels) = conditioning.embeddings.dims3()?;
+        let expected = self.config.caption_channels.unwrap_or(self.config.cross_dim);
+        if channels != expected || conditioning.mask.dims() != [batch, tokens] {
+            return Err(ModelError::Input(format!(
+                "the text encoder gives embeddings {:?} with mask {:?}, the transformer expects {expected} channels",
+                conditioning.embeddings.dims(),
+                conditioning.mask.dims()
+            )));
+        }
+        let captions = match &self.caption_projection {
+            Some(projection) => projection.forward(&conditioning.embeddings)?,
+            None => conditioning.embeddings.clone(),
+        };
+        let base = (self.config.sample_size / self.config.patch) as f64;
+        Ok(Box::new(Captioned {
+            model: self,
+            captions,
+            // diffusers: zero for a token, -10000 for padding.
+            bias: AttentionBias::Keys(((&conditioning.mask - 1.0)? * 10000.0)?),
+            positions: positions(rows, columns, self.config.width(), base, self.config.interpolation, &self.device)?,
+            size: conditioning.size,
+        }))
+    }
+}
+
+/// The model bound to captions and a picture size.
+struct Captioned<'a> {
+    model: &'a PixArt,
+    captions: Tensor,
+    bias: AttentionBias,
+    positions: Tensor,
+    size: LatentSize,
+}
+
+impl Conditioned for Captioned<'_> {
+    fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>> {
+        let (model, size) = (self.model, self.size);
+        let (batch, channels, height, width) = latents.dims4()?;
+        if (batch, channels, height, width)
+            != (self.captions.dim(0)?, model.config.in_channels, size.height, size.width)
+        {
+            return Err(ModelError::Input(format!(
+                "latents {:?} do not fit {} prompts of {}x{} with {} channels",
+                latents.dims(),
+                self.captions.dim(0)?,
+                size.height,
+                size.width,
+                model.config.in_channels
+            )));
+        }
+        let patches = model.pos_embed.forward(latents)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let (modulation, embedded) =
+            model.adaln_single.forward(timestep, size.height * size.scale, size.width * size.scale)?;
+        let modulation = model
+            .transformer_blocks
+            .iter()
+            .map(|block| Ok((&block.scale_shift_table + &modulation)?))
+            .collect::<Result<_>>()?;
+        Ok(Box::new(Forward { bound: self, hidden: patches.broadcast_add(&self.positions)?, modulation, embedded }))
+    }
+}
+
+/// One forward pass: the residual stream and this timestep's modulations.
+struct Forward<'a> {
+    bound: &'a Captioned<'a>,
+    hidden: Tensor,
+    /// Per block `[1, 6, width]`: shift, scale and gate of attn1, then of ff.
+    modulation: Vec<Tensor>,
+    embedded: Tensor,
+}
+
+impl Forward<'_> {
+    fn block(&self, slot: Slot) -> Result<(&Block, &Tensor)> {
+        let i = slot.block as usize;
+        match (self.bound.model.transformer_blocks.get(i), self.modulation.get(i)) {
+            (Some(block), Some(modulation)) if slot.group == 0 && slot.component < COMPONENTS => {
+                Ok((block, modulation))
+            }
+            _ => Err(ModelError::Input(format!("the model has no slot {slot:?}"))),
+        }
+    }
+
+    fn modulated(&self, modulation: &Tensor, shift: usize) -> Result<Tensor> {
+        let (shift, scale) = (modulation.narrow(1, shift, 1)?, modulation.narrow(1, shift + 1, 1)?);
+        Ok(layer_norm_modulated(&self.hidden, &shift, &scale, self.bound.model.config.norm_eps)?)
+    }
+}
+
+impl State for Forward<'_> {
+    fn run(&self, slot: Slot) -> Result<Tensor> {
+        let (block, modulation) = self.block(slot)?;
+        let config = &self.bound.model.config;
+        let (heads, width) = (config.heads, config.width());
+        let scale = 1.0 / (config.head_dim as f64).sqrt();
+        let output = match slot.component {
+            ATTN1 => {
+                let qkv = block.attn1.qkv.forward(&self.modulated(modulation, 0)?)?;
+                let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(2, i * width, width));
+                block.attn1.out.forward(&attention(&q?, &k?, &v?, heads, scale, &AttentionBias::None)?)?
+            }
+            ATTN2 => {
+                let q = block.attn2.q.forward(&self.hidden)?;
+                let kv = block.attn2.kv.forward(&self.bound.captions)?;
+                let [k, v] = [0, 1].map(|i| kv.narrow(2, i * width, width));
+                block.attn2.out.forward(&attention(&q, &k?, &v?, heads, scale, &self.bound.bias)?)?
+            }
+            _ => {
+                let up = block.ff.up.forward_with(&self.modulated(modulation, 3)?, config.activation)?;
+                block.ff.down.forward(&up)?
+            }
+        };
+        Ok(output)
+    }
+
+    fn combine(&mut self, slot: Slot, output: &Tensor) -> Result<()> {
+        let (_, modulation) = self.block(slot)?;
+        self.hidden = match slot.component {
+            ATTN2 => (&self.hidden + output)?,
+            FF => gated_add(&self.hidden, &modulation.narrow(1, 5, 1)?, output)?,
+            _ => gated_add(&self.hidden, &modulation.narrow(1, 2, 1)?, output)?,
+        };
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Tensor> {
+        let (model, size) = (self.bound.model, self.bound.size);
+        let PixArtConfig { patch, in_channels, out_channels, .. } = model.config;
+        let table = model.scale_shift_table.broadcast_add(&self.embedded)?;
+        let normed = layer_norm_modulated(&self.hidden, &table.narrow(1, 0, 1)?, &table.narrow(1, 1, 1)?, FINAL_EPS)?;
+        let (rows, columns) = model.grid(size)?;
+        // [b, rows, columns, patch, patch, c] → [b, c, rows, patch, columns, patch], the first channels only.
+        let patches = model.proj_out.forward(&normed)?;
+        let output = patches
+            .reshape(vec![patches.dim(0)?, rows, columns, patch, patch, out_channels])?
+            .narrow(5, 0, in_channels)?
+            .permute(vec![0, 5, 1, 3, 2, 4])?
+            .reshape((patches.dim(0)?, in_channels, size.height, size.width))?;
+        Ok(output)
+    }
+}

@@ -1,0 +1,212 @@
+//! The decoder of AutoencoderKL (arXiv 2112.10752): diffusers' `AutoencoderKL`, latents to pictures.
+//!
+//! Weights: `stabilityai/sd-vae-ft-ema`, or folder `vae` of a PixArt model. The encoder is not read.
+
+use candle_core::{Device, Tensor};
+
+use super::config::Config;
+use super::error::Result;
+use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
+use super::weights::Weights;
+use crate::layers::{Conv2d, GroupNorm};
+
+/// What `vae/config.json` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VaeConfig {
+    /// Channels of the picture.
+    pub out_channels: usize,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Channels per level, full resolution first.
+    pub channels: Vec<usize>,
+    /// Resnet blocks per level of the encoder; the decoder has one more.
+    pub layers_per_block: usize,
+    /// Groups of the norms.
+    pub groups: usize,
+    /// Latents are divided by it.
+    pub scaling_factor: f64,
+    /// Added to the latents after that.
+    pub shift_factor: f64,
+    /// Per-channel mean and deviation of the latents, where they were standardised.
+    pub statistics: Option<(Vec<f64>, Vec<f64>)>,
+    /// Whether a 1×1 convolution comes first.
+    pub post_quant_conv: bool,
+    /// Whether the middle has an attention block.
+    pub mid_attention: bool,
+}
+
+impl VaeConfig {
+    /// Reads and checks a config.
+    pub fn read(config: &Config) -> Result<Self> {
+        config.choice("_class_name", "AutoencoderKL", &["AutoencoderKL"])?;
+        config.choice("act_fn", "silu", &["silu", "swish"])?;
+        let channels = config.sizes("block_out_channels")?;
+        let types = config.texts("up_block_types")?;
+        if let Some(other) = types.iter().find(|name| *name != "UpDecoderBlock2D") {
+            return Err(config.unsupported("up_block_types", other, "UpDecoderBlock2D"));
+        }
+        if channels.is_empty() || types.len() != channels.len() {
+            let expected = format!("one block per value of block_out_channels ({})", channels.len());
+            return Err(config.wrong("up_block_types", expected, types.len().to_string()));
+        }
+        let groups = config.size_or("norm_num_groups", 32)?;
+        if let Some(odd) = channels.iter().find(|c| !c.is_multiple_of(groups)) {
+            return Err(config.wrong(
+                "block_out_channels",
+                format!("multiples of norm_num_groups = {groups}"),
+                odd.to_string(),
+            ));
+        }
+        let latent_channels = config.size_or("latent_channels", 4)?;
+        let statistics = match (config.numbers_opt("latents_mean")?, config.numbers_opt("latents_std")?) {
+            (Some(mean), Some(deviation)) => {
+                for (field, list) in [("latents_mean", &mean), ("latents_std", &deviation)] {
+                    if list.len() != latent_channels {
+                        return Err(config.wrong(field, format!("{latent_channels} numbers"), list.len().to_string()));
+                    }
+                }
+                Some((mean, deviation))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            out_channels: config.size_or("out_channels", 3)?,
+            latent_channels,
+            channels,
+            layers_per_block: config.size_or("layers_per_block", 1)?,
+            groups,
+            scaling_factor: config.number_or("scaling_factor", 0.18215)?,
+            shift_factor: config.number_or("shift_factor", 0.0)?,
+            statistics,
+            post_quant_conv: config.flag_or("use_post_quant_conv", true)?,
+            mid_attention: config.flag_or("mid_block_add_attention", true)?,
+        })
+    }
+
+    /// Pixels per latent row or column.
+    pub fn scale(&self) -> usize {
+        1 << (self.channels.len() - 1)
+    }
+
+    /// Multiply-accumulates to decode one picture of `height × width` latent pixels, norms left out.
+    pub fn decode_macs(&self, height: usize, width: usize) -> u64 {
+        let mut pixels = (height * width) as u64;
+        let conv = |pixels: u64, inputs: usize, outputs: usize, kernel: usize| {
+            pixels * (inputs * outputs * kernel * kernel) as u64
+        };
+        let resnet = |pixels: u64, inputs: usize, outputs: usize| {
+            let shortcut = if inputs == outputs { 0 } else { conv(pixels, inputs, outputs, 1) };
+            conv(pixels, inputs, outputs, 3) + conv(pixels, outputs, outputs, 3) + shortcut
+        };
+        let mut top = self.channels.last().copied().unwrap_or(1);
+        let mut macs = conv(pixels, self.latent_channels, top, 3) + 2 * resnet(pixels, top, top);
+        if self.post_quant_conv {
+            macs += conv(pixels, self.latent_channels, self.latent_channels, 1);
+        }
+        if self.mid_attention {
+            macs += conv(pixels, top, 4 * top, 1) + 2 * pixels * pixels * top as u64;
+        }
+        for (level, &channels) in self.channels.iter().rev().enumerate() {
+            macs += resnet(pixels, top, channels) + self.layers_per_block as u64 * resnet(pixels, channels, channels);
+            top = channels;
+            if level + 1 < self.channels.len() {
+                pixels *= 4;
+                macs += conv(pixels, channels, channels, 3);
+            }
+        }
+        macs + conv(pixels, top, self.out_channels, 3)
+    }
+}
+
+/// The decoder.
+pub struct VaeDecoder {
+    config: VaeConfig,
+    parameters: u64,
+    post_quant_conv: Option<Conv2d>,
+    conv_in: Conv2d,
+    mid_resnets: [ResnetBlock; 2],
+    mid_attention: Option<PixelAttention>,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    device: Device,
+}
+
+impl VaeDecoder {
+    /// Loads the decoder.
+    pub fn load(weights: &Weights, config: VaeConfig) -> Result<Self> {
+        let (params, groups, latent) = (weights.root(), config.groups, config.latent_channels);
+        let decoder = params.at("decoder");
+        let reversed: Vec<usize> = config.channels.iter().rev().copied().collect();
+        let (top, last) = (reversed[0], reversed[reversed.len() - 1]);
+        let mid = decoder.at("mid_block");
+        let up_block = |i: usize| {
+            let inputs = if i == 0 { top } else { reversed[i - 1] };
+            let params = decoder.at(format_args!("up_blocks.{i}"));
+            let layers = config.layers_per_block + 1;
+            UpBlock::load(&params, groups, inputs, reversed[i], layers, i + 1 < reversed.len())
+        };
+        Ok(Self {
+            parameters: weights.count(|name| name.starts_with("decoder.") || name.starts_with("post_quant_conv.")),
+            post_quant_conv: if config.post_quant_conv {
+                Some(Conv2d::load_same(&params.at("post_quant_conv"), latent, latent, 1)?)
+            } else {
+                None
+            },
+            conv_in: Conv2d::load_same(&decoder.at("conv_in"), latent, top, 3)?,
+            mid_resnets: [
+                ResnetBlock::load(&mid.at("resnets.0"), groups, top, top)?,
+                ResnetBlock::load(&mid.at("resnets.1"), groups, top, top)?,
+            ],
+            mid_attention: if config.mid_attention {
+                Some(PixelAttention::load(&mid.at("attentions.0"), groups, top)?)
+            } else {
+                None
+            },
+            up_blocks: (0..reversed.len()).map(up_block).collect::<Result<_>>()?,
+            conv_norm_out: GroupNorm::load(&decoder.at("conv_norm_out"), groups, last, EPS)?,
+            conv_out: Conv2d::load_same(&decoder.at("conv_out"), last, config.out_channels, 3)?,
+            device: params.device().clone(),
+            config,
+        })
+    }
+
+    /// The config it was loaded with.
+    pub fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    /// Values in the decoder's weights.
+    pub fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    /// Latents `[b, c, h, w]` → pictures `[b, 3, H, W]`, about -1 to 1.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let c = &self.config;
+        let scaled = match &c.statistics {
+            Some((mean, deviation)) => {
+                let channel = |values: &[f64]| {
+                    let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+                    Tensor::from_vec(values, (1, c.latent_channels, 1, 1), &self.device)
+                };
+                let factor = (channel(deviation)? / c.scaling_factor)?;
+                latents.broadcast_mul(&factor)?.broadcast_add(&channel(mean)?)?
+            }
+            None => latents.affine(1.0 / c.scaling_factor, c.shift_factor)?,
+        };
+        let mut x = match &self.post_quant_conv {
+            Some(conv) => conv.forward(&scaled)?,
+            None => scaled,
+        };
+        x = self.mid_resnets[0].forward(&self.conv_in.forward(&x)?)?;
+        if let Some(attention) = &self.mid_attention {
+            x = attention.forward(&x)?;
+        }
+        x = self.mid_resnets[1].forward(&x)?;
+        for block in &self.up_blocks {
+            x = block.forward(&x)?;
+        }
+        Ok(self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?)
+    }
+}

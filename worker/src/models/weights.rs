@@ -1,0 +1,221 @@
+//! Weights in safetensors files: one file, a sharded set, or a variant such as fp16.
+//!
+//! Tensors are read one at a time when a model asks for them and become f32, so the memory taken is that of the
+//! model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::config::Config;
+use super::error::{ModelError, Result};
+
+/// The largest header that the format allows, in bytes.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The weights of one part of a model.
+#[derive(Debug)]
+pub struct Weights {
+    /// What errors name when a tensor is in none of the files.
+    origin: PathBuf,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, Entry>,
+    device: Device,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: u64,
+    bytes: usize,
+}
+
+impl Weights {
+    /// Opens the weights in `folder` whose files begin with `stem` (`model` for transformers,
+    /// `diffusion_pytorch_model` for diffusers). Tried in this order: one file, a sharded set, the same two as fp16.
+    pub fn open(folder: &Path, stem: &str, device: &Device) -> Result<Self> {
+        let single = folder.join(format!("{stem}.safetensors"));
+        let index = folder.join(format!("{stem}.safetensors.index.json"));
+        let variant = folder.join(format!("{stem}.fp16.safetensors"));
+        let variant_index = folder.join(format!("{stem}.safetensors.index.fp16.json"));
+        let files = if single.is_file() {
+            vec![single]
+        } else if index.is_file() {
+            shards(folder, &index)?
+        } else if variant.is_file() {
+            vec![variant]
+        } else if variant_index.is_file() {
+            shards(folder, &variant_index)?
+        } else {
+            return Err(ModelError::Missing { path: single, hint: missing_hint(folder, stem) });
+        };
+        let origin = if files.len() == 1 { files[0].clone() } else { folder.to_owned() };
+        let mut tensors = BTreeMap::new();
+        for (number, path) in files.iter().enumerate() {
+            read_header(path, number, &mut tensors)?;
+        }
+        Ok(Self { origin, files, tensors, device: device.clone() })
+    }
+
+    /// The files that the weights are in.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// How many values there are in all tensors whose names `wanted` accepts.
+    pub fn count(&self, wanted: impl Fn(&str) -> bool) -> u64 {
+        self.tensors
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(_, entry)| entry.shape.iter().map(|&n| n as u64).product::<u64>())
+            .sum()
+    }
+
+    /// All tensors.
+    pub fn root(&self) -> Params<'_> {
+        Params { weights: self, prefix: String::new() }
+    }
+
+    fn read(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(ModelError::MissingTensor { path: self.origin.clone(), tensor: name.into() });
+        };
+        let path = &self.files[entry.file];
+        if entry.shape != expected {
+            return Err(ModelError::Shape {
+                path: path.clone(),
+                tensor: name.into(),
+                expected: expected.into(),
+                found: entry.shape.clone(),
+            });
+        }
+        let io = |source| ModelError::Io { path: path.clone(), source };
+        let mut file = File::open(path).map_err(io)?;
+        file.seek(SeekFrom::Start(entry.start)).map_err(io)?;
+        let mut bytes = vec![0u8; entry.bytes];
+        file.read_exact(&mut bytes).map_err(io)?;
+        let values = to_f32(entry.dtype, &bytes).ok_or_else(|| ModelError::Unsupported {
+            path: path.clone(),
+            field: name.into(),
+            found: format!("{:?}", entry.dtype),
+            supported: "F16, BF16, F32, F64".into(),
+        })?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(ModelError::NotFinite { path: path.clone(), tensor: name.into() });
+        }
+        Ok(Tensor::from_vec(values, expected, &self.device)?)
+    }
+}
+
+/// The tensors below one prefix.
+#[derive(Debug, Clone)]
+pub struct Params<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl Params<'_> {
+    /// The tensors below `name`.
+    pub fn at(&self, name: impl std::fmt::Display) -> Self {
+        Self { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    /// The tensor of this name as f32; the shape must be the given one.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.weights.read(&format!("{}{name}", self.prefix), shape)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.tensors.contains_key(&format!("{}{name}", self.prefix))
+    }
+
+    /// Where the tensors go.
+    pub fn device(&self) -> &Device {
+        &self.weights.device
+    }
+}
+
+fn missing_hint(folder: &Path, stem: &str) -> String {
+    if folder.join(format!("{stem}.bin")).is_file() || folder.join(format!("pytorch_{stem}.bin")).is_file() {
+        "only safetensors are read; in Python, load the model and save it with `save_pretrained(folder)`".into()
+    } else {
+        format!(
+            "expected {stem}.safetensors, {stem}.safetensors.index.json or their fp16 variants; a download may be incomplete"
+        )
+    }
+}
+
+/// The files of a sharded set, in the order of their names.
+fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+    let config = Config::read(index)?;
+    let map = config.object("weight_map")?;
+    let mut names = map.values()?;
+    names.sort();
+    names.dedup();
+    for name in &names {
+        if name.contains(['/', '\\']) || name.starts_with("..") {
+            return Err(config.wrong("weight_map", "file names in the same folder", name));
+        }
+        let path = folder.join(name);
+        if !path.is_file() {
+            let hint = format!("'{}' lists it; download the missing part", index.display());
+            return Err(ModelError::Missing { path, hint });
+        }
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>) -> Result<()> {
+    let io = |source| ModelError::Io { path: path.into(), source };
+    let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
+    let mut file = File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    let mut length = [0u8; 8];
+    if size < 8 {
+        return Err(damaged(format!("it has {size} bytes, a safetensors file has at least 8")));
+    }
+    file.read_exact(&mut length).map_err(io)?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER || length > size - 8 {
+        return Err(damaged(format!("its header claims {length} bytes, the file has {size}")));
+    }
+    let mut header = vec![0u8; length as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|e| damaged(format!("its header cannot be parsed: {e}")))?;
+    let expected = 8 + length + metadata.data_len() as u64;
+    if size != expected {
+        return Err(damaged(format!("its header implies {expected} bytes, the file has {size}")));
+    }
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let entry = Entry {
+            file: number,
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            start: 8 + length + start as u64,
+            bytes: end - start,
+        };
+        tensors.insert(name, entry);
+    }
+    Ok(())
+}
+
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let values = match dtype {
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
+        _ => return None,
+    };
+    Some(values)
+}

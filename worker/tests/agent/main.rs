@@ -1,0 +1,240 @@
+//! The agent against a coordinator that is scripted by each test, over real gRPC. No test waits for a time to pass:
+//! each waits for what the other side does.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod contact;
+#[cfg(all(unix, feature = "candle"))]
+mod process;
+mod puppet;
+mod script;
+mod stage;
+
+use evocache_proto::domain::{Decision, Layout, Schedule};
+use evocache_proto::{PROTOCOL_VERSION, pb, wire};
+use evocache_worker::agent::Ended;
+use evocache_worker::evaluator::api::EvaluateError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use puppet::{Event, Order, layout, measurement};
+use stage::{LONG, SHORT, Setup, key, lease, schedule};
+
+#[tokio::test]
+async fn a_candidate_is_leased_evaluated_and_reported() {
+    let mut stage = Setup::default().stage();
+    let registration = stage.register("w1").await;
+    assert_eq!(registration.protocol_version, PROTOCOL_VERSION);
+    assert_eq!(wire::declaration(&registration).unwrap().layout, *layout());
+
+    let acquire = stage.grant(lease("s", 7, LONG)).await;
+    assert_eq!(acquire.worker_id, "w1");
+    assert_eq!(Duration::try_from(acquire.wait.unwrap()), Ok(Duration::from_secs(20)));
+    assert_eq!(stage.calibrate().await, pb::GetCalibrationRequest { worker_id: "w1".into(), search_id: "s".into() });
+    assert_eq!(stage.evaluator.next().await, Event::Preparing("prompt of s".into()));
+    assert_eq!(stage.evaluator.evaluating().await, schedule());
+    stage.evaluator.order(Order::Finish);
+
+    let complete = stage.completed().await;
+    assert_eq!((complete.worker_id.as_str(), complete.lease), ("w1", key("s", 7)));
+    assert_eq!(wire::measurement(&complete.measurement.unwrap()), Ok(measurement()));
+}
+
+#[tokio::test]
+async fn a_calibration_is_asked_for_once_per_search() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Finish);
+    let first = stage.completed().await;
+
+    stage.grant(lease("s", 1, LONG)).await;
+    stage.evaluator.evaluating().await;
+    stage.evaluator.order(Order::Finish);
+    let second = stage.completed().await;
+    assert_ne!(first.request_id, second.request_id, "two results are two calls");
+
+    stage.grant(lease("other", 0, LONG)).await;
+    assert_eq!(stage.calibrate().await.search_id, "other");
+    assert_eq!(stage.evaluator.next().await, Event::Preparing("prompt of other".into()));
+}
+
+#[tokio::test]
+async fn the_agent_asks_again_when_there_is_no_work() {
+    let mut stage = Setup::default().registered().await;
+    for _ in 0..3 {
+        stage.coordinator.acquire_lease.next().await.answer(Ok(pb::AcquireLeaseResponse::default()));
+    }
+    stage.evaluating(LONG).await;
+}
+
+#[tokio::test]
+async fn renewals_keep_coming_while_the_search_is_prepared_and_the_candidate_evaluated() {
+    let mut stage = Setup { slow_to_prepare: true, ..Setup::default() }.registered().await;
+    stage.grant(lease("s", 0, SHORT)).await;
+    stage.calibrate().await;
+    assert_eq!(stage.evaluator.next().await, Event::Preparing("prompt of s".into()));
+    for _ in 0..4 {
+        let renewal = stage.renew(SHORT, false, false).await;
+        assert_eq!((renewal.worker_id.as_str(), renewal.leases), ("w1", vec![key("s", 0).unwrap()]));
+    }
+    stage.evaluator.order(Order::Finish);
+    stage.evaluator.evaluating().await;
+    for _ in 0..4 {
+        stage.renew(SHORT, false, false).await;
+    }
+    stage.evaluator.order(Order::Finish);
+    stage.completed().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_evaluation_ends_between_steps_and_is_not_reported() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(SHORT).await;
+    stage.evaluator.order(Order::Work);
+    stage.renew(SHORT, true, false).await;
+    assert_eq!(stage.evaluator.next().await, Event::Cancelled);
+
+    stage.grant(lease("s", 1, LONG)).await;
+    stage.evaluator.evaluating().await;
+    stage.assert_no_report();
+    stage.evaluator.order(Order::Finish);
+    assert_eq!(stage.completed().await.lease, key("s", 1));
+}
+
+#[tokio::test]
+async fn a_cancelled_preparation_is_done_again_for_the_next_lease() {
+    let mut stage = Setup { slow_to_prepare: true, ..Setup::default() }.registered().await;
+    stage.grant(lease("s", 0, SHORT)).await;
+    stage.calibrate().await;
+    stage.evaluator.next().await;
+    stage.evaluator.order(Order::Work);
+    stage.renew(SHORT, true, false).await;
+    assert_eq!(stage.evaluator.next().await, Event::Cancelled);
+
+    stage.grant(lease("s", 1, LONG)).await;
+    stage.calibrate().await;
+    assert_eq!(stage.evaluator.next().await, Event::Preparing("prompt of s".into()));
+    stage.assert_no_report();
+}
+
+#[tokio::test]
+async fn an_evaluation_that_fails_is_reported_with_its_reason_and_whether_to_retry() {
+    let mut stage = Setup::default().registered().await;
+    let failed = |retryable| EvaluateError::Failed {
+        message: "out of memory".into(),
+        hint: Some("use a smaller batch".into()),
+        retryable,
+    };
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Error(failed(true)));
+    let report = stage.failed().await;
+    assert_eq!((report.lease, report.retryable), (key("s", 0), true));
+    assert_eq!(report.reason, "out of memory; hint: use a smaller batch");
+
+    stage.grant(lease("s", 1, LONG)).await;
+    stage.evaluator.evaluating().await;
+    stage.evaluator.order(Order::Error(failed(false)));
+    assert!(!stage.failed().await.retryable);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_evaluator_fails_the_candidate_and_the_thread_goes_on() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Panic("tensor of the wrong shape"));
+    let report = stage.failed().await;
+    assert_eq!(report.reason, "the evaluator panicked: tensor of the wrong shape");
+    assert!(!report.retryable);
+
+    // What the evaluator was prepared for may be broken: it is prepared anew.
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Finish);
+    stage.completed().await;
+}
+
+#[tokio::test]
+async fn a_reason_is_cut_to_what_the_coordinator_keeps() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Error(EvaluateError::Schedule("é".repeat(5000))));
+    let reason = stage.failed().await.reason;
+    assert!((4090..=4096).contains(&reason.len()), "{} bytes", reason.len());
+}
+
+#[tokio::test]
+async fn a_schedule_for_another_model_fails_and_names_both_shapes() {
+    let mut stage = Setup::default().registered().await;
+    let foreign = Schedule::all_compute(Arc::new(Layout::pixart(28).unwrap()), 4).unwrap();
+    stage.grant(pb::Lease { schedule: Some((&foreign).into()), ..lease("s", 0, LONG) }).await;
+    let report = stage.failed().await;
+    assert!(!report.retryable);
+    for part in ["block*2[attn1,attn2,ff]", "6 slots", "84 slots", "84 bytes"] {
+        assert!(report.reason.contains(part), "'{part}' is missing: {}", report.reason);
+    }
+    assert!(stage.coordinator.get_calibration.is_empty());
+}
+
+#[tokio::test]
+async fn a_decision_that_the_worker_cannot_run_fails_the_candidate() {
+    let mut stage = Setup::default().registered().await;
+    let forecast =
+        Schedule::from_fn(layout(), 4, |step, _| if step == 3 { Decision::Forecast } else { Decision::Compute });
+    stage.grant(pb::Lease { schedule: Some((&forecast.unwrap()).into()), ..lease("s", 0, LONG) }).await;
+    let report = stage.failed().await;
+    assert!(report.reason.contains("forecast") && !report.retryable, "{report:?}");
+
+    stage.grant(pb::Lease { schedule: None, ..lease("s", 1, LONG) }).await;
+    assert!(stage.failed().await.reason.contains("no schedule"));
+}
+
+#[tokio::test]
+async fn a_calibration_that_makes_no_sense_fails_the_candidate() {
+    let mut stage = Setup::default().registered().await;
+    stage.grant(lease("s", 0, LONG)).await;
+    stage.coordinator.get_calibration.next().await.answer(Ok(pb::GetCalibrationResponse::default()));
+    let report = stage.failed().await;
+    assert!(report.reason.contains("calibration") && report.reason.contains("sampling"), "{}", report.reason);
+}
+
+#[tokio::test]
+async fn a_draining_worker_leaves_when_it_has_no_work() {
+    let mut stage = Setup::default().registered().await;
+    let drained = pb::AcquireLeaseResponse { lease: None, draining: true };
+    stage.coordinator.acquire_lease.next().await.answer(Ok(drained));
+    assert_eq!(stage.ended().await.unwrap(), Ended::Drained);
+    assert_eq!(stage.evaluator.next().await, Event::Dropped);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_drained_while_it_evaluates_finishes_reports_and_leaves() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(SHORT).await;
+    stage.renew(SHORT, false, true).await;
+    stage.renew(LONG, false, true).await;
+    stage.evaluator.order(Order::Finish);
+    stage.completed().await;
+    assert_eq!(stage.ended().await.unwrap(), Ended::Drained);
+    assert!(stage.coordinator.acquire_lease.is_empty(), "a draining worker asks for no more work");
+}
+
+#[tokio::test]
+async fn a_shutdown_cancels_the_evaluation_and_gives_the_lease_back() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Work);
+    stage.shut_down();
+    let release = stage.coordinator.release_lease.next().await.answer(Ok(pb::ReleaseLeaseResponse {}));
+    assert_eq!((release.worker_id.as_str(), release.lease), ("w1", key("s", 0)));
+    assert_eq!(stage.evaluator.next().await, Event::Cancelled);
+    assert_eq!(stage.ended().await.unwrap(), Ended::ShutDown);
+    assert_eq!(stage.evaluator.next().await, Event::Dropped);
+    stage.assert_no_report();
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_an_agent_that_waits_for_work() {
+    let mut stage = Setup::default().registered().await;
+    let _unanswered = stage.coordinator.acquire_lease.next().await;
+    stage.shut_down();
+    assert_eq!(stage.ended().await.unwrap(), Ended::ShutDown);
+    stage.assert_no_report();
+}

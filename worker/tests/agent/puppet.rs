@@ -1,0 +1,151 @@
+//! An evaluator that does what the test says, when it says so, and tells what it is asked.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use evocache_proto::domain::{
+    Calibration, Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Schedule,
+};
+use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError};
+use tokio::sync::mpsc as events;
+
+use crate::script::PATIENCE;
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Event {
+    /// `prepare` was called; the first prompt.
+    Preparing(String),
+    /// `evaluate` was called; thread and schedule.
+    Evaluating { thread: String, schedule: Schedule },
+    /// It ended because it was cancelled.
+    Cancelled,
+    /// The evaluator is gone.
+    Dropped,
+}
+
+pub(crate) enum Order {
+    Finish,
+    Error(EvaluateError),
+    Panic(&'static str),
+    /// Goes on until it is cancelled.
+    Work,
+}
+
+pub(crate) struct Puppet {
+    events: events::UnboundedSender<Event>,
+    orders: mpsc::Receiver<Order>,
+    /// Whether `prepare` waits for an order as well.
+    slow_to_prepare: bool,
+}
+
+/// The test's end of the strings.
+pub(crate) struct Strings {
+    events: events::UnboundedReceiver<Event>,
+    orders: mpsc::Sender<Order>,
+}
+
+pub(crate) fn layout() -> Arc<Layout> {
+    Arc::new(Layout::pixart(2).unwrap())
+}
+
+pub(crate) fn measurement() -> Measurement {
+    Measurement {
+        metrics: vec![MetricValues { name: "clip_score".into(), values: vec![0.25, 0.5], baseline_mean: 0.375 }],
+        latency_us: vec![10.0, 11.0],
+        baseline_latency_us: vec![20.0, 21.0],
+        macs: 7,
+        baseline_macs: 9,
+        peak_cache_bytes: 11,
+        device_time: Duration::from_millis(12),
+        thumbnails: vec![vec![1, 2, 3]],
+    }
+}
+
+pub(crate) fn puppet(slow_to_prepare: bool) -> (Box<Puppet>, Strings) {
+    let (tell, told) = events::unbounded_channel();
+    let (order, ordered) = mpsc::channel();
+    (Box::new(Puppet { events: tell, orders: ordered, slow_to_prepare }), Strings { events: told, orders: order })
+}
+
+impl Strings {
+    pub(crate) async fn next(&mut self) -> Event {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        event.expect("the evaluator was asked nothing").expect("the evaluator is gone")
+    }
+
+    pub(crate) async fn evaluating(&mut self) -> Schedule {
+        match self.next().await {
+            Event::Evaluating { thread, schedule } => {
+                assert_eq!(thread, "evaluator", "every evaluation runs on the one thread");
+                schedule
+            }
+            other => panic!("expected an evaluation, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.send(order).expect("the evaluator is there");
+    }
+}
+
+impl Puppet {
+    fn tell(&self, event: Event) {
+        // A test that has ended does not listen any more.
+        let _ = self.events.send(event);
+    }
+
+    fn obey(&self, cancel: &CancelToken) -> Result<(), EvaluateError> {
+        match self.orders.recv_timeout(PATIENCE).expect("an order comes") {
+            Order::Finish => Ok(()),
+            Order::Error(error) => Err(error),
+            Order::Panic(message) => panic!("{message}"),
+            Order::Work => {
+                // One turn is one denoising step.
+                while !cancel.is_cancelled() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                self.tell(Event::Cancelled);
+                Err(EvaluateError::Cancelled)
+            }
+        }
+    }
+}
+
+impl Evaluate for Puppet {
+    fn declaration(&self) -> Declaration {
+        Declaration {
+            name: "puppet".into(),
+            device: "none".into(),
+            software: "test 1".into(),
+            model: "toy".into(),
+            fingerprint: "f00d".into(),
+            layout: Layout::clone(&layout()),
+            forecast: false,
+            metrics: vec![MetricDeclaration {
+                name: "clip_score".into(),
+                direction: Direction::Maximize,
+                unit: "1".into(),
+                description: String::new(),
+            }],
+            cost: None,
+        }
+    }
+
+    fn prepare(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError> {
+        self.tell(Event::Preparing(calibration.prompts[0].text.clone()));
+        if self.slow_to_prepare { self.obey(cancel) } else { Ok(()) }
+    }
+
+    fn evaluate(&mut self, schedule: &Schedule, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        self.tell(Event::Evaluating { thread, schedule: schedule.clone() });
+        self.obey(cancel).map(|()| measurement())
+    }
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        self.tell(Event::Dropped);
+    }
+}

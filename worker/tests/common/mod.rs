@@ -1,0 +1,121 @@
+//! What the integration tests share: the bundled model, golden tensors, a forward pass without the executor.
+
+#![expect(dead_code, reason = "each test file uses another part")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use evocache_proto::domain::{Decision, Layout, Schedule};
+use evocache_worker::evaluator::pipeline::Pipeline;
+use evocache_worker::models::block_model::{BlockModel, Conditioned};
+use std::sync::Arc;
+
+/// The bundled model's folder.
+pub(crate) fn model_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji")
+}
+
+/// The bundled model on the CPU.
+pub(crate) fn pipeline() -> Pipeline {
+    Pipeline::load(&model_dir(), Device::Cpu).unwrap()
+}
+
+/// Reference tensors made with diffusers, and the settings they were made with.
+pub(crate) struct Golden {
+    tensors: HashMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+}
+
+impl Golden {
+    /// Reads `golden/<name>.safetensors`.
+    pub(crate) fn read(name: &str) -> Self {
+        let bytes = std::fs::read(model_dir().join("golden").join(format!("{name}.safetensors"))).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        Self {
+            tensors: candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap(),
+            metadata: metadata.metadata().clone().unwrap(),
+        }
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("no golden tensor {name}"))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.metadata.get(name).unwrap_or_else(|| panic!("no golden setting {name}"))
+    }
+
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> T {
+        serde_json::from_str(self.text(name)).unwrap()
+    }
+}
+
+/// ‖a − b‖ / ‖b‖.
+pub(crate) fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let norm = |t: &Tensor| f64::from(t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()).sqrt();
+    norm(&(a - b).unwrap()) / norm(b)
+}
+
+/// mean |a − b|.
+pub(crate) fn mean_difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    f64::from((a - b).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap())
+}
+
+pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Equal to the last bit.
+pub(crate) fn assert_identical(a: &Tensor, b: &Tensor, what: &str) {
+    let bits = |t: &Tensor| values(t).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    assert!(a.dims() == b.dims() && bits(a) == bits(b), "{what} differ");
+}
+
+/// A forward pass of the whole model, without the executor.
+pub(crate) fn plain_forward(
+    model: &dyn BlockModel,
+    bound: &dyn Conditioned,
+    latents: &Tensor,
+    timestep: f64,
+) -> Tensor {
+    let mut state = bound.prepare(latents, timestep).unwrap();
+    for index in 0..model.layout().slots() {
+        let slot = model.layout().slot(index);
+        let output = state.run(slot).unwrap();
+        state.combine(slot, &output).unwrap();
+    }
+    state.finish().unwrap()
+}
+
+/// A schedule of reproducible random decisions.
+pub(crate) fn random_schedule(layout: &Arc<Layout>, steps: u32, seed: u64, computed: u64, forecasts: bool) -> Schedule {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    Schedule::from_fn(layout.clone(), steps, |_, _| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        match state % 100 {
+            x if x < computed => Decision::Compute,
+            x if forecasts && x % 2 == 0 => Decision::Forecast,
+            _ => Decision::Reuse,
+        }
+    })
+    .unwrap()
+}
+
+/// Copies a model folder, but not what only people and tests need.
+pub(crate) fn copy_model(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_name().to_str().unwrap() {
+            "golden" | "train" => {}
+            _ if entry.file_type().unwrap().is_dir() => copy_model(&entry.path(), &target),
+            _ => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
