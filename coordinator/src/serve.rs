@@ -83,7 +83,9 @@ impl ServeError {
             Self::Engine(EngineError::Inconsistent(_) | EngineError::Thread(_)) => return None,
         };
         match store {
-            StoreError::Locked { .. } => Some("stop the other coordinator, or give this one another --data folder".into()),
+            StoreError::Locked { .. } => {
+                Some("stop the other coordinator, or give this one another --data folder".into())
+            }
             StoreError::Foreign { .. } => Some("give an empty or new folder with --data".into()),
             StoreError::Version { found, supported, .. } if found > supported => {
                 Some("it was written by a newer evocache: use that one, or another --data folder".into())

@@ -6,10 +6,30 @@ use std::path::{Path, PathBuf};
 
 /// Where, what may not be named there, and why.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
-    ("proto/src/domain", &["crate::pb", "crate::wire", "crate::formats", "prost", "tonic", "serde"], "the domain is pure"),
+    (
+        "proto/src/domain",
+        &["crate::pb", "crate::wire", "crate::formats", "prost", "tonic", "serde"],
+        "the domain is pure",
+    ),
     (
         "coordinator/src/domain",
-        &["tokio", "tonic", "sled", "prost", "serde", "std::time::Instant", "std::time::SystemTime", "evocache_proto::pb", "evocache_proto::wire", "crate::engine", "crate::ports", "crate::store", "crate::api", "crate::cli", "crate::client"],
+        &[
+            "tokio",
+            "tonic",
+            "sled",
+            "prost",
+            "serde",
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "evocache_proto::pb",
+            "evocache_proto::wire",
+            "crate::engine",
+            "crate::ports",
+            "crate::store",
+            "crate::api",
+            "crate::cli",
+            "crate::client",
+        ],
         "the search and the lease machine are pure",
     ),
     (
@@ -19,10 +39,23 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "coordinator/src/engine",
-        &["tonic", "sled", "evocache_proto::pb", "evocache_proto::wire", "crate::store", "crate::api", "crate::cli", "crate::client"],
+        &[
+            "tonic",
+            "sled",
+            "evocache_proto::pb",
+            "evocache_proto::wire",
+            "crate::store",
+            "crate::api",
+            "crate::cli",
+            "crate::client",
+        ],
         "the engine knows ports and domain only",
     ),
-    ("coordinator/src/store", &["tokio", "tonic", "crate::engine", "crate::api", "crate::cli", "crate::client"], "stores know ports only"),
+    (
+        "coordinator/src/store",
+        &["tokio", "tonic", "crate::engine", "crate::api", "crate::cli", "crate::client"],
+        "stores know ports only",
+    ),
     ("coordinator/src/api", &["sled", "crate::store", "crate::cli", "crate::client"], "services know the engine only"),
     (
         "coordinator/src/client",
@@ -31,15 +64,41 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "coordinator/src/cli",
-        &["sled", "crate::engine", "crate::store", "crate::api", "crate::domain", "evocache_proto::pb", "evocache_worker"],
+        &[
+            "sled",
+            "crate::engine",
+            "crate::store",
+            "crate::api",
+            "crate::domain",
+            "evocache_proto::pb",
+            "evocache_worker",
+        ],
         "the command line goes through the client",
     ),
     ("coordinator/src", &["candle"], "nothing in the coordinator knows candle"),
-    ("worker/src/agent", &["candle", "crate::executor", "crate::models", "crate::samplers"], "the agent knows the evaluator's trait only"),
+    (
+        "worker/src/agent",
+        &["candle", "crate::executor", "crate::models", "crate::samplers"],
+        "the agent knows the evaluator's trait only",
+    ),
     ("worker/src/models", &["crate::executor", "Schedule", "Decision"], "models know nothing of schedules"),
-    ("worker/src/executor", &["crate::models::pixart", "crate::models::t5", "crate::models::vae", "crate::models::clip", "crate::evaluator"], "the executor knows no model by name"),
+    (
+        "worker/src/executor",
+        &[
+            "crate::models::pixart",
+            "crate::models::t5",
+            "crate::models::vae",
+            "crate::models::clip",
+            "crate::evaluator",
+        ],
+        "the executor knows no model by name",
+    ),
     ("worker/src/samplers", &["crate::executor", "crate::evaluator", "crate::models"], "samplers know numbers only"),
-    ("worker/src/metrics", &["crate::executor", "crate::evaluator", "crate::agent"], "metrics know pictures and prompts only"),
+    (
+        "worker/src/metrics",
+        &["crate::executor", "crate::evaluator", "crate::agent"],
+        "metrics know pictures and prompts only",
+    ),
 ];
 
 fn root() -> PathBuf {

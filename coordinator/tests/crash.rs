@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use evocache_proto::domain::{
     Algorithm, Budget, Direction, MeasurementPlan, ModelRef, Objective, Prompt, Sampling, SpecDraft,
@@ -111,14 +112,21 @@ async fn watch(channel: &Channel) -> Streaming<pb::WatchSearchResponse> {
     SearchServiceClient::new(channel.clone()).watch_search(request).await.unwrap().into_inner()
 }
 
+/// A test that waits this long for a single change waits for ever.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Returns at the first message for which this holds; the stream ends with the search.
-async fn until(stream: &mut Streaming<pb::WatchSearchResponse>, mut holds: impl FnMut(&pb::WatchSearchResponse) -> bool) {
-    while let Some(message) = stream.message().await.unwrap() {
-        if holds(&message) {
-            return;
+async fn until(
+    stream: &mut Streaming<pb::WatchSearchResponse>,
+    mut holds: impl FnMut(&pb::WatchSearchResponse) -> bool,
+) {
+    loop {
+        match tokio::time::timeout(PATIENCE, stream.message()).await {
+            Ok(Ok(Some(message))) if holds(&message) => return,
+            Ok(Ok(Some(_))) => {}
+            other => panic!("the search did not get there: {other:?}"),
         }
     }
-    panic!("the search ended first");
 }
 
 async fn evaluations(channel: &Channel) -> Vec<pb::Evaluation> {

@@ -17,7 +17,12 @@ pub mod wire;
 
 /// Messages and stubs generated from `evocache.v1`.
 #[cfg(feature = "wire")]
-#[expect(missing_docs, reason = "generated code; the documentation stands in the .proto files")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the documentation stands in the .proto files"
+)]
 pub mod pb {
     tonic::include_proto!("evocache.v1");
 

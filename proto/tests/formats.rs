@@ -1,5 +1,7 @@
 //! Schedules as JSON: round trips, the golden files that diffusers was run with, and every kind of bad file.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,24 +1,27 @@
 //! Domain types through their messages and back, the bytes on the wire, and messages that lie.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, Calibration, CostModel, Declaration, Decision, Direction, Imported, Layout, Measurement,
+    Algorithm, Budget, Calibration, CostModel, Decision, Declaration, Direction, Imported, Layout, Measurement,
     MeasurementPlan, MetricDeclaration, MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SpecDraft,
     Strategy,
 };
 use evocache_proto::{pb, wire};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 fn layout() -> Arc<Layout> {
     Arc::new(Layout::flux(1, 2).unwrap())
 }
 
 fn fora(steps: u32) -> Schedule {
-    Schedule::from_fn(layout(), steps, |step, _| if step % 3 == 0 { Decision::Compute } else { Decision::Reuse }).unwrap()
+    Schedule::from_fn(layout(), steps, |step, _| if step % 3 == 0 { Decision::Compute } else { Decision::Reuse })
+        .unwrap()
 }
 
 fn spec() -> SpecDraft {

@@ -173,8 +173,7 @@ impl SearchService for Searches {
         Ok(Response::new(pb::DeleteSearchResponse {}))
     }
 
-    type WatchSearchStream =
-        Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchSearchResponse, Status>> + Send>>;
+    type WatchSearchStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchSearchResponse, Status>> + Send>>;
 
     async fn watch_search(
         &self,
@@ -186,7 +185,10 @@ impl SearchService for Searches {
         let first = self.snapshot(&id, None).await?;
         let (messages, stream) = mpsc::channel(WATCH_BUFFER);
         let watch = Watch { searches: self.clone(), id, changes, messages };
-        #[expect(clippy::disallowed_methods, reason = "ends by itself: with the search, the watcher, or the coordinator")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends by itself: with the search, the watcher, or the coordinator"
+        )]
         tokio::spawn(watch.run(first));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -210,10 +212,7 @@ impl SearchService for Searches {
         Ok(Response::new(pb::ListEvaluationsResponse { evaluations, next_page_token }))
     }
 
-    async fn get_front(
-        &self,
-        message: Request<pb::GetFrontRequest>,
-    ) -> Result<Response<pb::GetFrontResponse>, Status> {
+    async fn get_front(&self, message: Request<pb::GetFrontRequest>) -> Result<Response<pb::GetFrontResponse>, Status> {
         let message = message.into_inner();
         let id = search_id(&message.search_id)?;
         let from = page::position(&message.page_token)?;
@@ -266,8 +265,7 @@ fn constraint(message: &pb::get_best_schedule_request::Constraint) -> Result<Con
         C::MaxLatencyRatio(v) => ("max_latency_ratio", *v, Constraint::MaxLatencyRatio(*v)),
         C::MinSpeedup(v) => ("min_speedup", *v, Constraint::MinSpeedup(*v)),
         C::MaxLatency(d) => {
-            let latency =
-                Duration::try_from(*d).map_err(|_| status::invalid("max_latency", "must be positive"))?;
+            let latency = Duration::try_from(*d).map_err(|_| status::invalid("max_latency", "must be positive"))?;
             let us = latency.as_secs_f64() * 1e6;
             ("max_latency", us, Constraint::MaxLatencyUs(us))
         }

@@ -67,7 +67,8 @@ fn violations(wrong: Vec<(String, String)>) -> Status {
 
 /// A worker that speaks another protocol version.
 pub(super) fn protocol(theirs: u32, ours: u32) -> Status {
-    let text = format!("the worker speaks protocol version {theirs}, this coordinator version {ours}: update the older");
+    let text =
+        format!("the worker speaks protocol version {theirs}, this coordinator version {ours}: update the older");
     let facts = [("worker", theirs.to_string()), ("coordinator", ours.to_string())];
     with(Code::FailedPrecondition, "PROTOCOL_VERSION", text, &facts)
 }

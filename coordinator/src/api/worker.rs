@@ -66,11 +66,8 @@ impl WorkerService for Workers {
             Ok(search.spec.clone())
         };
         let spec = self.0.engine.query(question).await.and_then(|found| found).map_err(status::refusal)?;
-        let calibration = Calibration {
-            prompts: spec.prompts.clone(),
-            sampling: spec.sampling.clone(),
-            plan: spec.plan,
-        };
+        let calibration =
+            Calibration { prompts: spec.prompts.clone(), sampling: spec.sampling.clone(), plan: spec.plan };
         Ok(Response::new(wire::calibration_response(&calibration)))
     }
 
@@ -130,8 +127,7 @@ impl WorkerService for Workers {
         let message = message.into_inner();
         let worker = worker_id(&message.worker_id)?;
         let lease = lease_key(message.lease.as_ref())?;
-        let measurement =
-            message.measurement.as_ref().ok_or_else(|| status::invalid("measurement", "is missing"))?;
+        let measurement = message.measurement.as_ref().ok_or_else(|| status::invalid("measurement", "is missing"))?;
         let measurement = wire::measurement(measurement).map_err(|e| status::malformed(e.within("measurement")))?;
         let request = request(&message.request_id, &message)?;
         let command = Command::Complete { worker, lease, measurement };

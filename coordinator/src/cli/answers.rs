@@ -33,7 +33,7 @@ pub(super) async fn front(client: &Client, args: FrontArgs, printer: Printer) ->
     }
     printer.answer(
         || view::front(&results.search, &results.front),
-        || results::front_table(&results, args.rows) + &results.gain(),
+        || format!("{}\n{}", results::front_table(&results, args.rows), results.gain()),
     )?;
     for path in written {
         printer.note(&format!("written: {}", path.display()));

@@ -36,7 +36,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Address of the coordinator
-    #[arg(long, global = true, env = "EVOCACHE_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7447")]
+    #[arg(
+        long,
+        global = true,
+        env = "EVOCACHE_COORDINATOR",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7447"
+    )]
     pub coordinator: String,
     /// Answer in JSON on stdout
     #[arg(long, global = true)]
@@ -121,7 +127,7 @@ Exit code 3 if no schedule satisfies the constraint; the error names the nearest
     /// One worker of `local`; started by it, not by people
     #[cfg(feature = "local")]
     #[command(hide = true)]
-    WorkerProcess(evocache_worker::cli::run::RunArgs),
+    WorkerProcess(crate::local::WorkerArgs),
 }
 
 /// A search by its id.
@@ -329,7 +335,6 @@ pub struct CompletionsArgs {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use clap::CommandFactory;
 

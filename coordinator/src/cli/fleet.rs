@@ -41,7 +41,8 @@ pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, F
         ]);
     }
     if table.is_empty() {
-        printer.note(&format!("no workers; `evocache-worker run --coordinator {} --model DIR` starts one", client.url()));
+        printer
+            .note(&format!("no workers; `evocache-worker run --coordinator {} --model DIR` starts one", client.url()));
     } else {
         printer.data(&table.render())?;
     }

@@ -243,9 +243,8 @@ impl SpecFile {
             return Err(wrong("prompts_file", &"give prompts_file or [[prompt]] tables, not both"));
         }
         let file = folder.join(file);
-        let text = std::fs::read_to_string(&file).map_err(|e| {
-            wrong("prompts_file", &Failure::file("read", &file, &e).message)
-        })?;
+        let text = std::fs::read_to_string(&file)
+            .map_err(|e| wrong("prompts_file", &Failure::file("read", &file, &e).message))?;
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let wanted = self.prompts.unwrap_or_else(|| lines.len().min(MAX_PROMPTS));
         if wanted > lines.len() {
@@ -259,8 +258,8 @@ impl SpecFile {
         let import = |(i, name): (usize, &PathBuf)| {
             let field = format!("import[{i}]");
             let file = folder.join(name);
-            let text = std::fs::read_to_string(&file)
-                .map_err(|e| wrong(&field, &Failure::file("read", &file, &e).message))?;
+            let text =
+                std::fs::read_to_string(&file).map_err(|e| wrong(&field, &Failure::file("read", &file, &e).message))?;
             let schedule = formats::read(&text).map_err(|e| wrong(&field, &format!("'{}': {e}", file.display())))?;
             Ok(Imported { name: name.display().to_string(), schedule })
         };

@@ -1,7 +1,5 @@
 //! Specification files, good and bad.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 
 use super::*;
@@ -67,7 +65,11 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
         ("direction = \"maximize\"", "direction = \"up\"", &["line 13", "up", "minimize", "maximize"]),
         ("direction = \"maximize\"", "", &["objective[1].direction", "clip_score", "maximize"]),
         ("metric = \"latency_ratio\"", "metric = \"psnr\"\ndirection = \"maximize\"", &["objective", "cost"]),
-        ("metric = \"latency_ratio\"", "metric = \"latency_ratio\"\ndirection = \"maximize\"", &["objective[0]", "other way"]),
+        (
+            "metric = \"latency_ratio\"",
+            "metric = \"latency_ratio\"\ndirection = \"maximize\"",
+            &["objective[0]", "other way"],
+        ),
         ("wall_time = \"1h30m\"", "wall_time = \"soon\"", &["line 17", "soon", "1h30m"]),
         ("wall_time = \"1h30m\"", "walltime = \"1h\"", &["walltime", "wall_time"]),
         ("evaluations = 100\nwall_time = \"1h30m\"", "", &["budget", "at least one"]),
@@ -122,7 +124,7 @@ fn schedules_of_both_formats_are_imported() {
 
     let folder = tempfile::tempdir().unwrap();
     let layout = Arc::new(Layout::pixart(2).unwrap());
-    let every = |n: u32| move |step: u32, _| if step % n == 0 { Decision::Compute } else { Decision::Reuse };
+    let every = |n: u32| move |step: u32, _| if step.is_multiple_of(n) { Decision::Compute } else { Decision::Reuse };
     let a = Schedule::from_fn(layout.clone(), 20, every(2)).unwrap();
     let b = Schedule::from_fn(layout, 10, every(3)).unwrap();
     fs::write(folder.path().join("a.json"), formats::write_own(&a, None)).unwrap();

@@ -162,7 +162,9 @@ impl ClientError {
                     },
                     message: match (status.message(), code) {
                         ("", code) => format!("{call}: {}", code.description()),
-                        (text, Code::Unimplemented) => format!("{call}: the coordinator does not know this call: {text}"),
+                        (text, Code::Unimplemented) => {
+                            format!("{call}: the coordinator does not know this call: {text}")
+                        }
                         (text, _) => text.to_owned(),
                     },
                     violations: violations
@@ -275,7 +277,11 @@ mod tests {
     fn the_nearest_miss_is_named() {
         let facts = [("nearest_value", "0.93"), ("nearest_candidate", "12")];
         let facts = facts.map(|(k, v)| (k.to_owned(), v.to_owned()));
-        let details = ErrorDetails::with_error_info("NO_SCHEDULE", "evocache", facts.into_iter().collect::<std::collections::HashMap<_, _>>());
+        let details = ErrorDetails::with_error_info(
+            "NO_SCHEDULE",
+            "evocache",
+            facts.into_iter().collect::<std::collections::HashMap<_, _>>(),
+        );
         let status = Status::with_error_details(Code::NotFound, "no schedule has min_quality 0.99", details);
         let error = error(&status);
         assert_eq!(error.kind(), Some(ErrorKind::NotFound));

@@ -3,7 +3,10 @@
 use evocache_proto::domain::RequestId;
 
 /// A new request id. Made once per call that changes something; a retry sends the same one again.
-#[expect(clippy::disallowed_methods, reason = "a request id must differ between processes and hosts; nothing is replayed from it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a request id must differ between processes and hosts; nothing is replayed from it"
+)]
 pub fn new_request_id() -> RequestId {
     let uuid = uuid::Uuid::new_v4().hyphenated().to_string();
     match RequestId::new(uuid) {

@@ -16,7 +16,7 @@ mod watch;
 
 use std::time::Duration;
 
-use evocache_proto::domain::{RequestId, SearchId, SearchSpec, WorkerId};
+use evocache_proto::domain::{SearchId, SearchSpec, WorkerId};
 use evocache_proto::pb;
 
 pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
@@ -31,6 +31,8 @@ pub use watch::Watch;
 
 use channel::Stubs;
 use paging::all_pages;
+
+const CREATE: &str = "CreateSearch";
 
 /// A connection to one coordinator. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -65,24 +67,29 @@ impl Client {
 
     /// Creates a search. `None` as id: the coordinator makes one.
     pub async fn create_search(&self, id: Option<&SearchId>, spec: &SearchSpec) -> Result<Search, ClientError> {
-        self.create(id, spec, false).await
+        let answer = self.create(id, spec, false).await?;
+        read::search(CREATE, &required(CREATE, "search", answer.search)?)
     }
 
     /// Has the coordinator check a specification without creating anything.
     pub async fn validate_search(&self, id: Option<&SearchId>, spec: &SearchSpec) -> Result<(), ClientError> {
+        // The answer describes a search that does not exist; that there is one is all there is to know.
         self.create(id, spec, true).await.map(drop)
     }
 
-    async fn create(&self, id: Option<&SearchId>, spec: &SearchSpec, dry: bool) -> Result<Search, ClientError> {
-        const CALL: &str = "CreateSearch";
+    async fn create(
+        &self,
+        id: Option<&SearchId>,
+        spec: &SearchSpec,
+        validate_only: bool,
+    ) -> Result<pb::CreateSearchResponse, ClientError> {
         let request = pb::CreateSearchRequest {
             request_id: new_request_id().to_string(),
             search_id: id.map(ToString::to_string).unwrap_or_default(),
             spec: Some(spec.into()),
-            validate_only: dry,
+            validate_only,
         };
-        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.create_search(r).await).await?;
-        read::search(CALL, &required(CALL, "search", answer.search)?)
+        self.call(CREATE, &request, async |stubs, r| stubs.search.create_search(r).await).await
     }
 
     /// One search with its whole specification.
@@ -244,6 +251,3 @@ impl Client {
         }
     }
 }
-
-// `RequestId` is part of the signature of `new_request_id`; named here so that the documentation links it.
-const _: fn() -> RequestId = new_request_id;

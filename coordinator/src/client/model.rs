@@ -252,6 +252,7 @@ pub struct EvaluationNote {
 
 /// One message of a watched search.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and nearly all are the large one")]
 pub enum WatchEvent {
     /// The state has changed, or is told for the first time.
     State {

@@ -59,8 +59,7 @@ fn progress(p: Option<&pb::Progress>) -> Progress {
 pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, ClientError> {
     let model = m.model.as_ref().map(|facts| model_facts(call, facts)).transpose()?;
     Ok(Search {
-        id: SearchId::new(m.search_id.clone())
-            .map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
+        id: SearchId::new(m.search_id.clone()).map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
         spec: wire::spec_draft(required(call, "search.spec", m.spec.as_ref())?).map_err(malformed(call))?,
         state: state(call, m.state)?,
         end_reason: m.end_reason.clone(),
@@ -73,8 +72,7 @@ pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, Clien
 }
 
 fn model_facts(call: &'static str, m: &pb::ModelFacts) -> Result<ModelFacts, ClientError> {
-    let layout =
-        wire::layout(required(call, "search.model.layout", m.layout.as_ref())?).map_err(malformed(call))?;
+    let layout = wire::layout(required(call, "search.model.layout", m.layout.as_ref())?).map_err(malformed(call))?;
     let slots = layout.slots();
     Ok(ModelFacts {
         fingerprint: m.fingerprint.clone(),
@@ -172,8 +170,7 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
         }
     };
     Ok(Worker {
-        id: WorkerId::new(m.worker_id.clone())
-            .map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
+        id: WorkerId::new(m.worker_id.clone()).map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
         name: m.name.clone(),
         device: m.device.clone(),
         software: m.software.clone(),

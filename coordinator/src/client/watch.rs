@@ -14,11 +14,8 @@ use super::{Client, ClientError, read};
 const CALL: &str = "WatchSearch";
 
 /// How long a watch waits for a coordinator to come back. Longer than for a call: a watch is there to last.
-const PATIENCE: RetryPolicy = RetryPolicy {
-    first: Duration::from_millis(200),
-    longest: Duration::from_secs(5),
-    total: Duration::from_secs(120),
-};
+const PATIENCE: RetryPolicy =
+    RetryPolicy { first: Duration::from_millis(200), longest: Duration::from_secs(5), total: Duration::from_secs(120) };
 
 /// The changes of one search; made by [`Client::watch`].
 #[derive(Debug)]

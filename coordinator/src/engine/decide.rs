@@ -72,8 +72,11 @@ pub fn decide(
                 Some(id) => id.clone(),
                 None => SearchId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?,
             };
-            Decision::answer(Answer::Search(id.clone()))
-                .fact(Fact::SearchCreated { search: id, spec: spec.clone(), at: context.now })
+            Decision::answer(Answer::Search(id.clone())).fact(Fact::SearchCreated {
+                search: id,
+                spec: spec.clone(),
+                at: context.now,
+            })
         }
         Command::Move { search, to } => move_search(find(state, search)?, *to, context)?,
         Command::Register { declaration } => {
@@ -193,8 +196,7 @@ fn move_search(search: &Search, to: Move, context: &Context<'_>) -> Result<Decis
 
 /// Ends a search: nobody wants its open candidates any more.
 pub(super) fn end(search: &Search, phase: Phase, reason: &str, decision: Decision, context: &Context<'_>) -> Decision {
-    let moved =
-        Fact::SearchMoved { search: search.id.clone(), phase, reason: reason.to_owned(), at: context.now };
+    let moved = Fact::SearchMoved { search: search.id.clone(), phase, reason: reason.to_owned(), at: context.now };
     let mut decision = decision.fact(moved);
     for &candidate in search.pending.iter().chain(&search.leased) {
         let Some(entry) = search.candidate(candidate) else { continue };

@@ -162,8 +162,7 @@ pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
         let (mut failures, mut last) = (0, String::new());
         for &id in &search.leased {
             let Some(candidate) = search.candidate(id) else { continue };
-            if let Ok(Transition::To(next)) =
-                lease::step(&candidate.lease, &Event::Expire, context.now, context.policy)
+            if let Ok(Transition::To(next)) = lease::step(&candidate.lease, &Event::Expire, context.now, context.policy)
             {
                 if let Some(why) = gave_up(&next) {
                     (failures, last) = (failures + 1, why);

@@ -62,8 +62,7 @@ fn offer(
         ttl: context.policy.ttl,
         attempt: *attempt,
     };
-    let moved =
-        Fact::LeaseMoved { search: search.id.clone(), candidate, state: next, granted: context.now };
+    let moved = Fact::LeaseMoved { search: search.id.clone(), candidate, state: next, granted: context.now };
     Some(Decision::answer(Answer::Work { offer: Some(offer), draining: false }).fact(moved))
 }
 

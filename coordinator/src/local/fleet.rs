@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::UnboundedSender;
 
+pub use evocache_worker::cli::run::RunArgs as WorkerArgs;
+
 use super::setup::Plan;
 use crate::cli::args::LocalArgs;
 use crate::cli::exit::Failure;
@@ -201,7 +203,7 @@ fn tail(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
 }
 
 /// The hidden verb: one worker, until it is asked to leave or its parent is gone.
-pub fn worker_process(args: evocache_worker::cli::run::RunArgs) -> ExitCode {
+pub fn worker_process(args: WorkerArgs) -> ExitCode {
     #[cfg(unix)]
     std::thread::spawn(|| {
         // The parent never writes: the end of stdin is the end of the parent.
@@ -212,7 +214,6 @@ pub fn worker_process(args: evocache_worker::cli::run::RunArgs) -> ExitCode {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -27,7 +27,7 @@ use crate::serve::{self, ServeOptions};
 use fleet::{Fleet, WorkerSettings};
 use setup::Plan;
 
-pub use fleet::worker_process;
+pub use fleet::{WorkerArgs, worker_process};
 
 /// How long a worker may be silent. Workers of one machine seldom are, so a dead one is noticed soon.
 const LEASE_TTL: Duration = Duration::from_secs(30);

@@ -67,8 +67,10 @@ fn model(given: Option<&Path>) -> Result<PathBuf, Failure> {
     let folder = given.unwrap_or(Path::new(BUNDLED_MODEL));
     if !folder.join(MODEL_MARK).is_file() {
         return Err(match given {
-            Some(folder) => Failure::usage(format!("'{}' is no model folder: it has no {MODEL_MARK}", folder.display()))
-                .hint("--model takes a folder in the layout of diffusers' save_pretrained"),
+            Some(folder) => {
+                Failure::usage(format!("'{}' is no model folder: it has no {MODEL_MARK}", folder.display()))
+                    .hint("--model takes a folder in the layout of diffusers' save_pretrained")
+            }
             None => Failure::usage(format!("the bundled model is not at {BUNDLED_MODEL}"))
                 .hint("it lies in the source tree this program was built from; name a model folder with --model"),
         });
@@ -100,7 +102,6 @@ fn spec(args: &LocalArgs, model: &Path) -> Result<SearchSpec, Failure> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -142,10 +143,12 @@ mod tests {
     #[test]
     fn what_is_no_model_is_refused_before_anything_starts() {
         let folder = tempfile::tempdir().unwrap();
-        let failure = plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
+        let failure =
+            plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
         assert!(failure.message.contains(MODEL_MARK) && failure.exit == Exit::Usage, "{failure:?}");
         std::fs::write(folder.path().join(MODEL_MARK), "{}").unwrap();
-        let failure = plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
+        let failure =
+            plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
         assert!(failure.message.contains("prompts.txt") && failure.hint.unwrap().contains("--spec"));
         assert!(!folder.path().join("o").exists());
     }

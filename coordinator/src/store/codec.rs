@@ -175,8 +175,7 @@ pub(super) fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
         let record: AnsweredRecord = decode(key, value)?;
         let digest = <[u8; 32]>::try_from(record.digest).map_err(|_| corrupt(key, "digest has not 32 bytes"))?;
         let request = RequestId::new(name(key)?).map_err(|e| corrupt(key, e))?;
-        let record =
-            RequestRecord { kind: record.kind, digest, subject: record.subject, at: Timestamp(record.at) };
+        let record = RequestRecord { kind: record.kind, digest, subject: record.subject, at: Timestamp(record.at) };
         facts.push(Fact::RequestAnswered { request, record });
         Ok(())
     })?;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::{Records, Write, codec};
+use super::{Records, Visit, Write, codec};
 use crate::ports::{Fact, Store, StoreError};
 
 /// Keeps records in a map.
@@ -27,11 +27,7 @@ impl MemoryStore {
 }
 
 impl Records for BTreeMap<Vec<u8>, Vec<u8>> {
-    fn scan(
-        &self,
-        prefix: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError> {
         self.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).try_for_each(|(k, v)| each(k, v))
     }
 

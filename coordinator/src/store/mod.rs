@@ -26,10 +26,12 @@ enum Write {
     RemovePrefix(Vec<u8>),
 }
 
+/// Takes a record's key and value.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
 /// A key-value view that both stores share, so that the memory twin differs from sled in nothing but the medium.
 trait Records {
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>)
-    -> Result<(), StoreError>;
+    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError>;
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 }
 

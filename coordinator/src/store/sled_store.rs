@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::{Records, Write, codec};
+use super::{Records, Visit, Write, codec};
 use crate::ports::{Fact, Store, StoreError};
 
 /// The storage format that this program reads and writes.
@@ -88,11 +88,7 @@ fn open_error(path: &Path, error: &sled::Error) -> StoreError {
 }
 
 impl Records for sled::Db {
-    fn scan(
-        &self,
-        prefix: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.scan_prefix(prefix) {
             let (key, value) = entry.map_err(failed)?;
             each(&key, &value)?;

@@ -90,11 +90,8 @@ async fn a_lease_that_expires_goes_to_another_worker_and_a_late_result_still_cou
     assert_eq!(again.attempt, 2);
     // The slow worker comes back before the quick one has finished: its measurement is taken, the other's is not.
     world.complete(&slow, &lost.lease, &lost.schedule).await;
-    let late = Command::Complete {
-        worker: quick.clone(),
-        lease: again.lease.clone(),
-        measurement: measure(&again.schedule),
-    };
+    let late =
+        Command::Complete { worker: quick.clone(), lease: again.lease.clone(), measurement: measure(&again.schedule) };
     assert_eq!(world.handle.command(None, late).await, Err(Refusal::Superseded(again.lease.clone())));
     let renew = Command::Renew { worker: quick, leases: vec![again.lease] };
     let Ok(Answer::Renewed { leases, .. }) = world.handle.command(None, renew).await else { panic!() };
@@ -228,11 +225,8 @@ async fn people_pause_resume_stop_and_delete() {
     go(Move::Stop).await.unwrap();
     go(Move::Stop).await.unwrap();
     assert_eq!(world.offer(&worker).await, None);
-    let late = Command::Complete {
-        worker: worker.clone(),
-        lease: open.lease.clone(),
-        measurement: measure(&open.schedule),
-    };
+    let late =
+        Command::Complete { worker: worker.clone(), lease: open.lease.clone(), measurement: measure(&open.schedule) };
     assert_eq!(world.handle.command(None, late).await, Err(Refusal::Ended(search.clone())));
     assert!(matches!(go(Move::Resume).await, Err(Refusal::Phase { .. })));
     go(Move::Delete).await.unwrap();
@@ -334,11 +328,8 @@ async fn a_store_that_fails_leaves_memory_untouched_and_nothing_is_acknowledged(
     let offer = world.offer(&worker).await.unwrap();
     let before = world.digest().await;
     store.commit.store(true, SeqCst);
-    let complete = Command::Complete {
-        worker: worker.clone(),
-        lease: offer.lease.clone(),
-        measurement: measure(&offer.schedule),
-    };
+    let complete =
+        Command::Complete { worker: worker.clone(), lease: offer.lease.clone(), measurement: measure(&offer.schedule) };
     assert!(matches!(world.handle.command(None, complete.clone()).await, Err(Refusal::Store(_))));
     assert_eq!(world.digest().await, before);
     // Room again: the same call goes through.

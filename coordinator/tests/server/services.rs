@@ -164,12 +164,16 @@ async fn what_is_wrong_is_told_with_code_reason_and_field() {
     let mut wrong: pb::SearchSpec = (&draft(5)).into();
     wrong.sampling.as_mut().unwrap().steps = vec![0];
     wrong.objectives.pop();
-    let request = pb::CreateSearchRequest { spec: Some(wrong), validate_only: true, ..pb::CreateSearchRequest::default() };
+    let request =
+        pb::CreateSearchRequest { spec: Some(wrong), validate_only: true, ..pb::CreateSearchRequest::default() };
     let status = search.create_search(request).await.unwrap_err();
     let fields: Vec<String> =
         status.get_details_bad_request().unwrap().field_violations.into_iter().map(|v| v.field).collect();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(fields.contains(&"spec.sampling.steps[0]".into()) && fields.contains(&"spec.objectives".into()), "{fields:?}");
+    assert!(
+        fields.contains(&"spec.sampling.steps[0]".into()) && fields.contains(&"spec.objectives".into()),
+        "{fields:?}"
+    );
 
     let again = pb::CreateSearchRequest {
         search_id: "toy".into(),
@@ -268,10 +272,10 @@ async fn other_addresses_and_ports_in_use_are_refused_with_a_way_out() {
 #[tokio::test]
 async fn health_and_reflection_answer() {
     use tokio_stream::StreamExt;
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-    use tonic_reflection::pb::v1::ServerReflectionRequest;
 
     let server = server().await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel.clone());
@@ -283,10 +287,8 @@ async fn health_and_reflection_answer() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let mut reflection = ServerReflectionClient::new(server.channel.clone());
-    let mut stream =
-        reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
-    let Some(MessageResponse::ListServicesResponse(services)) =
-        stream.next().await.unwrap().unwrap().message_response
+    let mut stream = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(services)) = stream.next().await.unwrap().unwrap().message_response
     else {
         panic!()
     };

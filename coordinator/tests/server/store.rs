@@ -94,12 +94,7 @@ fn facts(search: &str) -> Vec<Fact> {
     facts.push(Fact::SearchMoved { search, phase: Phase::Paused, reason: "lunch".into(), at: Timestamp(4) });
     facts.push(Fact::RequestAnswered {
         request: RequestId::new("r-1").unwrap(),
-        record: RequestRecord {
-            kind: "create_search".into(),
-            digest: [7; 32],
-            subject: "s".into(),
-            at: Timestamp(8),
-        },
+        record: RequestRecord { kind: "create_search".into(), digest: [7; 32], subject: "s".into(), at: Timestamp(8) },
     });
     facts
 }

@@ -16,7 +16,7 @@ pub fn front_table(results: &Results, rows: usize) -> String {
         ("spread", Side::Right),
         ("speed-up", Side::Right),
         (quality, Side::Right),
-        ("quality", Side::Right),
+        ("of uncached", Side::Right),
         ("MACs", Side::Right),
         ("cache KiB", Side::Right),
         ("hits", Side::Right),

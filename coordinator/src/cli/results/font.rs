@@ -129,7 +129,10 @@ mod tests {
 
     #[test]
     fn long_labels_are_wrapped_between_words() {
-        assert_eq!(wrap("a red apple on a sky blue background", 12, 9), ["a red apple", "on a sky", "blue", "background"]);
+        assert_eq!(
+            wrap("a red apple on a sky blue background", 12, 9),
+            ["a red apple", "on a sky", "blue", "background"]
+        );
         assert_eq!(wrap("incomprehensibilities", 8, 9), ["incompre", "hensibil", "ities"]);
         assert_eq!(wrap("one two three four", 5, 2), ["one", "tw..."]);
         assert_eq!(wrap("", 5, 2), Vec::<String>::new());

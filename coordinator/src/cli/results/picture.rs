@@ -68,7 +68,9 @@ impl Picture {
 
     fn set(&mut self, x: usize, y: usize, color: [u8; 3]) {
         let at = 3 * (y * self.width + x);
-        if x < self.width && let Some(pixel) = self.rgb.get_mut(at..at + 3) {
+        if x < self.width
+            && let Some(pixel) = self.rgb.get_mut(at..at + 3)
+        {
             pixel.copy_from_slice(&color);
         }
     }
@@ -91,7 +93,6 @@ impl Picture {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

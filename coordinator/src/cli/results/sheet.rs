@@ -70,7 +70,6 @@ pub(super) fn compose(prompts: &[String], columns: &[Column]) -> Result<Vec<u8>,
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -107,25 +107,29 @@ pub(crate) fn layer_norm_modulated(
     width: usize,
     eps: f32,
 ) -> Vec<f32> {
-    let mut y = vec![0f32; x.len()];
-    y.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate().with_min_len(TOKEN_BLOCK).for_each(
-        |(token, (y, x))| {
-            let batch = token / tokens;
-            simd::norm_modulated(y, x, shift.row(batch), scale.row(batch), eps);
-        },
-    );
-    y
+    by_token(x.len(), width, |token, y| {
+        let batch = token / tokens;
+        simd::norm_modulated(y, &x[token * width..][..width], shift.row(batch), scale.row(batch), eps);
+    })
 }
 
 /// `x + gate · y`; see `layers::gated_add`.
 pub(crate) fn gated_add(x: &[f32], y: &[f32], gate: &BatchRows<'_>, tokens: usize, width: usize) -> Vec<f32> {
-    let mut sum = vec![0f32; x.len()];
-    sum.par_chunks_mut(width)
-        .zip(x.par_chunks(width).zip(y.par_chunks(width)))
-        .enumerate()
-        .with_min_len(TOKEN_BLOCK)
-        .for_each(|(token, (sum, (x, y)))| simd::gated_add(sum, x, gate.row(token / tokens), y));
-    sum
+    by_token(x.len(), width, |token, sum| {
+        let values = token * width..(token + 1) * width;
+        simd::gated_add(sum, &x[values.clone()], gate.row(token / tokens), &y[values]);
+    })
+}
+
+/// A tensor of `length` values, each token's `width` of which `fill` writes.
+fn by_token(length: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut y = vec![0f32; length];
+    y.par_chunks_mut(TOKEN_BLOCK * width).enumerate().for_each(|(block, y)| {
+        for (i, row) in y.chunks_exact_mut(width).enumerate() {
+            fill(block * TOKEN_BLOCK + i, row);
+        }
+    });
+    y
 }
 
 /// Group norm over planes of `plane` values, `per_group` of which form a group; the number of channels is `weight`'s.
@@ -190,9 +194,7 @@ pub(crate) fn conv_same(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvSha
             let b = Matrix { values: unfolded, row_stride: pixels, column_stride: 1 };
             gemm((outputs, pixels, taps), result, pixels, false, 1.0, a, b);
             for ((part, row), &bias) in parts.into_iter().zip(result.chunks_exact(pixels)).zip(bias) {
-                for (y, &value) in part.iter_mut().zip(row) {
-                    *y = value + bias;
-                }
+                simd::add_value(part, row, bias);
             }
         },
     );

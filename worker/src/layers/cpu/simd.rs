@@ -3,6 +3,8 @@
 //! The bodies are plain loops that the compiler vectorises; sums run in a fixed number of lanes, so that a result
 //! is the same on every run of one machine. `exp` is a polynomial with a relative error below 2e-7.
 
+#![expect(clippy::needless_range_loop, reason = "zipped iterators are not always inlined across feature boundaries")]
+
 /// Lanes of a sum: a multiple of every vector width.
 const LANES: usize = 32;
 
@@ -83,13 +85,13 @@ fn exp(x: f32) -> f32 {
     e * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
+/// Combines the lanes in pairs, always in the same order.
 #[inline(always)]
-fn lanes_sum(lanes: [f32; LANES]) -> f32 {
-    let mut lanes = lanes;
+fn reduce(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] += lanes[i + width];
+            lanes[i] = combine(lanes[i], lanes[i + width]);
         }
         width /= 2;
     }
@@ -102,11 +104,20 @@ fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let (chunks, rest) = row.as_chunks::<LANES>();
     let mut lanes = [0f32; LANES];
     for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += term(x);
+        for i in 0..LANES {
+            lanes[i] += term(chunk[i]);
         }
     }
-    rest.iter().fold(lanes_sum(lanes), |total, &x| total + term(x))
+    let mut total = reduce(lanes, |a, b| a + b);
+    for &x in rest {
+        total += term(x);
+    }
+    total
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
 #[inline(always)]
@@ -137,10 +148,12 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds to each value the one of `other`.
+    /// Adds to each value the one of `other`, which has the same length.
     fn add(values: &mut [f32], other: &[f32]) {
-        for (x, &y) in values.iter_mut().zip(other) {
-            *x += y;
+        let n = values.len();
+        let other = &other[..n];
+        for i in 0..n {
+            values[i] += other[i];
         }
     }
 }
@@ -148,28 +161,33 @@ dispatch! {
 dispatch! {
     /// Replaces scores by `e^(score - maximum)` and returns the inverse of their sum.
     fn softmax_unscaled(row: &mut [f32]) -> f32 {
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        let mut lanes = [f32::MIN; LANES];
-        for chunk in chunks {
-            for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                *lane = if x > *lane { x } else { *lane };
-            }
-        }
-        let maximum = lanes.iter().chain(rest).fold(f32::MIN, |max, &x| if x > max { x } else { max });
-        let mut lanes = [0f32; LANES];
+        // What does not fill the lanes is padded: the padding is never the maximum, and its e^-87 does not change a sum
+        // that holds e^0.
         let (chunks, rest) = row.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
-                *x = exp(*x - maximum);
-                *lane += *x;
+        let mut tail = [f32::MIN; LANES];
+        tail[..rest.len()].copy_from_slice(rest);
+        let mut lanes = tail;
+        for chunk in chunks.iter() {
+            for i in 0..LANES {
+                lanes[i] = larger(chunk[i], lanes[i]);
             }
         }
-        let mut total = lanes_sum(lanes);
-        for x in rest {
-            *x = exp(*x - maximum);
-            total += *x;
+        let maximum = reduce(lanes, larger);
+        let mut lanes = [0f32; LANES];
+        for chunk in chunks {
+            for i in 0..LANES {
+                chunk[i] = exp(chunk[i] - maximum);
+                lanes[i] += chunk[i];
+            }
         }
-        1.0 / total
+        if !rest.is_empty() {
+            for i in 0..LANES {
+                tail[i] = exp(tail[i] - maximum);
+                lanes[i] += tail[i];
+            }
+            rest.copy_from_slice(&tail[..rest.len()]);
+        }
+        1.0 / reduce(lanes, |a, b| a + b)
     }
 }
 
@@ -183,20 +201,35 @@ dispatch! {
 }
 
 dispatch! {
-    /// `dst ← (x - mean) / deviation · (1 + scale) + shift` for one row.
+    /// `dst ← (x - mean) / deviation · (1 + scale) + shift` for one row; all have the same length.
     fn norm_modulated(dst: &mut [f32], x: &[f32], shift: &[f32], scale: &[f32], eps: f32) {
+        let n = dst.len();
+        let (x, shift, scale) = (&x[..n], &shift[..n], &scale[..n]);
         let (mean, inverse) = mean_and_inverse_deviation(x, eps);
-        for (((d, &x), &shift), &scale) in dst.iter_mut().zip(x).zip(shift).zip(scale) {
-            *d = ((x - mean) * inverse).mul_add(1.0 + scale, shift);
+        for i in 0..n {
+            dst[i] = ((x[i] - mean) * inverse).mul_add(1.0 + scale[i], shift[i]);
         }
     }
 }
 
 dispatch! {
-    /// `dst ← x + gate · y` for one row.
+    /// `dst ← x + gate · y` for one row; all have the same length.
     fn gated_add(dst: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]) {
-        for (((d, &x), &gate), &y) in dst.iter_mut().zip(x).zip(gate).zip(y) {
-            *d = gate.mul_add(y, x);
+        let n = dst.len();
+        let (x, gate, y) = (&x[..n], &gate[..n], &y[..n]);
+        for i in 0..n {
+            dst[i] = gate[i].mul_add(y[i], x[i]);
+        }
+    }
+}
+
+dispatch! {
+    /// `dst ← x + value`; both have the same length.
+    fn add_value(dst: &mut [f32], x: &[f32], value: f32) {
+        let n = dst.len();
+        let x = &x[..n];
+        for i in 0..n {
+            dst[i] = x[i] + value;
         }
     }
 }
@@ -206,14 +239,15 @@ dispatch! {
     fn group_norm(planes: &mut [f32], weight: &[f32], bias: &[f32], eps: f32, silu: bool) {
         let size = planes.len() / weight.len();
         let (mean, inverse) = mean_and_inverse_deviation(planes, eps);
-        for ((plane, &weight), &bias) in planes.chunks_exact_mut(size).zip(weight).zip(bias) {
-            let factor = inverse * weight;
-            let offset = bias - mean * factor;
-            for x in plane.iter_mut() {
+        for channel in 0..weight.len() {
+            let factor = inverse * weight[channel];
+            let offset = bias[channel] - mean * factor;
+            let plane = &mut planes[channel * size..][..size];
+            for x in &mut *plane {
                 *x = x.mul_add(factor, offset);
             }
             if silu {
-                for x in plane.iter_mut() {
+                for x in plane {
                     *x /= 1.0 + exp(-*x);
                 }
             }
