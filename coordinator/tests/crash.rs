@@ -61,6 +61,8 @@ fn worker(port: u16, name: &str) -> Process {
         .args(["worker-process", "--coordinator", &format!("http://127.0.0.1:{port}"), "--name", name])
         .args(["--threads", "1", "--model-name", "emoji", "--model"])
         .arg(model)
+        // Held open: the end of its stdin tells such a worker that its parent is gone.
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

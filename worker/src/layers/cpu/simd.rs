@@ -5,8 +5,8 @@
 
 #![expect(clippy::needless_range_loop, reason = "zipped iterators are not always inlined across feature boundaries")]
 
-/// Lanes of a sum: a multiple of every vector width.
-const LANES: usize = 32;
+/// Lanes of a sum: a multiple of every vector width, and few enough to stay in registers.
+const LANES: usize = 16;
 
 /// Defines `$name`, which runs the body compiled for the best instruction set of this processor.
 macro_rules! dispatch {
@@ -87,15 +87,15 @@ fn exp(x: f32) -> f32 {
 
 /// Combines the lanes in pairs, always in the same order.
 #[inline(always)]
-fn reduce(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] = combine(lanes[i], lanes[i + width]);
-        }
-        width /= 2;
+fn reduce(lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut eight, mut four) = ([0f32; 8], [0f32; 4]);
+    for i in 0..8 {
+        eight[i] = combine(lanes[i], lanes[i + 8]);
     }
-    lanes[0]
+    for i in 0..4 {
+        four[i] = combine(eight[i], eight[i + 4]);
+    }
+    combine(combine(four[0], four[2]), combine(four[1], four[3]))
 }
 
 /// The sum of `term` over a row.
