@@ -4,6 +4,7 @@
 //! - [`evaluator`]: calibrates, generates, measures; [`evaluator::api`] is all that an agent needs of it.
 //! - [`executor`]: the denoising loop, the only code that knows schedules and caches.
 //! - [`models`], [`layers`], [`samplers`], [`metrics`]: numbers on candle; they know nothing of schedules.
+//! - [`files`]: configs and weights as files; knows no model.
 //! - [`cli`]: the verbs of the binary.
 //!
 //! Without the feature `candle` only the agent's side is built, for evaluators written elsewhere.
@@ -16,6 +17,8 @@ pub mod evaluator;
 pub mod cli;
 #[cfg(feature = "candle")]
 pub mod executor;
+#[cfg(feature = "candle")]
+pub mod files;
 #[cfg(feature = "candle")]
 pub mod layers;
 #[cfg(feature = "candle")]

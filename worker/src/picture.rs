@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::models::error::{ModelError, Result};
+use crate::files::error::{ModelError, Result};
 
 /// An 8-bit RGB picture, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]

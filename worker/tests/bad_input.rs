@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use candle_core::Device;
 use common::{copy_model, model_dir};
 use evocache_worker::evaluator::pipeline::Pipeline;
-use evocache_worker::models::ModelError;
+use evocache_worker::files::ModelError;
 use tempfile::TempDir;
 
 /// A copy of the bundled model to spoil.

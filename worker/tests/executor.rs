@@ -143,8 +143,8 @@ fn a_picture_does_not_depend_on_what_else_is_in_the_batch() {
 #[test]
 fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     use evocache_proto::domain::{CostModel, Slot};
+    use evocache_worker::files::error::Result;
     use evocache_worker::models::block_model::{BlockModel, Conditioned, Geometry, State};
-    use evocache_worker::models::error::Result;
     use evocache_worker::samplers::Sampler;
 
     struct Ramp(Arc<Layout>);

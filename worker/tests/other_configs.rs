@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use common::{plain_forward, relative_error};
+use evocache_worker::files::config::Config;
+use evocache_worker::files::weights::Weights;
 use evocache_worker::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize};
 use evocache_worker::models::clip::{Clip, ClipConfig};
-use evocache_worker::models::config::Config;
 use evocache_worker::models::pixart::{PixArt, PixArtConfig};
 use evocache_worker::models::t5::{T5Config, T5Encoder};
 use evocache_worker::models::tokenizer::Tokens;
 use evocache_worker::models::vae::{VaeConfig, VaeDecoder};
-use evocache_worker::models::weights::Weights;
 
 const LIMIT: f64 = 1e-5;
 

@@ -29,8 +29,8 @@ impl Live {
             let bar = ProgressBar::with_draw_target(budget, ProgressDrawTarget::stderr_with_hz(4));
             let color = if printer.has_color() { ".cyan" } else { "" };
             let template = match budget {
-                Some(_) => format!("{{bar:24{color}}} {{msg}}"),
-                None => "{spinner} {msg}".to_owned(),
+                Some(_) => format!("{{bar:24{color}}} {{wide_msg}}"),
+                None => "{spinner} {wide_msg}".to_owned(),
             };
             bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar

@@ -130,7 +130,8 @@ pub(super) async fn watch(client: &Client, id: &SearchId, printer: Printer) -> R
             Ok(Exit::Interrupted)
         }
         Followed::Ended { state, reason } => {
-            let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            let told = reason.is_empty() || reason == state.as_str();
+            let because = if told { String::new() } else { format!(": {reason}") };
             printer.note(&format!("search {id} is {}{because}", state.as_str()));
             match state {
                 SearchState::Failed => Ok(Exit::Failed),

@@ -119,8 +119,10 @@ async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs, printer: Pr
     let Some(search) = existing else {
         return Ok(client.create_search(Some(&id), &plan.spec).await?);
     };
-    if args.budget.is_some() || args.seed.is_some() || args.spec.is_some() {
-        printer.warning("the search goes on as it was created: --budget, --seed and --spec are for a new one");
+    // The same command again, with --resume, says nothing new.
+    let other_budget = args.budget.is_some_and(|budget| search.spec.budget.evaluations != Some(budget));
+    if other_budget || args.seed.is_some_and(|seed| search.spec.seed != seed) {
+        printer.warning("the search goes on as it was created: another --budget or --seed is for a new one");
     }
     match search.state {
         SearchState::Paused => Ok(client.resume_search(&id).await?),

@@ -18,7 +18,7 @@ use evocache_proto::formats;
 
 use crate::evaluator::api::EvaluateError;
 use crate::executor::ExecuteError;
-use crate::models::ModelError;
+use crate::files::ModelError;
 
 pub use bench::Bench;
 pub use generate::Generate;

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use candle_core::Device;
 
+use crate::files::error::{ModelError, Result};
 use crate::layers::cpu::instruction_set;
-use crate::models::error::{ModelError, Result};
 
 /// A device to run on, as people write it: `cpu`, `cuda`, `cuda:1`, `metal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

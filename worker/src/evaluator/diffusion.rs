@@ -15,10 +15,10 @@ use super::device::DeviceChoice;
 use super::pipeline::{BatchRequest, EncodedTexts, Generated, Pipeline};
 use super::timing::{Turn, batches, is_timed, turns};
 use crate::executor::{ExecuteError, Guidance};
+use crate::files::ModelError;
 use crate::metrics::Metric;
 use crate::metrics::clip_score::ClipScore;
 use crate::metrics::psnr::Psnr;
-use crate::models::ModelError;
 use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
 

@@ -8,9 +8,9 @@ use evocache_proto::domain::{CostModel, Layout, Schedule};
 
 use crate::cancel::CancelToken;
 use crate::executor::{Denoise, ExecuteError, Guidance, Trace};
+use crate::files::error::{ModelError, Result};
 use crate::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize};
 use crate::models::diffusers::ModelFolder;
-use crate::models::error::{ModelError, Result};
 use crate::models::vae::VaeDecoder;
 use crate::samplers::noise::randn;
 use crate::samplers::{Sampler, SamplerFactory};

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use evocache_proto::domain::Schedule;
 
-use crate::models::ModelError;
+use crate::files::ModelError;
 
 /// An output and how long it is needed.
 struct Stored {

@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use evocache_proto::domain::{Decision, Schedule};
 
 use crate::cancel::CancelToken;
-use crate::models::ModelError;
+use crate::files::ModelError;
 use crate::models::block_model::{BlockModel, Conditioned, Conditioning};
 use crate::samplers::Sampler;
 use cache::Cache;

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::cpu;
-use crate::models::error::Result as ModelResult;
-use crate::models::weights::Params;
+use crate::files::error::Result as ModelResult;
+use crate::files::weights::Params;
 
 /// A convolution with square kernel. Odd kernels at stride 1 keep the picture's size; patch embeddings have stride = kernel.
 #[derive(Debug, Clone)]

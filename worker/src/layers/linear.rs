@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::{Activation, cpu};
-use crate::models::error::Result as ModelResult;
-use crate::models::weights::Params;
+use crate::files::error::Result as ModelResult;
+use crate::files::weights::Params;
 
 /// A linear layer; its weight is kept as `[in, out]`, the form the matrix product reads fastest.
 #[derive(Debug, Clone)]

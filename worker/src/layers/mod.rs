@@ -3,7 +3,7 @@
 //! Each has a composed form from candle's own operations, which runs on every device, and a fused form for the CPU.
 //! Layers know shapes and weights; they know no model, no schedule and no file but through [`Params`].
 //!
-//! [`Params`]: crate::models::weights::Params
+//! [`Params`]: crate::files::weights::Params
 
 mod activation;
 mod attention;

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 use super::cpu;
-use crate::models::error::Result as ModelResult;
-use crate::models::weights::Params;
+use crate::files::error::Result as ModelResult;
+use crate::files::weights::Params;
 
 /// Layer normalisation over the last dimension with a learned scale and shift.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ impl GroupNorm {
     /// Reads `weight` and `bias`, both `[channels]`; `groups` must divide `channels`.
     pub fn load(params: &Params<'_>, groups: usize, channels: usize, eps: f64) -> ModelResult<Self> {
         if !channels.is_multiple_of(groups) {
-            return Err(crate::models::error::ModelError::Input(format!(
+            return Err(crate::files::error::ModelError::Input(format!(
                 "{channels} channels do not divide into the {groups} groups of a group norm"
             )));
         }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::models::error::Result;
+use crate::files::error::Result;
 
 /// The filter's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

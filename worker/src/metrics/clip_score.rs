@@ -7,12 +7,12 @@ use evocache_proto::domain::{Direction, MetricDeclaration};
 
 use super::Metric;
 use super::preprocess::Preprocessor;
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+use crate::files::weights::Weights;
 use crate::models::clip::{Clip, ClipConfig};
-use crate::models::config::Config;
 use crate::models::diffusers::TRANSFORMERS_STEM;
-use crate::models::error::{ModelError, Result};
 use crate::models::tokenizer::Tokenizer;
-use crate::models::weights::Weights;
 
 /// Cosine of the CLIP embeddings of picture and prompt. Prompts go to CLIP's own tokenizer as they are.
 pub struct ClipScore {

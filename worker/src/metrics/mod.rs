@@ -8,7 +8,7 @@ pub mod psnr;
 use candle_core::Tensor;
 use evocache_proto::domain::MetricDeclaration;
 
-use crate::models::error::Result;
+use crate::files::error::Result;
 
 /// A quality metric.
 pub trait Metric: Send {

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::bicubic::{Filter, resize};
-use crate::models::config::Config;
-use crate::models::error::Result;
+use crate::files::config::Config;
+use crate::files::error::Result;
 
 /// How far the picture is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Preprocessor {
         if let Some((height, width)) = self.crop {
             let (_, _, has_height, has_width) = pixels.dims4()?;
             if height > has_height || width > has_width {
-                return Err(crate::models::ModelError::Input(format!(
+                return Err(crate::files::ModelError::Input(format!(
                     "a picture of {has_height}x{has_width} is smaller than CLIP's crop of {height}x{width}"
                 )));
             }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
 
 use super::Metric;
-use crate::models::error::{ModelError, Result};
+use crate::files::error::{ModelError, Result};
 
 /// The value of identical pictures, and the largest there is: a mean squared error of 1e-10 or less.
 pub const CAP_DB: f64 = 100.0;

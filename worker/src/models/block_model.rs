@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
-use super::error::Result;
+use crate::files::error::Result;
 
 /// The size of the picture in latent space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

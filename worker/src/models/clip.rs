@@ -4,10 +4,10 @@
 
 use candle_core::{D, DType, IndexOp, Tensor};
 
-use super::config::Config;
-use super::error::{ModelError, Result};
 use super::tokenizer::Tokens;
-use super::weights::{Params, Weights};
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+use crate::files::weights::{Params, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, LayerNorm, Linear, attention};
 
 /// One tower's sizes.

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 
 use super::block_model::BlockModel;
-use super::config::Config;
-use super::error::{ModelError, Result};
-use super::fingerprint::{Fingerprint, fingerprint};
 use super::pixart::{PixArt, PixArtConfig};
 use super::t5::{T5Config, T5Encoder};
 use super::tokenizer::{Tokenizer, Tokens};
 use super::vae::{VaeConfig, VaeDecoder};
-use super::weights::Weights;
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+use crate::files::fingerprint::{Fingerprint, fingerprint};
+use crate::files::weights::Weights;
 
 /// Texts that go through the text encoder at once.
 const TEXT_BATCH: usize = 8;

@@ -5,16 +5,10 @@
 
 pub mod block_model;
 pub mod clip;
-pub mod config;
 pub mod diffusers;
-pub mod error;
-pub mod fingerprint;
 pub mod pixart;
 mod pixart_embeddings;
 pub mod t5;
 pub mod tokenizer;
 pub mod vae;
 mod vae_blocks;
-pub mod weights;
-
-pub use error::ModelError;

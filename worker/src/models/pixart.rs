@@ -14,10 +14,10 @@ use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
 use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
-use super::config::Config;
-use super::error::{ModelError, Result};
 use super::pixart_embeddings::{AdaLayerNormSingle, CaptionProjection, positions};
-use super::weights::{Params, Weights};
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+use crate::files::weights::{Params, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention, gated_add, layer_norm_modulated};
 
 /// Components of a block, in the order they run.
@@ -116,7 +116,10 @@ impl PixArtConfig {
             activation,
             norm_eps: config.number_or("norm_eps", 1e-6)?,
             interpolation: match config.number_opt("interpolation_scale")? {
-                Some(scale) => scale,
+                Some(scale) if scale > 0.0 => scale,
+                Some(scale) => {
+                    return Err(config.wrong("interpolation_scale", "a positive number", scale.to_string()));
+                }
                 None => (sample_size / 64).max(1) as f64,
             },
             sized,

@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 
-use super::error::Result;
-use super::weights::Params;
+use crate::files::error::Result;
+use crate::files::weights::Params;
 use crate::layers::{Activation, Linear};
 
 /// Frequencies in the sinusoidal embedding of a number.

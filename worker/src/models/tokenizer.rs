@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::config::Config;
-use super::error::{ModelError, Result};
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
 
 /// Token ids of a batch, all padded to one length.
 #[derive(Debug, Clone, PartialEq, Eq)]

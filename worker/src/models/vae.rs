@@ -4,10 +4,10 @@
 
 use candle_core::{Device, Tensor};
 
-use super::config::Config;
-use super::error::Result;
 use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
-use super::weights::Weights;
+use crate::files::config::Config;
+use crate::files::error::Result;
+use crate::files::weights::Weights;
 use crate::layers::{Conv2d, GroupNorm};
 
 /// What `vae/config.json` says.
@@ -58,6 +58,10 @@ impl VaeConfig {
             ));
         }
         let latent_channels = config.size_or("latent_channels", 4)?;
+        let scaling_factor = config.number_or("scaling_factor", 0.18215)?;
+        if !scaling_factor.is_normal() {
+            return Err(config.wrong("scaling_factor", "a number that is not 0", scaling_factor.to_string()));
+        }
         let statistics = match (config.numbers_opt("latents_mean")?, config.numbers_opt("latents_std")?) {
             (Some(mean), Some(deviation)) => {
                 for (field, list) in [("latents_mean", &mean), ("latents_std", &deviation)] {
@@ -75,7 +79,7 @@ impl VaeConfig {
             channels,
             layers_per_block: config.size_or("layers_per_block", 1)?,
             groups,
-            scaling_factor: config.number_or("scaling_factor", 0.18215)?,
+            scaling_factor,
             shift_factor: config.number_or("shift_factor", 0.0)?,
             statistics,
             post_quant_conv: config.flag_or("use_post_quant_conv", true)?,

@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::error::Result;
-use super::weights::Params;
+use crate::files::error::Result;
+use crate::files::weights::Params;
 use crate::layers::{AttentionBias, Conv2d, GroupNorm, Linear, attention};
 
 /// Epsilon of every norm in the decoder.

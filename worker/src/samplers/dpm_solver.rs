@@ -7,8 +7,11 @@ use candle_core::Tensor;
 
 use super::Sampler;
 use super::betas::training_sigmas;
-use crate::models::config::Config;
-use crate::models::error::{ModelError, Result};
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+
+/// The most training timesteps that make sense; there is a noise level in memory for each.
+const MAX_TIMESTEPS: usize = 1_000_000;
 
 /// How noise grows over the training timesteps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +95,9 @@ impl DpmSolverConfig {
             }
         }
         let count = config.size_or("num_train_timesteps", 1000)?;
+        if count > MAX_TIMESTEPS {
+            return Err(config.wrong("num_train_timesteps", format!("at most {MAX_TIMESTEPS}"), count.to_string()));
+        }
         Ok(Self {
             sigmas: training_sigmas(schedule, start, end, count),
             order,

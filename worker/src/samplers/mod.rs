@@ -6,8 +6,8 @@ pub mod noise;
 
 use candle_core::Tensor;
 
-use crate::models::config::Config;
-use crate::models::error::Result;
+use crate::files::config::Config;
+use crate::files::error::Result;
 
 /// A sampler for one run.
 pub trait Sampler: Send {

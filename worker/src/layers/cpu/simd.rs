@@ -3,8 +3,6 @@
 //! The bodies are plain loops that the compiler vectorises; sums run in a fixed number of lanes, so that a result
 //! is the same on every run of one machine. `exp` is a polynomial with a relative error below 2e-7.
 
-#![expect(clippy::needless_range_loop, reason = "zipped iterators are not always inlined across feature boundaries")]
-
 /// Lanes of a sum: a multiple of every vector width, and few enough to stay in registers.
 const LANES: usize = 16;
 

@@ -191,7 +191,7 @@ fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
     file.read_exact(&mut header).map_err(io)?;
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| damaged(format!("its header cannot be parsed: {e}")))?;
-    let expected = 8 + length + metadata.data_len() as u64;
+    let expected = (8 + length).saturating_add(metadata.data_len() as u64);
     if size != expected {
         return Err(damaged(format!("its header implies {expected} bytes, the file has {size}")));
     }

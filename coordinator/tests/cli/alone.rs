@@ -1,0 +1,75 @@
+//! What needs no coordinator: help, wrong command lines, wrong files.
+
+use crate::support::{SPEC, evocache};
+
+#[test]
+fn help_has_examples_and_is_data() {
+    for args in [&["--help"][..], &["best", "--help"], &["launch", "--help"], &["serve", "--help"]] {
+        let outcome = evocache(args);
+        assert!(outcome.ok().stdout.contains("Example"), "{args:?}: {}", outcome.stdout);
+        assert!(outcome.stderr.is_empty());
+    }
+    assert!(!evocache(&["--help"]).stdout.contains("worker-process"), "that verb is not for people");
+    assert!(evocache(&["--version"]).ok().stdout.starts_with("evocache "));
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    for args in [
+        &["launch"][..],
+        &["frobnicate"],
+        &["best", "s", "--min-speedup", "2", "--max-cache", "1MiB"],
+        &["best", "s", "--max-latency", "soon"],
+        &["show", "Not An Id"],
+        &["serve", "--listen", "nowhere"],
+        &["list", "--coordinator", "ftp://host:1"],
+        &["delete", "s"],
+    ] {
+        evocache(args).fails(2, &[]);
+    }
+}
+
+#[test]
+fn a_coordinator_that_is_gone_is_named_with_a_way_out() {
+    // Port 1 is reserved and nobody listens there.
+    let outcome = evocache(&["list", "--coordinator", "http://127.0.0.1:1"]);
+    outcome.fails(1, &["coordinator at http://127.0.0.1:1 is not reachable", "refused", "hint:", "evocache serve"]);
+    assert!(outcome.stdout.is_empty());
+    assert!(!outcome.stderr.contains('\x1b'), "no colours where there is no terminal");
+}
+
+#[test]
+fn a_wrong_specification_is_told_without_a_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.toml");
+    let launch = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        evocache(&["launch", path.to_str().unwrap(), "--coordinator", "http://127.0.0.1:1"])
+    };
+    launch(&SPEC.replace("batch = 2", "bach = 2")).fails(2, &["s.toml", "line 9", "bach", "expected one of", "batch"]);
+    launch(&SPEC.replace("[10, 6]", "[6, 10]")).fails(2, &["s.toml", "sampling.steps[1]", "largest to the smallest"]);
+    launch(&SPEC.replace("[model]", "[model")).fails(2, &["s.toml", "line 3"]);
+    evocache(&["launch", "gone.toml"]).fails(2, &["gone.toml", "no such file", "hint:"]);
+    launch(SPEC).fails(1, &["not reachable"]);
+}
+
+#[test]
+fn completions_are_scripts_for_each_shell() {
+    for (shell, word) in [("bash", "complete"), ("zsh", "#compdef"), ("fish", "complete -c evocache")] {
+        assert!(evocache(&["completions", shell]).ok().stdout.contains(word), "{shell}");
+    }
+}
+
+#[test]
+#[cfg(feature = "local")]
+fn local_refuses_before_it_starts_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    evocache(&["local", "--out", out, "--resume"]).fails(3, &["no search", "hint:"]);
+    std::fs::write(folder.path().join("front.json"), "{}").unwrap();
+    evocache(&["local", "--out", out]).fails(2, &["not empty", "--resume"]);
+    evocache(&["local", "--out", "/dev/null/x"]).fails(1, &["/dev/null/x"]);
+    evocache(&["local", "--model", out, "--out", "unused"]).fails(2, &["model_index.json", "hint:"]);
+    evocache(&["local", "--spec", "gone.toml", "--out", "unused"]).fails(2, &["gone.toml"]);
+    evocache(&["local", "--budget", "0"]).fails(2, &["--budget"]);
+}

@@ -1,0 +1,67 @@
+//! A whole search, and what the command line makes of its results.
+
+use evocache_proto::formats;
+use serde_json::Value;
+
+use crate::support::{Coordinator, spec_file};
+use crate::worker::work;
+
+#[test]
+fn a_finished_search_answers_questions_and_fills_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    assert_eq!(work(&c.url, "s"), 60);
+
+    let shown = c.evocache(&["show", "s", "--json"]).json();
+    assert_eq!(shown["state"], "completed");
+    assert_eq!(shown["progress"]["evaluations"], 60);
+    let workers = c.evocache(&["workers", "--json"]).json();
+    assert_eq!((&workers[0]["name"], &workers[0]["completed"]), (&"scripted/0".into(), &60.into()));
+    let id = workers[0]["worker_id"].as_str().unwrap();
+    assert_eq!(c.evocache(&["drain", id, "--json"]).json()["state"], "draining");
+    let watched = c.evocache(&["watch", "s"]);
+    assert!(watched.ok().stderr.contains("60/60 evaluations | completed"), "{}", watched.stderr);
+
+    // The front, as table, JSON and files.
+    let out = folder.path().join("results");
+    let table = c.evocache(&["front", "s", "--rows", "5", "--out", out.to_str().unwrap()]);
+    assert!(table.ok().stdout.contains("speed-up") && table.stdout.contains("of the seeds alone"), "{}", table.stdout);
+    assert!(table.stdout.lines().take_while(|line| !line.is_empty()).count() <= 7, "{}", table.stdout);
+    let front = c.evocache(&["front", "s", "--json"]).json();
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(out.join("front.json")).unwrap()).unwrap();
+    assert_eq!(front, file);
+    let ratios: Vec<f64> = front["evaluations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["values"]["latency_ratio"].as_f64().unwrap())
+        .collect();
+    assert!(ratios.len() > 3 && ratios.is_sorted(), "fastest first: {ratios:?}");
+    let svg = std::fs::read_to_string(out.join("front.svg")).unwrap();
+    assert!(svg.contains("98 % quality") && svg.contains("knee"));
+    let sheet = png::Decoder::new(std::io::Cursor::new(std::fs::read(out.join("sheet.png")).unwrap()));
+    assert!(sheet.read_info().unwrap().info().width > 4 * 32);
+
+    // The chosen schedules are the same in both formats.
+    for key in ["best-98", "best-2x", "knee"] {
+        let read = |name: String| formats::read(&std::fs::read_to_string(out.join(name)).unwrap()).unwrap();
+        assert_eq!(read(format!("{key}.json")), read(format!("{key}.ecad.json")), "{key}");
+    }
+
+    // Questions.
+    let best = c.evocache(&["best", "s", "--min-quality-ratio", "98%", "--json"]).json();
+    assert!(best["quality_ratio"].as_f64().unwrap() >= 0.98 && best["speedup"].as_f64().unwrap() > 1.0, "{best:#}");
+    let text = c.evocache(&["best", "s", "--min-speedup", "2", "--prefer", "quality"]);
+    assert!(text.ok().stdout.contains("x faster"), "{}", text.stdout);
+    let one = folder.path().join("one.json");
+    let one = one.to_str().unwrap();
+    c.evocache(&["best", "s", "--prefer", "knee", "--out", one, "--format", "ecad"]).ok();
+    let written = formats::read_ecad(&std::fs::read_to_string(one).unwrap()).unwrap();
+    let piped = c.evocache(&["best", "s", "--prefer", "knee", "--out", "-"]);
+    assert_eq!(formats::read_own(&piped.ok().stdout).unwrap(), written);
+    c.evocache(&["best", "s", "--min-speedup", "1000"]).fails(3, &["1000", "nearest"]);
+    c.evocache(&["best", "s", "--max-latency", "1us"]).fails(3, &["nearest"]);
+    c.evocache(&["best", "s", "--out", "/dev/null/x"]).fails(1, &["/dev/null/x"]);
+}

@@ -1,0 +1,60 @@
+//! The verb `local`, with the bundled model and real worker processes: small, but nothing of it is pretended.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::support::{Outcome, command, evocache, signal};
+
+/// Two prompts and few steps: an evaluation takes a moment even unoptimised.
+fn spec_file(folder: &Path) -> String {
+    let spec = crate::support::SPEC
+        .replace("\"scripted\"", "\"emoji\"")
+        .replace("[10, 6]", "[4, 3]")
+        .replace("batch = 2", "batch = 2\nwarmup = 0\nrepeats = 1")
+        .replace("evaluations = 60", "evaluations = 8");
+    let path = folder.join("small.toml");
+    std::fs::write(&path, spec).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_interrupted_search_is_resumed_and_leaves_its_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let out = folder.path().join("out");
+    let args = ["local", "--workers", "1", "--spec", &spec, "--out", out.to_str().unwrap()];
+
+    let mut local = command(&args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut talk = BufReader::new(local.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let before: Vec<String> = talk.by_ref().take_while(|line| !line.contains("| front")).collect();
+    signal(&local, "INT");
+    let after: Vec<String> = talk.collect();
+    assert_eq!(local.wait().unwrap().code(), Some(130), "{before:#?} {after:#?}");
+    assert!(after.iter().any(|line| line.contains("--resume")), "{after:#?}");
+
+    let resume = |extra: &[&str]| -> Outcome { evocache(&[&args[..], &["--resume"], extra].concat()) };
+    let answer = resume(&["--json"]).json();
+    assert_eq!(answer["search"]["state"], "completed");
+    assert_eq!(answer["search"]["progress"]["evaluations"], 8);
+    assert_eq!(answer["search"]["progress"]["failed"], 0);
+    assert!(answer["choices"]["knee"]["answer"]["speedup"].is_number(), "{answer:#}");
+    for file in ["front.json", "front.svg", "knee.json", "knee.ecad.json", "sheet.png", "worker-1.log"] {
+        assert!(out.join(file).is_file(), "{file} is missing");
+    }
+    let again = resume(&[]);
+    assert!(again.ok().stdout.contains("of the seeds alone") && again.stdout.contains("knee"), "{}", again.stdout);
+}
+
+#[test]
+fn a_model_that_no_worker_can_load_ends_the_search_with_the_workers_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("model_index.json"), "{}").unwrap();
+    let out = folder.path().join("out");
+    let model = model.to_str().unwrap();
+    evocache(&["local", "--workers", "2", "--spec", &spec, "--model", model, "--out", out.to_str().unwrap()])
+        .fails(1, &["worker", "model_index.json", "hint:", "worker-"]);
+}

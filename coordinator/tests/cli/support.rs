@@ -1,0 +1,142 @@
+//! The binary, run and looked at.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// Checks the exit code and that stderr holds these words.
+    #[track_caller]
+    pub(crate) fn fails(&self, code: i32, words: &[&str]) -> &Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "'{word}' is not in {}", self.stderr);
+        }
+        assert!(self.stderr.contains("error:"), "{}", self.stderr);
+        self
+    }
+
+    /// Checks that it went well.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> &Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+
+    /// What it wrote to stdout, as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        self.ok();
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {}", self.stdout))
+    }
+}
+
+/// The binary with arguments, cut off from the environment's settings.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evocache"));
+    command.args(args).stdin(Stdio::null());
+    for name in ["EVOCACHE_COORDINATOR", "EVOCACHE_DATA", "EVOCACHE_LISTEN", "NO_COLOR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the binary to its end.
+pub(crate) fn evocache(args: &[&str]) -> Outcome {
+    let output = command(args).output().unwrap();
+    Outcome {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A coordinator of its own process, ended with the test.
+pub(crate) struct Coordinator {
+    pub(crate) url: String,
+    pub(crate) child: Child,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Coordinator {
+    /// Starts one on a free port.
+    pub(crate) fn start(data: &Path) -> Self {
+        let data = data.to_str().unwrap();
+        let mut child = command(&["serve", "--listen", "127.0.0.1:0", "--data", data, "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in '{line}'"));
+        Self { url: ready["url"].as_str().unwrap().to_owned(), child, _stdout: stdout }
+    }
+
+    /// Runs the binary against it.
+    pub(crate) fn evocache(&self, args: &[&str]) -> Outcome {
+        evocache(&[&["--coordinator", &self.url], args].concat())
+    }
+
+    /// Asks it to stop and waits.
+    pub(crate) fn stop(mut self) -> i32 {
+        signal(&self.child, "TERM");
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        // It may have been stopped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// A small specification for the test's own worker.
+pub(crate) const SPEC: &str = r#"
+seed = 1
+[model]
+name = "scripted"
+[sampling]
+steps = [10, 6]
+guidance_scale = 3.0
+[measurement]
+batch = 2
+thumbnails = 2
+[[objective]]
+metric = "latency_ratio"
+[[objective]]
+metric = "clip_score"
+direction = "maximize"
+[budget]
+evaluations = 60
+[[prompt]]
+text = "an owl on a white background"
+[[prompt]]
+text = "a cat"
+"#;
+
+/// Writes the specification to a folder.
+pub(crate) fn spec_file(folder: &Path) -> String {
+    let path = folder.join("search.toml");
+    std::fs::write(&path, SPEC).unwrap();
+    path.to_str().unwrap().to_owned()
+}

@@ -1,0 +1,87 @@
+//! A worker that measures nothing: what it reports follows from the schedule alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evocache_proto::domain::{Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Schedule};
+use evocache_proto::pb::worker_service_client::WorkerServiceClient;
+use evocache_proto::{pb, wire};
+
+/// Works until the search has ended; returns how many evaluations it has made.
+pub(crate) fn work(url: &str, search: &str) -> u32 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(run(url.to_owned(), search))
+}
+
+async fn run(url: String, search: &str) -> u32 {
+    let mut stub = WorkerServiceClient::connect(url.clone()).await.unwrap();
+    let mut searches = pb::search_service_client::SearchServiceClient::connect(url).await.unwrap();
+    let layout = Arc::new(Layout::pixart(3).unwrap());
+    let declaration = Declaration {
+        name: "scripted/0".into(),
+        device: "none".into(),
+        software: "test 1".into(),
+        model: "scripted".into(),
+        fingerprint: "f".into(),
+        layout: layout.as_ref().clone(),
+        forecast: false,
+        metrics: vec![MetricDeclaration {
+            name: "clip_score".into(),
+            direction: Direction::Maximize,
+            unit: "1".into(),
+            description: "not measured".into(),
+        }],
+        cost: None,
+    };
+    let request = wire::register_request("register-1".into(), &declaration);
+    let worker_id = stub.register_worker(request).await.unwrap().into_inner().worker_id;
+    for done in 0.. {
+        let wait = prost_types::Duration::try_from(Duration::from_millis(200)).ok();
+        let request = pb::AcquireLeaseRequest { worker_id: worker_id.clone(), wait };
+        let Some(lease) = stub.acquire_lease(request).await.unwrap().into_inner().lease else {
+            let request = pb::GetSearchRequest { search_id: search.to_owned() };
+            let state = searches.get_search(request).await.unwrap().into_inner().search.unwrap().state;
+            assert_eq!(state, i32::from(pb::SearchState::Completed), "no work, and yet not at its end");
+            return done;
+        };
+        let schedule = wire::schedule(&layout, lease.schedule.as_ref().unwrap()).unwrap();
+        let request = pb::CompleteEvaluationRequest {
+            request_id: format!("complete-{done}"),
+            worker_id: worker_id.clone(),
+            lease: Some(pb::LeaseRef { search_id: lease.search_id, candidate: lease.candidate, epoch: lease.epoch }),
+            measurement: Some((&measure(&schedule)).into()),
+        };
+        stub.complete_evaluation(request).await.unwrap();
+    }
+    unreachable!("a search has a budget")
+}
+
+/// Time goes with what is computed; quality falls with the square of what is not.
+fn measure(schedule: &Schedule) -> Measurement {
+    let all = 10 * schedule.slots();
+    let computed = schedule.computed() as f64 / all as f64;
+    let lost = schedule.cache_hit_rate() * 0.5 + (10.0 - f64::from(schedule.steps())) * 0.02;
+    let latency = 1e4 * (0.1 + 0.9 * computed);
+    let quality = 0.9 * (1.0 - 0.3 * lost * lost);
+    let shade = (255.0 * (1.0 - lost)) as u8;
+    Measurement {
+        metrics: vec![MetricValues { name: "clip_score".into(), values: vec![quality, quality], baseline_mean: 0.9 }],
+        latency_us: vec![latency * 0.99, latency, latency * 1.01],
+        baseline_latency_us: vec![1e4; 3],
+        macs: (1e6 * computed) as u64 + 1,
+        baseline_macs: 1_000_001,
+        peak_cache_bytes: 1000 * (all - schedule.computed()) as u64,
+        device_time: Duration::from_millis(30),
+        thumbnails: vec![picture([shade, 80, 120]), picture([80, shade, 120])],
+    }
+}
+
+fn picture(color: [u8; 3]) -> Vec<u8> {
+    let mut bytes = vec![];
+    let mut encoder = png::Encoder::new(&mut bytes, 16, 16);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&color.repeat(256)).unwrap();
+    writer.finish().unwrap();
+    bytes
+}

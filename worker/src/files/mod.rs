@@ -1,0 +1,8 @@
+//! Reads the files of a model: JSON configs, safetensors weights, a digest of both. Knows formats, but no model.
+
+pub mod config;
+pub mod error;
+pub mod fingerprint;
+pub mod weights;
+
+pub use error::ModelError;
