@@ -35,6 +35,9 @@ pub(super) async fn front(client: &Client, args: FrontArgs, printer: Printer) ->
         || view::front(&results.search, &results.front),
         || format!("{}\n{}", results::front_table(&results, args.rows), results.gain()),
     )?;
+    if let Some(warning) = results::noise(&results.evaluations) {
+        printer.warning(&warning);
+    }
     for path in written {
         printer.note(&format!("written: {}", path.display()));
     }

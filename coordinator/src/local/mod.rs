@@ -164,6 +164,9 @@ fn report(results: &Results, plan: &Plan, before: u64, took: Duration, printer: 
     for note in notes {
         printer.note(&note);
     }
+    if let Some(warning) = results::noise(&results.evaluations) {
+        printer.warning(&warning);
+    }
     printer.note(&format!(
         "written to {}: front.json, front.svg, the chosen schedules (best-98, best-2x, knee), sheet.png",
         plan.out.display()

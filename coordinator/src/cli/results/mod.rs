@@ -8,6 +8,7 @@ mod choice;
 mod evaluation_table;
 mod folder;
 mod font;
+mod noise;
 mod picture;
 mod sheet;
 
@@ -19,6 +20,7 @@ pub use choice::{Choice, ask, describe};
 pub use evaluation_table::{front_table, thin};
 pub(crate) use folder::schedule_text;
 pub use folder::{write_chart, write_folder, write_schedule, write_sheet};
+pub use noise::noise;
 
 /// All that is known of a search.
 #[derive(Debug, Clone)]
