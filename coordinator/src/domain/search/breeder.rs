@@ -300,7 +300,9 @@ impl Breeder {
     fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
         let model = self.model.as_ref()?;
         let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
-        if !stream.chance(share) && !(model.is_closing() && share > CLEAR) {
+        let chance = stream.chance(share);
+        let certain = model.is_closing() && share > CLEAR;
+        if !(chance || certain) {
             return None;
         }
         let planned = model.plan().iter().find(|planned| self.is_new(&planned.id))?;

@@ -214,7 +214,7 @@ impl Model {
         let counts = &self.grid.counts;
         // All step counts in turn, the one of the uncached run every other time.
         let turn = self.fits as usize;
-        let steps = if turn % 2 == 0 { counts[0] } else { counts[turn / 2 % counts.len()] };
+        let steps = if turn.is_multiple_of(2) { counts[0] } else { counts[turn / 2 % counts.len()] };
         let cached = if space.forecast() && turn % 4 >= 2 { Decision::Forecast } else { Decision::Reuse };
         let slots = self.costs.slots(space);
         let count = self.grid.count_index(steps);
