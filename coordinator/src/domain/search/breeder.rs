@@ -7,12 +7,15 @@ use evocache_proto::domain::{
     CandidateId, Layout, Measurement, Schedule, ScheduleError, ScheduleId, SearchSpec, Strategy,
 };
 
+use super::credit::{Credit, OperatorShare};
 use super::genome::{Genome, Space};
+use super::model::Model;
 use super::population::Population;
 use super::seeds::{self, Seed};
 use super::variation::Variation;
-use super::{Proposal, Provenance, random};
+use super::{Parts, Proposal, Provenance, parents, random};
 use crate::domain::archive::{Archive, Inserted, Member};
+use crate::domain::hypervolume::Staircase;
 use crate::domain::objective::{Objectives, ScoreError};
 use crate::domain::rng::Stream;
 
@@ -20,8 +23,14 @@ use crate::domain::rng::Stream;
 const BREEDING_TRIES: usize = 16;
 /// Random schedules drawn before it looks through the whole space, where that is small.
 const RANDOM_TRIES: usize = 64;
-/// Share of the parents that come from the whole archive rather than from the population.
-const ARCHIVE_PARENTS: f64 = 0.5;
+/// Shares of the parents that come from the archive by its gaps and by contribution; the rest from the population.
+const ARCHIVE_PARENTS: (f64, f64) = (0.4, 0.3);
+/// Limits of the share of offspring that a trusted model plans, whatever its credit.
+const MODEL_SHARE: (f64, f64) = (0.2, 0.95);
+/// Beyond this share the model plans everything at the end of the budget.
+const CLEAR: f64 = 0.8;
+/// What a newcomer to the front is credited with where the hypervolume has more than two dimensions.
+const JOINING: f64 = 1e-3;
 
 /// Why a search cannot be bred.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +74,7 @@ enum Status {
 #[derive(Debug, Clone, PartialEq)]
 struct Candidate {
     schedule: Arc<Schedule>,
-    seed: bool,
+    operator: String,
     family: String,
     status: Status,
 }
@@ -90,11 +99,21 @@ pub struct Breeder {
     population: Population,
     archive: Archive,
     seed_archive: Archive,
+    /// The archive's staircase, while there are two objectives: what a result adds is its credit.
+    stairs: Option<Staircase>,
+    credit: Credit,
+    parts: Parts,
+    model: Option<Model>,
 }
 
 impl Breeder {
     /// A search before its first candidate. `layout` is what the first worker declared.
     pub fn new(spec: Arc<SearchSpec>, layout: Arc<Layout>) -> Result<Self, BreederError> {
+        Self::with_parts(spec, layout, Parts::default())
+    }
+
+    /// The same with parts left out, to see what they are worth.
+    pub fn with_parts(spec: Arc<SearchSpec>, layout: Arc<Layout>, parts: Parts) -> Result<Self, BreederError> {
         if let Some(imported) = spec.imported.iter().find(|i| i.schedule.layout() != &layout) {
             return Err(BreederError::ImportedLayout {
                 name: imported.name.clone(),
@@ -107,7 +126,12 @@ impl Breeder {
         let baseline_id = baseline.id();
         let seeds = seeds::all(&spec, &space, baseline_id);
         Ok(Self {
-            variation: Variation::new(spec.algorithm.crossover),
+            variation: Variation::new(spec.algorithm.crossover, parts.operators),
+            model: Model::new(&spec, &space)
+                .filter(|_| parts.model && spec.algorithm.strategy == Strategy::SteadyState),
+            stairs: (spec.objectives.len() == 2).then(|| Staircase::new((1.0, 1.0))),
+            credit: Credit::default(),
+            parts,
             objectives: Objectives::new(&spec),
             population: Population::new(spec.algorithm.population as usize),
             spec,
@@ -137,7 +161,7 @@ impl Breeder {
         }
         let mut stream = Stream::new(self.spec.seed, "offspring", index.0);
         let bred = match self.spec.algorithm.strategy {
-            Strategy::SteadyState => self.breed(&mut stream),
+            Strategy::SteadyState => self.planned(&mut stream).or_else(|| self.breed(&mut stream)),
             Strategy::Random => None,
         };
         bred.or_else(|| self.draw(&mut stream)).or_else(|| self.look_through())
@@ -153,7 +177,7 @@ impl Breeder {
             index,
             Candidate {
                 schedule: proposal.schedule.clone(),
-                seed: proposal.provenance.operator == SEED,
+                operator: proposal.provenance.operator.clone(),
                 family: proposal.provenance.seed_family.clone(),
                 status: Status::Open,
             },
@@ -168,14 +192,29 @@ impl Breeder {
     /// Check with [`objectives`](Self::objectives) before the fact is stored whether the measurement has a score.
     pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Inserted, TellError> {
         let candidate = self.open(index)?;
-        let (hit_rate, seed) = (candidate.schedule.cache_hit_rate(), candidate.seed);
-        let score = self.objectives.score(measurement, hit_rate).map_err(|error| TellError::Score(index, error))?;
+        let (schedule, operator) = (candidate.schedule.clone(), candidate.operator.clone());
+        let score = self.objectives.score(measurement, schedule.cache_hit_rate());
+        let score = score.map_err(|error| TellError::Score(index, error))?;
         self.open(index)?.status = Status::Measured;
         self.population.insert(Member { candidate: index, score });
-        if seed {
+        if operator == SEED {
             self.seed_archive.insert(index, score);
         }
-        Ok(self.archive.insert(index, score))
+        let inserted = self.archive.insert(index, score);
+        let gain = match (&mut self.stairs, inserted) {
+            (Some(stairs), _) if score.is_feasible() => stairs.insert(score.losses[0], score.losses[1]),
+            (None, Inserted::Joined(_)) => JOINING,
+            _ => 0.0,
+        };
+        if operator == SEED {
+            self.credit.book_seed(SEED, gain);
+        } else {
+            self.credit.book(&operator, operator.starts_with(PLANNED), gain);
+        }
+        if let Some(model) = &mut self.model {
+            model.tell(&self.space, &schedule, &score);
+        }
+        Ok(inserted)
     }
 
     /// The candidate will have no measurement: every attempt failed, or it was cancelled. It is not proposed again.
@@ -237,6 +276,17 @@ impl Breeder {
         self.seeds.len()
     }
 
+    /// What each operator had a part in, and what it added to the front, by name.
+    pub fn operator_shares(&self) -> Vec<OperatorShare> {
+        self.credit.shares()
+    }
+
+    /// For each model of the error, its rank correlation with fresh results of about equal cost; `None` until there
+    /// are enough. A model whose correlation is poor plans nothing.
+    pub fn model_correlations(&self) -> Vec<(&'static str, Option<f64>)> {
+        self.model.as_ref().map_or_else(Vec::new, Model::correlations)
+    }
+
     fn is_new(&self, id: &ScheduleId) -> bool {
         id != &self.baseline_id && !self.known.contains_key(id)
     }
@@ -246,6 +296,21 @@ impl Breeder {
         self.is_new(&schedule.id()).then(|| Proposal { schedule: Arc::new(schedule), provenance: provenance() })
     }
 
+    /// The next schedule of the model's plan, as often as its credit allows.
+    fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
+        let model = self.model.as_ref()?;
+        let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
+        let chance = stream.chance(share);
+        let certain = model.is_closing() && share > CLEAR;
+        if !(chance || certain) {
+            return None;
+        }
+        let planned = model.plan().iter().find(|planned| self.is_new(&planned.id))?;
+        let provenance =
+            Provenance { parents: Vec::new(), operator: planned.operator.to_owned(), seed_family: MODEL.to_owned() };
+        Some(Proposal { schedule: planned.schedule.clone(), provenance })
+    }
+
     /// An offspring of measured parents; `None` without parents or luck.
     fn breed(&self, stream: &mut Stream) -> Option<Proposal> {
         for attempt in 0..BREEDING_TRIES {
@@ -253,7 +318,8 @@ impl Breeder {
             let second = self.parent(stream)?;
             let (a, b) = (self.candidates.get(&first)?, self.candidates.get(&second)?);
             let other = (first != second).then(|| Genome::of(&b.schedule));
-            let child = self.variation.offspring(&self.space, Genome::of(&a.schedule), other, attempt, stream);
+            let child =
+                self.variation.offspring(&self.space, Genome::of(&a.schedule), other, attempt, &self.credit, stream);
             let proposal = self.propose(&child.genome, || Provenance {
                 parents: if child.crossed { vec![first, second] } else { vec![first] },
                 operator: child.operator,
@@ -266,9 +332,17 @@ impl Breeder {
         None
     }
 
-    /// A binary tournament in the population, or a member of the archive.
+    /// A member of the archive, or the winner of a binary tournament in the population.
     fn parent(&self, stream: &mut Stream) -> Option<CandidateId> {
-        if stream.chance(ARCHIVE_PARENTS) { spread(&self.archive, stream) } else { self.population.tournament(stream) }
+        if !self.parts.selection {
+            return self.population.any(stream);
+        }
+        let (gaps, contribution) = ARCHIVE_PARENTS;
+        match stream.unit() {
+            u if u < gaps => parents::spread(&self.archive, stream),
+            u if u < gaps + contribution => parents::contribution(&self.archive, stream),
+            _ => self.population.tournament(stream),
+        }
     }
 
     fn draw(&self, stream: &mut Stream) -> Option<Proposal> {
@@ -281,20 +355,12 @@ impl Breeder {
     }
 }
 
-/// A member of the front chosen evenly along a random objective, not evenly among the members: where the front has
-/// gaps, the members beside them are chosen more often.
-fn spread(archive: &Archive, stream: &mut Stream) -> Option<CandidateId> {
-    let members = archive.members();
-    let objective = stream.below(members.first()?.score.values.len());
-    let at = |m: &Member| m.score.values[objective];
-    let (low, high) = members.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), m| (l.min(at(m)), h.max(at(m))));
-    let target = low + (high - low) * stream.unit();
-    let nearest = members.iter().min_by(|a, b| (at(a) - target).abs().total_cmp(&(at(b) - target).abs()));
-    nearest.map(|m| m.candidate)
-}
-
 /// The operator of every seed.
 const SEED: &str = "seed";
+/// The family of what a model planned.
+const MODEL: &str = "model";
+/// How the operators of what a model planned begin.
+const PLANNED: &str = "model-";
 
 fn seed_provenance(family: &str) -> Provenance {
     Provenance { parents: Vec::new(), operator: SEED.to_owned(), seed_family: family.to_owned() }

@@ -4,11 +4,14 @@
 //! far and the index asked for; equal facts in equal order give equal candidates.
 
 mod breeder;
+mod credit;
 mod crossover;
 mod genome;
 #[cfg(test)]
 pub(crate) mod landscape;
+mod model;
 mod mutation;
+mod parents;
 mod population;
 mod random;
 mod region;
@@ -17,6 +20,7 @@ mod seeds;
 mod variation;
 
 pub use breeder::{Breeder, BreederError, TellError};
+pub use credit::OperatorShare;
 
 use std::sync::Arc;
 
@@ -27,7 +31,8 @@ use evocache_proto::domain::{CandidateId, Schedule};
 pub struct Provenance {
     /// The candidates it was bred from; empty for seeds and random schedules.
     pub parents: Vec<CandidateId>,
-    /// What made it: `seed`, `random`, or the operators joined by `+`, such as `rectangle+shift`.
+    /// What made it: `seed`, `random`, the operators joined by `+`, such as `rectangle+shift`, or `model-greedy`,
+    /// `model-draw` or `model-second` for a schedule built from what a model predicts.
     pub operator: String,
     /// Where its line began: the seed's family, such as `fora`, inherited from the first parent.
     pub seed_family: String,
@@ -40,4 +45,21 @@ pub struct Proposal {
     pub schedule: Arc<Schedule>,
     /// How it came to be.
     pub provenance: Provenance,
+}
+
+/// Which parts of the search take part: all of them, but for an ablation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// Operators that know the structure of schedules, chosen by credit; else four-point crossover and bit flips.
+    pub operators: bool,
+    /// Parents from the archive, by gaps and contribution, and by tournament; else evenly from the population.
+    pub selection: bool,
+    /// Schedules planned with a model of the error.
+    pub model: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { operators: true, selection: true, model: true }
+    }
 }

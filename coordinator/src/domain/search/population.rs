@@ -94,6 +94,11 @@ impl Population {
         Some(if order.is_le() { a.2 } else { b.2 })
     }
 
+    /// A member drawn evenly.
+    pub(super) fn any(&self, stream: &mut Stream) -> Option<CandidateId> {
+        self.place(stream.below(self.len)).map(|place| place.2)
+    }
+
     /// Front, crowding distance and id of the n-th member.
     fn place(&self, mut n: usize) -> Option<(usize, f64, CandidateId)> {
         for (rank, front) in self.fronts.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The schedules a search starts from: imported ones first, then heuristic families at every step count.
 //!
-//! The list is ordered so that its first twenty already span the front: plain runs with fewer steps, then one of each
+//! The list is ordered so that its first thirty already span the front: plain runs with fewer steps, then one of each
 //! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
 //! budget allows, but not below [`LEAST`]. Absent: everything that needs a profile of the model.
 
@@ -11,6 +11,7 @@ use evocache_proto::domain::{Decision, Schedule, ScheduleId, SearchSpec, Strateg
 
 use super::genome::{Genome, Space};
 use super::random::independent;
+use super::resample::resample;
 use crate::domain::rng::Stream;
 
 /// Heuristic seeds that even a small budget is spent on.
@@ -21,6 +22,16 @@ const INTERVALS: [usize; 6] = [3, 0, 2, 5, 4, 6];
 
 /// One kind of component computed every a-th step, all others every b-th.
 const PAIRS: [(usize, usize); 6] = [(2, 4), (4, 2), (1, 3), (3, 1), (2, 6), (6, 2)];
+
+/// Computed and cached steps of a cycle that every slot begins one step after the slot before it.
+const STAGGERS: [(usize, usize); 6] = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (7, 1)];
+
+/// Gates as shares of the run, with the interval before them.
+const GATES: [(f64, usize); 4] = [(0.5, 2), (0.25, 3), (0.75, 2), (0.5, 4)];
+
+/// Step masks of cache-dit's presets for 20 steps, 1 = computed: slow, medium, fast, ultra.
+const MASKS: [&str; 4] =
+    ["11111101100011000101", "11111101000000000001", "11111111011100111001", "11110000000000000001"];
 
 /// Steps that a forecasting seed computes first: an extrapolation needs a past.
 const WARM_UP: usize = 3;
@@ -89,7 +100,14 @@ fn families(space: &Space, seed: u64) -> Vec<(&'static str, Queue)> {
     let forecasts = if space.forecast() { INTERVALS.len() } else { 0 };
     vec![
         ("fora", diagonal(space, 0, INTERVALS.len(), |steps, i| interval(space, steps, INTERVALS[i]))),
+        ("staggered", diagonal(space, 0, STAGGERS.len(), |steps, i| staggered(space, steps, STAGGERS[i]))),
         ("component-intervals", diagonal(space, 1, component_intervals(space), |steps, i| pair(space, steps, i))),
+        (
+            "depth",
+            diagonal(space, 1, if space.blocks() > 1 { GATES.len() } else { 0 }, |steps, i| depth(space, steps, i)),
+        ),
+        ("gate", diagonal(space, 2, gates(space), |steps, i| gate(space, steps, i))),
+        ("step-mask", diagonal(space, 3, MASKS.len(), |steps, i| mask(space, steps, MASKS[i]))),
         ("density", diagonal(space, 2, DENSITIES, |steps, i| density(space, steps, i, seed))),
         ("forecast", diagonal(space, 3, forecasts, |steps, i| forecast(space, steps, INTERVALS[i]))),
     ]
@@ -114,6 +132,15 @@ fn interval(space: &Space, steps: u32, every: usize) -> Genome {
     Genome::from_fn(space, steps, |step, _| if on(step, every) { Decision::Compute } else { Decision::Reuse })
 }
 
+/// Every slot at the same interval but a step later than the slot before it: at no step is everything reused.
+fn staggered(space: &Space, steps: u32, (computed, cached): (usize, usize)) -> Genome {
+    let cycle = computed + cached;
+    Genome::from_fn(space, steps, |step, slot| {
+        let on = step == 0 || (step + cycle - slot % cycle) % cycle < computed;
+        if on { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
 fn component_intervals(space: &Space) -> usize {
     if space.components() > 1 { PAIRS.len() * space.components() } else { 0 }
 }
@@ -125,6 +152,46 @@ fn pair(space: &Space, steps: u32, i: usize) -> Genome {
         let every = if space.component_of(slot) == component { own } else { others };
         if on(step, every) { Decision::Compute } else { Decision::Reuse }
     })
+}
+
+fn gates(space: &Space) -> usize {
+    if space.components() > 1 { GATES.len() * space.components() } else { 0 }
+}
+
+/// As T-GATE: one kind of component computed up to the gate and reused from there on; the kind before it computed
+/// twice, then at an interval up to the gate and always from there on; the rest always. Variant `i` goes through the
+/// kinds before the next gate.
+fn gate(space: &Space, steps: u32, i: usize) -> Genome {
+    let (kinds, (share, every)) = (space.components(), GATES[i / space.components()]);
+    let (gated, paced) = (i % kinds, (i + kinds - 1) % kinds);
+    let until = (f64::from(steps) * share) as usize;
+    Genome::from_fn(space, steps, |step, slot| {
+        let computes = match space.component_of(slot) {
+            kind if kind == gated => step < until,
+            kind if kind == paced => step < 2 || step >= until || on(step, every),
+            _ => true,
+        };
+        if computes { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// As Δ-DiT: up to the gate the rear half of the blocks is computed at an interval only, from there on the front half.
+fn depth(space: &Space, steps: u32, i: usize) -> Genome {
+    let (share, every) = GATES[i];
+    let until = (f64::from(steps) * share) as usize;
+    Genome::from_fn(space, steps, |step, slot| {
+        let rear = 2 * space.block_of(slot) >= space.blocks();
+        if rear != (step < until) || on(step, every) { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// A mask over whole steps by relative time; the first block always runs.
+fn mask(space: &Space, steps: u32, mask: &str) -> Genome {
+    let decide = |step: usize, slot| {
+        let computes = mask.as_bytes().get(step) == Some(&b'1') || space.block_of(slot) == 0;
+        if computes { Decision::Compute } else { Decision::Reuse }
+    };
+    resample(space, &Genome::from_fn(space, 20, decide), steps)
 }
 
 /// As TaylorSeer: three steps computed, then every n-th, the rest extrapolated.

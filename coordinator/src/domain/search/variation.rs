@@ -1,5 +1,6 @@
-//! Which operators make an offspring, and how often each: one table, fixed weights.
+//! Which operators make an offspring, and how often each: one table of weights, multiplied by the operators' credit.
 
+use super::credit::Credit;
 use super::crossover::{self, Crossover};
 use super::genome::{Genome, Space};
 use super::mutation::{self, Mutation};
@@ -55,15 +56,29 @@ const MUTATIONS: [Operator<Mutation>; 7] = [
     Operator { name: "toggle-forecast", weight: 2, needs: Needs::Forecast, apply: mutation::toggle_forecast },
 ];
 
-fn choose<'a, F>(table: &'a [Operator<F>], space: &Space, stream: &mut Stream) -> Option<&'a Operator<F>> {
-    let weights = table.iter().map(|o| if o.needs.met(space) { o.weight } else { 0 });
-    stream.weighted(weights).map(|i| &table[i])
+/// Thousandths of an operator's weight.
+const FINE: f64 = 1000.0;
+
+fn choose<'a, F>(
+    table: &'a [Operator<F>],
+    space: &Space,
+    credit: Option<&Credit>,
+    stream: &mut Stream,
+) -> Option<&'a Operator<F>> {
+    let weight = |o: &Operator<F>| {
+        let factor = credit.map_or(1.0, |credit| credit.factor(o.name));
+        if o.needs.met(space) { (f64::from(o.weight) * factor * FINE) as u32 } else { 0 }
+    };
+    let weights: Vec<u32> = table.iter().map(weight).collect();
+    stream.weighted(weights.iter().copied()).map(|i| &table[i])
 }
 
 /// Makes offspring.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Variation {
     crossover: f64,
+    /// All operators, or ECAD's two.
+    all: bool,
 }
 
 /// A genome and what it was made by.
@@ -76,9 +91,9 @@ pub(super) struct Offspring {
 }
 
 impl Variation {
-    /// `crossover` is the probability that an offspring has two parents.
-    pub(super) fn new(crossover: f64) -> Self {
-        Self { crossover }
+    /// `crossover` is the probability that an offspring has two parents; `all` operators, or ECAD's two alone.
+    pub(super) fn new(crossover: f64, all: bool) -> Self {
+        Self { crossover, all }
     }
 
     /// An offspring of `first`, which gives the step count, and perhaps of `second`, with at least `mutations`
@@ -89,13 +104,17 @@ impl Variation {
         first: Genome,
         second: Option<Genome>,
         mutations: usize,
+        credit: &Credit,
         stream: &mut Stream,
     ) -> Offspring {
+        let credit = self.all.then_some(credit);
+        let (crossovers, mutants) =
+            if self.all { (&CROSSOVERS[..], &MUTATIONS[..]) } else { (&CROSSOVERS[..1], &MUTATIONS[..1]) };
         let mut genome = first;
         let mut names = Vec::new();
         let crosses = stream.chance(self.crossover);
         if let Some(second) = second.filter(|_| crosses)
-            && let Some(operator) = choose(&CROSSOVERS, space, stream)
+            && let Some(operator) = choose(crossovers, space, credit, stream)
             && let Ok(steps) = u32::try_from(genome.steps())
         {
             (operator.apply)(space, &mut genome, &resample(space, &second, steps), stream);
@@ -104,7 +123,7 @@ impl Variation {
         let crossed = !names.is_empty();
         let once = usize::from(!crossed || stream.chance(MUTATION_AFTER_CROSSOVER));
         for _ in 0..once.max(mutations) {
-            if let Some(operator) = choose(&MUTATIONS, space, stream) {
+            if let Some(operator) = choose(mutants, space, credit, stream) {
                 (operator.apply)(space, &mut genome, stream);
                 names.push(operator.name);
             }

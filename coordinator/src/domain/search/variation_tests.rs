@@ -76,7 +76,9 @@ proptest! {
             for crossover in [0.0, 1.0] {
                 let [first, second] = parents.clone();
                 let steps = first.steps();
-                let child = Variation::new(crossover).offspring(space, first, Some(second), mutations, &mut stream);
+                let variation = Variation::new(crossover, true);
+                let credit = Credit::default();
+                let child = variation.offspring(space, first, Some(second), mutations, &credit, &mut stream);
                 check(space, &child.genome, &child.operator);
                 prop_assert_eq!(child.crossed, crossover > 0.5);
                 prop_assert!(child.operator.split('+').count() >= mutations.max(1));
@@ -139,7 +141,7 @@ fn operators_that_cannot_help_are_not_chosen() {
     let space = Space::new(Arc::new(Layout::pixart(2).unwrap()), &[8], false);
     let mut stream = Stream::new(1, "test", 0);
     for _ in 0..500 {
-        let chosen = choose(&MUTATIONS, &space, &mut stream).unwrap().name;
+        let chosen = choose(&MUTATIONS, &space, None, &mut stream).unwrap().name;
         assert!(chosen != "migrate" && chosen != "toggle-forecast");
     }
 }
