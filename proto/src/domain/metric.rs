@@ -13,8 +13,8 @@ pub enum Direction {
 
 /// Measurements that every evaluation has, whatever the worker: name, direction, unit.
 ///
-/// - `latency_us`: median microseconds per image of the whole pipeline, text encoding excluded;
-/// - `latency_ratio`: that over the median of the uncached runs interleaved on the same device;
+/// - `latency_us`: microseconds per image of the fastest batch, whole pipeline, text encoding excluded;
+/// - `latency_ratio`: that over the fastest of the uncached batches interleaved on the same device;
 /// - `macs`, `macs_ratio`: multiply-accumulates per image, and over the uncached run's;
 /// - `cache_bytes`: peak bytes of stored outputs per image;
 /// - `cache_hit_rate`: share of decisions served from the cache.

@@ -132,18 +132,17 @@ impl Bench {
                 format!("{:.1} %", 100.0 * (1.0 - schedule.cache_hit_rate())),
                 count(m.macs),
                 format!("{:.1} %", 100.0 * m.macs as f64 / m.baseline_macs as f64),
-                ms(m.latency()),
+                ms(median(&m.latency_us)),
                 ms(low),
                 ms(high),
-                ms(m.baseline_latency()),
+                ms(median(&m.baseline_latency_us)),
                 ms(base_low),
                 ms(base_high),
                 format!("{:.1} %", 100.0 * m.latency_ratio()),
             ]);
         }
         table.write(out)?;
-        let baseline =
-            median(&points.iter().flat_map(|p| p.measurement.baseline_latency_us.clone()).collect::<Vec<_>>());
+        let baseline = points.iter().map(|p| p.measurement.baseline_latency()).fold(f64::INFINITY, f64::min);
         if let Some(fit) = fit {
             writeln!(
                 out,

@@ -22,6 +22,10 @@ use crate::metrics::psnr::Psnr;
 use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
 
+/// Uncached batches that an evaluation is compared with: its own, and the latest of the evaluations just before. A few of
+/// its own would be a poor estimate, and more of them cost as much as the candidate.
+const BASELINE_WINDOW: usize = 8;
+
 /// Longest side of a thumbnail in pixels; as a PNG it stays below [`Measurement::MAX_THUMBNAIL`].
 const THUMBNAIL_SIDE: usize = 256;
 
@@ -46,6 +50,8 @@ pub struct DiffusionEvaluator {
     metrics: Vec<Box<dyn Metric>>,
     declaration: Declaration,
     prepared: Option<Prepared>,
+    /// The latest uncached batches of the calibration, oldest first.
+    recent_baselines: Vec<f64>,
 }
 
 /// What stays the same for all candidates of a calibration.
@@ -97,7 +103,7 @@ impl DiffusionEvaluator {
             metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
             cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, Guidance::new(f64::INFINITY))),
         };
-        Ok(Self { pipeline, metrics, declaration, prepared: None })
+        Ok(Self { pipeline, metrics, declaration, prepared: None, recent_baselines: Vec::new() })
     }
 
     /// The loaded pipeline.
@@ -219,6 +225,7 @@ impl Evaluate for DiffusionEvaluator {
             prepared.baseline_means.push(values.iter().sum::<f64>() / values.len() as f64);
         }
         self.prepared = Some(prepared);
+        self.recent_baselines.clear();
         Ok(())
     }
 
@@ -274,10 +281,14 @@ impl Evaluate for DiffusionEvaluator {
                 }
             }
         }
+        let own = baseline_latency_us.len();
+        self.recent_baselines.append(&mut baseline_latency_us);
+        let stale = self.recent_baselines.len().saturating_sub(own.max(BASELINE_WINDOW));
+        self.recent_baselines.drain(..stale);
         Ok(Measurement {
             metrics,
             latency_us,
-            baseline_latency_us,
+            baseline_latency_us: self.recent_baselines.clone(),
             macs: schedule.macs(&prepared.cost),
             baseline_macs: prepared.baseline.macs(&prepared.cost),
             peak_cache_bytes: schedule.peak_cache_bytes(&prepared.cost),
