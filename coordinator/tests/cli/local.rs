@@ -18,6 +18,17 @@ fn spec_file(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Returns when the search's first evaluation is done, as a watcher sees it.
+fn await_first_evaluation(url: &str) {
+    let args = ["watch", "local", "--json", "--coordinator", url];
+    let mut watch = command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
+    assert!(events.into_iter().any(|event| event["progress"]["evaluations"].as_u64() > Some(0)));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
 #[test]
 fn an_interrupted_search_is_resumed_and_leaves_its_results() {
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +38,9 @@ fn an_interrupted_search_is_resumed_and_leaves_its_results() {
 
     let mut local = command(&args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut talk = BufReader::new(local.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let before: Vec<String> = talk.by_ref().take_while(|line| !line.contains("| front")).collect();
+    let before: Vec<String> = talk.by_ref().take_while(|line| !line.contains("/8 evaluations")).collect();
+    let url = before.iter().flat_map(|line| line.split([' ', ','])).find(|word| word.starts_with("http://"));
+    await_first_evaluation(url.unwrap());
     signal(&local, "INT");
     let after: Vec<String> = talk.collect();
     assert_eq!(local.wait().unwrap().code(), Some(130), "{before:#?} {after:#?}");
