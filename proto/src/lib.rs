@@ -4,6 +4,7 @@
 //! - [`pb`]: the protobuf messages and gRPC stubs generated from `proto/evocache/v1/*.proto`.
 //! - [`wire`]: conversions between the two; the only place where a message becomes a domain type.
 //! - [`formats`]: schedules as JSON, in evocache's own format and in ECAD's.
+//! - [`credentials`]: the certificates and the token that a caller shows.
 //!
 //! **Architecture invariant:** `domain` imports none of the others. It builds with `--no-default-features`.
 
@@ -12,6 +13,8 @@ pub mod domain;
 #[cfg(feature = "formats")]
 pub mod formats;
 
+#[cfg(feature = "wire")]
+pub mod credentials;
 #[cfg(feature = "wire")]
 pub mod wire;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use evocache_proto::domain::{
     Algorithm, Budget, Calibration, CostModel, Decision, Declaration, Direction, Imported, Layout, Measurement,
-    MeasurementPlan, MetricDeclaration, MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SpecDraft,
-    Strategy,
+    MeasurementPlan, MetricDeclaration, MetricValues, ModelRef, Objective, Profile, Prompt, Sampling, Schedule,
+    SpecDraft, Strategy,
 };
 use evocache_proto::{pb, wire};
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn spec() -> SpecDraft {
             negative_prompt: "blurry".into(),
         },
         forecast: true,
-        prompts: vec![Prompt { text: "an owl".into(), seed: u64::MAX }],
+        prompts: [u64::MAX, 3].map(|seed| Prompt { text: "an owl".into(), seed }).into(),
         plan: MeasurementPlan { batch: 4, warmup: 1, repeats: 3, thumbnails: 2 },
         objectives: vec![
             Objective { metric: "latency_ratio".into(), direction: Direction::Minimize, bound: None },
@@ -45,8 +45,16 @@ fn spec() -> SpecDraft {
             evaluations: Some(500),
             wall_time: Some(Duration::from_millis(1500)),
             device_time: Some(Duration::from_secs(7200)),
+            stagnation: Some(40),
         },
-        algorithm: Algorithm { strategy: Strategy::Random, population: 24, crossover: 0.5, seeds: false },
+        algorithm: Algorithm {
+            strategy: Strategy::Nsga2,
+            population: 24,
+            crossover: 0.5,
+            seeds: false,
+            remeasure: false,
+            rungs: vec![1],
+        },
         seed: 7,
         labels: BTreeMap::from([("team".into(), "images".into())]),
         imported: vec![Imported { name: "fora".into(), schedule: fora(12) }],
@@ -104,6 +112,7 @@ fn a_declaration_survives_the_wire() {
         fingerprint: "f00".into(),
         layout,
         forecast: true,
+        profiles: true,
         metrics: vec![MetricDeclaration {
             name: "clip_score".into(),
             direction: Direction::Maximize,
@@ -140,6 +149,7 @@ fn calibration_and_measurement_survive_the_wire() {
         peak_cache_bytes: 3,
         device_time: Duration::from_micros(1_234_567),
         thumbnails: vec![vec![1, 2, 3]],
+        profile: Some(Profile::new(3, 1, vec![0.5; 6]).unwrap()),
     };
     assert_eq!(wire::measurement(&pb::Measurement::from(&measurement)).unwrap(), measurement);
 }

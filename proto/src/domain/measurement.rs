@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Profile;
+
 /// One quality metric over the calibration prompts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricValues {
@@ -39,6 +41,8 @@ pub struct Measurement {
     pub device_time: Duration,
     /// PNG pictures of the first prompts, as many as the measurement plan asks for.
     pub thumbnails: Vec<Vec<u8>>,
+    /// Of the uncached run, where it was asked for.
+    pub profile: Option<Profile>,
 }
 
 /// Why a measurement is not believed.
@@ -218,6 +222,7 @@ mod tests {
             peak_cache_bytes: 1,
             device_time: Duration::from_secs(1),
             thumbnails: vec![],
+            profile: None,
         }
     }
 

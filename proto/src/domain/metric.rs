@@ -85,6 +85,8 @@ pub struct Declaration {
     pub layout: Layout,
     /// Whether the worker can run `Decision::Forecast`.
     pub forecast: bool,
+    /// Whether it can measure a [`Profile`](super::Profile).
+    pub profiles: bool,
     /// The quality metrics that it measures.
     pub metrics: Vec<MetricDeclaration>,
     /// Costs under the model's native resolution with guidance, if the worker knows them.
@@ -147,6 +149,7 @@ mod tests {
             fingerprint: "f".into(),
             layout: Layout::pixart(1).unwrap(),
             forecast: false,
+            profiles: false,
             metrics: vec![metric("clip_score")],
             cost: None,
         };

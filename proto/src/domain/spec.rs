@@ -39,6 +39,8 @@ pub struct Budget {
     pub wall_time: Option<Duration>,
     /// Sum over the workers of the time their devices were busy.
     pub device_time: Option<Duration>,
+    /// Evaluations in a row in which the hypervolume grew by less than a thousandth.
+    pub stagnation: Option<u64>,
 }
 
 /// How candidates are bred.
@@ -48,10 +50,14 @@ pub enum Strategy {
     SteadyState,
     /// Schedules of random density, for comparison.
     Random,
+    /// Generational NSGA-II with ECAD's operators, for comparison.
+    Nsga2,
+    /// The uncached run and the imported schedules only.
+    Imported,
 }
 
 /// Settings of the search algorithm.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Algorithm {
     /// How candidates are bred.
     pub strategy: Strategy,
@@ -61,11 +67,22 @@ pub struct Algorithm {
     pub crossover: f64,
     /// Whether heuristic schedules are evaluated first.
     pub seeds: bool,
+    /// Whether members of the front are measured again.
+    pub remeasure: bool,
+    /// Numbers of prompts that come before all prompts, ascending; empty: all prompts at once.
+    pub rungs: Vec<u32>,
 }
 
 impl Default for Algorithm {
     fn default() -> Self {
-        Self { strategy: Strategy::SteadyState, population: 48, crossover: 0.9, seeds: true }
+        Self {
+            strategy: Strategy::SteadyState,
+            population: 48,
+            crossover: 0.9,
+            seeds: true,
+            remeasure: true,
+            rungs: vec![],
+        }
     }
 }
 
@@ -120,6 +137,11 @@ impl SearchSpec {
     /// The first objective that the workers' metrics give: what "quality" means in this search.
     pub fn quality(&self) -> Option<&Objective> {
         self.objectives.iter().find(|o| builtin_direction(&o.metric).is_none())
+    }
+
+    /// The fields, to make another specification from.
+    pub fn into_draft(self) -> SpecDraft {
+        self.0
     }
 }
 
@@ -216,8 +238,12 @@ impl SpecDraft {
         wrong
             .unless((1..=200).contains(&name.chars().count()), "model.name", || "must have 1 to 200 characters".into());
         let budget = &self.budget;
-        let limited = budget.evaluations.is_some() || budget.wall_time.is_some() || budget.device_time.is_some();
-        wrong.unless(limited, "budget", || "give at least one of evaluations, wall_time, device_time".into());
+        let counts = budget.evaluations.or(budget.stagnation);
+        let limited = counts.is_some() || budget.wall_time.is_some() || budget.device_time.is_some();
+        wrong.unless(limited, "budget", || {
+            "give at least one of evaluations, wall_time, device_time, stagnation".into()
+        });
+        wrong.unless(budget.stagnation.is_none_or(|n| n > 0), "budget.stagnation", || "must be positive".into());
         wrong.unless(budget.evaluations.is_none_or(|n| (1..=10_000_000).contains(&n)), "budget.evaluations", || {
             "must be in 1 to 10000000".into()
         });
@@ -230,6 +256,13 @@ impl SpecDraft {
         wrong.unless((0.0..=1.0).contains(&self.algorithm.crossover), "algorithm.crossover", || {
             "is a probability".into()
         });
+        for (i, &rung) in self.algorithm.rungs.iter().enumerate() {
+            let before = if i == 0 { 0 } else { self.algorithm.rungs[i - 1] };
+            let fits = rung > before && (rung as usize) < self.prompts.len();
+            wrong.unless(fits, &format!("algorithm.rungs[{i}]"), || {
+                format!("rungs ascend from 1 to fewer than all {} prompts", self.prompts.len())
+            });
+        }
         wrong.unless(self.labels.len() <= 64, "labels", || "at most 64 labels".into());
         for (key, value) in &self.labels {
             let good = (1..=63).contains(&key.len()) && value.len() <= 255;
@@ -238,10 +271,6 @@ impl SpecDraft {
         wrong.unless(self.imported.len() <= 1000, "imported", || "at most 1000 schedules".into());
         for (i, imported) in self.imported.iter().enumerate() {
             let field = format!("imported[{i}]");
-            let steps = imported.schedule.steps();
-            wrong.unless(self.sampling.steps.contains(&steps), &field, || {
-                format!("'{}' has {steps} steps, which is not among sampling.steps", imported.name)
-            });
             wrong.unless(self.forecast || !imported.schedule.forecasts(), &field, || {
                 format!("'{}' forecasts, but the search does not allow it", imported.name)
             });
@@ -281,7 +310,7 @@ pub(crate) mod tests {
                 Objective { metric: "latency_ratio".into(), direction: Direction::Minimize, bound: None },
                 Objective { metric: "clip_score".into(), direction: Direction::Maximize, bound: Some(0.8) },
             ],
-            budget: Budget { evaluations: Some(100), wall_time: None, device_time: None },
+            budget: Budget { evaluations: Some(100), ..Budget::default() },
             algorithm: Algorithm::default(),
             seed: 1,
             labels: BTreeMap::from([("team".into(), "a".into())]),
@@ -297,7 +326,7 @@ pub(crate) mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Spoil = fn(&mut SpecDraft);
-        let spoils: [(Spoil, &str); 12] = [
+        let spoils: [(Spoil, &str); 14] = [
             (|d| d.sampling.steps.clear(), "sampling.steps"),
             (|d| d.sampling.steps = vec![12, 20], "sampling.steps[1]"),
             (|d| d.sampling.guidance_scale = f64::NAN, "sampling.guidance_scale"),
@@ -309,6 +338,8 @@ pub(crate) mod tests {
             (|d| d.objectives[0].direction = Direction::Maximize, "objectives[0]"),
             (|d| d.budget.evaluations = None, "budget"),
             (|d| d.algorithm.crossover = 1.5, "algorithm.crossover"),
+            (|d| d.algorithm.rungs = vec![1], "algorithm.rungs[0]"),
+            (|d| d.budget.stagnation = Some(0), "budget.stagnation"),
             (|d| d.model.name.clear(), "model.name"),
         ];
         for (spoil, field) in spoils {

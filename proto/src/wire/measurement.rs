@@ -2,7 +2,7 @@
 
 use super::WireError;
 use super::error::{duration, require};
-use crate::domain::{Measurement, MetricValues};
+use crate::domain::{Measurement, MetricValues, Profile};
 use crate::pb;
 
 /// Reads a measurement message. The caller checks it against the search with [`Measurement::check`].
@@ -21,7 +21,12 @@ pub fn measurement(message: &pb::Measurement) -> Result<Measurement, WireError> 
         peak_cache_bytes: message.peak_cache_bytes,
         device_time,
         thumbnails: message.thumbnails.iter().map(|picture| picture.to_vec()).collect(),
+        profile: message.profile.as_ref().map(profile).transpose()?,
     })
+}
+
+fn profile(message: &pb::CalibrationProfile) -> Result<Profile, WireError> {
+    Profile::new(message.steps, message.lags, message.changes.clone()).map_err(|e| WireError::new("profile", e))
 }
 
 impl From<&Measurement> for pb::Measurement {
@@ -43,6 +48,11 @@ impl From<&Measurement> for pb::Measurement {
             peak_cache_bytes: m.peak_cache_bytes,
             device_time: prost_types::Duration::try_from(m.device_time).ok(),
             thumbnails: m.thumbnails.iter().map(|picture| picture.clone().into()).collect(),
+            profile: m.profile.as_ref().map(|p| pb::CalibrationProfile {
+                steps: p.steps(),
+                lags: p.lags(),
+                changes: p.changes().to_vec(),
+            }),
         }
     }
 }

@@ -41,6 +41,7 @@ pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
             evaluations: budget.evaluations,
             wall_time: time("budget.wall_time", &budget.wall_time)?,
             device_time: time("budget.device_time", &budget.device_time)?,
+            stagnation: budget.stagnation,
         },
         algorithm: algorithm(message.algorithm.as_ref())?,
         seed: message.seed,
@@ -65,6 +66,8 @@ fn algorithm(message: Option<&pb::Algorithm>) -> Result<Algorithm, WireError> {
         Ok(pb::Strategy::Unspecified) => default.strategy,
         Ok(pb::Strategy::SteadyState) => Strategy::SteadyState,
         Ok(pb::Strategy::Random) => Strategy::Random,
+        Ok(pb::Strategy::Nsga2) => Strategy::Nsga2,
+        Ok(pb::Strategy::Imported) => Strategy::Imported,
         Err(_) => return Err(WireError::new("algorithm.strategy", format!("unknown value {}", message.strategy))),
     };
     Ok(Algorithm {
@@ -72,6 +75,8 @@ fn algorithm(message: Option<&pb::Algorithm>) -> Result<Algorithm, WireError> {
         population: message.population.unwrap_or(default.population),
         crossover: message.crossover.unwrap_or(default.crossover),
         seeds: message.seeds.unwrap_or(default.seeds),
+        remeasure: message.remeasure.unwrap_or(default.remeasure),
+        rungs: message.rungs.clone(),
     })
 }
 
@@ -155,6 +160,8 @@ impl From<&SpecDraft> for pb::SearchSpec {
         let strategy = match spec.algorithm.strategy {
             Strategy::SteadyState => pb::Strategy::SteadyState,
             Strategy::Random => pb::Strategy::Random,
+            Strategy::Nsga2 => pb::Strategy::Nsga2,
+            Strategy::Imported => pb::Strategy::Imported,
         };
         Self {
             model: Some(pb::ModelRef { name: spec.model.name.clone(), fingerprint: spec.model.fingerprint.clone() }),
@@ -175,12 +182,15 @@ impl From<&SpecDraft> for pb::SearchSpec {
                 evaluations: spec.budget.evaluations,
                 wall_time: spec.budget.wall_time.and_then(time),
                 device_time: spec.budget.device_time.and_then(time),
+                stagnation: spec.budget.stagnation,
             }),
             algorithm: Some(pb::Algorithm {
                 strategy: strategy.into(),
                 population: Some(spec.algorithm.population),
                 crossover: Some(spec.algorithm.crossover),
                 seeds: Some(spec.algorithm.seeds),
+                remeasure: Some(spec.algorithm.remeasure),
+                rungs: spec.algorithm.rungs.clone(),
             }),
             seed: spec.seed,
             labels: spec.labels.clone(),

@@ -19,6 +19,7 @@ pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, W
         fingerprint: message.fingerprint.clone(),
         layout,
         forecast: message.forecast,
+        profiles: message.profiles,
         metrics: metrics(&message.metrics)?,
         cost: message.cost.as_ref().map(|c| cost_model(slots, c)).transpose()?,
     };
@@ -67,6 +68,7 @@ pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWork
         forecast: d.forecast,
         metrics: d.metrics.iter().map(Into::into).collect(),
         cost: d.cost.as_ref().map(Into::into),
+        profiles: d.profiles,
     }
 }
 

@@ -1,0 +1,121 @@
+//! The calibration profile: how much each slot's output changes from step to step in the uncached run.
+
+/// Changes are given since at most so many steps ago.
+pub const MAX_LAGS: u32 = 16;
+
+/// Relative L1 changes, mean over prompts. Made by [`Profile::new`] only.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    steps: u32,
+    lags: u32,
+    slots: usize,
+    changes: Vec<f32>,
+}
+
+/// Why numbers are no profile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// Nothing, or more than is kept.
+    #[error("a profile has 1 to 1000 steps and 1 to {MAX_LAGS} lags, fewer than steps; found {steps} and {lags}")]
+    Size {
+        /// Its steps.
+        steps: u32,
+        /// Its lags.
+        lags: u32,
+    },
+    /// The changes do not fill whole rows of slots.
+    #[error("{found} changes are no whole rows of slots for {lags} lags of {steps} steps")]
+    Rows {
+        /// How many changes.
+        found: usize,
+        /// Its steps.
+        steps: u32,
+        /// Its lags.
+        lags: u32,
+    },
+    /// Negative, infinite or NaN.
+    #[error("change {index} is {value}, which is no relative change")]
+    Value {
+        /// Which.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+}
+
+impl Profile {
+    /// Checks the numbers: `changes` at index `((lag - 1) * steps + step) * slots + slot`.
+    pub fn new(steps: u32, lags: u32, changes: Vec<f32>) -> Result<Self, ProfileError> {
+        if !(1..=super::MAX_STEPS).contains(&steps) || !(1..=MAX_LAGS).contains(&lags) || lags >= steps {
+            return Err(ProfileError::Size { steps, lags });
+        }
+        let rows = steps as usize * lags as usize;
+        if changes.is_empty() || !changes.len().is_multiple_of(rows) {
+            return Err(ProfileError::Rows { found: changes.len(), steps, lags });
+        }
+        if let Some(index) = changes.iter().position(|c| !(c.is_finite() && *c >= 0.0)) {
+            return Err(ProfileError::Value { index, value: changes[index].to_string() });
+        }
+        Ok(Self { steps, lags, slots: changes.len() / rows, changes })
+    }
+
+    /// Steps of the uncached run.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// The largest lag.
+    pub fn lags(&self) -> u32 {
+        self.lags
+    }
+
+    /// Slots per step.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// All changes, as in [`Profile::new`].
+    pub fn changes(&self) -> &[f32] {
+        &self.changes
+    }
+
+    /// `|y(step) - y(step - lag)| / |y(step)|` of a slot's output; `None` for a lag of 0, one that is not in the
+    /// profile, or one that reaches before the first step.
+    pub fn change(&self, step: u32, slot: usize, lag: u32) -> Option<f32> {
+        let known = (1..=self.lags.min(step)).contains(&lag) && step < self.steps && slot < self.slots;
+        let row = (lag.wrapping_sub(1) as usize) * self.steps as usize + step as usize;
+        if known { self.changes.get(row * self.slots + slot).copied() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_found_by_step_slot_and_lag() {
+        // 3 steps, 2 lags, 2 slots.
+        let profile = Profile::new(3, 2, (0..12u8).map(f32::from).collect()).unwrap();
+        assert_eq!(profile.slots(), 2);
+        assert_eq!(
+            [profile.change(1, 0, 1), profile.change(2, 1, 1), profile.change(2, 1, 2)],
+            [Some(2.0), Some(5.0), Some(11.0)]
+        );
+        for (step, slot, lag) in [(0, 0, 1), (1, 0, 2), (1, 2, 1), (3, 0, 1), (2, 0, 0), (2, 0, 3)] {
+            assert_eq!(profile.change(step, slot, lag), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_profile_is_refused() {
+        let numbers = |n: usize| vec![0.5; n];
+        assert!(matches!(Profile::new(1, 1, numbers(1)), Err(ProfileError::Size { .. })));
+        assert!(matches!(Profile::new(4, 17, numbers(68)), Err(ProfileError::Size { .. })));
+        assert!(matches!(Profile::new(4, 0, numbers(4)), Err(ProfileError::Size { .. })));
+        assert!(matches!(Profile::new(4, 2, numbers(9)), Err(ProfileError::Rows { .. })));
+        assert!(matches!(Profile::new(4, 2, vec![]), Err(ProfileError::Rows { .. })));
+        for bad in [f32::NAN, f32::INFINITY, -0.1] {
+            assert!(matches!(Profile::new(2, 1, vec![0.1, bad]), Err(ProfileError::Value { index: 1, .. })));
+        }
+    }
+}
