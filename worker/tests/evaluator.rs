@@ -4,23 +4,11 @@
 
 mod common;
 
-use common::{model_dir, random_schedule};
+use common::{evaluator, random_schedule};
 use evocache_proto::domain::{Calibration, Layout, MeasurementPlan, Prompt, Sampling, Schedule};
-use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError};
-use evocache_worker::evaluator::device::DeviceChoice;
-use evocache_worker::evaluator::{DiffusionEvaluator, EvaluatorOptions};
+use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError, Task};
+use std::num::NonZeroU32;
 use std::sync::Arc;
-
-fn evaluator() -> DiffusionEvaluator {
-    DiffusionEvaluator::open(&EvaluatorOptions {
-        model: model_dir(),
-        model_name: None,
-        worker_name: "test".into(),
-        device: DeviceChoice::Cpu,
-        clip: None,
-    })
-    .unwrap()
-}
 
 fn calibration() -> Calibration {
     let texts = ["a red apple on a white background", "an owl on a pink background", "a pizza on a gray background"];
@@ -50,10 +38,10 @@ fn a_measurement_is_complete_and_believable() {
     let (calibration, cancel) = (calibration(), CancelToken::new());
     let layout = Arc::new(declaration.layout);
     let baseline = Schedule::all_compute(layout.clone(), 8).unwrap();
-    assert!(matches!(evaluator.evaluate(&baseline, &cancel), Err(EvaluateError::NotPrepared)));
+    assert!(matches!(evaluator.evaluate(Task::whole(&baseline), &cancel), Err(EvaluateError::NotPrepared)));
     evaluator.prepare(&calibration, &cancel).unwrap();
 
-    let uncached = evaluator.evaluate(&baseline, &cancel).unwrap();
+    let uncached = evaluator.evaluate(Task::whole(&baseline), &cancel).unwrap();
     assert_eq!(uncached.check(&names, 3, 1), Ok(()));
     assert_eq!(uncached.metric("psnr").unwrap().values, [100.0; 3], "the uncached run is identical to itself");
     let clip = uncached.metric("clip_score").unwrap();
@@ -64,14 +52,67 @@ fn a_measurement_is_complete_and_believable() {
     assert_eq!(&uncached.thumbnails[0][1..4], b"PNG");
 
     let cached = random_schedule(&layout, 8, 3, 40, true);
-    let [a, b] = [(); 2].map(|()| evaluator.evaluate(&cached, &cancel).unwrap());
+    let [a, b] = [(); 2].map(|()| evaluator.evaluate(Task::whole(&cached), &cancel).unwrap());
     assert_eq!(a.metrics, b.metrics, "quality does not change between runs");
     assert!(a.macs < a.baseline_macs && a.peak_cache_bytes > 0);
     assert!(a.metric("psnr").unwrap().values.iter().all(|&db| db > 10.0 && db < 100.0), "{:?}", a.metrics);
 
     let fewer = Schedule::all_compute(layout, 5).unwrap();
-    let fewer = evaluator.evaluate(&fewer, &cancel).unwrap();
+    let fewer = evaluator.evaluate(Task::whole(&fewer), &cancel).unwrap();
     assert!(fewer.macs < fewer.baseline_macs && fewer.metric("psnr").unwrap().mean() < 60.0);
+}
+
+#[test]
+fn a_part_of_the_prompts_has_the_values_that_it_has_in_the_whole() {
+    let (mut evaluator, cancel) = (evaluator(), CancelToken::new());
+    let mut calibration = calibration();
+    calibration.sampling.steps = vec![4];
+    calibration.plan.thumbnails = 2;
+    evaluator.prepare(&calibration, &cancel).unwrap();
+    let schedule = random_schedule(evaluator.pipeline().layout(), 4, 3, 40, true);
+    let task = Task::whole(&schedule);
+    let mut part = |n| evaluator.evaluate(Task { prompts: NonZeroU32::new(n), ..task }, &cancel);
+    let whole = part(0).unwrap();
+    assert_eq!(whole.metrics, part(3).unwrap().metrics, "all of them are the whole");
+
+    let two = part(2).unwrap();
+    assert_eq!(two.check(&["clip_score", "psnr"], 2, 2), Ok(()));
+    assert_eq!((two.latency_us.len(), two.thumbnails), (2, whole.thumbnails.clone()));
+    for (part, whole) in two.metrics.iter().zip(&whole.metrics) {
+        assert_eq!(part.values, whole.values[..2]);
+    }
+
+    // One prompt is a smaller batch than the whole has, whose sums are rounded in another order.
+    let one = part(1).unwrap();
+    assert_eq!(one.check(&["clip_score", "psnr"], 1, 2), Ok(()));
+    assert_eq!((one.latency_us.len(), one.baseline_latency_us.len(), one.thumbnails.len()), (2, 2, 1));
+    for (part, whole) in one.metrics.iter().zip(&whole.metrics) {
+        let off = (part.values[0] / whole.values[0] - 1.0).abs();
+        assert!(off < 1e-3, "{}: {} and {}", part.name, part.values[0], whole.values[0]);
+    }
+
+    let error = part(4).unwrap_err();
+    assert!(matches!(error, EvaluateError::Prompts { wanted: 4, found: 3 }) && !error.is_retryable(), "{error:?}");
+    assert_eq!(error.to_string(), "the first 4 prompts cannot be evaluated: the calibration has 3");
+}
+
+#[test]
+fn the_baseline_of_a_part_is_the_uncached_run_over_the_same_prompts() {
+    let (mut evaluator, cancel) = (evaluator(), CancelToken::new());
+    let mut calibration = calibration();
+    calibration.sampling.steps = vec![4];
+    calibration.plan = MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 };
+    evaluator.prepare(&calibration, &cancel).unwrap();
+    let uncached = Schedule::all_compute(evaluator.pipeline().layout().clone(), 4).unwrap();
+    let mut means = vec![];
+    for n in 1..=3 {
+        let task = Task { prompts: NonZeroU32::new(n), ..Task::whole(&uncached) };
+        let measured = evaluator.evaluate(task, &cancel).unwrap();
+        let clip = measured.metric("clip_score").unwrap();
+        assert_eq!(clip.baseline_mean, clip.mean(), "{n} prompts");
+        means.push(clip.baseline_mean);
+    }
+    assert!(means[0] != means[1] && means[1] != means[2], "{means:?}");
 }
 
 #[test]
@@ -99,12 +140,12 @@ fn what_cannot_be_run_is_refused_and_a_cancelled_run_ends() {
 
     let layout = Arc::new(evaluator.declaration().layout);
     let schedule = Schedule::all_compute(layout.clone(), 8).unwrap();
-    assert!(matches!(evaluator.evaluate(&schedule, &set), Err(EvaluateError::Cancelled)));
+    assert!(matches!(evaluator.evaluate(Task::whole(&schedule), &set), Err(EvaluateError::Cancelled)));
     let seven = Schedule::all_compute(layout, 7).unwrap();
-    let error = evaluator.evaluate(&seven, &cancel).unwrap_err();
+    let error = evaluator.evaluate(Task::whole(&seven), &cancel).unwrap_err();
     assert!(matches!(error, EvaluateError::Schedule(_)) && error.to_string().contains("7 steps"), "{error}");
     let other = Schedule::all_compute(Arc::new(Layout::pixart(3).unwrap()), 8).unwrap();
-    let error = evaluator.evaluate(&other, &cancel).unwrap_err();
+    let error = evaluator.evaluate(Task::whole(&other), &cancel).unwrap_err();
     assert!(matches!(error, EvaluateError::Schedule(_)) && error.to_string().contains("block*3["), "{error}");
 }
 

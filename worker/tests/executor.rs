@@ -220,7 +220,7 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     };
     let mut seen = vec![];
     let mut steps = Steps((0..8).map(f64::from).collect());
-    denoise.run(&mut steps, &noise, &mut |_, latents| seen.push(values(latents)[0])).unwrap();
+    denoise.run(&mut steps, &noise, &mut |_: u32, latents: &Tensor| seen.push(values(latents)[0])).unwrap();
     // Computed 0, 40 at steps 0, 2: slope 20 a step. Computed 250 at step 5: slope (250 - 40) / 3 = 70.
     assert_eq!(seen, [0.0, 0.0, 40.0, 60.0, 80.0, 250.0, 320.0, 250.0]);
 }

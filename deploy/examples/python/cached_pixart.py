@@ -91,11 +91,12 @@ class CachedPixArt:
             self.macs[fewer] = self.macs[steps] * fewer // steps
         self.baseline = self.draw(calibration, calibration.prompts, steps)[0]
 
-    def evaluate(self, calibration, schedule):
+    def evaluate(self, calibration, schedule, count):
+        """What the schedule measures on the first `count` prompts."""
         bits, slots, batch = schedule.decisions, len(self.slots), calibration.measurement.batch
         compute = [[not bits[i // 4] >> 2 * (i % 4) & 3 for i in range(s * slots, (s + 1) * slots)] for s in range(schedule.steps)]
         begun, pictures, latency, baseline, peak = time.perf_counter(), [], [], [], 0
-        groups = [calibration.prompts[i:i + batch] for i in range(0, len(calibration.prompts), batch)]
+        groups = [calibration.prompts[i:min(i + batch, count)] for i in range(0, count, batch)]
         for i, group in enumerate(groups):
             if i < calibration.measurement.repeats:  # uncached runs between the candidate's own
                 baseline.append(self.draw(calibration, group, max(calibration.sampling.steps))[1] * 1e6 / len(group))
@@ -104,7 +105,7 @@ class CachedPixArt:
             pictures.append(images)
             peak = max(peak, self.peak // len(group))
         pictures = torch.cat(pictures)
-        error = ((pictures - self.baseline) ** 2).mean(dim=(1, 2, 3))
+        error = ((pictures - self.baseline[:count]) ** 2).mean(dim=(1, 2, 3))
         psnr = [min(100.0, -10 * math.log10(max(e, 1e-10))) for e in error.tolist()]
         saved = sum(self.slot_macs[slot] for row in compute for slot, run in enumerate(row) if not run)
         thumbnails = []

@@ -61,7 +61,9 @@ def main():
                 call = pb.GetCalibrationRequest(worker_id=me.worker_id, search_id=lease.search_id)
                 prepared = {lease.search_id: worker.GetCalibration(call, timeout=30)}
                 model.prepare(prepared[lease.search_id])
-            result = message(**model.evaluate(prepared[lease.search_id], lease.schedule))
+            calibration = prepared[lease.search_id]
+            count = lease.prompts or len(calibration.prompts)  # only the first so many; 0: all
+            result = message(**model.evaluate(calibration, lease.schedule, count))
             worker.CompleteEvaluation(pb.CompleteEvaluationRequest(
                 request_id=str(uuid.uuid4()), worker_id=me.worker_id, lease=ref, measurement=result), timeout=60)
         except Cancelled:

@@ -7,8 +7,10 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use evocache_proto::credentials::Credentials;
 use evocache_proto::pb;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
@@ -22,6 +24,9 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(30);
 /// Internal errors in a row before one counts as an answer.
 const MOST_TROUBLES: u32 = 8;
+
+/// The service over a connection that shows the token with each call.
+type Service = WorkerServiceClient<InterceptedService<Channel, Credentials>>;
 
 /// Waits that double up to a limit. No jitter: a coordinator has few workers, and a test wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +61,8 @@ pub(super) enum CallError {
     Troubled(String),
     /// What the call is about is not there (any more).
     NotFound(String),
+    /// The coordinator does not let this worker in.
+    Denied(String),
     /// The answer is no, and will be no again.
     Refused {
         /// Whether the message itself was at fault, not the state of things.
@@ -68,7 +75,9 @@ pub(super) enum CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(text) | Self::Troubled(text) | Self::NotFound(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::Troubled(text) | Self::NotFound(text) | Self::Denied(text) => {
+                f.write_str(text)
+            }
             Self::Refused { answer, .. } => f.write_str(answer),
         }
     }
@@ -84,14 +93,11 @@ impl From<Status> for CallError {
             Code::Internal | Code::Unknown if from_transport => Self::Unreachable(text),
             Code::Internal | Code::Unknown | Code::Aborted | Code::ResourceExhausted => Self::Troubled(text),
             Code::NotFound => Self::NotFound(text),
+            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
             Code::InvalidArgument | Code::OutOfRange => Self::Refused { invalid: true, answer: text },
-            Code::Ok
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-            | Code::FailedPrecondition
-            | Code::Unimplemented
-            | Code::DataLoss
-            | Code::Unauthenticated => Self::Refused { invalid: false, answer: text },
+            Code::Ok | Code::AlreadyExists | Code::FailedPrecondition | Code::Unimplemented | Code::DataLoss => {
+                Self::Refused { invalid: false, answer: text }
+            }
         }
     }
 }
@@ -114,22 +120,21 @@ fn describe(status: &Status) -> String {
 }
 
 /// The URL in full, and what tonic makes of it.
-pub(super) fn endpoint(text: &str) -> Result<(String, Endpoint), AgentError> {
+pub(super) fn endpoint(text: &str, credentials: &Credentials) -> Result<(String, Endpoint), AgentError> {
     let wrong = |problem: String| AgentError::Url { url: text.to_owned(), problem };
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| wrong(format!("is no url: {e}")))?;
     match endpoint.uri().scheme_str() {
-        Some("http") if endpoint.uri().port().is_some() => Ok((url, endpoint)),
-        Some("http") => Err(wrong("the port is missing".into())),
-        Some("https") => Err(wrong("this worker is built without TLS; use http://".into())),
-        _ => Err(wrong("must start with http://".into())),
+        Some("http" | "https") if endpoint.uri().port().is_some() => Ok((url, credentials.secure(endpoint)?)),
+        Some("http" | "https") => Err(wrong("the port is missing".into())),
+        _ => Err(wrong("must start with http:// or https://".into())),
     }
 }
 
 /// A connection to the coordinator that comes back by itself.
 pub(super) struct Coordinator {
     url: String,
-    client: WorkerServiceClient<Channel>,
+    client: Service,
     back_off: BackOff,
     /// Why there is no contact; `None` while there is.
     lost: Mutex<Option<String>>,
@@ -137,8 +142,11 @@ pub(super) struct Coordinator {
 
 impl Coordinator {
     /// Connects at the first call. `http://` may be left away. Needs a runtime.
-    pub(super) fn new(url: &str, back_off: BackOff) -> Result<Self, AgentError> {
-        let (url, endpoint) = endpoint(url)?;
+    pub(super) fn new(url: &str, credentials: Credentials, back_off: BackOff) -> Result<Self, AgentError> {
+        let (url, endpoint) = endpoint(url, &credentials)?;
+        if credentials.is_exposed(&endpoint) {
+            warn!("the token goes to {url} unencrypted: whoever listens on the way can use it; use https://");
+        }
         let channel = endpoint
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
@@ -147,7 +155,7 @@ impl Coordinator {
             .keep_alive_timeout(SHORT)
             .keep_alive_while_idle(true)
             .connect_lazy();
-        let client = WorkerServiceClient::new(channel)
+        let client = WorkerServiceClient::with_interceptor(channel, credentials)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
         Ok(Self { url, client, back_off, lost: Mutex::new(None) })
@@ -238,7 +246,7 @@ impl Coordinator {
         &self,
         deadline: Duration,
         request: Q,
-        send: impl FnOnce(WorkerServiceClient<Channel>, Request<Q>) -> F,
+        send: impl FnOnce(Service, Request<Q>) -> F,
     ) -> Result<A, CallError>
     where
         F: Future<Output = Result<Response<A>, Status>>,
@@ -305,16 +313,18 @@ mod tests {
         assert!(matches!(&error, CallError::Unreachable(text) if text.contains("connection reset")), "{error:?}");
         let refused = CallError::from(Status::failed_precondition("superseded"));
         assert!(matches!(refused, CallError::Refused { invalid: false, .. }));
+        for status in [Status::unauthenticated("no token"), Status::permission_denied("role")] {
+            assert!(matches!(CallError::from(status), CallError::Denied(_)));
+        }
     }
 
     #[test]
     fn a_url_that_cannot_be_called_is_refused_with_a_reason() {
-        let wrong =
-            [("h", "port"), ("http://h", "port"), ("https://h:1", "TLS"), ("ftp://h:1", "http://"), ("", "url")];
+        let wrong = [("h", "port"), ("http://h", "port"), ("https://h", "port"), ("ftp://h:1", "http://"), ("", "url")];
         for (url, expected) in wrong {
-            let Err(error) = endpoint(url) else { panic!("{url:?} must be refused") };
+            let Err(error) = endpoint(url, &Credentials::default()) else { panic!("{url:?} must be refused") };
             assert!(error.to_string().contains(expected), "{url:?}: {error}");
         }
-        assert_eq!(endpoint("127.0.0.1:7447").unwrap().0, "http://127.0.0.1:7447");
+        assert_eq!(endpoint("127.0.0.1:7447", &Credentials::default()).unwrap().0, "http://127.0.0.1:7447");
     }
 }

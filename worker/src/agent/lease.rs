@@ -3,6 +3,7 @@
 //!
 //! Absent on purpose: asking for leases and deciding when to leave; both are the agent's loop.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::AgentError;
 use super::client::{CallError, Coordinator, positive, request_id};
 use super::thread::{EvaluatorThread, Panicked};
-use crate::evaluator::api::{CancelToken, EvaluateError};
+use crate::evaluator::api::{CancelToken, EvaluateError, Task};
 
 /// The coordinator keeps no more of a reason.
 const REASON_BYTES: usize = 4096;
@@ -96,7 +97,13 @@ impl Bench {
         }
         debug!(search = held.search(), candidate = held.candidate(), "evaluating {schedule:?}");
         let token = self.cancel.clone();
-        Ok(match self.thread.ask(move |evaluator| evaluator.evaluate(&schedule, &token)).await? {
+        // 0 prompts in a lease are all of them.
+        let (prompts, profile) = (NonZeroU32::new(lease.prompts), lease.profile);
+        let evaluate = self.thread.ask(move |evaluator| {
+            let task = Task { schedule: &schedule, prompts, profile };
+            evaluator.evaluate(task, &token)
+        });
+        Ok(match evaluate.await? {
             Ok(Ok(measurement)) => Verdict::Measured(measurement),
             Ok(Err(error)) => Verdict::error(error),
             Err(panicked) => {
@@ -142,6 +149,11 @@ impl Bench {
             // The search or the worker is gone; the next AcquireLease tells which.
             Err(CallError::NotFound(answer)) => {
                 warn!(search = held.search(), "there is no calibration: {answer}");
+                return Ok(Some(Verdict::Untried));
+            }
+            // That is this worker's fault, not the candidate's; the next AcquireLease ends it.
+            Err(CallError::Denied(answer)) => {
+                warn!(search = held.search(), "the coordinator does not let this worker in: {answer}");
                 return Ok(Some(Verdict::Untried));
             }
             Err(e) => return Ok(Some(Verdict::failed(format!("no calibration for the search: {e}")))),
@@ -214,7 +226,7 @@ impl Held {
                     third
                 }
                 Err(CallError::Unreachable(_) | CallError::Troubled(_)) => back_off.next().min(third),
-                Err(e @ (CallError::NotFound(_) | CallError::Refused { .. })) => {
+                Err(e @ (CallError::NotFound(_) | CallError::Refused { .. } | CallError::Denied(_))) => {
                     if !forgotten {
                         warn!("the lease cannot be renewed: {e}; evaluating on, the result may still be welcome");
                     }

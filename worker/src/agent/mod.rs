@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use evocache_proto::credentials::{CredentialError, Credentials};
 use evocache_proto::domain::{Declaration, DeclarationError};
 use evocache_proto::pb;
 use evocache_proto::wire::register_request;
@@ -47,8 +48,10 @@ const IDLE_PAUSE: Duration = Duration::from_millis(200);
 /// Where the coordinator is and how patient the agent is with it.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    /// `http://host:port`, or only `host:port`.
+    /// `https://host:port`, `http://host:port`, or only `host:port`, which is the latter.
     pub coordinator: String,
+    /// What to show to it.
+    pub credentials: Credentials,
     /// How long the first registration may take before [`run`] gives up. A contact lost later is sought for ever.
     pub connect_timeout: Duration,
     /// Waits between attempts.
@@ -62,19 +65,20 @@ impl AgentConfig {
     pub fn new(coordinator: impl Into<String>) -> Self {
         Self {
             coordinator: coordinator.into(),
+            credentials: Credentials::default(),
             connect_timeout: Duration::from_secs(60),
             back_off: BackOff::default(),
             grace: Duration::from_secs(5),
         }
     }
 
-    /// Checks the URL without calling it, for whoever has something costly to do before [`run`].
+    /// Checks URL and credentials without calling anybody, for whoever has something costly to do before [`run`].
     ///
     /// # Errors
     ///
-    /// [`AgentError::Url`].
+    /// [`AgentError::Url`], [`AgentError::Credentials`].
     pub fn check(&self) -> Result<(), AgentError> {
-        client::endpoint(&self.coordinator).map(|_| ())
+        client::endpoint(&self.coordinator, &self.credentials).map(|_| ())
     }
 }
 
@@ -98,6 +102,9 @@ pub enum AgentError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Certificates or token cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
     /// Nobody answered in time, at the start.
     #[error("no coordinator answered at {url} within {} s: {last}", .timeout.as_secs_f64())]
     Unreachable {
@@ -111,6 +118,16 @@ pub enum AgentError {
     /// The coordinator answered, and does not want this worker.
     #[error("the coordinator at {url} refused {call}: {answer}")]
     Refused {
+        /// Where.
+        url: String,
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        answer: String,
+    },
+    /// The coordinator does not let this worker in: no token, or none that it takes.
+    #[error("the coordinator at {url} does not let this worker in ({call}): {answer}")]
+    Denied {
         /// Where.
         url: String,
         /// Which call.
@@ -177,7 +194,7 @@ pub async fn run(
 ) -> Result<Ended, AgentError> {
     let declaration = evaluator.declaration();
     declaration.check()?;
-    let coordinator = Coordinator::new(&config.coordinator, config.back_off)?;
+    let coordinator = Coordinator::new(&config.coordinator, config.credentials.clone(), config.back_off)?;
     let bench =
         Bench::new(EvaluatorThread::start(evaluator)?, Arc::new(declaration.layout.clone()), declaration.forecast);
     let (ask, asked) = watch::channel(false);
@@ -243,7 +260,8 @@ impl Agent {
             .await
             .map_err(|e| self.refused("RegisterWorker", &e))?;
         if answer.worker_id.is_empty() {
-            return Err(self.refused("RegisterWorker", &"the answer has no worker_id"));
+            let answer = "the answer has no worker_id".to_owned();
+            return Err(self.refused("RegisterWorker", &CallError::Refused { invalid: true, answer }));
         }
         info!(worker = answer.worker_id, name = self.declaration.name, "registered with {}", self.coordinator.url());
         Ok(Session {
@@ -270,7 +288,9 @@ impl Agent {
                     *session = self.register().await?;
                 }
                 Err(CallError::Unreachable(_) | CallError::Troubled(_)) => sleep(back_off.next()).await,
-                Err(refusal @ CallError::Refused { .. }) => return Err(self.refused("AcquireLease", &refusal)),
+                Err(refusal @ (CallError::Refused { .. } | CallError::Denied(_))) => {
+                    return Err(self.refused("AcquireLease", &refusal));
+                }
             }
         }
     }
@@ -331,8 +351,12 @@ impl Agent {
         }
     }
 
-    fn refused(&self, call: &'static str, answer: &dyn std::fmt::Display) -> AgentError {
-        AgentError::Refused { url: self.coordinator.url().to_owned(), call, answer: answer.to_string() }
+    fn refused(&self, call: &'static str, error: &CallError) -> AgentError {
+        let (url, answer) = (self.coordinator.url().to_owned(), error.to_string());
+        match error {
+            CallError::Denied(_) => AgentError::Denied { url, call, answer },
+            _ => AgentError::Refused { url, call, answer },
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::fit::{Line, line};
 use super::table::{Table, count};
 use super::{CliError, Result};
 use crate::cancel::CancelToken;
-use crate::evaluator::api::Evaluate;
+use crate::evaluator::api::{Evaluate, Task};
 use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 
@@ -77,7 +77,7 @@ impl Bench {
         let points = (1..=SCHEDULES)
             .map(|i| {
                 let schedule = spread(&layout, self.steps, f64::from(i) / f64::from(SCHEDULES))?;
-                let measurement = evaluator.evaluate(&schedule, &cancel)?;
+                let measurement = evaluator.evaluate(Task::whole(&schedule), &cancel)?;
                 Ok(Point { schedule, measurement })
             })
             .collect::<Result<Vec<_>>>()?;

@@ -4,6 +4,7 @@
 //! which writes them to stderr with their hints.
 
 mod bench;
+mod caller;
 mod fit;
 mod generate;
 mod inspect;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
+use super::caller::CallerArgs;
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
 use crate::evaluator::api::Evaluate;
@@ -34,6 +35,9 @@ pub struct RunArgs {
     /// Coordinator to work for
     #[arg(long, env = "EVOCACHE_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7447")]
     pub coordinator: String,
+    /// What to show to it.
+    #[command(flatten)]
+    pub caller: CallerArgs,
     /// Model folder, as diffusers' save_pretrained writes it
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
@@ -111,8 +115,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         .with_writer(io::stderr);
     // Only a second subscriber could make this fail, and then there is one.
     let _ = subscriber.try_init();
-    // Loading may take minutes; a wrong URL should not.
-    AgentConfig::new(args.coordinator.clone()).check()?;
+    // Loading may take minutes; a wrong URL or certificate should not.
+    config(args)?.check()?;
     info!("loading {} on {}", args.model.display(), args.device);
     let evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
         model: args.model.clone(),
@@ -124,11 +128,17 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     Ok(Prepared::Evaluator(Box::new(evaluator)))
 }
 
+fn config(args: &RunArgs) -> Result<AgentConfig, CliError> {
+    let credentials = args.caller.credentials()?;
+    let defaults = AgentConfig::new(args.coordinator.clone());
+    Ok(AgentConfig { credentials, connect_timeout: args.connect_timeout, ..defaults })
+}
+
 fn work(args: &RunArgs, evaluator: Box<dyn Evaluate>) -> Result<ExitCode, CliError> {
     let failed = |e: io::Error| CliError::new(format!("cannot start: {e}"));
     // One thread is enough for a few small calls; the others are for computing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let config = AgentConfig { connect_timeout: args.connect_timeout, ..AgentConfig::new(args.coordinator.clone()) };
+    let config = config(args)?;
     let end = runtime.block_on(until_told(config, evaluator)).map_err(failed)?;
     runtime.shutdown_background();
     match end {
@@ -250,7 +260,15 @@ fn span(text: &str) -> Result<Duration, String> {
 impl From<AgentError> for CliError {
     fn from(error: AgentError) -> Self {
         let hint = match &error {
-            AgentError::Url { .. } => Some("write it as http://HOST:PORT"),
+            AgentError::Url { .. } => Some("write it as https://HOST:PORT or http://HOST:PORT"),
+            AgentError::Credentials(e) => Some(e.hint()),
+            AgentError::Denied { .. } => {
+                Some("give a token of role worker with --token-file FILE or in the variable EVOCACHE_TOKEN")
+            }
+            AgentError::Unreachable { last, .. } if last.contains("certificate") || last.contains("canceled") => Some(
+                "name the authority that signed the coordinator's certificate with --ca FILE, and show one of your own \
+                 with --client-cert and --client-key",
+            ),
             AgentError::Unreachable { .. } => Some(
                 "start one with `evocache serve`, name another with --coordinator, or wait longer with --connect-timeout",
             ),

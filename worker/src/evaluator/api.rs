@@ -1,5 +1,7 @@
 //! What the agent asks of an evaluator. No candle here: an evaluator may be written on anything.
 
+use std::num::NonZeroU32;
+
 use evocache_proto::domain::{Calibration, Declaration, Measurement, Schedule};
 
 pub use crate::cancel::CancelToken;
@@ -14,7 +16,25 @@ pub trait Evaluate: Send {
     fn prepare(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError>;
 
     /// Measures one candidate of the calibration given to [`prepare`](Self::prepare) last.
-    fn evaluate(&mut self, schedule: &Schedule, cancel: &CancelToken) -> Result<Measurement, EvaluateError>;
+    fn evaluate(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError>;
+}
+
+/// What to measure of one candidate.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// What to compute when.
+    pub schedule: &'a Schedule,
+    /// Only the first so many prompts of the calibration; `None`: all of them.
+    pub prompts: Option<NonZeroU32>,
+    /// Whether a calibration profile is welcome with the measurement.
+    pub profile: bool,
+}
+
+impl<'a> Task<'a> {
+    /// The schedule on all prompts, without a profile.
+    pub fn whole(schedule: &'a Schedule) -> Self {
+        Self { schedule, prompts: None, profile: false }
+    }
 }
 
 /// Why there is no measurement.
@@ -33,6 +53,14 @@ pub enum EvaluateError {
     /// The schedule is for another model, or has a step count that the calibration does not list.
     #[error("the schedule cannot be run: {0}")]
     Schedule(String),
+    /// The task asks for more prompts than the calibration has.
+    #[error("the first {wanted} prompts cannot be evaluated: the calibration has {found}")]
+    Prompts {
+        /// So many are asked for.
+        wanted: u32,
+        /// Prompts of the calibration.
+        found: usize,
+    },
     /// A result is NaN or infinite.
     #[error("{what} is not finite for prompt {prompt} ('{text}')")]
     NotFinite {
@@ -61,7 +89,7 @@ impl EvaluateError {
         match self {
             Self::Failed { retryable, .. } => *retryable,
             Self::Cancelled | Self::NotPrepared => true,
-            Self::Calibration(_) | Self::Schedule(_) | Self::NotFinite { .. } => false,
+            Self::Calibration(_) | Self::Schedule(_) | Self::Prompts { .. } | Self::NotFinite { .. } => false,
         }
     }
 

@@ -1,25 +1,27 @@
 //! The evaluator for diffusion transformers in diffusers folders.
 //!
 //! What is timed: everything from noise to pictures on the CPU (the caption's projection, all steps, the decoder),
-//! per batch, divided by its images. What is not: encoding texts, and scoring.
+//! per batch, divided by its images. What is not: encoding texts, scoring, and the runs for a calibration profile,
+//! which come last so that they disturb no timed one.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, MetricValues, Schedule};
 
-use super::api::{CancelToken, Evaluate, EvaluateError};
+use super::api::{CancelToken, Evaluate, EvaluateError, Task};
 use super::clock::Stopwatch;
 use super::device::DeviceChoice;
-use super::pipeline::{BatchRequest, EncodedTexts, Generated, Pipeline};
+use super::pipeline::{EncodedTexts, Pipeline};
+use super::prepared::Prepared;
 use super::timing::{Turn, batches, is_timed, turns};
-use crate::executor::{ExecuteError, Guidance};
+use crate::executor::Guidance;
 use crate::files::ModelError;
 use crate::metrics::Metric;
 use crate::metrics::clip_score::ClipScore;
 use crate::metrics::psnr::Psnr;
-use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
 
 /// Uncached batches that an evaluation is compared with: its own, and the latest of the evaluations just before. A few of
@@ -50,21 +52,9 @@ pub struct DiffusionEvaluator {
     metrics: Vec<Box<dyn Metric>>,
     declaration: Declaration,
     prepared: Option<Prepared>,
-    /// The latest uncached batches of the calibration, oldest first.
-    recent_baselines: Vec<f64>,
-}
-
-/// What stays the same for all candidates of a calibration.
-struct Prepared {
-    calibration: Calibration,
-    texts: EncodedTexts,
-    negative: EncodedTexts,
-    size: LatentSize,
-    guidance: Guidance,
-    cost: CostModel,
-    baseline: Schedule,
-    batches: Vec<(usize, usize)>,
-    baseline_means: Vec<f64>,
+    /// The latest uncached batches of the calibration, oldest first, by their images: a smaller batch takes longer per
+    /// image.
+    recent_baselines: BTreeMap<usize, Vec<f64>>,
 }
 
 impl From<ModelError> for EvaluateError {
@@ -100,10 +90,11 @@ impl DiffusionEvaluator {
             fingerprint: pipeline.folder().fingerprint()?.to_string(),
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
+            profiles: true,
             metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
             cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, Guidance::new(f64::INFINITY))),
         };
-        Ok(Self { pipeline, metrics, declaration, prepared: None, recent_baselines: Vec::new() })
+        Ok(Self { pipeline, metrics, declaration, prepared: None, recent_baselines: BTreeMap::new() })
     }
 
     /// The loaded pipeline.
@@ -126,45 +117,6 @@ impl DiffusionEvaluator {
                 text: calibration.prompts[first + i].text.clone(),
             }),
         }
-    }
-}
-
-impl Prepared {
-    fn generate(
-        &self,
-        pipeline: &Pipeline,
-        schedule: &Schedule,
-        batch: usize,
-        cancel: &CancelToken,
-    ) -> Result<(Generated, Duration), EvaluateError> {
-        let (first, count) = self.batches[batch];
-        let seeds: Vec<u64> = self.calibration.prompts[first..first + count].iter().map(|prompt| prompt.seed).collect();
-        let request = BatchRequest {
-            prompts: self.texts.batch(first, count, self.size)?,
-            negative: self.negative.repeated(0, count, self.size)?,
-            seeds: &seeds,
-            guidance: self.guidance,
-            schedule,
-        };
-        let stopwatch = Stopwatch::start();
-        let generated = pipeline.generate(&request, cancel, &mut |_, _| ()).map_err(|error| match error {
-            ExecuteError::Cancelled { .. } => EvaluateError::Cancelled,
-            ExecuteError::Layout { .. } | ExecuteError::Steps { .. } => EvaluateError::Schedule(error.to_string()),
-            ExecuteError::NotFinite { .. } => EvaluateError::NotFinite {
-                what: "a latent".into(),
-                prompt: first,
-                text: self.calibration.prompts[first].text.clone(),
-            },
-            ExecuteError::Model(error) => error.into(),
-        })?;
-        // Copying to the CPU waits for the device.
-        let pictures = generated.pictures.to_device(&Device::Cpu)?;
-        let took = stopwatch.elapsed();
-        Ok((Generated { pictures, ..generated }, took))
-    }
-
-    fn microseconds_per_image(&self, batch: usize, took: Duration) -> f64 {
-        took.as_secs_f64() * 1e6 / self.batches[batch].1 as f64
     }
 }
 
@@ -208,30 +160,32 @@ impl Evaluate for DiffusionEvaluator {
             guidance,
             cost: self.pipeline.cost(size, guidance),
             baseline,
-            batches: batches(texts.len(), calibration.plan.batch as usize),
-            baseline_means: Vec::new(),
+            baseline_values: Vec::new(),
             calibration: calibration.clone(),
         };
-        let pictures = (0..prepared.batches.len())
-            .map(|batch| Ok(prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?.0.pictures))
+        let batches = batches(texts.len(), calibration.plan.batch as usize);
+        let pictures = batches
+            .iter()
+            .map(|&batch| Ok(prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?.0.pictures))
             .collect::<Result<Vec<Tensor>, EvaluateError>>()?;
         for metric in &mut self.metrics {
             metric.prepare(&texts, &pictures)?;
             let mut values = Vec::with_capacity(texts.len());
-            for (batch, &(first, _)) in pictures.iter().zip(&prepared.batches) {
+            for (batch, &(first, _)) in pictures.iter().zip(&batches) {
                 values.extend(metric.measure(first, batch)?);
             }
             Self::all_finite(&format!("{} of the uncached run", metric.declaration().name), 0, &values, calibration)?;
-            prepared.baseline_means.push(values.iter().sum::<f64>() / values.len() as f64);
+            prepared.baseline_values.push(values);
         }
         self.prepared = Some(prepared);
         self.recent_baselines.clear();
         Ok(())
     }
 
-    fn evaluate(&mut self, schedule: &Schedule, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
+    fn evaluate(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
         let prepared = self.prepared.as_ref().ok_or(EvaluateError::NotPrepared)?;
-        let Calibration { prompts, sampling, plan } = &prepared.calibration;
+        let Calibration { sampling, plan, .. } = &prepared.calibration;
+        let schedule = task.schedule;
         if !sampling.steps.contains(&schedule.steps()) {
             return Err(EvaluateError::Schedule(format!(
                 "it has {} steps, the calibration asks for one of {:?}",
@@ -239,36 +193,38 @@ impl Evaluate for DiffusionEvaluator {
                 sampling.steps
             )));
         }
+        let prompts = prepared.prompts(task.prompts)?;
+        let batches = batches(prompts, plan.batch as usize);
         let stopwatch = Stopwatch::start();
         for i in 0..plan.warmup as usize {
-            prepared.generate(&self.pipeline, schedule, i % prepared.batches.len(), cancel)?;
+            prepared.generate(&self.pipeline, schedule, batches[i % batches.len()], cancel)?;
         }
         let mut metrics: Vec<MetricValues> = self
             .metrics
             .iter()
-            .zip(&prepared.baseline_means)
-            .map(|(metric, &baseline_mean)| MetricValues {
+            .zip(&prepared.baseline_values)
+            .map(|(metric, baseline)| MetricValues {
                 name: metric.declaration().name,
-                values: Vec::with_capacity(prompts.len()),
-                baseline_mean,
+                values: Vec::with_capacity(prompts),
+                baseline_mean: baseline[..prompts].iter().sum::<f64>() / prompts as f64,
             })
             .collect();
         let (mut latency_us, mut baseline_latency_us, mut thumbnails) = (Vec::new(), Vec::new(), Vec::new());
-        for turn in turns(&prepared.batches, plan.repeats as usize) {
+        for turn in turns(&batches, plan.repeats as usize) {
             match turn {
                 Turn::Baseline { batch } => {
-                    let (_, took) = prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?;
-                    baseline_latency_us.push(prepared.microseconds_per_image(batch, took));
+                    let (_, took) = prepared.generate(&self.pipeline, &prepared.baseline, batches[batch], cancel)?;
+                    baseline_latency_us.push(microseconds_per_image(batches[batch], took));
                 }
                 Turn::Candidate { batch, first: is_new } => {
-                    let (generated, took) = prepared.generate(&self.pipeline, schedule, batch, cancel)?;
-                    if is_timed(&prepared.batches, batch) {
-                        latency_us.push(prepared.microseconds_per_image(batch, took));
+                    let (generated, took) = prepared.generate(&self.pipeline, schedule, batches[batch], cancel)?;
+                    if is_timed(&batches, batch) {
+                        latency_us.push(microseconds_per_image(batches[batch], took));
                     }
                     if !is_new {
                         continue;
                     }
-                    let (first, count) = prepared.batches[batch];
+                    let (first, count) = batches[batch];
                     for (metric, result) in self.metrics.iter().zip(&mut metrics) {
                         let values = metric.measure(first, &generated.pictures)?;
                         Self::all_finite(&result.name, first, &values, &prepared.calibration)?;
@@ -281,19 +237,36 @@ impl Evaluate for DiffusionEvaluator {
                 }
             }
         }
+        let profile =
+            if task.profile { prepared.profile(&self.pipeline, schedule.steps(), prompts, cancel) } else { Ok(None) };
+        let profile = match profile {
+            Err(EvaluateError::Cancelled) => return Err(EvaluateError::Cancelled),
+            // A guide to seeds is not worth a measurement: five outputs of every slot may not fit into the device.
+            Err(error) => {
+                tracing::warn!("no calibration profile: {error}");
+                None
+            }
+            Ok(profile) => profile,
+        };
         let own = baseline_latency_us.len();
-        self.recent_baselines.append(&mut baseline_latency_us);
-        let stale = self.recent_baselines.len().saturating_sub(own.max(BASELINE_WINDOW));
-        self.recent_baselines.drain(..stale);
+        let recent = self.recent_baselines.entry(batches[0].1).or_default();
+        recent.append(&mut baseline_latency_us);
+        let stale = recent.len().saturating_sub(own.max(BASELINE_WINDOW));
+        recent.drain(..stale);
         Ok(Measurement {
             metrics,
             latency_us,
-            baseline_latency_us: self.recent_baselines.clone(),
+            baseline_latency_us: recent.clone(),
             macs: schedule.macs(&prepared.cost),
             baseline_macs: prepared.baseline.macs(&prepared.cost),
             peak_cache_bytes: schedule.peak_cache_bytes(&prepared.cost),
             device_time: stopwatch.elapsed(),
             thumbnails,
+            profile,
         })
     }
+}
+
+fn microseconds_per_image((_, count): (usize, usize), took: Duration) -> f64 {
+    took.as_secs_f64() * 1e6 / count as f64
 }

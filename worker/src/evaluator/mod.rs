@@ -11,6 +11,8 @@ mod diffusion;
 #[cfg(feature = "candle")]
 pub mod pipeline;
 #[cfg(feature = "candle")]
+mod prepared;
+#[cfg(feature = "candle")]
 pub mod timing;
 
 #[cfg(feature = "candle")]

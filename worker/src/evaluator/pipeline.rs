@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Schedule};
 
 use crate::cancel::CancelToken;
-use crate::executor::{Denoise, ExecuteError, Guidance, Trace};
+use crate::executor::{Denoise, ExecuteError, Guidance, Observer, Trace};
 use crate::files::error::{ModelError, Result};
 use crate::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize};
 use crate::models::diffusers::ModelFolder;
@@ -186,8 +186,20 @@ impl Pipeline {
         &self,
         request: &BatchRequest<'_>,
         cancel: &CancelToken,
-        observe: &mut dyn FnMut(u32, &Tensor),
+        mut observe: &mut dyn FnMut(u32, &Tensor),
     ) -> std::result::Result<Generated, ExecuteError> {
+        let (latents, trace) = self.denoise(request, cancel, &mut observe)?;
+        let pictures = self.vae.decode(&latents)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
+        Ok(Generated { pictures, latents, trace })
+    }
+
+    /// Denoises one batch without making pictures of it.
+    pub fn denoise(
+        &self,
+        request: &BatchRequest<'_>,
+        cancel: &CancelToken,
+        observer: &mut dyn Observer,
+    ) -> std::result::Result<(Tensor, Trace), ExecuteError> {
         let size = request.prompts.size;
         let conditioning = request.guidance.pair(&request.negative, &request.prompts)?;
         let mut sampler = self.sampler(request.schedule.steps())?;
@@ -199,8 +211,6 @@ impl Pipeline {
             schedule: request.schedule,
             cancel,
         };
-        let (latents, trace) = denoise.run(&mut *sampler, &noise, observe)?;
-        let pictures = self.vae.decode(&latents)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
-        Ok(Generated { pictures, latents, trace })
+        denoise.run(&mut *sampler, &noise, observer)
     }
 }

@@ -6,6 +6,8 @@
 
 mod cache;
 mod guidance;
+mod observer;
+mod profile;
 mod trace;
 
 use candle_core::Tensor;
@@ -13,11 +15,13 @@ use evocache_proto::domain::{Decision, Schedule};
 
 use crate::cancel::CancelToken;
 use crate::files::ModelError;
-use crate::models::block_model::{BlockModel, Conditioned, Conditioning};
+use crate::models::block_model::{BlockModel, Conditioning, State};
 use crate::samplers::Sampler;
 use cache::Cache;
 
 pub use guidance::Guidance;
+pub use observer::Observer;
+pub use profile::{LAGS, ProfileRecorder};
 pub use trace::Trace;
 
 /// Why a run ended early.
@@ -79,12 +83,12 @@ pub struct Denoise<'a> {
 }
 
 impl Denoise<'_> {
-    /// Denoises `noise` `[b, c, h, w]`; `observe` sees the latents after each step.
+    /// Denoises `noise` `[b, c, h, w]` while `observer` watches.
     pub fn run(
         &self,
         sampler: &mut dyn Sampler,
         noise: &Tensor,
-        observe: &mut dyn FnMut(u32, &Tensor),
+        observer: &mut dyn Observer,
     ) -> Result<(Tensor, Trace), ExecuteError> {
         let (schedule, layout) = (self.schedule, self.model.layout());
         if schedule.layout() != layout {
@@ -104,9 +108,10 @@ impl Denoise<'_> {
                 return Err(ExecuteError::Cancelled { step: number });
             }
             let input = self.guidance.input(&latents)?;
-            let output = forward(&*bound, schedule, number, &input, timestep, &mut cache, &mut trace)?;
+            let state = bound.prepare(&input, timestep)?;
+            let output = forward(state, schedule, number, &mut cache, &mut trace, observer)?;
             latents = sampler.step(step, &self.guidance.combine(&output)?, &latents)?;
-            observe(number, &latents);
+            observer.latents(number, &latents);
         }
         // One value that is not finite spreads over all of them, so the last step tells.
         if !latents.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
@@ -119,15 +124,13 @@ impl Denoise<'_> {
 
 /// One forward pass by the schedule.
 fn forward(
-    bound: &dyn Conditioned,
+    mut state: Box<dyn State + '_>,
     schedule: &Schedule,
     step: u32,
-    latents: &Tensor,
-    timestep: f64,
     cache: &mut Cache,
     trace: &mut Trace,
+    observer: &mut dyn Observer,
 ) -> Result<Tensor, ExecuteError> {
-    let mut state = bound.prepare(latents, timestep)?;
     let layout = schedule.layout();
     for index in 0..schedule.slots() {
         let slot = layout.slot(index);
@@ -136,6 +139,7 @@ fn forward(
             Decision::Compute => {
                 let output = state.run(slot)?;
                 cache.store(step, index, &output);
+                observer.output(step, index, &output)?;
                 Some(output)
             }
             _ if !schedule.consumed(step, index) => None,

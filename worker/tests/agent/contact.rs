@@ -186,6 +186,18 @@ async fn a_worker_that_may_not_work_here_stops_asking() {
     let mut stage = Setup::default().registered().await;
     let denied = Status::permission_denied("role 'viewer' may not lease");
     stage.coordinator.acquire_lease.next().await.answer(Err(denied));
-    let Err(error @ AgentError::Refused { .. }) = stage.ended().await else { panic!("it was refused") };
+    let Err(error @ AgentError::Denied { .. }) = stage.ended().await else { panic!("it was not let in") };
     assert!(error.to_string().contains("AcquireLease") && error.to_string().contains("viewer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_token_expires_gives_up_its_result_and_stops() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Finish);
+    let expired = || Status::unauthenticated("the token of 'gpu-1' has expired");
+    stage.coordinator.complete_evaluation.next().await.answer(Err(expired()));
+    stage.coordinator.acquire_lease.next().await.answer(Err(expired()));
+    let Err(error @ AgentError::Denied { .. }) = stage.ended().await else { panic!("it was not let in") };
+    assert!(error.to_string().contains("has expired"), "{error}");
 }

@@ -7,16 +7,18 @@ mod contact;
 mod process;
 mod puppet;
 mod script;
+mod secure;
 mod stage;
 
 use evocache_proto::domain::{Decision, Layout, Schedule};
 use evocache_proto::{PROTOCOL_VERSION, pb, wire};
 use evocache_worker::agent::Ended;
 use evocache_worker::evaluator::api::EvaluateError;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use puppet::{Event, Order, layout, measurement};
+use puppet::{Event, Order, layout, measurement, profile};
 use stage::{LONG, SHORT, Setup, key, lease, schedule};
 
 #[tokio::test]
@@ -37,6 +39,28 @@ async fn a_candidate_is_leased_evaluated_and_reported() {
     let complete = stage.completed().await;
     assert_eq!((complete.worker_id.as_str(), complete.lease), ("w1", key("s", 7)));
     assert_eq!(wire::measurement(&complete.measurement.unwrap()), Ok(measurement()));
+}
+
+#[tokio::test]
+async fn a_lease_says_how_many_prompts_are_evaluated_and_whether_a_profile_is_welcome() {
+    let mut stage = Setup::default().registered().await;
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Finish);
+    stage.completed().await;
+
+    let evaluating = |prompts, profile| Event::Evaluating {
+        thread: "evaluator".into(),
+        schedule: schedule(),
+        prompts: NonZeroU32::new(prompts),
+        profile,
+    };
+    for (candidate, prompts, wanted) in [(1, 1, false), (2, 2, true), (3, 0, true), (4, 0, false)] {
+        stage.grant(pb::Lease { prompts, profile: wanted, ..lease("s", candidate, LONG) }).await;
+        assert_eq!(stage.evaluator.next().await, evaluating(prompts, wanted));
+        stage.evaluator.order(Order::Finish);
+        let measured = wire::measurement(&stage.completed().await.measurement.unwrap()).unwrap();
+        assert_eq!(measured.profile, wanted.then(profile));
+    }
 }
 
 #[tokio::test]

@@ -83,7 +83,9 @@ fn no_coordinator_is_an_error_with_a_way_out() {
 #[test]
 fn what_cannot_be_run_is_said_before_anything_is_called() {
     for (more, expected) in [
-        (["--coordinator", "https://h:1"], "TLS"),
+        (["--coordinator", "https://h"], "port"),
+        (["--ca", "/nowhere/ca.pem"], "/nowhere/ca.pem"),
+        (["--token-file", "/nowhere/token"], "/nowhere/token"),
         (["--device", "gpu"], "gpu"),
         (["--log", "a=b=c"], "--log"),
         (["--clip", "/nowhere"], "/nowhere"),

@@ -1,13 +1,14 @@
 //! An evaluator that does what the test says, when it says so, and tells what it is asked.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Calibration, Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Schedule,
+    Calibration, Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Profile, Schedule,
 };
-use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError};
+use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError, Task};
 use tokio::sync::mpsc as events;
 
 use crate::script::PATIENCE;
@@ -16,8 +17,8 @@ use crate::script::PATIENCE;
 pub(crate) enum Event {
     /// `prepare` was called; the first prompt.
     Preparing(String),
-    /// `evaluate` was called; thread and schedule.
-    Evaluating { thread: String, schedule: Schedule },
+    /// `evaluate` was called; the thread and the task.
+    Evaluating { thread: String, schedule: Schedule, prompts: Option<NonZeroU32>, profile: bool },
     /// It ended because it was cancelled.
     Cancelled,
     /// The evaluator is gone.
@@ -59,7 +60,13 @@ pub(crate) fn measurement() -> Measurement {
         peak_cache_bytes: 11,
         device_time: Duration::from_millis(12),
         thumbnails: vec![vec![1, 2, 3]],
+        profile: None,
     }
+}
+
+/// What comes with [`measurement`] where it is asked for.
+pub(crate) fn profile() -> Profile {
+    Profile::new(4, 1, vec![0.25; 4 * layout().slots()]).unwrap()
 }
 
 pub(crate) fn puppet(slow_to_prepare: bool) -> (Box<Puppet>, Strings) {
@@ -76,7 +83,7 @@ impl Strings {
 
     pub(crate) async fn evaluating(&mut self) -> Schedule {
         match self.next().await {
-            Event::Evaluating { thread, schedule } => {
+            Event::Evaluating { thread, schedule, .. } => {
                 assert_eq!(thread, "evaluator", "every evaluation runs on the one thread");
                 schedule
             }
@@ -122,6 +129,7 @@ impl Evaluate for Puppet {
             fingerprint: "f00d".into(),
             layout: Layout::clone(&layout()),
             forecast: false,
+            profiles: true,
             metrics: vec![MetricDeclaration {
                 name: "clip_score".into(),
                 direction: Direction::Maximize,
@@ -137,10 +145,11 @@ impl Evaluate for Puppet {
         if self.slow_to_prepare { self.obey(cancel) } else { Ok(()) }
     }
 
-    fn evaluate(&mut self, schedule: &Schedule, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
+    fn evaluate(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        self.tell(Event::Evaluating { thread, schedule: schedule.clone() });
-        self.obey(cancel).map(|()| measurement())
+        let Task { schedule, prompts, profile: wanted } = task;
+        self.tell(Event::Evaluating { thread, schedule: schedule.clone(), prompts, profile: wanted });
+        self.obey(cancel).map(|()| Measurement { profile: wanted.then(profile), ..measurement() })
     }
 }
 

@@ -117,6 +117,11 @@ impl Coordinator {
 
     /// Listens, on the same port each time.
     pub(crate) fn start(&mut self) {
+        self.start_with(Server::builder(), None);
+    }
+
+    /// Listens with a server of the test's own, and asks every call for this `authorization`.
+    pub(crate) fn start_with(&mut self, mut server: Server, authorization: Option<&'static str>) {
         let listener = TcpListener::bind(self.address).expect("the port is still free");
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
         // A runtime of its own, so that stopping it closes every connection as a killed process would.
@@ -125,10 +130,17 @@ impl Coordinator {
             .enable_all()
             .build()
             .expect("threads can be started");
-        let service = WorkerServiceServer::new(self.service.clone());
+        let service = WorkerServiceServer::with_interceptor(self.service.clone(), move |request: Request<()>| {
+            let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+            if authorization.is_none() || shown == authorization {
+                Ok(request)
+            } else {
+                Err(Status::unauthenticated("another token"))
+            }
+        });
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("the socket is non-blocking");
-            Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)).await
+            server.add_service(service).serve_with_incoming(TcpIncoming::from(listener)).await
         });
         self.server = Some(runtime);
     }

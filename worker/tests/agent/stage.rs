@@ -164,6 +164,8 @@ pub(crate) fn lease(search: &str, candidate: u64, ttl: Duration) -> pb::Lease {
         schedule: Some((&schedule()).into()),
         ttl: ttl.try_into().ok(),
         attempt: 1,
+        prompts: 0,
+        profile: false,
     }
 }
 

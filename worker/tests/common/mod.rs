@@ -1,4 +1,5 @@
-//! What the integration tests share: the bundled model, golden tensors, a forward pass without the executor.
+//! What the integration tests share: the bundled model and its evaluator, golden tensors, a forward pass without the
+//! executor.
 
 #![expect(dead_code, reason = "each test file uses another part")]
 
@@ -7,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Decision, Layout, Schedule};
+use evocache_worker::evaluator::device::DeviceChoice;
 use evocache_worker::evaluator::pipeline::Pipeline;
+use evocache_worker::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 use evocache_worker::models::block_model::{BlockModel, Conditioned};
 use std::sync::Arc;
 
@@ -19,6 +22,18 @@ pub(crate) fn model_dir() -> PathBuf {
 /// The bundled model on the CPU.
 pub(crate) fn pipeline() -> Pipeline {
     Pipeline::load(&model_dir(), Device::Cpu).unwrap()
+}
+
+/// The bundled model's evaluator on the CPU.
+pub(crate) fn evaluator() -> DiffusionEvaluator {
+    DiffusionEvaluator::open(&EvaluatorOptions {
+        model: model_dir(),
+        model_name: None,
+        worker_name: "test".into(),
+        device: DeviceChoice::Cpu,
+        clip: None,
+    })
+    .unwrap()
 }
 
 /// Reference tensors made with diffusers, and the settings they were made with.

@@ -1,0 +1,120 @@
+//! What stays the same for all candidates of a calibration, and the runs over its prompts.
+//!
+//! Absent on purpose: the order of the runs and what is made of their times and pictures; both are the evaluator's.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use candle_core::Device;
+use evocache_proto::domain::{Calibration, CostModel, Profile, Schedule};
+
+use super::api::{CancelToken, EvaluateError};
+use super::clock::Stopwatch;
+use super::pipeline::{BatchRequest, EncodedTexts, Generated, Pipeline};
+use crate::executor::{ExecuteError, Guidance, ProfileRecorder};
+use crate::models::block_model::LatentSize;
+
+/// A profile is the mean over at most so many prompts: each costs an uncached run of its own, and a profile is a guide
+/// for breeding, not a result.
+const PROFILE_PROMPTS: usize = 8;
+
+/// A calibration with its texts encoded and its uncached run measured.
+pub(super) struct Prepared {
+    pub(super) calibration: Calibration,
+    pub(super) texts: EncodedTexts,
+    pub(super) negative: EncodedTexts,
+    pub(super) size: LatentSize,
+    pub(super) guidance: Guidance,
+    pub(super) cost: CostModel,
+    pub(super) baseline: Schedule,
+    /// For every metric, its value of every prompt in the uncached run.
+    pub(super) baseline_values: Vec<Vec<f64>>,
+}
+
+impl Prepared {
+    /// How many prompts to evaluate when a task asks for the first `wanted`.
+    pub(super) fn prompts(&self, wanted: Option<NonZeroU32>) -> Result<usize, EvaluateError> {
+        let found = self.calibration.prompts.len();
+        match wanted.map(NonZeroU32::get) {
+            None => Ok(found),
+            Some(wanted) if wanted as usize <= found => Ok(wanted as usize),
+            Some(wanted) => Err(EvaluateError::Prompts { wanted, found }),
+        }
+    }
+
+    /// Generates a batch `(first, count)` of prompts; the time is that of the whole batch, pictures on the CPU.
+    pub(super) fn generate(
+        &self,
+        pipeline: &Pipeline,
+        schedule: &Schedule,
+        batch: (usize, usize),
+        cancel: &CancelToken,
+    ) -> Result<(Generated, Duration), EvaluateError> {
+        let seeds = self.seeds(batch);
+        let request = self.request(schedule, batch, &seeds)?;
+        let stopwatch = Stopwatch::start();
+        let generated = pipeline.generate(&request, cancel, &mut |_, _| ()).map_err(|e| self.failed(e, batch))?;
+        // Copying to the CPU waits for the device.
+        let pictures = generated.pictures.to_device(&Device::Cpu)?;
+        let took = stopwatch.elapsed();
+        Ok((Generated { pictures, ..generated }, took))
+    }
+
+    /// The profile of the uncached run of `steps` steps, over the first prompts of the first `prompts`. `None` for a
+    /// single step. One image at a time: a change is then one image's own, and a large model has to keep the outputs
+    /// of one image only.
+    pub(super) fn profile(
+        &self,
+        pipeline: &Pipeline,
+        steps: u32,
+        prompts: usize,
+        cancel: &CancelToken,
+    ) -> Result<Option<Profile>, EvaluateError> {
+        let Some(mut recorder) = ProfileRecorder::new(steps, pipeline.layout().slots()) else { return Ok(None) };
+        let uncached = Schedule::all_compute(pipeline.layout().clone(), steps)
+            .map_err(|error| EvaluateError::Schedule(error.to_string()))?;
+        for image in 0..prompts.min(PROFILE_PROMPTS) {
+            let batch = (image, 1);
+            let seeds = self.seeds(batch);
+            let request = self.request(&uncached, batch, &seeds)?;
+            pipeline.denoise(&request, cancel, &mut recorder).map_err(|e| self.failed(e, batch))?;
+        }
+        recorder.profile().map(Some).map_err(|error| EvaluateError::Failed {
+            message: format!("no calibration profile of the uncached run: {error}"),
+            hint: None,
+            retryable: false,
+        })
+    }
+
+    fn seeds(&self, (first, count): (usize, usize)) -> Vec<u64> {
+        self.calibration.prompts[first..first + count].iter().map(|prompt| prompt.seed).collect()
+    }
+
+    fn request<'a>(
+        &self,
+        schedule: &'a Schedule,
+        (first, count): (usize, usize),
+        seeds: &'a [u64],
+    ) -> Result<BatchRequest<'a>, EvaluateError> {
+        Ok(BatchRequest {
+            prompts: self.texts.batch(first, count, self.size)?,
+            negative: self.negative.repeated(0, count, self.size)?,
+            seeds,
+            guidance: self.guidance,
+            schedule,
+        })
+    }
+
+    fn failed(&self, error: ExecuteError, (first, _): (usize, usize)) -> EvaluateError {
+        match error {
+            ExecuteError::Cancelled { .. } => EvaluateError::Cancelled,
+            ExecuteError::Layout { .. } | ExecuteError::Steps { .. } => EvaluateError::Schedule(error.to_string()),
+            ExecuteError::NotFinite { .. } => EvaluateError::NotFinite {
+                what: "a latent".into(),
+                prompt: first,
+                text: self.calibration.prompts[first].text.clone(),
+            },
+            ExecuteError::Model(error) => error.into(),
+        }
+    }
+}
