@@ -2,8 +2,13 @@
 //!
 //! ```text
 //! cargo bench -p evocache --no-default-features --bench search_bench -- \
-//!     [--landscapes pair,age] [--strategies evocache,ecad-random] [--seeds 5] [--evaluations 2000] [--timing] [--shares]
+//!     [--landscapes pair,age] [--strategies evocache,ecad-random] [--seeds 5] [--evaluations 2000] [--shares]
+//! cargo bench … -- --timing
+//! cargo bench … -- --noise 0.2 [--landscapes pair,age] [--seeds 5] [--evaluations 500]
 //! ```
+//!
+//! `--timing` times ask and tell; `--noise` plants noise on measured latencies and looks at the true values of what the
+//! search reports as its front.
 //!
 //! Hypervolume is of the true (share, error) of all that was evaluated, with the reference point (1, 1); medians over
 //! the seeds. "Reaches" is the number of evaluations until the hypervolume is what ECAD's algorithm has after 39,600
@@ -26,8 +31,17 @@ use landscapes::Landscape;
 /// Evaluations after which the hypervolume is shown.
 const AFTER: [u64; 6] = [250, 500, 1000, 2000, 6000, 39_600];
 
-const STRATEGIES: [&str; 8] =
-    ["ecad-random", "ecad-heuristic", "random", "evocache", "no-seeds", "no-operators", "no-selection", "no-model"];
+const STRATEGIES: [&str; 9] = [
+    "ecad-random",
+    "ecad-heuristic",
+    "nsga2",
+    "random",
+    "evocache",
+    "no-seeds",
+    "no-operators",
+    "no-selection",
+    "no-model",
+];
 
 struct Options {
     landscapes: Vec<String>,
@@ -35,6 +49,7 @@ struct Options {
     seeds: u64,
     evaluations: u64,
     timing: bool,
+    noise: Option<f64>,
 }
 
 fn options() -> Options {
@@ -44,6 +59,7 @@ fn options() -> Options {
         seeds: 5,
         evaluations: 2000,
         timing: false,
+        noise: None,
     };
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(name) = arguments.next() {
@@ -54,6 +70,7 @@ fn options() -> Options {
             "--seeds" => options.seeds = value().parse().unwrap(),
             "--evaluations" => options.evaluations = value().parse().unwrap(),
             "--timing" => options.timing = true,
+            "--noise" => options.noise = Some(value().parse().unwrap()),
             // Read where it is used: prints what each operator added.
             "--shares" => {}
             other => panic!("unknown option '{other}'"),
@@ -113,6 +130,9 @@ fn main() {
     if options.timing {
         return ours::timing();
     }
+    if let Some(noise) = options.noise {
+        return noisy(&options, noise);
+    }
     let mut jobs = Vec::new();
     for landscape in &options.landscapes {
         for strategy in &options.strategies {
@@ -160,5 +180,27 @@ fn table(landscape: &str, strategies: &[String], results: &BTreeMap<(String, Str
         let reached = if reached.is_finite() { format!("{reached}") } else { "–".into() };
         let micros = median(runs.iter().map(|r| r.micros_per_candidate).collect());
         println!("| {strategy} | {} | {reached} | {micros:.0} µs |", cells.join(" | "));
+    }
+}
+
+/// The reported front under noisy latencies, with and without repeated measurements.
+fn noisy(options: &Options, noise: f64) {
+    println!("| landscape | repeats | worst member is slower than need be by | members | repeated measurements |");
+    println!("|---|---|---|---|---|");
+    for name in &options.landscapes {
+        let landscape = Landscape::new(name).unwrap_or_else(|| panic!("no landscape '{name}'"));
+        for remeasure in [true, false] {
+            let runs: Vec<ours::Luck> = (1..=options.seeds)
+                .map(|seed| ours::luck(&landscape, seed, options.evaluations, noise, remeasure))
+                .collect();
+            let list = |value: &dyn Fn(&ours::Luck) -> String| runs.iter().map(value).collect::<Vec<_>>().join(", ");
+            println!(
+                "| {name} | {} | {} | {} | {} |",
+                if remeasure { "yes" } else { "no" },
+                list(&|run| format!("{:.1} %", 100.0 * run.worst)),
+                list(&|run| run.members.to_string()),
+                list(&|run| run.repeated.to_string()),
+            );
+        }
     }
 }

@@ -17,9 +17,9 @@ fn layout() -> Arc<Layout> {
     Arc::new(Layout::new(vec![BlockGroup { name: "block".into(), count: SLOTS as u32, components }]).unwrap())
 }
 
-fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: u32) -> Arc<SearchSpec> {
+fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: u32) -> SpecDraft {
     let objective = |metric: &str| Objective { metric: metric.into(), direction: Direction::Minimize, bound: None };
-    let draft = SpecDraft {
+    SpecDraft {
         model: ModelRef { name: "synthetic".into(), fingerprint: None },
         sampling: Sampling {
             steps: vec![steps],
@@ -32,25 +32,31 @@ fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: u32
         prompts: vec![Prompt { text: "an owl".into(), seed: 0 }],
         plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
         objectives: vec![objective("latency_ratio"), objective("error")],
-        budget: Budget { evaluations: Some(evaluations), wall_time: None, device_time: None },
+        budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
         algorithm: Algorithm { strategy, seeds, ..Algorithm::default() },
         seed,
         labels: std::collections::BTreeMap::new(),
         imported: vec![],
-    };
+    }
+}
+
+fn checked(draft: SpecDraft) -> Arc<SearchSpec> {
     Arc::new(draft.validate().unwrap())
 }
+
+const MACS: f64 = 1e12;
 
 fn measurement((share, error): (f64, f64)) -> Measurement {
     Measurement {
         metrics: vec![MetricValues { name: "error".into(), values: vec![error], baseline_mean: 0.0 }],
         latency_us: vec![1000.0 * share],
         baseline_latency_us: vec![1000.0],
-        macs: 1,
-        baseline_macs: 1,
+        macs: (share * MACS).round().max(1.0) as u64,
+        baseline_macs: MACS as u64,
         peak_cache_bytes: 0,
         device_time: Duration::from_millis(1),
         thumbnails: vec![],
+        profile: None,
     }
 }
 
@@ -60,11 +66,18 @@ fn bits(schedule: &Schedule) -> Vec<u8> {
 
 /// Runs a search to its end.
 pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64, mut seen: impl FnMut((f64, f64))) {
-    let strategy = if name == "random" { Strategy::Random } else { Strategy::SteadyState };
+    let strategy = match name {
+        "random" => Strategy::Random,
+        "nsga2" => Strategy::Nsga2,
+        _ => Strategy::SteadyState,
+    };
     let parts =
         Parts { operators: name != "no-operators", selection: name != "no-selection", model: name != "no-model" };
-    let spec = spec(strategy, name != "no-seeds", seed, evaluations, STEPS as u32);
-    let mut breeder = Breeder::with_parts(spec, layout(), parts).unwrap();
+    let mut draft = spec(strategy, name != "no-seeds", seed, evaluations, STEPS as u32);
+    if strategy == Strategy::Nsga2 {
+        draft.algorithm.population = super::ecad::POPULATION as u32;
+    }
+    let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
     let verbose = std::env::args().any(|a| a == "--shares");
     for index in 0..evaluations {
         let id = CandidateId(index);
@@ -83,12 +96,50 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
     }
 }
 
+/// What a search's front is worth in truth when each measured latency is off by `noise`, a relative deviation: how much
+/// slower its worst member is than something that was measured and is no worse in error; members; repeated measurements.
+pub(crate) struct Luck {
+    pub(crate) worst: f64,
+    pub(crate) members: usize,
+    pub(crate) repeated: usize,
+}
+
+/// Runs a search with noisy latencies. Only the reported front counts, by true values.
+pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f64, remeasure: bool) -> Luck {
+    let mut draft = spec(Strategy::SteadyState, true, seed, evaluations, STEPS as u32);
+    draft.algorithm.remeasure = remeasure;
+    let mut breeder = Breeder::new(checked(draft), layout()).unwrap();
+    let (mut truths, mut repeated) = (Vec::new(), 0);
+    for index in 0..evaluations {
+        let id = CandidateId(index);
+        let proposal = breeder.ask(id).unwrap();
+        breeder.record(id, &proposal);
+        repeated += usize::from(proposal.provenance.operator == "remeasure");
+        let (share, error) = landscape.truth(&bits(&proposal.schedule));
+        truths.push((share, error));
+        let mut stream = Stream::new(seed, "luck", index);
+        let normal = (0..12).map(|_| stream.unit()).sum::<f64>() - 6.0;
+        breeder.tell(id, &measurement((share * (noise * normal).exp(), error))).unwrap();
+    }
+    breeder.settle();
+    let slower = |id: CandidateId| {
+        let (share, error) = truths[id.0 as usize];
+        truths.iter().filter(|t| t.1 <= error).map(|t| share / t.0 - 1.0).fold(0.0, f64::max)
+    };
+    let members = breeder.front().members();
+    let worst = members.iter().map(|m| slower(m.candidate)).fold(0.0, f64::max);
+    Luck { worst, members: members.len(), repeated }
+}
+
 /// Times ask and tell with 10,000 members in the archive and 1,680 decisions, with and without the model.
 pub(crate) fn timing() {
     for model in [false, true] {
         let parts = Parts { model, ..Parts::default() };
-        let spec = spec(Strategy::SteadyState, true, 1, 100_000, STEPS as u32);
-        let mut breeder = Breeder::with_parts(spec, layout(), parts).unwrap();
+        let mut draft = spec(Strategy::SteadyState, true, 1, 100_000, STEPS as u32);
+        // Of a latency that has nothing to do with the schedule hardly anything would be believed.
+        draft.objectives[0].metric = "macs_ratio".into();
+        let before = resident_bytes();
+        let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
         let mut stream = Stream::new(1, "timing", 0);
         // All on one front, so that the archive grows with every result.
         let mut result = || {
@@ -116,7 +167,14 @@ pub(crate) fn timing() {
             (asked - begin) / timed as f64,
             (told - asked) / timed as f64,
         );
+        println!("  {:.0} bytes of memory per evaluation", (resident_bytes() - before) / (members + timed) as f64);
     }
+}
+
+/// Memory that this process holds. Linux only.
+fn resident_bytes() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(f64::NAN) * 4096.0
 }
 
 /// Microseconds that this thread has had of a core; wall time would count what else the machine does. Linux only.

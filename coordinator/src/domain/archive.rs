@@ -30,10 +30,13 @@ pub enum Inserted {
     Dominated,
 }
 
+/// Sorted members. Boxed, because an insertion into a front of thousands moves half of them.
+type Members = Vec<Box<Member>>;
+
 /// All members that no other candidate seen so far dominates, in constrained dominance.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Archive {
-    members: Vec<Member>,
+    members: Members,
 }
 
 fn order(a: &Score, b: &Score) -> Ordering {
@@ -46,8 +49,26 @@ impl Archive {
         Self::default()
     }
 
+    /// The archive of all of these, as if each had been inserted.
+    pub fn of(mut candidates: Vec<Member>) -> Self {
+        candidates.sort_by(|a, b| order(&a.score, &b.score).then(a.candidate.cmp(&b.candidate)));
+        let mut archive = Self::new();
+        for Member { candidate, score } in candidates {
+            archive.insert(candidate, score);
+        }
+        archive
+    }
+
+    /// Whether a member dominates or equals this score.
+    pub fn covers(&self, score: &Score) -> bool {
+        let at = self.members.partition_point(|m| order(&m.score, score).is_le());
+        let two = score.is_feasible() && score.values.len() == 2;
+        let before = if two { at.saturating_sub(1) } else { 0 };
+        self.members[before..at].iter().any(|m| m.score.dominates(score) || m.score.values == score.values)
+    }
+
     /// The members, sorted by violation, then by value from the first objective on.
-    pub fn members(&self) -> &[Member] {
+    pub fn members(&self) -> &[Box<Member>] {
         &self.members
     }
 
@@ -69,7 +90,7 @@ impl Archive {
                 if member.candidate <= candidate {
                     return Inserted::Dominated;
                 }
-                *member = Member { candidate, score };
+                **member = Member { candidate, score };
                 return Inserted::Joined(1);
             }
             Err(at) => at,
@@ -93,7 +114,7 @@ impl Archive {
             });
         }
         let removed = old - self.members.len();
-        self.members.insert(at, Member { candidate, score });
+        self.members.insert(at, Box::new(Member { candidate, score }));
         Inserted::Joined(removed)
     }
 

@@ -19,7 +19,7 @@ fn of_equal_vectors_the_oldest_candidate_stays() {
     let mut archive = archive(&[(5, score)]);
     assert_eq!(archive.insert(CandidateId(7), score), Inserted::Dominated);
     assert_eq!(archive.insert(CandidateId(3), score), Inserted::Joined(1));
-    assert_eq!(archive.members(), [Member { candidate: CandidateId(3), score }]);
+    assert_eq!(archive.members(), [Box::new(Member { candidate: CandidateId(3), score })]);
     assert_eq!(archive.hypervolume(), 0.25);
 }
 
@@ -39,15 +39,24 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut candidates: Vec<(u64, Score)> = (0..).zip(scores).collect();
-        let mut expected: Vec<Member> = candidates
+        let mut expected: Vec<Box<Member>> = candidates
             .iter()
             .filter(|(id, s)| !candidates.iter().any(|(other, t)| {
                 t.dominates(s) || (other < id && t.values == s.values && t.violation == s.violation)
             }))
-            .map(|&(id, score)| Member { candidate: CandidateId(id), score })
+            .map(|&(id, score)| Box::new(Member { candidate: CandidateId(id), score }))
             .collect();
         expected.sort_by(|a, b| order(&a.score, &b.score));
         prop_assert_eq!(&archive(&candidates).members, &expected);
+        // All at once is the same, and what the front covers is what would not join it.
+        let all = candidates.iter().map(|&(id, score)| Member { candidate: CandidateId(id), score }).collect();
+        prop_assert_eq!(&Archive::of(all).members, &expected);
+        let (half, rest) = candidates.split_at(candidates.len() / 2);
+        let front = archive(half);
+        for &(_, score) in rest {
+            let joins = front.clone().insert(CandidateId(u64::MAX), score) != Inserted::Dominated;
+            prop_assert_eq!(front.covers(&score), !joins);
+        }
         let mut stream = crate::domain::rng::Stream::new(seed, "shuffle", 0);
         for i in (1..candidates.len()).rev() {
             candidates.swap(i, stream.below(i + 1));

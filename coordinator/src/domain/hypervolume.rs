@@ -93,6 +93,18 @@ impl Staircase {
         Self { reference, steps: Vec::new(), area: 0.0 }
     }
 
+    /// The staircase of losses with the reference (1, 1), from points sorted by x: those that are dominated cost no move.
+    pub fn of_sorted(points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        let (mut stairs, mut lowest) = (Self::new((1.0, 1.0)), f64::INFINITY);
+        for (x, y) in points {
+            if y < lowest {
+                stairs.insert(x, y);
+                lowest = y;
+            }
+        }
+        stairs
+    }
+
     /// The area dominated so far.
     pub fn area(&self) -> f64 {
         self.area

@@ -5,11 +5,13 @@
 //! give equal state, so a replay of the store is the same search.
 //!
 //! - [`objective`], [`pareto`], [`hypervolume`], [`archive`]: what "better" means, and the front;
+//! - [`estimate`]: numbers with their uncertainty;
 //! - [`search`]: breeds candidates;
 //! - [`lease`]: the state machine of one candidate's evaluation;
 //! - [`evaluation`], [`query`]: results, and the best schedule for a constraint.
 
 pub mod archive;
+pub mod estimate;
 pub mod evaluation;
 pub mod hypervolume;
 pub mod lease;

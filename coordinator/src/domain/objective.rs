@@ -29,7 +29,7 @@
 
 use evocache_proto::domain::{Direction, Measurement, SearchSpec, builtin_direction};
 
-use super::pareto::{Point, Score};
+use super::pareto::{MAX_OBJECTIVES, Score};
 
 /// The logarithmic reference for `cache_bytes`.
 const CACHE_REFERENCE_BYTES: f64 = (1u64 << 40) as f64;
@@ -67,6 +67,24 @@ struct Scale {
     kind: Kind,
 }
 
+/// What was observed of one schedule: each objective in its own unit beside what the uncached run has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observed {
+    values: [f64; MAX_OBJECTIVES],
+    baselines: [f64; MAX_OBJECTIVES],
+}
+
+impl Observed {
+    /// The mean of `count` observations and one more.
+    pub fn and(&self, count: u32, other: &Self) -> Self {
+        let n = f64::from(count);
+        let mean = |a: &[f64; MAX_OBJECTIVES], b: &[f64; MAX_OBJECTIVES]| {
+            std::array::from_fn(|i| if a[i] == b[i] { a[i] } else { (a[i] * n + b[i]) / (n + 1.0) })
+        };
+        Self { values: mean(&self.values, &other.values), baselines: mean(&self.baselines, &other.baselines) }
+    }
+}
+
 /// The objectives of one search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objectives(Vec<Scale>);
@@ -100,23 +118,68 @@ impl Objectives {
 
     /// The score of a measurement of a schedule with this cache hit rate.
     pub fn score(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<Score, ScoreError> {
-        let mut values = [0.0; super::pareto::MAX_OBJECTIVES];
-        let mut losses = values;
-        let mut violation = 0.0;
-        for (i, scale) in self.0.iter().enumerate().take(values.len()) {
+        Ok(self.judge(&self.observe(measurement, cache_hit_rate)?))
+    }
+
+    /// What a measurement says of each objective; only finite numbers.
+    pub fn observe(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<Observed, ScoreError> {
+        let mut observed = Observed { values: [0.0; MAX_OBJECTIVES], baselines: [0.0; MAX_OBJECTIVES] };
+        for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {
             let value = measurement
                 .value(&scale.metric, cache_hit_rate)
                 .ok_or_else(|| ScoreError::Missing(scale.metric.clone()))?;
-            let loss = scale.loss(value, scale.baseline(measurement));
+            let baseline = scale.baseline(measurement);
+            let loss = scale.loss(value, baseline);
             if let Some(&bad) = [value, loss].iter().find(|v| !v.is_finite()) {
                 return Err(ScoreError::NotFinite { metric: scale.metric.clone(), value: bad });
             }
-            values[i] = scale.minimised(value);
-            losses[i] = loss;
-            violation += scale.violation(value);
+            (observed.values[i], observed.baselines[i]) = (value, baseline);
         }
-        let point = |from: [f64; super::pareto::MAX_OBJECTIVES]| from.into_iter().take(self.len()).collect::<Point>();
-        Ok(Score { values: point(values), violation, losses: point(losses) })
+        Ok(observed)
+    }
+
+    /// The same with another latency ratio, where latency is an objective.
+    pub fn with_latency_ratio(&self, observed: &Observed, ratio: f64) -> Observed {
+        let mut observed = *observed;
+        for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {
+            match scale.metric.as_str() {
+                "latency_ratio" => observed.values[i] = ratio,
+                "latency_us" => observed.values[i] = ratio * observed.baselines[i],
+                _ => {}
+            }
+        }
+        observed
+    }
+
+    /// The same with another value of a quality metric beside another uncached one.
+    pub fn with_quality(&self, observed: &Observed, metric: &str, value: f64, baseline: f64) -> Observed {
+        let mut observed = *observed;
+        if let Some(i) = self.0.iter().position(|s| s.kind == Kind::Quality && s.metric == metric) {
+            (observed.values[i], observed.baselines[i]) = (value, baseline);
+        }
+        observed
+    }
+
+    /// The quality metrics among the objectives, each with its direction.
+    pub fn qualities(&self) -> impl Iterator<Item = (&str, Direction)> {
+        self.0.iter().filter(|s| s.kind == Kind::Quality).map(|s| (s.metric.as_str(), s.direction))
+    }
+
+    /// The value of the first quality metric over the uncached run's; `None` where that is not positive.
+    pub fn quality_ratio(&self, observed: &Observed) -> Option<f64> {
+        let i = self.0.iter().position(|s| s.kind == Kind::Quality)?;
+        let baseline = observed.baselines[i];
+        (baseline > 0.0).then(|| observed.values[i] / baseline)
+    }
+
+    /// The score of what was observed.
+    pub fn judge(&self, observed: &Observed) -> Score {
+        let scaled = || self.0.iter().enumerate().take(MAX_OBJECTIVES).map(|(i, scale)| (scale, observed.values[i], i));
+        Score {
+            values: scaled().map(|(scale, value, _)| scale.minimised(value)).collect(),
+            violation: scaled().map(|(scale, value, _)| scale.violation(value)).sum(),
+            losses: scaled().map(|(scale, value, i)| scale.loss(value, observed.baselines[i])).collect(),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ fn measurement(quality: f64, baseline: f64) -> Measurement {
         peak_cache_bytes: 1 << 20,
         device_time: Duration::from_millis(1),
         thumbnails: vec![],
+        profile: None,
     }
 }
 

@@ -5,8 +5,6 @@
 
 use evocache_proto::domain::{CandidateId, Direction, Measurement, SearchSpec};
 
-use super::evaluation::Evaluation;
-
 /// What the answer must satisfy. "Quality" is the search's first quality objective, in its own direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Constraint {
@@ -54,13 +52,19 @@ pub struct Rating {
 }
 
 impl Rating {
-    /// The rating of a measurement; `None` if it lacks the search's quality metric.
-    pub fn new(spec: &SearchSpec, candidate: CandidateId, measurement: &Measurement) -> Option<Self> {
+    /// The rating of a measurement with what is believed of its latency ratio; `None` if it lacks the search's quality
+    /// metric.
+    pub fn new(
+        spec: &SearchSpec,
+        candidate: CandidateId,
+        measurement: &Measurement,
+        latency_ratio: f64,
+    ) -> Option<Self> {
         let quality = measurement.metric(&spec.quality()?.metric)?;
         Some(Self {
             candidate,
-            latency_ratio: measurement.latency_ratio(),
-            latency_us: measurement.latency(),
+            latency_ratio,
+            latency_us: latency_ratio * measurement.baseline_latency(),
             quality: quality.mean(),
             baseline_quality: quality.baseline_mean,
             cache_bytes: measurement.peak_cache_bytes,
@@ -98,15 +102,14 @@ impl Miss {
 }
 
 /// The best evaluation; see [`best_rating`]. Evaluations without the search's quality metric are passed over.
-pub fn best<'a>(
+pub fn best(
     spec: &SearchSpec,
-    evaluations: impl IntoIterator<Item = &'a Evaluation>,
+    ratings: impl IntoIterator<Item = Rating>,
     constraint: Option<Constraint>,
     preference: Preference,
 ) -> Answer {
     let Some(quality) = spec.quality() else { return Answer::Nothing };
-    let ratings: Vec<Rating> =
-        evaluations.into_iter().filter_map(|e| Rating::new(spec, e.candidate, &e.measurement)).collect();
+    let ratings: Vec<Rating> = ratings.into_iter().collect();
     best_rating(quality.direction, &ratings, constraint, preference)
 }
 

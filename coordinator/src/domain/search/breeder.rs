@@ -1,4 +1,5 @@
-//! The breeder: what has been proposed, what came back, and what to try next.
+//! The breeder: what has been proposed and what came back. What to try next is in `ask.rs`, what results add up to in
+//! `knowledge.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,29 +9,18 @@ use evocache_proto::domain::{
 };
 
 use super::credit::{Credit, OperatorShare};
-use super::genome::{Genome, Space};
-use super::model::Model;
-use super::population::Population;
+use super::genome::Space;
+use super::knowledge::Knowledge;
+use super::model::{Lesson, Model};
+use super::nsga2::Generations;
+use super::remeasure::UnderWay;
+use super::rungs::Rungs;
 use super::seeds::{self, Seed};
 use super::variation::Variation;
-use super::{Parts, Proposal, Provenance, parents, random};
+use super::{Parts, Proposal};
 use crate::domain::archive::{Archive, Inserted, Member};
-use crate::domain::hypervolume::Staircase;
+use crate::domain::estimate::Estimate;
 use crate::domain::objective::{Objectives, ScoreError};
-use crate::domain::rng::Stream;
-
-/// Offspring bred before the breeder falls back on random schedules.
-const BREEDING_TRIES: usize = 16;
-/// Random schedules drawn before it looks through the whole space, where that is small.
-const RANDOM_TRIES: usize = 64;
-/// Shares of the parents that come from the archive by its gaps and by contribution; the rest from the population.
-const ARCHIVE_PARENTS: (f64, f64) = (0.4, 0.3);
-/// Limits of the share of offspring that a trusted model plans, whatever its credit.
-const MODEL_SHARE: (f64, f64) = (0.2, 0.95);
-/// Beyond this share the model plans everything at the end of the budget.
-const CLEAR: f64 = 0.8;
-/// What a newcomer to the front is credited with where the hypervolume has more than two dimensions.
-const JOINING: f64 = 1e-3;
 
 /// Why a search cannot be bred.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,10 +62,16 @@ enum Status {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Candidate {
-    schedule: Arc<Schedule>,
-    operator: String,
-    family: String,
+pub(super) struct Candidate {
+    pub(super) schedule: Arc<Schedule>,
+    /// The first candidate with this schedule: itself, but for repeated measurements and promotions.
+    first: CandidateId,
+    pub(super) operator: String,
+    pub(super) family: String,
+    /// Prompts to evaluate; 0: all.
+    prompts: u32,
+    /// The candidate that this measures again.
+    again: Option<CandidateId>,
     status: Status,
 }
 
@@ -85,25 +81,28 @@ struct Candidate {
 /// live and in replay, and [`ask`](Self::ask) when it decides. Equal facts in equal order make equal breeders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Breeder {
-    spec: Arc<SearchSpec>,
-    space: Space,
-    variation: Variation,
-    objectives: Objectives,
-    baseline: Arc<Schedule>,
-    baseline_id: ScheduleId,
-    seeds: Vec<Seed>,
+    pub(super) spec: Arc<SearchSpec>,
+    pub(super) space: Space,
+    pub(super) variation: Variation,
+    pub(super) baseline: Arc<Schedule>,
+    pub(super) baseline_id: ScheduleId,
+    pub(super) seeds: Vec<Seed>,
     /// Seeds before this one are known.
-    next_seed: usize,
-    candidates: BTreeMap<CandidateId, Candidate>,
+    pub(super) next_seed: usize,
+    profiled: bool,
+    pub(super) candidates: BTreeMap<CandidateId, Candidate>,
     known: BTreeMap<ScheduleId, CandidateId>,
-    population: Population,
-    archive: Archive,
-    seed_archive: Archive,
-    /// The archive's staircase, while there are two objectives: what a result adds is its credit.
-    stairs: Option<Staircase>,
-    credit: Credit,
-    parts: Parts,
-    model: Option<Model>,
+    /// Prompts of all candidates that did not fail.
+    pub(super) prompts: u64,
+    /// Prompts of all candidates with a result.
+    told: u64,
+    pub(super) knowledge: Knowledge,
+    pub(super) under_way: UnderWay,
+    pub(super) rungs: Rungs,
+    pub(super) generations: Option<Generations>,
+    pub(super) credit: Credit,
+    pub(super) parts: Parts,
+    pub(super) model: Option<Model>,
 }
 
 impl Breeder {
@@ -124,47 +123,29 @@ impl Breeder {
         let baseline = Arc::new(Schedule::all_compute(layout.clone(), spec.sampling.baseline_steps())?);
         let space = Space::new(layout, &spec.sampling.steps, spec.forecast);
         let baseline_id = baseline.id();
-        let seeds = seeds::all(&spec, &space, baseline_id);
+        let strategy = spec.algorithm.strategy;
+        let size = spec.algorithm.population as usize;
         Ok(Self {
             variation: Variation::new(spec.algorithm.crossover, parts.operators),
-            model: Model::new(&spec, &space)
-                .filter(|_| parts.model && spec.algorithm.strategy == Strategy::SteadyState),
-            stairs: (spec.objectives.len() == 2).then(|| Staircase::new((1.0, 1.0))),
+            model: Model::new(&spec, &space).filter(|_| parts.model && strategy == Strategy::SteadyState),
+            knowledge: Knowledge::new(&spec, &space),
+            rungs: Rungs::new(&spec.algorithm.rungs, spec.prompts.len()),
+            generations: (strategy == Strategy::Nsga2).then(|| Generations::new(size)),
+            seeds: seeds::all(&spec, &space, baseline_id, None),
             credit: Credit::default(),
             parts,
-            objectives: Objectives::new(&spec),
-            population: Population::new(spec.algorithm.population as usize),
             spec,
             space,
             baseline,
             baseline_id,
-            seeds,
             next_seed: 0,
+            profiled: false,
             candidates: BTreeMap::new(),
             known: BTreeMap::new(),
-            archive: Archive::new(),
-            seed_archive: Archive::new(),
+            prompts: 0,
+            told: 0,
+            under_way: UnderWay::default(),
         })
-    }
-
-    /// The candidate to evaluate under this index. Pure: asking changes nothing, and asking again answers the same.
-    ///
-    /// Candidate 0 is the all-compute schedule of the largest step count. No schedule that is already known (open,
-    /// measured or failed) is proposed again. `None`: nothing new was found, which happens in tiny spaces only.
-    pub fn ask(&self, index: CandidateId) -> Option<Proposal> {
-        if index == CandidateId(0) {
-            let provenance = seed_provenance("all-compute");
-            return Some(Proposal { schedule: self.baseline.clone(), provenance });
-        }
-        if let Some(seed) = self.seeds[self.next_seed..].iter().find(|seed| self.is_new(&seed.id)) {
-            return Some(Proposal { schedule: seed.schedule.clone(), provenance: seed_provenance(seed.family) });
-        }
-        let mut stream = Stream::new(self.spec.seed, "offspring", index.0);
-        let bred = match self.spec.algorithm.strategy {
-            Strategy::SteadyState => self.planned(&mut stream).or_else(|| self.breed(&mut stream)),
-            Strategy::Random => None,
-        };
-        bred.or_else(|| self.draw(&mut stream)).or_else(|| self.look_through())
     }
 
     /// The candidate exists from now on, as proposed. A repeat changes nothing.
@@ -172,55 +153,137 @@ impl Breeder {
         if self.candidates.contains_key(&index) {
             return;
         }
-        self.known.entry(proposal.schedule.id()).or_insert(index);
+        let first = *self.known.entry(proposal.schedule.id()).or_insert(index);
+        let parent = proposal.provenance.parents.first().copied();
+        let again = parent.filter(|_| proposal.provenance.operator == REMEASURE);
+        if let Some(again) = again {
+            self.under_way.begin(again);
+        }
+        if let Some(parent) = parent.filter(|_| proposal.provenance.operator.starts_with(PROMOTE)) {
+            self.rungs.promote(parent, proposal.prompts);
+        }
         self.candidates.insert(
             index,
             Candidate {
                 schedule: proposal.schedule.clone(),
+                first,
                 operator: proposal.provenance.operator.clone(),
                 family: proposal.provenance.seed_family.clone(),
+                prompts: proposal.prompts,
+                again,
                 status: Status::Open,
             },
         );
+        self.prompts += self.prompts_of(proposal.prompts);
+        self.skip_known_seeds();
+    }
+
+    /// The candidate was measured. Says whether it joined the front; `None` for a repeated or partial measurement.
+    ///
+    /// Check with [`objectives`](Self::objectives) before the fact is stored whether the measurement has a score.
+    pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
+        let Candidate { schedule, first, operator, prompts, again, .. } = self.open(index)?.clone();
+        let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());
+        let observed = observed.map_err(|error| TellError::Score(index, error))?;
+        self.open(index)?.status = Status::Measured;
+        if index == CandidateId(0) {
+            self.rungs.set_baseline(measurement);
+            self.calibrate(measurement);
+        }
+        self.knowledge.time(&self.space, first, &schedule, measurement.latency_ratio());
+        self.told += self.prompts_of(prompts);
+        let spent = self.spent();
+        let mut joined = None;
+        if let Some(again) = again {
+            self.under_way.end(again);
+            self.knowledge.again(again, &observed);
+        } else if let Some(rung) = self.rungs.rung(prompts) {
+            let observed = self.knowledge.believed(first, &observed);
+            let likely = self.rungs.tell(rung, index, self.knowledge.objectives(), &observed, measurement);
+            if let Some(model) = &mut self.model {
+                let score = &self.knowledge.objectives().judge(&likely);
+                let lesson = Lesson { candidate: index, schedule: &schedule, score, whole: false };
+                model.tell(&self.space, lesson, spent);
+            }
+        } else {
+            // What was promoted is the work of whoever made it.
+            let operator = maker(&operator);
+            let added = self.knowledge.add(index, first, observed, operator == SEED);
+            if operator == SEED {
+                self.credit.book_seed(SEED, added.gain);
+            } else {
+                self.credit.book(operator, operator.starts_with(PLANNED), added.gain);
+            }
+            if let Some(model) = &mut self.model {
+                let lesson = Lesson { candidate: index, schedule: &schedule, score: &added.score, whole: true };
+                model.tell(&self.space, lesson, spent);
+            }
+            joined = Some(added.inserted);
+        }
+        if let Some(generations) = &mut self.generations {
+            generations.tell(index, self.knowledge.score(index));
+        }
+        if self.knowledge.is_due() {
+            self.settle();
+        }
+        Ok(joined)
+    }
+
+    /// The candidate will have no measurement: every attempt failed, or it was cancelled. It is not proposed again.
+    pub fn fail(&mut self, index: CandidateId) -> Result<(), TellError> {
+        let candidate = self.open(index)?;
+        candidate.status = Status::Failed;
+        let (prompts, again) = (candidate.prompts, candidate.again);
+        self.prompts -= self.prompts_of(prompts);
+        if let Some(again) = again {
+            self.under_way.end(again);
+        }
+        if let Some(generations) = &mut self.generations {
+            generations.tell(index, None);
+        }
+        Ok(())
+    }
+
+    /// Brings everything that was told to bear. Happens now and then by itself, and is for the end of the search.
+    pub fn settle(&mut self) {
+        if !self.knowledge.rescore() {
+            return;
+        }
+        if let Some(model) = &mut self.model {
+            model.rescore(|candidate| self.knowledge.score(candidate));
+        }
+        let (objectives, front) = (self.knowledge.objectives(), self.knowledge.archive());
+        self.rungs.prune(|hopeful| !front.covers(&objectives.judge(hopeful)));
+    }
+
+    /// A worker's calibration profile gives more seeds.
+    fn calibrate(&mut self, measurement: &Measurement) {
+        if let Some(profile) = measurement.profile.as_ref().filter(|p| p.slots() == self.space.slots()) {
+            self.profiled = true;
+            self.seeds = seeds::all(&self.spec, &self.space, self.baseline_id, Some(profile));
+            self.next_seed = 0;
+            self.skip_known_seeds();
+            if let Some(model) = &mut self.model {
+                model.calibrate(profile);
+            }
+        }
+    }
+
+    fn skip_known_seeds(&mut self) {
         while self.seeds.get(self.next_seed).is_some_and(|seed| !self.is_new(&seed.id)) {
             self.next_seed += 1;
         }
     }
 
-    /// The candidate was measured. Says whether it joined the front.
-    ///
-    /// Check with [`objectives`](Self::objectives) before the fact is stored whether the measurement has a score.
-    pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Inserted, TellError> {
-        let candidate = self.open(index)?;
-        let (schedule, operator) = (candidate.schedule.clone(), candidate.operator.clone());
-        let score = self.objectives.score(measurement, schedule.cache_hit_rate());
-        let score = score.map_err(|error| TellError::Score(index, error))?;
-        self.open(index)?.status = Status::Measured;
-        self.population.insert(Member { candidate: index, score });
-        if operator == SEED {
-            self.seed_archive.insert(index, score);
-        }
-        let inserted = self.archive.insert(index, score);
-        let gain = match (&mut self.stairs, inserted) {
-            (Some(stairs), _) if score.is_feasible() => stairs.insert(score.losses[0], score.losses[1]),
-            (None, Inserted::Joined(_)) => JOINING,
-            _ => 0.0,
-        };
-        if operator == SEED {
-            self.credit.book_seed(SEED, gain);
-        } else {
-            self.credit.book(&operator, operator.starts_with(PLANNED), gain);
-        }
-        if let Some(model) = &mut self.model {
-            model.tell(&self.space, &schedule, &score);
-        }
-        Ok(inserted)
+    /// The share of the budget that results have used up; 0 where evaluations are not limited.
+    fn spent(&self) -> f64 {
+        let budget = self.spec.budget.evaluations.map(|n| n as f64 * self.prompts_of(0) as f64);
+        budget.map_or(0.0, |budget| self.told as f64 / budget)
     }
 
-    /// The candidate will have no measurement: every attempt failed, or it was cancelled. It is not proposed again.
-    pub fn fail(&mut self, index: CandidateId) -> Result<(), TellError> {
-        self.open(index)?.status = Status::Failed;
-        Ok(())
+    /// The number behind a candidate's prompts, of which 0 means all.
+    pub(super) fn prompts_of(&self, prompts: u32) -> u64 {
+        if prompts == 0 { self.spec.prompts.len() as u64 } else { u64::from(prompts) }
     }
 
     fn open(&mut self, index: CandidateId) -> Result<&mut Candidate, TellError> {
@@ -238,7 +301,7 @@ impl Breeder {
 
     /// What the search optimises.
     pub fn objectives(&self) -> &Objectives {
-        &self.objectives
+        self.knowledge.objectives()
     }
 
     /// The schedule of a recorded candidate.
@@ -253,22 +316,22 @@ impl Breeder {
 
     /// All that nobody dominates. While nothing keeps every bound, those that violate them least.
     pub fn front(&self) -> &Archive {
-        &self.archive
+        self.knowledge.archive()
     }
 
     /// The current parents: the best `algorithm.population` measured candidates, front by front.
     pub fn population(&self) -> impl Iterator<Item = &Member> {
-        self.population.members()
+        self.knowledge.population().members()
     }
 
     /// The hypervolume of the front, in losses with the reference point 1.
     pub fn hypervolume(&self) -> f64 {
-        self.archive.hypervolume()
+        self.front().hypervolume()
     }
 
     /// The hypervolume of the seeds alone, so that one sees what breeding added.
     pub fn seeds_hypervolume(&self) -> f64 {
-        self.seed_archive.hypervolume()
+        self.knowledge.seed_archive().hypervolume()
     }
 
     /// How many heuristic and imported schedules the search starts from, candidate 0 not counted.
@@ -287,87 +350,58 @@ impl Breeder {
         self.model.as_ref().map_or_else(Vec::new, Model::correlations)
     }
 
-    fn is_new(&self, id: &ScheduleId) -> bool {
+    /// What is believed of a candidate's latency ratio, by all measurements of its schedule.
+    pub fn latency_ratio(&self, index: CandidateId) -> Option<Estimate> {
+        self.knowledge.estimate(self.candidates.get(&index)?.first)
+    }
+
+    /// Relative standard deviation of one measured latency ratio; `None` while nothing was measured twice.
+    pub fn latency_noise(&self) -> Option<f64> {
+        self.knowledge.latencies().noise()
+    }
+
+    /// The candidates that stand for a schedule each: measured on all prompts, and not a repeated measurement.
+    pub fn standing(&self) -> impl Iterator<Item = CandidateId> {
+        self.knowledge.candidates()
+    }
+
+    /// The largest believed speed-up at [`REPORTED_QUALITY_RATIO`](super::REPORTED_QUALITY_RATIO) or more.
+    pub fn best_speedup(&self) -> Option<f64> {
+        self.knowledge.speedups().all
+    }
+
+    /// That of the seeds alone.
+    pub fn seeds_best_speedup(&self) -> Option<f64> {
+        self.knowledge.speedups().seeds
+    }
+
+    /// Evaluations in a row in which the hypervolume did not grow; 0 unless the budget asks for it.
+    pub fn stagnant(&self) -> u64 {
+        self.knowledge.stagnant()
+    }
+
+    /// Whether a calibration profile was measured.
+    pub fn is_profiled(&self) -> bool {
+        self.profiled
+    }
+
+    pub(super) fn is_new(&self, id: &ScheduleId) -> bool {
         id != &self.baseline_id && !self.known.contains_key(id)
-    }
-
-    fn propose(&self, genome: &Genome, provenance: impl FnOnce() -> Provenance) -> Option<Proposal> {
-        let schedule = genome.to_schedule(&self.space)?;
-        self.is_new(&schedule.id()).then(|| Proposal { schedule: Arc::new(schedule), provenance: provenance() })
-    }
-
-    /// The next schedule of the model's plan, as often as its credit allows.
-    fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
-        let model = self.model.as_ref()?;
-        let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
-        let chance = stream.chance(share);
-        let certain = model.is_closing() && share > CLEAR;
-        if !(chance || certain) {
-            return None;
-        }
-        let planned = model.plan().iter().find(|planned| self.is_new(&planned.id))?;
-        let provenance =
-            Provenance { parents: Vec::new(), operator: planned.operator.to_owned(), seed_family: MODEL.to_owned() };
-        Some(Proposal { schedule: planned.schedule.clone(), provenance })
-    }
-
-    /// An offspring of measured parents; `None` without parents or luck.
-    fn breed(&self, stream: &mut Stream) -> Option<Proposal> {
-        for attempt in 0..BREEDING_TRIES {
-            let first = self.parent(stream)?;
-            let second = self.parent(stream)?;
-            let (a, b) = (self.candidates.get(&first)?, self.candidates.get(&second)?);
-            let other = (first != second).then(|| Genome::of(&b.schedule));
-            let child =
-                self.variation.offspring(&self.space, Genome::of(&a.schedule), other, attempt, &self.credit, stream);
-            let proposal = self.propose(&child.genome, || Provenance {
-                parents: if child.crossed { vec![first, second] } else { vec![first] },
-                operator: child.operator,
-                seed_family: a.family.clone(),
-            });
-            if proposal.is_some() {
-                return proposal;
-            }
-        }
-        None
-    }
-
-    /// A member of the archive, or the winner of a binary tournament in the population.
-    fn parent(&self, stream: &mut Stream) -> Option<CandidateId> {
-        if !self.parts.selection {
-            return self.population.any(stream);
-        }
-        let (gaps, contribution) = ARCHIVE_PARENTS;
-        match stream.unit() {
-            u if u < gaps => parents::spread(&self.archive, stream),
-            u if u < gaps + contribution => parents::contribution(&self.archive, stream),
-            _ => self.population.tournament(stream),
-        }
-    }
-
-    fn draw(&self, stream: &mut Stream) -> Option<Proposal> {
-        (0..RANDOM_TRIES).find_map(|_| self.propose(&random::any_density(&self.space, stream), random_provenance))
-    }
-
-    /// The first new schedule of a space that is small enough to be listed.
-    fn look_through(&self) -> Option<Proposal> {
-        random::list(&self.space).find_map(|genome| self.propose(&genome, random_provenance))
     }
 }
 
 /// The operator of every seed.
-const SEED: &str = "seed";
-/// The family of what a model planned.
-const MODEL: &str = "model";
+pub(super) const SEED: &str = "seed";
+/// The operator of what is measured once more.
+pub const REMEASURE: &str = "remeasure";
+/// How the operator of what is evaluated on more prompts begins; then follows what made it.
+pub(super) const PROMOTE: &str = "promote:";
 /// How the operators of what a model planned begin.
 const PLANNED: &str = "model-";
 
-fn seed_provenance(family: &str) -> Provenance {
-    Provenance { parents: Vec::new(), operator: SEED.to_owned(), seed_family: family.to_owned() }
-}
-
-fn random_provenance() -> Provenance {
-    Provenance { parents: Vec::new(), operator: "random".to_owned(), seed_family: "random".to_owned() }
+/// What made a schedule, whether it was promoted or not.
+pub(super) fn maker(operator: &str) -> &str {
+    operator.strip_prefix(PROMOTE).unwrap_or(operator)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use evocache_proto::domain::{
     Objective, Prompt, Sampling, Schedule, SearchSpec, SpecDraft, Strategy,
 };
 
-use super::Breeder;
+use super::{Breeder, Proposal};
 use crate::domain::rng::Stream;
 
 pub(crate) struct Landscape {
@@ -26,6 +26,15 @@ impl Landscape {
         // A few slots matter much and most little, as in a log-normal.
         let sensitivity = (0..layout.slots()).map(|_| 60f64.powf(stream.unit() + stream.unit() - 1.0)).collect();
         Self { sensitivity, baseline_steps }
+    }
+
+    /// A landscape like that of [`new`](Self::new), as one version of a model is like another: each slot matters half
+    /// again as much, or less.
+    pub(crate) fn related(layout: &Layout, baseline_steps: u32) -> Self {
+        let mut stream = Stream::new(99, "related", 0);
+        let mut landscape = Self::new(layout, baseline_steps);
+        landscape.sensitivity.iter_mut().for_each(|s| *s *= 2.25f64.powf(stream.unit() - 0.5));
+        landscape
     }
 
     fn error(&self, schedule: &Schedule) -> f64 {
@@ -65,6 +74,7 @@ impl Landscape {
             peak_cache_bytes: 0,
             device_time: Duration::from_millis(1),
             thumbnails: vec![],
+            profile: None,
         }
     }
 }
@@ -85,7 +95,7 @@ pub(crate) fn draft(strategy: Strategy, steps: &[u32], evaluations: u64, seed: u
         prompts: vec![Prompt { text: "an owl".into(), seed: 0 }],
         plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
         objectives: vec![objective("latency_ratio", Direction::Minimize), objective("quality", Direction::Maximize)],
-        budget: Budget { evaluations: Some(evaluations), wall_time: None, device_time: None },
+        budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
         algorithm: Algorithm { strategy, ..Algorithm::default() },
         seed,
         labels: Default::default(),
@@ -103,6 +113,16 @@ pub(crate) fn spec(draft: SpecDraft) -> Arc<SearchSpec> {
 /// Runs a whole search with `workers` candidates in flight at a time, and hands the breeder back.
 pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {
     let landscape = Landscape::new(&layout, draft.sampling.baseline_steps());
+    run_with(draft, layout, workers, |_, proposal| landscape.measure(&proposal.schedule))
+}
+
+/// The same with another idea of how candidates are measured.
+pub(crate) fn run_with(
+    draft: SpecDraft,
+    layout: Layout,
+    workers: u64,
+    mut measure: impl FnMut(CandidateId, &Proposal) -> Measurement,
+) -> Breeder {
     let evaluations = draft.budget.evaluations.unwrap_or(100);
     let mut breeder = match Breeder::new(spec(draft), Arc::new(layout)) {
         Ok(breeder) => breeder,
@@ -110,15 +130,32 @@ pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {
     };
     let mut open = std::collections::VecDeque::new();
     for index in 0..evaluations {
-        let Some(proposal) = breeder.ask(CandidateId(index)) else { break };
-        breeder.record(CandidateId(index), &proposal);
-        open.push_back((CandidateId(index), proposal.schedule));
-        while open.len() as u64 >= workers || (index + 1 == evaluations && !open.is_empty()) {
-            let Some((told, schedule)) = open.pop_front() else { break };
-            if let Err(error) = breeder.tell(told, &landscape.measure(&schedule)) {
-                panic!("{error}");
+        let proposal = loop {
+            let proposal = breeder.ask(CandidateId(index));
+            if proposal.is_some() || open.is_empty() {
+                break proposal;
             }
+            finish(&mut breeder, &mut open, &mut measure);
+        };
+        let Some(proposal) = proposal else { break };
+        breeder.record(CandidateId(index), &proposal);
+        open.push_back((CandidateId(index), proposal));
+        while open.len() as u64 >= workers || (index + 1 == evaluations && !open.is_empty()) {
+            finish(&mut breeder, &mut open, &mut measure);
         }
     }
+    breeder.settle();
     breeder
+}
+
+fn finish(
+    breeder: &mut Breeder,
+    open: &mut std::collections::VecDeque<(CandidateId, Proposal)>,
+    measure: &mut impl FnMut(CandidateId, &Proposal) -> Measurement,
+) {
+    if let Some((index, proposal)) = open.pop_front()
+        && let Err(error) = breeder.tell(index, &measure(index, &proposal))
+    {
+        panic!("{error}");
+    }
 }

@@ -3,24 +3,34 @@
 //! Absent: time, threads, storage, workers and leases. [`Breeder::ask`] depends on nothing but the facts recorded so
 //! far and the index asked for; equal facts in equal order give equal candidates.
 
+mod ask;
 mod breeder;
+mod calibrated;
+mod costs;
 mod credit;
 mod crossover;
+mod dense;
 mod genome;
+mod knowledge;
 #[cfg(test)]
 pub(crate) mod landscape;
+mod latency;
 mod model;
 mod mutation;
+mod nsga2;
 mod parents;
 mod population;
 mod random;
 mod region;
+mod remeasure;
 mod resample;
+mod rungs;
 mod seeds;
 mod variation;
 
-pub use breeder::{Breeder, BreederError, TellError};
+pub use breeder::{Breeder, BreederError, REMEASURE, TellError};
 pub use credit::OperatorShare;
+pub use knowledge::REPORTED_QUALITY_RATIO;
 
 use std::sync::Arc;
 
@@ -32,7 +42,8 @@ pub struct Provenance {
     /// The candidates it was bred from; empty for seeds and random schedules.
     pub parents: Vec<CandidateId>,
     /// What made it: `seed`, `random`, the operators joined by `+`, such as `rectangle+shift`, or `model-greedy`,
-    /// `model-draw` or `model-second` for a schedule built from what a model predicts.
+    /// `model-draw` or `model-second` for a schedule built from what a model predicts. `remeasure` for the
+    /// schedule of its only parent measured once more, and `promote:` with what made it for one on more prompts.
     pub operator: String,
     /// Where its line began: the seed's family, such as `fora`, inherited from the first parent.
     pub seed_family: String,
@@ -45,6 +56,8 @@ pub struct Proposal {
     pub schedule: Arc<Schedule>,
     /// How it came to be.
     pub provenance: Provenance,
+    /// Evaluate the first so many prompts; 0: all of them.
+    pub prompts: u32,
 }
 
 /// Which parts of the search take part: all of them, but for an ablation.

@@ -39,7 +39,7 @@ pub(super) fn contribution(archive: &Archive, stream: &mut Stream) -> Option<Can
 
 /// The area that only this member of a sorted front in two objectives dominates, up to the reference point 1; 0 where
 /// that means nothing.
-fn alone(members: &[Member], i: usize) -> f64 {
+fn alone(members: &[Box<Member>], i: usize) -> f64 {
     let Some(member) = members.get(i).filter(|m| m.score.is_feasible() && m.score.losses.len() == 2) else {
         return 0.0;
     };

@@ -5,7 +5,7 @@
 //! pushes those it dominates one front down, and these do the same there. Absent: schedules.
 
 use crate::domain::archive::Member;
-use crate::domain::pareto::{Point, crowding_distance};
+use crate::domain::pareto::{Point, Score, crowding_distance};
 use crate::domain::rng::Stream;
 use evocache_proto::domain::CandidateId;
 
@@ -45,6 +45,16 @@ pub(super) struct Population {
 impl Population {
     pub(super) fn new(capacity: usize) -> Self {
         Self { capacity, len: 0, fronts: Vec::new() }
+    }
+
+    /// The same members with other scores, in the fronts that they make now.
+    pub(super) fn rescored(&self, score: impl Fn(CandidateId) -> Option<Score>) -> Self {
+        let mut population = Self::new(self.capacity);
+        for member in self.members() {
+            let score = score(member.candidate).unwrap_or(member.score);
+            population.insert(Member { candidate: member.candidate, score });
+        }
+        population
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {

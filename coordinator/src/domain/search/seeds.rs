@@ -2,13 +2,14 @@
 //!
 //! The list is ordered so that its first thirty already span the front: plain runs with fewer steps, then one of each
 //! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
-//! budget allows, but not below [`LEAST`]. Absent: everything that needs a profile of the model.
+//! budget allows, but not below [`LEAST`]. Families that need a calibration profile are in `calibrated.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use evocache_proto::domain::{Decision, Schedule, ScheduleId, SearchSpec, Strategy};
+use evocache_proto::domain::{Decision, Profile, Schedule, ScheduleId, SearchSpec, Strategy};
 
+use super::calibrated::{self, Changes, SHARES};
 use super::genome::{Genome, Space};
 use super::random::independent;
 use super::resample::resample;
@@ -25,6 +26,9 @@ const PAIRS: [(usize, usize); 6] = [(2, 4), (4, 2), (1, 3), (3, 1), (2, 6), (6, 
 
 /// Computed and cached steps of a cycle that every slot begins one step after the slot before it.
 const STAGGERS: [(usize, usize); 6] = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (7, 1)];
+
+/// Shares of steps computed by evenly spaced masks.
+const EVEN: [f64; 6] = [0.4, 0.3, 0.5, 0.25, 0.35, 0.6];
 
 /// Gates as shares of the run, with the interval before them.
 const GATES: [(f64, usize); 4] = [(0.5, 2), (0.25, 3), (0.75, 2), (0.5, 4)];
@@ -47,12 +51,16 @@ pub(super) struct Seed {
 }
 
 /// The seeds of a search, without its baseline and without repeats, best spread first.
-pub(super) fn all(spec: &SearchSpec, space: &Space, baseline: ScheduleId) -> Vec<Seed> {
+pub(super) fn all(spec: &SearchSpec, space: &Space, baseline: ScheduleId, profile: Option<&Profile>) -> Vec<Seed> {
     let mut list = List { seeds: Vec::new(), seen: BTreeSet::from([baseline]) };
     for imported in &spec.imported {
-        list.push("imported", imported.schedule.clone());
+        list.push_genome(space, "imported", &nearest(space, &imported.schedule));
     }
-    if spec.algorithm.strategy == Strategy::Random || !spec.algorithm.seeds {
+    let heuristic = match spec.algorithm.strategy {
+        Strategy::SteadyState | Strategy::Nsga2 => spec.algorithm.seeds,
+        Strategy::Random | Strategy::Imported => false,
+    };
+    if !heuristic {
         return list.seeds;
     }
     let quarter = spec.budget.evaluations.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX));
@@ -60,7 +68,7 @@ pub(super) fn all(spec: &SearchSpec, space: &Space, baseline: ScheduleId) -> Vec
     for &steps in space.steps() {
         list.push_genome(space, "fewer-steps", &interval(space, steps, 1));
     }
-    let mut families = families(space, spec.seed);
+    let mut families = families(space, spec.seed, profile);
     while list.seeds.len() < most && families.iter().any(|(_, queue)| queue.len() > 0) {
         for (family, queue) in &mut families {
             // A repeat costs the family no turn.
@@ -96,10 +104,39 @@ impl List {
 
 type Queue = std::vec::IntoIter<Genome>;
 
-fn families(space: &Space, seed: u64) -> Vec<(&'static str, Queue)> {
+/// A schedule from elsewhere at the nearest step count that the search allows.
+fn nearest(space: &Space, schedule: &Schedule) -> Genome {
+    let distance = |steps: &&u32| (f64::from(**steps) / f64::from(schedule.steps())).ln().abs();
+    let steps = space.steps().iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied();
+    resample(space, &Genome::of(schedule), steps.unwrap_or(schedule.steps()))
+}
+
+fn families(space: &Space, seed: u64, profile: Option<&Profile>) -> Vec<(&'static str, Queue)> {
     let forecasts = if space.forecast() { INTERVALS.len() } else { 0 };
+    let mut families = heuristics(space, seed, forecasts);
+    // In front: what was measured of this very model says more than a rule.
+    if let Some(profile) = profile {
+        let changes = space.steps().iter().map(|&steps| Changes::new(space, profile, steps));
+        let changes: Vec<Option<Changes>> = changes.collect();
+        let of = |steps: u32| space.steps().iter().position(|s| *s == steps).and_then(|i| changes[i].as_ref());
+        let make = |steps: u32, genome: &dyn Fn(&Changes) -> Genome| {
+            of(steps).map_or_else(|| interval(space, steps, 1), genome)
+        };
+        let smooth = diagonal(space, 0, SHARES.len(), |steps, i| {
+            make(steps, &|changes| calibrated::smooth(space, changes, SHARES[i]))
+        });
+        let path = diagonal(space, 1, 2 * SHARES.len(), |steps, i| {
+            make(steps, &|changes| calibrated::path(space, changes, SHARES[i / 2], i % 2 == 0))
+        });
+        families.splice(0..0, [("smooth", smooth), ("path", path)]);
+    }
+    families
+}
+
+fn heuristics(space: &Space, seed: u64, forecasts: usize) -> Vec<(&'static str, Queue)> {
     vec![
         ("fora", diagonal(space, 0, INTERVALS.len(), |steps, i| interval(space, steps, INTERVALS[i]))),
+        ("even", diagonal(space, 1, EVEN.len(), |steps, i| even(space, steps, EVEN[i]))),
         ("staggered", diagonal(space, 0, STAGGERS.len(), |steps, i| staggered(space, steps, STAGGERS[i]))),
         ("component-intervals", diagonal(space, 1, component_intervals(space), |steps, i| pair(space, steps, i))),
         (
@@ -130,6 +167,15 @@ fn on(step: usize, every: usize) -> bool {
 /// FORA: everything computed at every n-th step. One is the plain run.
 fn interval(space: &Space, steps: u32, every: usize) -> Genome {
     Genome::from_fn(space, steps, |step, _| if on(step, every) { Decision::Compute } else { Decision::Reuse })
+}
+
+/// Everything computed at so many steps, evenly spaced, the first and the last among them: what the last step computes is
+/// seen in the picture.
+fn even(space: &Space, steps: u32, share: f64) -> Genome {
+    let last = steps.saturating_sub(1) as usize;
+    let gaps = ((share * f64::from(steps)).round() as usize).saturating_sub(1).clamp(1, last.max(1));
+    let computed: BTreeSet<usize> = (0..=gaps).map(|i| (2 * i * last + gaps) / (2 * gaps)).collect();
+    Genome::from_fn(space, steps, |step, _| if computed.contains(&step) { Decision::Compute } else { Decision::Reuse })
 }
 
 /// Every slot at the same interval but a step later than the slot before it: at no step is everything reused.

@@ -12,7 +12,7 @@ fn seeds(steps: &[u32], evaluations: u64, forecast: bool) -> Vec<Seed> {
     draft.forecast = forecast;
     let layout = Arc::new(Layout::pixart(4).unwrap());
     let baseline = Schedule::all_compute(layout.clone(), steps[0]).unwrap();
-    all(&spec(draft), &Space::new(layout, steps, forecast), baseline.id())
+    all(&spec(draft), &Space::new(layout, steps, forecast), baseline.id(), None)
 }
 
 #[test]
@@ -39,6 +39,7 @@ fn the_first_thirty_hold_every_family_and_step_count_and_reach_from_slow_to_fast
             "component-intervals",
             "density",
             "depth",
+            "even",
             "fewer-steps",
             "fora",
             "forecast",
@@ -70,6 +71,7 @@ fn families_do_what_they_are_named_for() {
     assert_eq!(row(&interval(&space, 8, 3), 0), "CRRCRRCR");
     assert_eq!(row(&interval(&space, 8, 0), 0), "CRRRRRRR");
     assert_eq!(row(&forecast(&space, 8, 4), 5), "CCCFCFFF");
+    assert_eq!(row(&even(&space, 8, 0.4), 0), "CRRRCRRC");
     let staggers = staggered(&space, 8, (1, 2));
     assert_eq!([0, 1, 2].map(|slot| row(&staggers, slot)), ["CRRCRRCR", "CCRRCRRC", "CRCRRCRR"]);
     // The second kind reused from half of the run on; the first twice, then every second step, then always.
@@ -103,8 +105,8 @@ fn a_random_or_seedless_search_has_no_heuristic_seeds() {
     let baseline = Schedule::all_compute(layout, 8).unwrap().id();
     let mut seedless = draft(Strategy::SteadyState, &[8], 100, 1);
     seedless.algorithm.seeds = false;
-    assert!(all(&spec(seedless), &space, baseline).is_empty());
-    assert!(all(&spec(draft(Strategy::Random, &[8], 100, 1)), &space, baseline).is_empty());
+    assert!(all(&spec(seedless), &space, baseline, None).is_empty());
+    assert!(all(&spec(draft(Strategy::Random, &[8], 100, 1)), &space, baseline, None).is_empty());
 }
 
 #[test]
@@ -114,6 +116,6 @@ fn a_model_with_one_kind_of_component_has_no_component_intervals() {
     let layout = Arc::new(Layout::new(vec![group]).unwrap());
     let space = Space::new(layout.clone(), &[8], false);
     let baseline = Schedule::all_compute(layout, 8).unwrap().id();
-    let seeds = all(&spec(draft(Strategy::SteadyState, &[8], 100, 1)), &space, baseline);
+    let seeds = all(&spec(draft(Strategy::SteadyState, &[8], 100, 1)), &space, baseline, None);
     assert!(!seeds.is_empty() && seeds.iter().all(|s| s.family != "component-intervals"));
 }

@@ -10,9 +10,9 @@
 use crate::domain::rng::Stream;
 
 use super::Predictor;
-use super::dense::Factor;
 use super::grid::Grid;
 use super::link::Link;
+use crate::domain::search::dense::Factor;
 
 /// Prior standard deviations, as multiples of the mean sum per cached cell.
 const COMMON: f64 = 3.0;

@@ -6,9 +6,12 @@
 //! from where the last fit ended. One parameter per slot and step: a few dozen results identify it. Absent: what
 //! compounds from step to step, and anything that a single cell has for itself.
 
-use super::dense::{add_outer, solve};
+use std::sync::Arc;
+
 use super::grid::Grid;
 use super::link::Link;
+use super::prior::Prior;
+use crate::domain::search::dense::{add_outer, solve};
 
 /// Results in the form in which the drift model reads them.
 #[derive(Default)]
@@ -38,6 +41,8 @@ pub(super) struct Drift {
     pub(super) link: Link,
     /// Common, step counts, slots, steps.
     parameters: Vec<f64>,
+    /// Their prior means.
+    means: Arc<[f64]>,
     /// Mean squared error of the fit, in errors.
     pub(super) misfit: f64,
 }
@@ -54,11 +59,11 @@ pub(super) struct Tables {
 }
 
 impl Drift {
-    /// Where a fit begins: all slots and steps alike.
-    pub(super) fn start(grid: &Grid, link: Link, data: &Data) -> Self {
-        let mut parameters = vec![0.0; COMMON + grid.counts.len() + grid.slots + grid.steps];
-        parameters[..COMMON].copy_from_slice(&MEAN);
-        let mut start = Self { link, parameters, misfit: f64::INFINITY };
+    /// Where a fit begins: at the prior's means.
+    pub(super) fn start(grid: &Grid, link: Link, data: &Data, prior: &Prior) -> Self {
+        let counts = vec![0.0; grid.counts.len()];
+        let means: Vec<f64> = [&MEAN[..], &counts, &prior.slots, &prior.steps].concat();
+        let mut start = Self { link, parameters: means.clone(), means: means.into(), misfit: f64::INFINITY };
         let tables = start.tables(grid);
         let modelled: f64 = data.cells.chunks_exact(grid.padded()).map(|cells| tables.sum(grid, cells, 0)).sum();
         let wanted: f64 = data.errors.iter().map(|&e| link.sum(e)).sum();
@@ -135,17 +140,19 @@ impl Drift {
         self
     }
 
-    fn prior(grid: &Grid, i: usize) -> (f64, f64) {
+    /// Prior mean and deviation of a parameter.
+    fn prior(&self, grid: &Grid, i: usize) -> (f64, f64) {
         let counts = grid.counts.len();
-        if i < COMMON {
-            (MEAN[i], DEVIATION[i])
+        let deviation = if i < COMMON {
+            DEVIATION[i]
         } else if i < COMMON + counts {
-            (0.0, if i == COMMON { 1e-6 } else { 0.3 })
+            if i == COMMON { 1e-6 } else { 0.3 }
         } else if i < COMMON + counts + grid.slots {
-            (0.0, SLOT)
+            SLOT
         } else {
-            (0.0, STEP)
-        }
+            STEP
+        };
+        (self.means[i], deviation)
     }
 
     fn cost(&self, grid: &Grid, data: &Data, noise: f64, parameters: &[f64]) -> f64 {
@@ -155,7 +162,7 @@ impl Drift {
             .map(|((cells, &count), error)| ((self.link.error(tables.sum(grid, cells, count)) - error) / noise).powi(2))
             .sum();
         let prior = parameters.iter().enumerate().map(|(i, p)| {
-            let (mean, deviation) = Self::prior(grid, i);
+            let (mean, deviation) = self.prior(grid, i);
             ((p - mean) / deviation).powi(2)
         });
         let cost = fit + prior.sum::<f64>();
@@ -182,7 +189,7 @@ impl Drift {
             add_outer(&mut hessian, &row, 1.0);
         }
         for i in 0..n {
-            let (mean, deviation) = Self::prior(grid, i);
+            let (mean, deviation) = self.prior(grid, i);
             hessian[i * n + i] += deviation.powi(-2);
             gradient[i] -= (self.parameters[i] - mean) * deviation.powi(-2);
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use evocache_proto::domain::Decision;
 
 use super::cells::{Cells, Features, Setting, normal};
-use super::dense::Factor;
 use super::drift::{Data, Drift, MOST_PARAMETERS};
 use super::link::Link;
 use super::{Model, Planned, Predictor, plan};
 use crate::domain::rng::Stream;
+use crate::domain::search::dense::Factor;
 use crate::domain::search::genome::Space;
 
 /// Results that the additive model holds, at most. When it is full it begins anew with half of them: the last ones,
@@ -21,6 +21,8 @@ const SETTLED: usize = 400;
 const SETTING_ROWS: usize = 200;
 /// Results that the drift model is fitted to: it has fewer parameters.
 const DRIFT_ROWS: usize = 300;
+/// Results that the line of costs is fitted to.
+const COST_ROWS: usize = 400;
 /// Assumed deviations of errors, as shares of their spread.
 const NOISE: [f64; 4] = [0.0003, 0.002, 0.012, 0.06];
 /// How much wider than the posterior a drawn model may be, and how far a drawn drift parameter moves.
@@ -43,7 +45,10 @@ impl Model {
     /// Fits all models anew and makes a plan.
     pub(super) fn fit(&mut self, space: &Space) {
         self.fits += 1;
-        self.costs.fit(space, self.rows.iter().rev().take(400).map(|row| (&*row.schedule, row.cost)));
+        let rows: Vec<_> = self.rows.iter().rev().take(COST_ROWS).collect();
+        let rows = rows.into_iter().map(|row| (self.costs.features_of(space, &row.schedule), row.cost, 1.0));
+        let rows: Vec<_> = rows.collect();
+        self.costs.fit(rows.into_iter());
         self.fit_additive();
         let drift = self.fit_drift();
         let Some(additive) = &self.additive else { return };
@@ -152,7 +157,9 @@ impl Model {
         let fits = links.map(|link| {
             let start = before.filter(|d| d.link == link).cloned();
             let steps = if start.is_some() { 3 } else { 8 };
-            start.unwrap_or_else(|| Drift::start(&self.grid, link, &data)).fit(&self.grid, &data, noise, steps)
+            start
+                .unwrap_or_else(|| Drift::start(&self.grid, link, &data, &self.prior))
+                .fit(&self.grid, &data, noise, steps)
         });
         fits.filter(|d| d.misfit.is_finite()).min_by(|a, b| a.misfit.total_cmp(&b.misfit))
     }

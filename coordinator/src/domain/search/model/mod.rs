@@ -9,25 +9,25 @@
 //! and the first quality metric, and a difference between reuse and forecast.
 
 mod cells;
-mod costs;
-mod dense;
 mod drift;
 mod fit;
 mod grid;
 mod guard;
 mod link;
 mod plan;
+mod prior;
 
 use std::sync::Arc;
 
-use evocache_proto::domain::{Schedule, ScheduleId, SearchSpec, builtin_direction};
+use evocache_proto::domain::{CandidateId, Profile, Schedule, ScheduleId, SearchSpec, builtin_direction};
 
 use self::cells::{Cells, Weights};
-use self::costs::Costs;
 use self::drift::{Drift, Tables};
 use self::grid::Grid;
 use self::guard::Guard;
 use self::link::Link;
+use self::prior::Prior;
+use super::costs::Costs;
 use super::genome::Space;
 use crate::domain::hypervolume::Staircase;
 use crate::domain::pareto::Score;
@@ -44,9 +44,22 @@ const MOST_CELLS: usize = 16_384;
 /// A result as the model keeps it.
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
+    candidate: CandidateId,
     schedule: Arc<Schedule>,
     cost: f64,
     error: f64,
+    /// On all prompts; what was measured on a part of them teaches, but promises nothing.
+    whole: bool,
+}
+
+/// A result to learn from.
+#[derive(Clone, Copy)]
+pub(super) struct Lesson<'a> {
+    pub(super) candidate: CandidateId,
+    pub(super) schedule: &'a Arc<Schedule>,
+    pub(super) score: &'a Score,
+    /// On all prompts.
+    pub(super) whole: bool,
 }
 
 /// Predicts errors.
@@ -86,11 +99,12 @@ pub(super) struct Planned {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Model {
     grid: Grid,
+    prior: Prior,
     /// Which objectives are the cost and the error.
     objectives: (usize, usize),
     seed: u64,
-    /// Results from which on nothing is tried for the sake of learning: the search is about to end.
-    closing: usize,
+    /// The search is about to end: nothing is tried for the sake of learning.
+    closing: bool,
     rows: Vec<Row>,
     stairs: Staircase,
     costs: Costs,
@@ -115,10 +129,11 @@ impl Model {
         let objectives = (find(true)?, find(false)?);
         (grid.cells() <= MOST_CELLS && steps > 1).then(|| Self {
             costs: Costs::new(space),
+            prior: Prior::flat(&grid),
             grid,
             objectives,
             seed: spec.seed,
-            closing: spec.budget.evaluations.map_or(usize::MAX, |n| (n as f64 * CLOSING) as usize),
+            closing: false,
             rows: Vec::new(),
             stairs: Staircase::new((1.0, 1.0)),
             experts: Default::default(),
@@ -131,8 +146,15 @@ impl Model {
         })
     }
 
-    /// Learns a result.
-    pub(super) fn tell(&mut self, space: &Space, schedule: &Arc<Schedule>, score: &Score) {
+    /// A calibration profile says which slots and steps to expect trouble from.
+    pub(super) fn calibrate(&mut self, profile: &Profile) {
+        self.prior = Prior::new(&self.grid, profile);
+    }
+
+    /// Learns a result; `spent` is the share of the budget that it brings the search to.
+    pub(super) fn tell(&mut self, space: &Space, lesson: Lesson<'_>, spent: f64) {
+        let Lesson { candidate, schedule, score, whole } = lesson;
+        self.closing = spent >= CLOSING;
         let (cost, error) = (score.losses[self.objectives.0], score.losses[self.objectives.1]);
         if self.fits > 0 {
             let cells = self.grid.lay(schedule);
@@ -143,12 +165,26 @@ impl Model {
                 }
             }
         }
-        self.stairs.insert(cost, error);
-        self.rows.push(Row { schedule: schedule.clone(), cost, error });
+        if whole {
+            self.stairs.insert(cost, error);
+        }
+        self.rows.push(Row { candidate, schedule: schedule.clone(), cost, error, whole });
         if self.rows.len() >= self.next_fit {
             self.fit(space);
             self.next_fit = self.rows.len() + self.pause();
         }
+    }
+
+    /// Costs and errors are believed to be others than they were told to be.
+    pub(super) fn rescore(&mut self, score: impl Fn(CandidateId) -> Option<Score>) {
+        for row in &mut self.rows {
+            if let Some(score) = score(row.candidate) {
+                (row.cost, row.error) = (score.losses[self.objectives.0], score.losses[self.objectives.1]);
+            }
+        }
+        let mut points: Vec<(f64, f64)> = self.rows.iter().filter(|r| r.whole).map(|r| (r.cost, r.error)).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        self.stairs = Staircase::of_sorted(points);
     }
 
     /// Results from one fit to the next.
@@ -163,7 +199,7 @@ impl Model {
 
     /// Whether the budget is nearly spent.
     pub(super) fn is_closing(&self) -> bool {
-        self.rows.len() >= self.closing
+        self.closing
     }
 
     /// For each model, its name and its rank correlation on fresh results of about equal cost.

@@ -1,0 +1,87 @@
+//! What caching saves: a cost as a line through the numbers of computed cells of each kind.
+//!
+//! A ridge regression towards "cost is the share computed", so that it is of use from the first result on and follows
+//! the measured latency later: a cached attention may save less than a cached feed-forward. Absent: interactions.
+
+use evocache_proto::domain::{Decision, Schedule};
+
+use super::dense::{add_outer, solve};
+use super::genome::{Genome, Space};
+
+/// How many results the prior is worth.
+const PRIOR: f64 = 0.5;
+
+/// Coefficients: one for the share of steps taken, one for the computed cells of each kind of component.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Costs {
+    coefficients: Vec<f64>,
+    cells: f64,
+    steps: f64,
+}
+
+impl Costs {
+    pub(super) fn new(space: &Space) -> Self {
+        let steps = f64::from(space.steps().first().copied().unwrap_or(1));
+        let mut coefficients = vec![1.0; 1 + space.components()];
+        coefficients[0] = 0.0;
+        Self { coefficients, cells: steps * space.slots() as f64, steps }
+    }
+
+    /// What the line sees of a schedule.
+    pub(super) fn features_of(&self, space: &Space, schedule: &Schedule) -> Vec<f64> {
+        let mut counts = vec![0u32; self.coefficients.len()];
+        let slots = space.slots();
+        for (i, decision) in schedule.decisions().enumerate() {
+            counts[1 + space.component_of(i % slots)] += u32::from(decision == Decision::Compute);
+        }
+        let mut features: Vec<f64> = counts.into_iter().map(|count| f64::from(count) / self.cells).collect();
+        features[0] = f64::from(schedule.steps()) / self.steps;
+        features
+    }
+
+    /// Fits the line to schedules, as [`features_of`](Self::features_of) has them, their costs and weights.
+    pub(super) fn fit<F: AsRef<[f64]>>(&mut self, rows: impl Iterator<Item = (F, f64, f64)>) {
+        let n = self.coefficients.len();
+        let (mut a, mut b) = (vec![0.0; n * n], vec![0.0; n]);
+        for i in 0..n {
+            a[i * n + i] = PRIOR;
+            b[i] = if i == 0 { 0.0 } else { PRIOR };
+        }
+        for (features, cost, weight) in rows {
+            add_outer(&mut a, features.as_ref(), weight);
+            b.iter_mut().zip(features.as_ref()).for_each(|(b, x)| *b += weight * cost * x);
+        }
+        if let Some(coefficients) = solve(a, b) {
+            self.coefficients = coefficients;
+        }
+    }
+
+    /// How many coefficients the line has.
+    pub(super) fn len(&self) -> usize {
+        self.coefficients.len()
+    }
+
+    /// The cost by the line.
+    pub(super) fn line(&self, features: &[f64]) -> f64 {
+        features.iter().zip(&self.coefficients).map(|(x, c)| x * c).sum()
+    }
+
+    /// What a computed cell of each slot costs; never nothing.
+    pub(super) fn slots(&self, space: &Space) -> Vec<f64> {
+        let kinds = &self.coefficients[1..];
+        let least = 0.05 * kinds.iter().map(|c| c.max(0.0)).sum::<f64>() / kinds.len() as f64;
+        (0..space.slots()).map(|s| kinds[space.component_of(s)].max(least).max(1e-6) / self.cells).collect()
+    }
+
+    /// The predicted cost of a genome.
+    pub(super) fn of(&self, space: &Space, genome: &Genome) -> f64 {
+        let mut features = vec![0.0; self.coefficients.len()];
+        features[0] = genome.steps() as f64 / self.steps;
+        for step in 0..genome.steps() {
+            for slot in (0..space.slots()).filter(|&slot| genome.computes(step, slot)) {
+                features[1 + space.component_of(slot)] += 1.0 / self.cells;
+            }
+        }
+        self.line(&features)
+    }
+}

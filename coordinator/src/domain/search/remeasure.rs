@@ -1,0 +1,102 @@
+//! Which schedules are measured once more, and when.
+//!
+//! Members of the front are there because their measurements were good, and some measurements are good by luck. While
+//! the noise is hardly known, and then as long as a member's latency is uncertain, every eighth candidate is a member of
+//! the front measured again, the one with the fewest measurements first. Near the end of the budget all members that
+//! are still uncertain are, as far as a tenth of the budget goes. Absent: the statistics (`latency.rs`).
+
+use std::collections::BTreeMap;
+
+use evocache_proto::domain::CandidateId;
+
+use super::knowledge::Knowledge;
+use crate::domain::rng::Stream;
+
+/// One of so many candidates may be a repeated measurement.
+const SHARE: u64 = 8;
+/// The noise is known by so many repeated measurements.
+const ENOUGH: usize = 4;
+/// Relative deviation beyond which a member of the front is uncertain: in between, and at the end.
+const UNCERTAIN: f64 = 0.015;
+const UNCERTAIN_AT_THE_END: f64 = 0.0075;
+/// Nothing is measured more often.
+const MOST: u32 = 24;
+/// At most this part of the budget is kept for the end.
+const KEPT: u64 = 10;
+/// So many members of a large front are looked at.
+const LOOKED_AT: usize = 64;
+
+/// Repeated measurements that are under way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct UnderWay(BTreeMap<CandidateId, u32>);
+
+impl UnderWay {
+    pub(super) fn begin(&mut self, candidate: CandidateId) {
+        *self.0.entry(candidate).or_default() += 1;
+    }
+
+    pub(super) fn end(&mut self, candidate: CandidateId) {
+        if let Some(count) = self.0.get_mut(&candidate) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&candidate);
+            }
+        }
+    }
+
+    pub(super) fn has(&self, candidate: CandidateId) -> bool {
+        self.0.contains_key(&candidate)
+    }
+}
+
+/// Who measured a candidate is the caller's to know: whether it was only ever measured by the worker that asks.
+pub(super) type Here<'a> = &'a dyn Fn(CandidateId) -> bool;
+
+/// A member of the front to measure again while the search goes on.
+pub(super) fn in_between(
+    index: CandidateId,
+    knowledge: &Knowledge,
+    under_way: &UnderWay,
+    here: Here<'_>,
+    stream: &mut Stream,
+) -> Option<CandidateId> {
+    if index.0 % SHARE != SHARE - 1 {
+        return None;
+    }
+    let noisy = if knowledge.latencies().repeats() < ENOUGH { 0.0 } else { UNCERTAIN };
+    let members = knowledge.archive().members();
+    let few = members.len() <= LOOKED_AT;
+    let looked_at = if few { members.len() } else { LOOKED_AT };
+    let chosen = (0..looked_at).map(|i| members[if few { i } else { stream.below(members.len()) }].candidate);
+    first_due(chosen, noisy, knowledge, under_way, here)
+}
+
+/// A member of the front to measure again before the budget is spent: `left` evaluations of `budget`.
+pub(super) fn at_the_end(
+    left: u64,
+    budget: u64,
+    knowledge: &Knowledge,
+    under_way: &UnderWay,
+    here: Here<'_>,
+) -> Option<CandidateId> {
+    let members = knowledge.archive().members();
+    if left > (budget / KEPT).min(members.len() as u64) {
+        return None;
+    }
+    first_due(members.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, under_way, here)
+}
+
+/// Of uncertain candidates the one with the fewest measurements; of several, one that another worker has measured.
+fn first_due(
+    candidates: impl Iterator<Item = CandidateId>,
+    uncertain: f64,
+    knowledge: &Knowledge,
+    under_way: &UnderWay,
+    here: Here<'_>,
+) -> Option<CandidateId> {
+    let due = candidates.filter(|&c| {
+        let deviation = knowledge.estimate(c).map_or(0.0, |latency| latency.deviation);
+        deviation > uncertain && knowledge.count(c) < MOST && !under_way.has(c)
+    });
+    due.min_by_key(|&c| (knowledge.count(c), here(c), c))
+}
