@@ -12,9 +12,13 @@
 //! - [`engine`]: decides on the current state, commits, applies, answers.
 //! - [`store`]: the ports' store on sled, and its twin in memory.
 //! - [`api`]: the gRPC services.
+//! - [`http`]: health and metrics for operators.
+//! - [`tokens`]: the file of tokens: who may call, as what.
 //! - [`serve`]: puts these together into a running coordinator.
+//! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
 //! - [`client`], [`cli`]: the typed client and the command line; they know the coordinator by its gRPC API only.
 //! - [`local`]: a coordinator and its workers on this machine in one command.
+//! - [`simulate`]: a real coordinator with workers that only wait: plans a cluster, measures the coordinator.
 
 pub mod domain;
 pub mod ports;
@@ -24,9 +28,15 @@ pub mod api;
 #[cfg(feature = "server")]
 pub mod engine;
 #[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
 pub mod serve;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(any(feature = "server", feature = "cli"))]
+pub mod tokens;
+#[cfg(feature = "server")]
+pub mod upkeep;
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -35,3 +45,6 @@ pub mod client;
 
 #[cfg(feature = "local")]
 pub mod local;
+
+#[cfg(all(feature = "server", feature = "cli"))]
+pub mod simulate;

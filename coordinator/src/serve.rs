@@ -8,17 +8,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evocache_proto::credentials::CredentialError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
-use crate::api::{self, Services};
+use crate::api::{self, Calls, Gate, Services};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::{Engine, EngineError, Settings};
+use crate::http::{Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::store::SledStore;
+use crate::tokens::{Tokens, TokensError};
+
+pub use crate::api::TlsFiles;
 
 /// How long running calls may take to finish when the coordinator stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -34,6 +39,19 @@ pub struct ServeOptions {
     pub lease_ttl: Duration,
     /// Listen on an address that other machines reach, although nothing is encrypted.
     pub allow_remote_plaintext: bool,
+    /// Where operators ask for health and metrics; port 0 takes a free one.
+    pub http: Option<SocketAddr>,
+    /// Whom to let in.
+    pub security: Security,
+}
+
+/// Whom a coordinator lets in; by default everybody who can reach it.
+#[derive(Debug, Clone, Default)]
+pub struct Security {
+    /// Speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// Ask for a token of this file.
+    pub tokens: Option<PathBuf>,
 }
 
 /// Why a coordinator does not start.
@@ -50,6 +68,12 @@ pub enum ServeError {
     /// Other machines could read and change everything.
     #[error("{0} is reachable from other machines, and this coordinator does not encrypt")]
     Plaintext(SocketAddr),
+    /// A certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] CredentialError),
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(StoreError),
@@ -67,17 +91,21 @@ impl ServeError {
         let store = match self {
             Self::Listen { source, address } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 return Some(format!(
-                    "another program (perhaps another coordinator) listens on port {}; choose a port with --listen {}:0",
+                    "another program (perhaps another coordinator) listens on port {}; choose another port, or any free \
+                     one with {}:0 for --listen or --http",
                     address.port(),
                     address.ip()
                 ));
             }
             Self::Plaintext(_) => {
                 return Some(
-                    "listen on 127.0.0.1 and use a tunnel, or pass --allow-remote-plaintext on a network you trust"
+                    "encrypt with --tls-cert and --tls-key, listen on 127.0.0.1 and use a tunnel, or pass \
+                     --allow-remote-plaintext on a network you trust"
                         .into(),
                 );
             }
+            Self::Tls(e) => return Some(e.hint().to_owned()),
+            Self::Tokens(_) => return Some("`evocache token new` makes an entry, as the file wants it".into()),
             Self::Listen { .. } | Self::Reflection(_) => return None,
             Self::Store(e) | Self::Engine(EngineError::Store(e)) => e,
             Self::Engine(EngineError::Inconsistent(_) | EngineError::Thread(_)) => return None,
@@ -90,9 +118,11 @@ impl ServeError {
             StoreError::Version { found, supported, .. } if found > supported => {
                 Some("it was written by a newer evocache: use that one, or another --data folder".into())
             }
-            StoreError::Version { .. } | StoreError::Corrupt { .. } => {
-                Some("restore the folder from a copy, or give another --data folder".into())
-            }
+            StoreError::Version { .. } | StoreError::Corrupt { .. } | StoreError::Torn { .. } => Some(
+                "restore a backup into an empty folder with `evocache store restore`, or give another --data folder"
+                    .into(),
+            ),
+            StoreError::SetAside { path, aside } => Some(format!("rename {aside} to {path}")),
             StoreError::Failed(_) => Some("look at free space and permissions of the --data folder".into()),
         }
     }
@@ -104,29 +134,42 @@ pub struct Running {
     stopping: watch::Sender<bool>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     engine: Engine,
+    http: Option<Http>,
+    gate: Gate,
+    security: Security,
+}
+
+/// How a coordinator tries candidates again.
+pub(crate) fn retry_policy(ttl: Duration) -> RetryPolicy {
+    RetryPolicy { max_attempts: 5, base: Duration::from_secs(1), cap: Duration::from_secs(60), ttl }
 }
 
 /// Starts a coordinator: opens the store, recovers, listens.
 pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
-    if !options.allow_remote_plaintext && !api::is_loopback(&options.listen) {
+    let security = options.security;
+    if security.tls.is_none() && !options.allow_remote_plaintext && !api::is_loopback(&options.listen) {
         return Err(ServeError::Plaintext(options.listen));
     }
+    let clock = Arc::new(SystemClock::new());
+    let server = api::server(security.tls.as_ref())?;
+    let gate = Gate::new(security.tokens.as_deref().map(Tokens::read).transpose()?, clock.clone());
     let listen = |source| ServeError::Listen { address: options.listen, source };
     // Bound first: a port in use is told at once, and nobody can connect before the state is there.
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let store = Arc::new(SledStore::open(&options.data).map_err(ServeError::Store)?);
-    let policy = RetryPolicy {
-        max_attempts: 5,
-        base: Duration::from_secs(1),
-        cap: Duration::from_secs(60),
-        ttl: options.lease_ttl,
+    // Before the store: whoever asks while it is read is told that the coordinator is starting.
+    let http = match options.http {
+        Some(address) => Some(Http::start(address).await.map_err(|source| ServeError::Listen { address, source })?),
+        None => None,
     };
-    let settings = Settings { store, clock: Arc::new(SystemClock::new()), ids: Arc::new(Uuids), policy };
+    let store = Arc::new(SledStore::open(&options.data).map_err(ServeError::Store)?);
+    let policy = retry_policy(options.lease_ttl);
+    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy };
     let engine = Engine::start(settings)?;
     let (stopping, stop) = watch::channel(false);
     let services = Services { engine: engine.handle(), lease_ttl: options.lease_ttl, stopping: stop.clone() };
-    let router = api::router(services).await?;
+    let calls = Calls::default();
+    let router = api::router(server, gate.clone(), calls.clone(), services).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(api::limits::KEEP_ALIVE));
     let mut stop = stop;
     let serve = router.serve_with_incoming_shutdown(incoming, async move {
@@ -135,8 +178,29 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     });
     #[expect(clippy::disallowed_methods, reason = "joined in `Running::shutdown`")]
     let server = tokio::spawn(serve);
+    if let Some(http) = &http {
+        http.ready(Parts { engine: engine.handle(), calls, silence: api::silence(options.lease_ttl) });
+    }
     tracing::info!(%address, data = %options.data.display(), "coordinator listens");
-    Ok(Running { address, stopping, server, engine })
+    warn_if_open(&address, &security);
+    Ok(Running { address, stopping, server, engine, http, gate, security })
+}
+
+/// Tells of what was asked for and is dangerous all the same.
+fn warn_if_open(address: &SocketAddr, security: &Security) {
+    if api::is_loopback(address) {
+        return;
+    }
+    let has_client_ca = security.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    match (&security.tokens, &security.tls) {
+        (None, _) if !has_client_ca => {
+            tracing::warn!(%address, "whoever reaches this address may do everything; use --tokens or --client-ca");
+        }
+        (Some(_), None) => {
+            tracing::warn!(%address, "tokens come unencrypted, for anybody on the way to read; use --tls-cert");
+        }
+        _ => {}
+    }
 }
 
 impl Running {
@@ -145,8 +209,34 @@ impl Running {
         self.address
     }
 
+    /// Where operators ask.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Http::local_addr)
+    }
+
+    /// The address as callers write it.
+    pub fn url(&self) -> String {
+        let scheme = if self.security.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Reads the file of tokens again. If it is wrong, the log says so and the tokens of before stay.
+    pub fn reload_tokens(&self) {
+        let Some(path) = &self.security.tokens else { return };
+        match Tokens::read(path) {
+            Ok(tokens) => {
+                tracing::info!(file = %path.display(), tokens = tokens.count(), "tokens read again");
+                self.gate.replace(tokens);
+            }
+            Err(error) => tracing::error!(%error, "the tokens of before stay"),
+        }
+    }
+
     /// Stops in phases; never takes much longer than [`DRAIN`].
     pub async fn shutdown(self) {
+        if let Some(http) = &self.http {
+            http.stopping();
+        }
         // No receiver means that the server has ended already.
         let _ = self.stopping.send(true);
         let mut server = self.server;
@@ -163,6 +253,9 @@ impl Running {
         let engine = self.engine;
         if let Err(e) = tokio::task::spawn_blocking(move || engine.stop()).await {
             tracing::error!(error = %e, "the engine could not be joined");
+        }
+        if let Some(http) = self.http {
+            http.stop().await;
         }
         tracing::info!("coordinator stopped");
     }

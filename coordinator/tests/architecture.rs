@@ -75,6 +75,16 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         ],
         "the command line goes through the client",
     ),
+    (
+        "coordinator/src/http",
+        &["sled", "tonic", "crate::store", "crate::cli", "crate::client"],
+        "operators see what engine and services count",
+    ),
+    (
+        "coordinator/src/upkeep",
+        &["sled", "tokio", "tonic", "crate::api", "crate::cli", "crate::client"],
+        "the offline tools know store and engine only",
+    ),
     ("coordinator/src", &["candle"], "nothing in the coordinator knows candle"),
     (
         "worker/src/agent",

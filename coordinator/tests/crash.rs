@@ -87,7 +87,7 @@ fn spec() -> SpecDraft {
             Objective { metric: "latency_ratio".into(), direction: Direction::Minimize, bound: None },
             Objective { metric: "clip_score".into(), direction: Direction::Maximize, bound: None },
         ],
-        budget: Budget { evaluations: Some(EVALUATIONS), wall_time: None, device_time: None },
+        budget: Budget { evaluations: Some(EVALUATIONS), ..Budget::default() },
         algorithm: Algorithm::default(),
         seed: 1,
         labels: BTreeMap::new(),
@@ -172,10 +172,13 @@ async fn a_killed_coordinator_loses_nothing_and_counts_nothing_twice() {
     }
     candidates.sort_unstable();
     assert_eq!(candidates, (0..EVALUATIONS).collect::<Vec<_>>(), "every candidate is accounted for once");
-    let mut schedules: Vec<String> = evaluations.into_iter().map(|e| e.schedule.unwrap().schedule_id).collect();
+    // But for members of the front, which are measured again on purpose.
+    let new = evaluations.into_iter().filter(|e| e.provenance.as_ref().unwrap().operator != "remeasure");
+    let mut schedules: Vec<String> = new.map(|e| e.schedule.unwrap().schedule_id).collect();
+    let proposed = schedules.len();
     schedules.sort_unstable();
     schedules.dedup();
-    assert_eq!(schedules.len() as u64, EVALUATIONS, "no schedule is evaluated twice");
+    assert!(schedules.len() == proposed && proposed > 16, "a schedule was proposed twice: {proposed} {schedules:#?}");
     assert_eq!((progress.evaluations, progress.failed, progress.running), (EVALUATIONS, 0, 0));
 }
 

@@ -5,6 +5,7 @@ use evocache_proto::pb;
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
+use crate::domain::search::{Breeder, OperatorShare};
 use crate::domain::time::Timestamp;
 use crate::engine::{LeaseKey, Search, State, Worker};
 use crate::ports::{ModelFacts, Phase};
@@ -55,6 +56,20 @@ pub(super) fn search(state: &State, search: &Search, now: Timestamp, detail: Det
         end_time: search.ended.map(time),
         model: search.bound.as_ref().map(|(model, _)| model_facts(model)),
         progress: Some(progress(state, search, now)),
+        insight: (detail == Detail::Full).then(|| insight(search)),
+    }
+}
+
+fn insight(search: &Search) -> pb::Insight {
+    let Some((_, breeder)) = &search.bound else { return pb::Insight::default() };
+    let operator =
+        |share: OperatorShare| pb::OperatorShare { operator: share.operator, results: share.results, gain: share.gain };
+    let models = breeder.model_correlations().into_iter();
+    pb::Insight {
+        operators: breeder.operator_shares().into_iter().map(operator).collect(),
+        models: models.map(|(name, correlation)| pb::ModelRecord { name: name.to_owned(), correlation }).collect(),
+        latency_noise: breeder.latency_noise(),
+        profiled: breeder.is_profiled(),
     }
 }
 
@@ -104,16 +119,18 @@ pub(super) fn progress(state: &State, search: &Search, now: Timestamp) -> pb::Pr
         front_size: breeder.map_or(0, |b| b.front().len() as u32),
         hypervolume: breeder.map_or(0.0, |b| b.hypervolume()),
         seeds_hypervolume: breeder.map_or(0.0, |b| b.seeds_hypervolume()),
-        best_speedup: search.best_speedup,
-        seeds_best_speedup: search.seeds_best_speedup,
+        best_speedup: breeder.and_then(Breeder::best_speedup),
+        seeds_best_speedup: breeder.and_then(Breeder::seeds_best_speedup),
         device_time: Some(span(search.device_time)),
         remaining: search.remaining(now).map(span),
         workers: holders.len() as u32,
+        spent: search.spent(),
     }
 }
 
 pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
     let measurement = &e.measurement;
+    let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(e.candidate));
     let hit_rate = e.schedule.cache_hit_rate();
     let declared = measurement.metrics.iter().map(|m| m.name.as_str());
     let names = BUILTIN_METRICS.iter().map(|(name, ..)| *name).chain(declared);
@@ -134,6 +151,11 @@ pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
         end_time: Some(time(e.finished)),
         attempt: e.attempt,
         values: names.filter_map(|n| Some((n.to_owned(), measurement.value(n, hit_rate)?))).collect(),
+        latency_ratio: latency.map(|l| pb::Estimate {
+            value: l.value,
+            deviation: l.deviation,
+            measurements: l.measurements,
+        }),
     }
 }
 
@@ -151,7 +173,7 @@ pub(super) fn worker(
     let declaration = &worker.registration.declaration;
     let liveness = if worker.draining {
         pb::WorkerState::Draining
-    } else if now.since(worker.seen) > ttl.max(super::limits::MAX_WAIT) * 2 {
+    } else if now.since(worker.seen) > super::silence(ttl) {
         pb::WorkerState::Stale
     } else {
         pb::WorkerState::Alive

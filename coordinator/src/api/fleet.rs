@@ -5,6 +5,7 @@ use evocache_proto::pb;
 use evocache_proto::pb::fleet_service_server::FleetService;
 use tonic::{Request, Response, Status};
 
+use super::gate::Caller;
 use super::{Services, encode, limits, page, request, status};
 use crate::engine::{Command, Refusal};
 
@@ -55,9 +56,10 @@ impl FleetService for Fleet {
         &self,
         message: Request<pb::DrainWorkerRequest>,
     ) -> Result<Response<pb::DrainWorkerResponse>, Status> {
-        let message = message.into_inner();
+        let (caller, message) = Caller::of(message)?;
         let request = request(&message.request_id, &message)?;
         let worker = worker_id(message.worker_id)?;
+        caller.about(&worker);
         let command = Command::Drain { worker: worker.clone() };
         self.0.engine.command(request, command).await.map_err(status::refusal)?;
         tracing::info!(%worker, "worker draining");

@@ -14,6 +14,8 @@ pub const EVALUATIONS: PageLimit = PageLimit { most: 1000, default: 100 };
 pub const SEARCHES: PageLimit = PageLimit { most: 100, default: 50 };
 /// Workers per page.
 pub const WORKERS: PageLimit = PageLimit { most: 1000, default: 100 };
+/// Searches whose fronts a search may start from.
+pub const START_FROM: usize = 16;
 /// Leases per renewal.
 pub const RENEWALS: usize = 100;
 /// The longest wait of AcquireLease.

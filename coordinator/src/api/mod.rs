@@ -1,18 +1,24 @@
 //! The gRPC services: messages in, commands and questions to the engine, messages out.
 //!
 //! Absent on purpose: decisions. A service checks a message, hands it to the engine and encodes the answer; the one
-//! place where an error becomes a status is `status.rs`, the one where limits stand is `limits.rs`.
+//! place where an error becomes a status is `status.rs`, the one where limits stand is `limits.rs`, the one that knows
+//! who may call what is `access.rs`.
 
+mod access;
 mod encode;
 mod fleet;
+mod gate;
 pub mod limits;
+mod meter;
 mod page;
 mod search;
 mod status;
+mod tls;
 mod worker;
 
 use std::net::SocketAddr;
 
+use evocache_proto::credentials::CredentialError;
 use evocache_proto::pb;
 use evocache_proto::pb::fleet_service_server::FleetServiceServer;
 use evocache_proto::pb::search_service_server::SearchServiceServer;
@@ -21,6 +27,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower_layer::{Identity, Stack};
+
+pub use gate::Gate;
+pub use meter::{Call, Calls, Metered};
+pub use tls::TlsFiles;
 
 use crate::engine::{Handle, Request};
 
@@ -43,8 +54,29 @@ impl Services {
     }
 }
 
-/// All services on one router: the three of evocache, health, and reflection in both versions.
-pub async fn router(services: Services) -> Result<Router, tonic_reflection::server::Error> {
+/// A server that speaks TLS if there are certificates.
+///
+/// # Errors
+///
+/// When a certificate cannot be used; the error names its file.
+pub fn server(tls: Option<&TlsFiles>) -> Result<Server, CredentialError> {
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_TIMEOUT));
+    match tls {
+        Some(files) => tls::secure(server, files),
+        None => Ok(server),
+    }
+}
+
+/// All services behind one gate: the three of evocache, health, and reflection in both versions. Every call is counted,
+/// those that the gate refuses too.
+pub async fn router(
+    server: Server,
+    gate: Gate,
+    calls: Calls,
+    services: Services,
+) -> Result<Router<Stack<Gate, Stack<Calls, Identity>>>, tonic_reflection::server::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SearchServiceServer<search::Searches>>().await;
     health.set_serving::<WorkerServiceServer<worker::Workers>>().await;
@@ -63,9 +95,9 @@ pub async fn router(services: Services) -> Result<Router, tonic_reflection::serv
     let fleet = FleetServiceServer::new(fleet::Fleet(services))
         .max_decoding_message_size(limits::MAX_REQUEST)
         .max_encoding_message_size(limits::MAX_RESPONSE);
-    Ok(Server::builder()
-        .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_TIMEOUT))
+    Ok(server
+        .layer(calls)
+        .layer(gate)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -81,6 +113,11 @@ fn request<M: prost::Message>(id: &str, message: &M) -> Result<Option<Request>, 
     }
     let id = id.parse().map_err(|e| status::invalid("request_id", e))?;
     Ok(Some(Request { id, digest: Sha256::digest(message.encode_to_vec()).into() }))
+}
+
+/// A worker that was not heard of for longer is told as gone.
+pub fn silence(lease_ttl: std::time::Duration) -> std::time::Duration {
+    lease_ttl.max(limits::MAX_WAIT) * 2
 }
 
 /// Whether an address is reachable from this machine only.

@@ -13,9 +13,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::encode::Detail;
+use super::gate::Caller;
 use super::{Services, encode, limits, page, request, status};
 use crate::domain::evaluation::Evaluation;
-use crate::domain::query::{self, Answer as Best, Constraint, Preference};
+use crate::domain::query::{self, Answer as Best, Constraint, Preference, Rating};
 use crate::engine::{Answer, Command, Move, Refusal, Search, State};
 
 /// Messages that wait for a slow watcher.
@@ -46,8 +47,15 @@ impl Searches {
         found.await.and_then(|found| found).map_err(status::refusal)
     }
 
-    async fn change<M: Message>(&self, id: &str, request_id: &str, message: &M, to: Move) -> Result<SearchId, Status> {
+    async fn change<M: Message>(
+        &self,
+        caller: &Caller,
+        (id, request_id): (&str, &str),
+        message: &M,
+        to: Move,
+    ) -> Result<SearchId, Status> {
         let search = search_id(id)?;
+        caller.about(&search);
         let command = Command::Move { search: search.clone(), to };
         self.0.engine.command(request(request_id, message)?, command).await.map_err(status::refusal)?;
         tracing::info!(%search, ?to, "search moved");
@@ -95,19 +103,27 @@ impl SearchService for Searches {
         &self,
         message: Request<pb::CreateSearchRequest>,
     ) -> Result<Response<pb::CreateSearchResponse>, Status> {
-        let message = message.into_inner();
+        let (caller, message) = Caller::of(message)?;
         let wanted = if message.search_id.is_empty() { None } else { Some(search_id(&message.search_id)?) };
         let spec = message.spec.as_ref().ok_or_else(|| status::invalid("spec", "is missing"))?;
         let spec = Arc::new(wire::search_spec(spec).map_err(status::spec)?);
+        if message.start_from.len() > limits::START_FROM {
+            return Err(status::invalid("start_from", format!("at most {} searches", limits::START_FROM)));
+        }
+        let from: Vec<SearchId> = message.start_from.iter().map(|id| search_id(id)).collect::<Result<_, _>>()?;
         if message.validate_only {
+            for id in from {
+                self.look(id, |_, _, _| ()).await?;
+            }
             let search = pb::Search { spec: Some(spec.as_ref().into()), ..pb::Search::default() };
             return Ok(Response::new(pb::CreateSearchResponse { search: Some(search) }));
         }
         let request = request(&message.request_id, &message)?;
-        let answer = self.0.engine.command(request, Command::Create { search: wanted, spec }).await;
+        let answer = self.0.engine.command(request, Command::Create { search: wanted, spec, from }).await;
         let Answer::Search(id) = answer.map_err(status::refusal)? else {
             return Err(status::refusal(Refusal::Internal("no search in the answer".into())));
         };
+        caller.about(&id);
         tracing::info!(search = %id, "search created");
         Ok(Response::new(pb::CreateSearchResponse { search: Some(self.get(id).await?) }))
     }
@@ -141,8 +157,9 @@ impl SearchService for Searches {
         &self,
         message: Request<pb::PauseSearchRequest>,
     ) -> Result<Response<pb::PauseSearchResponse>, Status> {
-        let message = message.into_inner();
-        let id = self.change(&message.search_id, &message.request_id, &message, Move::Pause).await?;
+        let (caller, message) = Caller::of(message)?;
+        let ids = (message.search_id.as_str(), message.request_id.as_str());
+        let id = self.change(&caller, ids, &message, Move::Pause).await?;
         Ok(Response::new(pb::PauseSearchResponse { search: Some(self.get(id).await?) }))
     }
 
@@ -150,8 +167,9 @@ impl SearchService for Searches {
         &self,
         message: Request<pb::ResumeSearchRequest>,
     ) -> Result<Response<pb::ResumeSearchResponse>, Status> {
-        let message = message.into_inner();
-        let id = self.change(&message.search_id, &message.request_id, &message, Move::Resume).await?;
+        let (caller, message) = Caller::of(message)?;
+        let ids = (message.search_id.as_str(), message.request_id.as_str());
+        let id = self.change(&caller, ids, &message, Move::Resume).await?;
         Ok(Response::new(pb::ResumeSearchResponse { search: Some(self.get(id).await?) }))
     }
 
@@ -159,8 +177,9 @@ impl SearchService for Searches {
         &self,
         message: Request<pb::StopSearchRequest>,
     ) -> Result<Response<pb::StopSearchResponse>, Status> {
-        let message = message.into_inner();
-        let id = self.change(&message.search_id, &message.request_id, &message, Move::Stop).await?;
+        let (caller, message) = Caller::of(message)?;
+        let ids = (message.search_id.as_str(), message.request_id.as_str());
+        let id = self.change(&caller, ids, &message, Move::Stop).await?;
         Ok(Response::new(pb::StopSearchResponse { search: Some(self.get(id).await?) }))
     }
 
@@ -168,8 +187,9 @@ impl SearchService for Searches {
         &self,
         message: Request<pb::DeleteSearchRequest>,
     ) -> Result<Response<pb::DeleteSearchResponse>, Status> {
-        let message = message.into_inner();
-        self.change(&message.search_id, &message.request_id, &message, Move::Delete).await?;
+        let (caller, message) = Caller::of(message)?;
+        let ids = (message.search_id.as_str(), message.request_id.as_str());
+        self.change(&caller, ids, &message, Move::Delete).await?;
         Ok(Response::new(pb::DeleteSearchResponse {}))
     }
 
@@ -295,8 +315,12 @@ fn best(
     constraint: Option<Constraint>,
     preference: Preference,
 ) -> Result<pb::GetBestScheduleResponse, Status> {
-    let evaluations = search.evaluations.iter().map(AsRef::<Evaluation>::as_ref);
-    let candidate = match query::best(&search.spec, evaluations, constraint, preference) {
+    let standing = search.bound.iter().flat_map(|(_, breeder)| breeder.standing().map(move |c| (c, breeder)));
+    let ratings = standing.filter_map(|(candidate, breeder)| {
+        let latency = breeder.latency_ratio(candidate)?;
+        Rating::new(&search.spec, candidate, &search.evaluation(candidate)?.measurement, latency.value)
+    });
+    let candidate = match query::best(&search.spec, ratings, constraint, preference) {
         Best::Found(candidate) => candidate,
         Best::Nearest(miss) => {
             let text = format!(
@@ -318,6 +342,7 @@ fn best(
     let evaluation = search.evaluation(candidate).ok_or_else(|| {
         status::refusal(Refusal::Internal(format!("candidate {candidate} was chosen but not evaluated")))
     })?;
+    let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(candidate));
     let quality = search.spec.quality();
     let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
     let maximised = quality.is_some_and(|q| q.direction == evocache_proto::domain::Direction::Maximize);
@@ -325,7 +350,7 @@ fn best(
         evaluation: Some(encode::evaluation(search, evaluation)),
         layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
         baseline: search.baseline().map(|e| encode::evaluation(search, e)),
-        speedup: 1.0 / evaluation.measurement.latency_ratio(),
+        speedup: 1.0 / latency.map_or_else(|| evaluation.measurement.latency_ratio(), |l| l.value),
         quality_ratio: values.filter(|v| maximised && v.baseline_mean > 0.0).map(|v| v.mean() / v.baseline_mean),
         quality_metric: quality.map(|q| q.metric.clone()).unwrap_or_default(),
     })

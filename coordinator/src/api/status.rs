@@ -12,6 +12,9 @@
 //! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
 //! | other protocol | FAILED_PRECONDITION | PROTOCOL_VERSION |
 //! | nothing satisfies the question | NOT_FOUND | NO_SCHEDULE, with the nearest miss |
+//! | no token, or none that is known or still valid | UNAUTHENTICATED | TOKEN_MISSING, TOKEN_UNKNOWN, TOKEN_EXPIRED |
+//! | a token of another role | PERMISSION_DENIED | ROLE_NEEDED |
+//! | worker registered with another token | PERMISSION_DENIED | WORKER_OF_ANOTHER |
 //! | queue full | RESOURCE_EXHAUSTED | BUSY, with RetryInfo |
 //! | store failed | UNAVAILABLE | STORE_FAILED |
 //! | stopping | UNAVAILABLE | STOPPING, with RetryInfo |
@@ -20,7 +23,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use evocache_proto::domain::SpecError;
+use evocache_proto::domain::{SpecError, WorkerId};
 use evocache_proto::wire::WireError;
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
@@ -78,6 +81,36 @@ pub(super) fn no_schedule(text: String, facts: &[(&str, String)]) -> Status {
     with(Code::NotFound, "NO_SCHEDULE", text, facts)
 }
 
+/// A call without a token. Says nothing of whether a given one would be enough.
+pub(super) fn token_missing() -> Status {
+    let text = "this coordinator asks for a token in the header 'authorization: Bearer TOKEN'".to_owned();
+    with(Code::Unauthenticated, "TOKEN_MISSING", text, &[])
+}
+
+/// A call with a token that is in no entry.
+pub(super) fn token_unknown() -> Status {
+    with(Code::Unauthenticated, "TOKEN_UNKNOWN", "this coordinator does not know the token".to_owned(), &[])
+}
+
+/// A call with a token whose time is over. Its holder has it, so its name is no secret from them.
+pub(super) fn token_expired(name: &str) -> Status {
+    let text = format!("the token of '{name}' has expired");
+    with(Code::Unauthenticated, "TOKEN_EXPIRED", text, &[("name", name.to_owned())])
+}
+
+/// A call that the token's role may not make.
+pub(super) fn role_needed(method: &str, role: &str, needed: &str) -> Status {
+    let text = format!("a token of role '{role}' may not call {method}; it takes role '{needed}'");
+    let facts = [("method", method.to_owned()), ("role", role.to_owned()), ("needed", needed.to_owned())];
+    with(Code::PermissionDenied, "ROLE_NEEDED", text, &facts)
+}
+
+/// A worker that was registered with the token of somebody else.
+pub(super) fn worker_of_another(worker: &WorkerId) -> Status {
+    let text = format!("worker '{worker}' was registered with another token; register again");
+    with(Code::PermissionDenied, "WORKER_OF_ANOTHER", text, &[("worker_id", worker.to_string())])
+}
+
 /// The coordinator is stopping.
 pub(super) fn stopping() -> Status {
     refusal(Refusal::Stopping)
@@ -93,6 +126,7 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
         Refusal::RequestReused(id) => {
             with(Code::InvalidArgument, "REQUEST_ID_REUSED", text, &[("request_id", id.to_string())])
         }
+        Refusal::Specification(_) => with(Code::InvalidArgument, "INVALID_SPECIFICATION", text, &[]),
         Refusal::Measurement(_) => with(Code::InvalidArgument, "MEASUREMENT_REFUSED", text, &[]),
         Refusal::Phase { search, .. } => {
             with(Code::FailedPrecondition, "SEARCH_STATE", text, &[("search_id", search.to_string())])

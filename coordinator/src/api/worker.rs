@@ -7,13 +7,29 @@ use evocache_proto::pb::worker_service_server::WorkerService;
 use evocache_proto::{PROTOCOL_VERSION, pb, wire};
 use tonic::{Request, Response, Status};
 
+use super::gate::Caller;
 use super::{Services, encode, limits, request, status};
 use crate::engine::{Answer, Command, LeaseKey, Refusal};
 
 pub(super) struct Workers(pub(super) Services);
 
-fn worker_id(text: &str) -> Result<WorkerId, Status> {
-    WorkerId::new(text).map_err(|e| status::invalid("worker_id", e))
+impl Workers {
+    /// The worker of a call, if the caller may speak for it.
+    async fn worker(&self, caller: &Caller, text: &str) -> Result<WorkerId, Status> {
+        let id = WorkerId::new(text).map_err(|e| status::invalid("worker_id", e))?;
+        // An id is given once and its principal never changes: what holds now holds when the call is carried out.
+        let asked = id.clone();
+        let principal = self.0.engine.query(move |state: &crate::engine::State, _| {
+            state.workers.get(&asked).map(|worker| worker.registration.principal.clone())
+        });
+        match principal.await.map_err(status::refusal)? {
+            Some(principal) if !caller.speaks_for(&principal) => Err(status::worker_of_another(&id)),
+            // Whose it was is forgotten with it, and its late results with that.
+            None if caller.is_known() => Err(status::refusal(Refusal::NoWorker(id))),
+            // Without tokens the engine decides: it takes late results of workers that it has forgotten.
+            Some(_) | None => Ok(id),
+        }
+    }
 }
 
 fn lease_key(message: Option<&pb::LeaseRef>) -> Result<LeaseKey, Status> {
@@ -32,17 +48,19 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::RegisterWorkerRequest>,
     ) -> Result<Response<pb::RegisterWorkerResponse>, Status> {
-        let message = message.into_inner();
+        let (caller, message) = Caller::of(message)?;
         if message.protocol_version != PROTOCOL_VERSION {
             return Err(status::protocol(message.protocol_version, PROTOCOL_VERSION));
         }
         let declaration = Arc::new(wire::declaration(&message).map_err(status::malformed)?);
         let (name, model) = (declaration.name.clone(), declaration.model.clone());
         let request = request(&message.request_id, &message)?;
-        let answer = self.0.engine.command(request, Command::Register { declaration }).await;
+        let command = Command::Register { declaration, principal: caller.name().to_owned() };
+        let answer = self.0.engine.command(request, command).await;
         let Answer::Worker(worker) = answer.map_err(status::refusal)? else {
             return Err(unexpected(&Answer::Accepted));
         };
+        caller.about(&worker);
         tracing::info!(%worker, name, model, "worker registered");
         Ok(Response::new(pb::RegisterWorkerResponse {
             worker_id: worker.to_string(),
@@ -55,8 +73,8 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::GetCalibrationRequest>,
     ) -> Result<Response<pb::GetCalibrationResponse>, Status> {
-        let message = message.into_inner();
-        let worker = worker_id(&message.worker_id)?;
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
         let id = SearchId::new(message.search_id).map_err(|e| status::invalid("search_id", e))?;
         let question = move |state: &crate::engine::State, _| {
             if !state.workers.contains_key(&worker) {
@@ -75,8 +93,8 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::AcquireLeaseRequest>,
     ) -> Result<Response<pb::AcquireLeaseResponse>, Status> {
-        let message = message.into_inner();
-        let worker = worker_id(&message.worker_id)?;
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
         let wait = match message.wait {
             Some(wait) => std::time::Duration::try_from(wait)
                 .map_err(|_| status::invalid("wait", "must be a non-negative duration"))?
@@ -88,6 +106,9 @@ impl WorkerService for Workers {
             () = self.0.stopped() => return Err(status::stopping()),
         };
         let Answer::Work { offer, draining } = answer else { return Err(unexpected(&answer)) };
+        if let Some(offer) = &offer {
+            caller.about(&offer.lease);
+        }
         let lease = offer.map(|offer| pb::Lease {
             search_id: offer.lease.search.to_string(),
             candidate: offer.lease.candidate.0,
@@ -95,6 +116,8 @@ impl WorkerService for Workers {
             schedule: Some(offer.schedule.as_ref().into()),
             ttl: Some(encode::span(offer.ttl)),
             attempt: offer.attempt,
+            prompts: offer.prompts,
+            profile: offer.profile,
         });
         Ok(Response::new(pb::AcquireLeaseResponse { lease, draining }))
     }
@@ -103,8 +126,8 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::RenewLeasesRequest>,
     ) -> Result<Response<pb::RenewLeasesResponse>, Status> {
-        let message = message.into_inner();
-        let worker = worker_id(&message.worker_id)?;
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
         if message.leases.len() > limits::RENEWALS {
             return Err(status::invalid("leases", format!("at most {} per call", limits::RENEWALS)));
         }
@@ -124,9 +147,10 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::CompleteEvaluationRequest>,
     ) -> Result<Response<pb::CompleteEvaluationResponse>, Status> {
-        let message = message.into_inner();
-        let worker = worker_id(&message.worker_id)?;
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
         let lease = lease_key(message.lease.as_ref())?;
+        caller.about(&lease);
         let measurement = message.measurement.as_ref().ok_or_else(|| status::invalid("measurement", "is missing"))?;
         let measurement = wire::measurement(measurement).map_err(|e| status::malformed(e.within("measurement")))?;
         let request = request(&message.request_id, &message)?;
@@ -139,9 +163,10 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::FailEvaluationRequest>,
     ) -> Result<Response<pb::FailEvaluationResponse>, Status> {
-        let message = message.into_inner();
-        let worker = worker_id(&message.worker_id)?;
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
         let lease = lease_key(message.lease.as_ref())?;
+        caller.about(&lease);
         let request = request(&message.request_id, &message)?;
         let mut reason = message.reason;
         if let Some(cut) = (0..=limits::REASON_BYTES).rev().find(|&at| reason.is_char_boundary(at)) {
@@ -157,9 +182,10 @@ impl WorkerService for Workers {
         &self,
         message: Request<pb::ReleaseLeaseRequest>,
     ) -> Result<Response<pb::ReleaseLeaseResponse>, Status> {
-        let message = message.into_inner();
-        let worker = worker_id(&message.worker_id)?;
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
         let lease = lease_key(message.lease.as_ref())?;
+        caller.about(&lease);
         let request = request(&message.request_id, &message)?;
         self.0.engine.command(request, Command::Release { worker, lease }).await.map_err(status::refusal)?;
         Ok(Response::new(pb::ReleaseLeaseResponse {}))

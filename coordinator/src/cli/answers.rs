@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use evocache_proto::domain::SearchId;
+
 use super::args::{BestArgs, Format, FrontArgs};
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
@@ -12,9 +14,7 @@ use crate::client::Client;
 pub(super) async fn front(client: &Client, args: FrontArgs, printer: Printer) -> Result<Exit, Failure> {
     let results = Results::fetch(client, &args.id).await?;
     if results.front.evaluations.is_empty() {
-        return Err(Failure::new(format!("search {} has no evaluations yet", args.id))
-            .hint(format!("`evocache watch {}` follows it", args.id))
-            .exit(Exit::NotFound));
+        return Err(no_evaluations(&args.id));
     }
     let mut written = vec![];
     if let Some(folder) = &args.out {
@@ -42,6 +42,13 @@ pub(super) async fn front(client: &Client, args: FrontArgs, printer: Printer) ->
         printer.note(&format!("written: {}", path.display()));
     }
     Ok(Exit::Ok)
+}
+
+/// There is nothing to show of a search yet.
+pub(super) fn no_evaluations(id: &SearchId) -> Failure {
+    Failure::new(format!("search {id} has no evaluations yet"))
+        .hint(format!("`evocache watch {id}` follows it"))
+        .exit(Exit::NotFound)
 }
 
 pub(super) async fn best(client: &Client, args: BestArgs, printer: Printer) -> Result<Exit, Failure> {

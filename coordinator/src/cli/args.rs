@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use evocache_proto::domain::{SearchId, WorkerId};
 
+use super::security_args::{CallerArgs, GuardArgs, TokenVerb};
 use super::units::{parse_bytes, parse_duration, parse_finite, parse_positive, parse_ratio};
 use crate::client::{Constraint, Preference};
 
@@ -44,6 +45,9 @@ pub struct Global {
         default_value = "http://127.0.0.1:7447"
     )]
     pub coordinator: String,
+    /// What to show to it.
+    #[command(flatten)]
+    pub caller: CallerArgs,
     /// Answer in JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -75,14 +79,29 @@ Writes to --out: front.json, front.svg, the three chosen schedules, sheet.png, t
 Examples:
   evocache serve
   evocache serve --listen 127.0.0.1:0 --data ./store --json    any free port, told as JSON
+  evocache serve --http 127.0.0.1:9464                         with health and metrics
+  evocache serve --listen 0.0.0.0:7447 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml
 
-Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where it stopped.")]
+Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where it stopped.
+SIGHUP makes it read --tokens again.")]
     Serve(ServeArgs),
+    /// Look after a store while no coordinator runs on it: check, backup, restore, compact
+    #[cfg(feature = "server")]
+    Store(super::store::StoreArgs),
+    /// Plan a cluster: a real coordinator with simulated workers, and what it takes
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  evocache simulate --workers 64 --evaluations 5000 --time 40s±20% --price 2.50      real time: this takes an hour
+  evocache simulate --workers 8 --time 1s --failure-rate 2% --kill-rate 10
+  evocache simulate --workers 1000 --evaluations 5000 --time 0 --json                how fast the coordinator can be")]
+    Simulate(crate::simulate::SimulateArgs),
     /// Create a search from a specification file
     #[command(after_help = "\
 Examples:
   evocache launch deploy/examples/emoji.toml
   evocache launch search.toml --id nightly --watch
+  evocache launch more-steps.toml --start-from nightly    begin with the front of another search
   evocache launch search.toml --check        only check the file, here and at the coordinator")]
     Launch(LaunchArgs),
     /// List the searches, newest first
@@ -117,10 +136,28 @@ Examples:
 
 Exit code 3 if no schedule satisfies the constraint; the error names the nearest.")]
     Best(BestArgs),
+    /// Show where a candidate comes from: its parents and theirs, to the roots
+    #[command(after_help = "\
+Examples:
+  evocache explain my-search 194
+  evocache explain my-search 194 --depth 2 --json")]
+    Explain(ExplainArgs),
+    /// Measure a front again on other prompts, beside the heuristic schedules that it claims to beat
+    #[command(after_help = "\
+Examples:
+  evocache validate my-search --prompts-file held-out.txt
+  evocache validate my-search --prompts-file held-out.txt --prompts 64 --first-seed 1000 --name held-out --json
+
+Creates a search of its own, which measures the front of the given one and its heuristic schedules on the prompts of the
+file, follows it, and reports. The same command with the --name of such a search goes on with it.")]
+    Validate(ValidateArgs),
     /// List the workers
     Workers,
     /// Let a worker finish what it has and give it no more
     Drain(DrainArgs),
+    /// Make tokens for a coordinator with --tokens
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  evocache completions bash > /etc/bash_completion.d/evocache")]
     Completions(CompletionsArgs),
@@ -182,6 +219,12 @@ pub struct ServeArgs {
     /// Listen on an address that other machines reach, without encryption
     #[arg(long)]
     pub allow_remote_plaintext: bool,
+    /// Answer operators on this address: /healthz, /readyz, and /metrics for Prometheus [default: nowhere]
+    #[arg(long, value_name = "ADDR", env = "EVOCACHE_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// Whom to let in.
+    #[command(flatten)]
+    pub guard: GuardArgs,
 }
 
 /// Arguments of `launch`.
@@ -193,6 +236,9 @@ pub struct LaunchArgs {
     /// Id of the search [default: that of the file, or one that the coordinator makes]
     #[arg(long)]
     pub id: Option<SearchId>,
+    /// Begin with the front of another search too; may be given several times [default: those of the file]
+    #[arg(long, value_name = "SEARCH")]
+    pub start_from: Vec<SearchId>,
     /// Follow the search until it ends
     #[arg(long, conflicts_with = "check")]
     pub watch: bool,
@@ -318,6 +364,43 @@ pub enum Format {
     Ecad,
 }
 
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Id of the search
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+    /// Number of the candidate
+    #[arg(value_name = "CANDIDATE")]
+    pub candidate: u64,
+    /// Generations to go back at most
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub depth: usize,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Id of the search whose front is validated
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+    /// Prompts that the search has not seen, one a line
+    #[arg(long, value_name = "FILE")]
+    pub prompts_file: PathBuf,
+    /// Take the first so many of them [default: all]
+    #[arg(long, value_name = "N")]
+    pub prompts: Option<usize>,
+    /// Noise seed of the first prompt; the next ones count up
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first_seed: u64,
+    /// Id of the search that is created [default: one that the coordinator makes]
+    #[arg(long, visible_alias = "id", value_name = "NEW_ID")]
+    pub name: Option<SearchId>,
+    /// Quality over the uncached quality that a schedule must keep (0.98 or 98%)
+    #[arg(long, value_name = "RATIO", default_value = "0.98", value_parser = parse_ratio)]
+    pub quality_ratio: f64,
+}
+
 /// Arguments of `drain`.
 #[derive(Debug, Args)]
 pub struct DrainArgs {
@@ -346,6 +429,13 @@ mod tests {
     }
 
     #[test]
+    fn a_search_starts_from_as_many_others_as_one_likes() {
+        let cli = Cli::try_parse_from("evocache launch s.toml --start-from a --start-from b".split(' ')).unwrap();
+        let Verb::Launch(launch) = cli.verb else { panic!("not launch") };
+        assert_eq!(launch.start_from.iter().map(SearchId::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
     fn one_constraint_at_most() {
         let parse = |args: &str| Cli::try_parse_from(args.split(' '));
         let cli = parse("evocache best s --max-latency 35ms --prefer quality").unwrap();
@@ -355,6 +445,7 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         assert!(parse("evocache best s --min-quality -0.5").is_ok());
         assert!(parse("evocache best S").is_err(), "an id in capitals");
+        assert!(parse("evocache explain s owl").is_err(), "a candidate is a number");
         assert!(parse("evocache best s --format ecad").is_err(), "a format without a file");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::security_args::CallerError;
 use crate::client::{ClientError, ErrorKind};
 
 /// The exit codes of `evocache`. Scripts rely on them.
@@ -84,11 +85,23 @@ impl Failure {
     }
 }
 
+impl From<CallerError> for Failure {
+    fn from(error: CallerError) -> Self {
+        let failure = Self::usage(&error);
+        match error {
+            CallerError::Half { missing, .. } => failure.hint(format!("give both; {missing} FILE is missing")),
+            CallerError::Credentials(error) => failure.hint(error.hint()),
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match (&error, error.kind()) {
             (_, Some(ErrorKind::NotFound)) => Exit::NotFound,
-            (ClientError::BadUrl { .. }, _) | (_, Some(ErrorKind::Invalid)) => Exit::Usage,
+            (ClientError::BadUrl { .. } | ClientError::Credentials(_), _) | (_, Some(ErrorKind::Invalid)) => {
+                Exit::Usage
+            }
             _ => Exit::Failed,
         };
         let hint = error.hint().or_else(|| {
@@ -96,6 +109,13 @@ impl From<ClientError> for Failure {
                 "SEARCH_NOT_FOUND" => "`evocache list` shows the searches",
                 "SEARCH_EXISTS" => "choose another id with --id, or delete the old search with `evocache delete`",
                 "WORKER_NOT_FOUND" => "`evocache workers` shows the workers",
+                "TOKEN_MISSING" => "give one with --token-file FILE, or in the variable EVOCACHE_TOKEN",
+                "TOKEN_UNKNOWN" => {
+                    "whoever runs the coordinator makes one with `evocache token new`; it may have to read its --tokens \
+                     again (SIGHUP)"
+                }
+                "TOKEN_EXPIRED" => "ask for a new one; `evocache token new` makes it",
+                "ROLE_NEEDED" => "use another token with --token-file FILE or EVOCACHE_TOKEN",
                 _ => return None,
             };
             Some(hint.to_owned())
@@ -139,6 +159,16 @@ mod tests {
             assert_eq!(Failure::from(error.clone()).exit.code(), code, "{error:?}");
         }
         assert_eq!([Exit::Ok.code(), Exit::Interrupted.code()], [0, 130]);
+    }
+
+    #[test]
+    fn whoever_is_not_let_in_is_told_what_to_show() {
+        for reason in ["TOKEN_MISSING", "TOKEN_UNKNOWN", "TOKEN_EXPIRED", "ROLE_NEEDED"] {
+            let ClientError::Refused(mut refusal) = refused(ErrorKind::Other) else { unreachable!() };
+            refusal.reason = reason.into();
+            let failure = Failure::from(ClientError::Refused(refusal));
+            assert!(failure.exit == Exit::Failed && failure.hint.is_some_and(|h| h.contains("token")), "{reason}");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use evocache_proto::domain::SearchId;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::exit::Failure;
 use super::printer::Printer;
 use super::progress::Live;
-use super::view;
+use super::{signals, view};
 use crate::client::{Client, SearchState, WatchEvent};
 
 /// How following ended.
@@ -89,4 +89,17 @@ pub async fn follow(
             }
         }
     }
+}
+
+/// Follows a search until it ends or the person presses Ctrl-C.
+pub(super) async fn until_end(
+    client: &Client,
+    id: &SearchId,
+    budget: Option<u64>,
+    printer: Printer,
+    json_lines: bool,
+) -> Result<Followed, Failure> {
+    let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
+    let (_quiet, mut notes) = mpsc::unbounded_channel();
+    follow(client, id, budget, printer, json_lines, &mut notes, interrupted).await
 }

@@ -1,13 +1,15 @@
 //! The command line: clap types ([`args`]) in, one function per verb, one [`printer`] out.
 //!
 //! Knows the coordinator by its gRPC API only. Absent on purpose: engine, store and services; `serve` starts them
-//! through `crate::serve`, `local` through `crate::local`.
+//! through `crate::serve`, `local` through `crate::local`, `store` looks after a store through `crate::upkeep`, and
+//! `simulate` stands in `crate::simulate`.
 
 pub mod args;
 pub mod exit;
 pub mod printer;
 pub mod progress;
 pub mod results;
+pub mod security_args;
 pub mod signals;
 pub mod spec;
 pub mod table;
@@ -15,11 +17,20 @@ pub mod units;
 pub mod view;
 
 mod answers;
+mod explain;
 mod fleet;
 mod follow;
+mod insight;
+mod prompts;
+#[cfg(test)]
+mod samples;
 mod searches;
 #[cfg(feature = "server")]
 mod serve;
+#[cfg(feature = "server")]
+pub mod store;
+mod token;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -29,7 +40,7 @@ use args::{Cli, Global, Verb};
 use exit::{Exit, Failure};
 use printer::Printer;
 
-use crate::client::Client;
+use crate::client::{Client, ConnectOptions};
 
 pub use follow::{Followed, follow};
 
@@ -76,6 +87,10 @@ async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::WorkerProcess(_) => Ok(Exit::Ok),
         #[cfg(feature = "server")]
         Verb::Serve(args) => serve::serve(args, printer).await,
+        #[cfg(feature = "server")]
+        Verb::Store(args) => store::run(args.verb, printer),
+        #[cfg(feature = "server")]
+        Verb::Simulate(args) => crate::simulate::run(args, printer).await,
         Verb::Launch(args) => searches::launch(global, args, printer).await,
         Verb::List => searches::list(&connect(global).await?, printer).await,
         Verb::Show(args) => searches::show(&connect(global).await?, &args.id, printer).await,
@@ -86,14 +101,19 @@ async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Delete(args) => searches::delete(global, args, printer).await,
         Verb::Front(args) => answers::front(&connect(global).await?, args, printer).await,
         Verb::Best(args) => answers::best(&connect(global).await?, args, printer).await,
+        Verb::Explain(args) => explain::explain(&connect(global).await?, args, printer).await,
+        Verb::Validate(args) => validate::validate(global, args, printer).await,
         Verb::Workers => fleet::workers(&connect(global).await?, printer).await,
         Verb::Drain(args) => fleet::drain(&connect(global).await?, &args.id, printer).await,
+        Verb::Token(verb) => token::token(verb, printer),
         Verb::Completions(args) => completions(args.shell, printer),
     }
 }
 
 async fn connect(global: &Global) -> Result<Client, Failure> {
-    Ok(Client::connect(&global.coordinator).await?)
+    let credentials = global.caller.credentials()?;
+    let options = ConnectOptions { credentials, ..ConnectOptions::default() };
+    Ok(Client::connect_with(&global.coordinator, options).await?)
 }
 
 fn completions(shell: clap_complete::Shell, printer: Printer) -> Result<Exit, Failure> {
@@ -111,7 +131,7 @@ fn log_to_stderr(cli: &Cli, printer: Printer) {
     let is_server = false;
     let filter = match cli.global.verbose + u8::from(is_server) {
         0 => "warn",
-        1 => "warn,evocache=info",
+        1 => "warn,evocache=info,audit=info",
         2 => "info,evocache=debug",
         _ => "debug,evocache=trace",
     };

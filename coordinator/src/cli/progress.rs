@@ -43,7 +43,7 @@ impl Live {
         self.line = line(state, progress, self.budget);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(progress.evaluations);
+                bar.set_position(progress.used());
                 bar.set_message(self.line.clone());
             }
             None => self.tick(),
@@ -98,8 +98,8 @@ impl Live {
 /// The state in one line.
 pub fn line(state: SearchState, p: &Progress, budget: Option<u64>) -> String {
     let mut parts = vec![match budget {
-        Some(budget) => format!("{}/{budget} evaluations", p.evaluations),
-        None => format!("{} evaluations", p.evaluations),
+        Some(budget) => format!("{}/{budget} evaluations", p.used()),
+        None => format!("{} evaluations", p.used()),
     }];
     if p.failed > 0 {
         parts.push(format!("{} failed", p.failed));
@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn the_line_says_what_a_person_wants_to_know() {
         let progress = Progress {
-            evaluations: 12,
+            evaluations: 31,
+            spent: 12.75,
             front_size: 5,
             hypervolume: 0.51234,
             best_speedup: Some(2.345),

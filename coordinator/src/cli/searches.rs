@@ -5,37 +5,49 @@ use std::time::SystemTime;
 
 use evocache_proto::domain::SearchId;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::args::{DeleteArgs, Global, LaunchArgs};
 use super::exit::{Exit, Failure};
-use super::follow::{Followed, follow};
+use super::follow::{Followed, until_end};
 use super::printer::Printer;
 use super::table::{Side, Table};
-use super::units::show_duration;
-use super::{connect, signals, spec, view};
+use super::units::{show_duration, show_percent};
+use super::{connect, insight, spec, view};
 use crate::client::{Client, Search, SearchState, rfc3339};
 
 pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) -> Result<Exit, Failure> {
     // The file first: a mistake in it is told without a coordinator.
-    let spec::Specification { id, spec } = spec::load(&args.spec)?;
+    let spec::Specification { id, spec, mut start_from } = spec::load(&args.spec)?;
     let id = args.id.or(id);
+    for other in args.start_from {
+        if !start_from.contains(&other) {
+            start_from.push(other);
+        }
+    }
     let client = connect(global).await?;
     if args.check {
-        client.validate_search(id.as_ref(), &spec).await?;
+        client.validate_search(id.as_ref(), &spec, &start_from).await?;
         printer.answer(|| serde_json::json!({ "valid": true }), || format!("{} is valid", args.spec.display()))?;
         return Ok(Exit::Ok);
     }
-    let search = client.create_search(id.as_ref(), &spec).await?;
+    let search = client.create_search_from(id.as_ref(), &spec, &start_from).await?;
     if args.watch {
         printer.note(&format!("search {} created", search.id));
         return watch(&client, &search.id, printer).await;
     }
     printer.answer(|| view::search(&search), || search.id.to_string())?;
     if search.state == SearchState::Pending {
-        printer.note(&format!("waits for a worker with model '{}'; `evocache watch {}`", spec.model.name, search.id));
+        printer.note(&format!("{}; `evocache watch {}`", waits(&search), search.id));
     }
     Ok(Exit::Ok)
+}
+
+/// What a search waits for that has no worker yet, in the coordinator's words: workers may be there and not fit.
+pub(super) fn waits(search: &Search) -> String {
+    match search.end_reason.as_str() {
+        "" => format!("waits for a worker with model '{}'", search.spec.model.name),
+        reason => reason.to_owned(),
+    }
 }
 
 pub(super) async fn list(client: &Client, printer: Printer) -> Result<Exit, Failure> {
@@ -77,16 +89,17 @@ pub(super) async fn list(client: &Client, printer: Printer) -> Result<Exit, Fail
 
 fn evaluations(search: &Search) -> String {
     match search.spec.budget.evaluations {
-        Some(budget) => format!("{}/{budget}", search.progress.evaluations),
-        None => search.progress.evaluations.to_string(),
+        Some(budget) => format!("{}/{budget}", search.progress.used()),
+        None => search.progress.used().to_string(),
     }
 }
 
 pub(super) async fn show(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
     let search = client.search(id).await?;
-    printer.answer(|| view::search(&search), || facts(&search))?;
+    let insight = search.insight.as_ref().map(insight::tables).unwrap_or_default();
+    printer.answer(|| view::search(&search), || format!("{}{insight}", facts(&search)))?;
     if search.state == SearchState::Pending {
-        printer.note(&format!("waits for a worker with model '{}'", search.spec.model.name));
+        printer.note(&waits(&search));
     }
     Ok(Exit::Ok)
 }
@@ -97,7 +110,9 @@ fn facts(search: &Search) -> String {
     let speedup = |x: Option<f64>| x.map(|x| format!("{x:.2}x"));
     let objectives: Vec<String> = spec.objectives.iter().map(|o| o.metric.clone()).collect();
     let steps: Vec<String> = spec.sampling.steps.iter().map(u32::to_string).collect();
-    let lines: [(&str, Option<String>); 17] = [
+    let how = search.insight.as_ref();
+    let made = if p.evaluations == p.used() { String::new() } else { format!("{} made, ", p.evaluations) };
+    let lines: [(&str, Option<String>); 19] = [
         ("search", Some(search.id.to_string())),
         ("state", Some(search.state.as_str().to_owned())),
         ("reason", Some(search.end_reason.clone()).filter(|r| !r.is_empty())),
@@ -110,21 +125,21 @@ fn facts(search: &Search) -> String {
         ("created", time(search.create_time)),
         ("started", time(search.start_time)),
         ("ended", time(search.end_time)),
-        ("evaluations", Some(format!("{} ({} failed, {} running)", evaluations(search), p.failed, p.running))),
+        ("evaluations", Some(format!("{} ({made}{} failed, {} running)", evaluations(search), p.failed, p.running))),
         ("front", Some(p.front_size.to_string())),
         ("hypervolume", Some(format!("{:.4} (seeds alone {:.4})", p.hypervolume, p.seeds_hypervolume))),
         ("best at 98 %", speedup(p.best_speedup)),
         ("device time", Some(show_duration(p.device_time))),
+        ("latency noise", how.and_then(|h| h.latency_noise).map(|x| format!("{} per measurement", show_percent(x)))),
+        ("profile", how.map(|h| if h.profiled { "measured" } else { "none" }.to_owned())),
     ];
     let line = |(name, value): (&str, Option<String>)| value.map(|value| format!("{name:<13} {value}\n"));
     lines.into_iter().filter_map(line).collect()
 }
 
 pub(super) async fn watch(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
-    let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
     let budget = client.search(id).await?.spec.budget.evaluations;
-    let (_quiet, mut notes) = mpsc::unbounded_channel();
-    match follow(client, id, budget, printer, true, &mut notes, interrupted).await? {
+    match until_end(client, id, budget, printer, true).await? {
         Followed::Interrupted => {
             printer.note(&format!("the search goes on; `evocache watch {id}` follows it again"));
             Ok(Exit::Interrupted)

@@ -5,8 +5,9 @@ use serde_json::json;
 use super::args::ServeArgs;
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
-use super::signals;
-use crate::serve::{ServeError, ServeOptions, start};
+use super::security_args::GuardArgs;
+use super::signals::{Reloads, interruption};
+use crate::serve::{Security, ServeError, ServeOptions, TlsFiles, start};
 
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
@@ -18,22 +19,45 @@ impl From<ServeError> for Failure {
     }
 }
 
+impl From<GuardArgs> for Security {
+    fn from(args: GuardArgs) -> Self {
+        // clap has seen to it that the two come together.
+        let tls = args.tls_cert.zip(args.tls_key);
+        let client_ca = args.client_ca;
+        Self { tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca }), tokens: args.tokens }
+    }
+}
+
 pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Failure> {
-    let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
+    let failed = |e| Failure::new(format!("cannot listen for signals: {e}"));
+    let interrupted = interruption().map_err(failed)?;
+    let mut reloads = Reloads::listen(args.guard.tokens.is_some()).map_err(failed)?;
     let running = start(ServeOptions {
         listen: args.listen,
         data: args.data.clone(),
         lease_ttl: args.lease_ttl,
         allow_remote_plaintext: args.allow_remote_plaintext,
+        http: args.http,
+        security: args.guard.into(),
     })
     .await?;
-    let url = format!("http://{}", running.local_addr());
+    let url = running.url();
+    let http = running.http_addr().map(|address| format!("http://{address}"));
+    if let Some(http) = http.as_ref().filter(|_| !printer.is_json()) {
+        printer.note(&format!("health and metrics at {http}"));
+    }
     if printer.is_json() {
-        printer.json_line(&json!({ "url": url, "data": args.data }))?;
+        printer.json_line(&json!({ "url": url, "data": args.data, "http": http }))?;
     } else {
         printer.note(&format!("coordinator at {url}, store in {}; Ctrl-C stops it", args.data.display()));
     }
-    interrupted.await;
+    let mut interrupted = std::pin::pin!(interrupted);
+    loop {
+        tokio::select! {
+            () = &mut interrupted => break,
+            () = reloads.next() => running.reload_tokens(),
+        }
+    }
     printer.note("stopping");
     running.shutdown().await;
     // Being asked to end is how a server ends; that is no failure, whatever the signal.

@@ -1,4 +1,4 @@
-//! Being asked to end: Ctrl-C, or SIGTERM from a supervisor.
+//! Being asked to end: Ctrl-C, or SIGTERM from a supervisor. And, for a server, to read its files again: SIGHUP.
 
 use std::future::Future;
 use std::io;
@@ -28,4 +28,39 @@ pub fn interruption() -> io::Result<impl Future<Output = ()> + Send + 'static> {
             std::future::pending::<()>().await;
         }
     })
+}
+
+/// Being asked to read files again.
+#[derive(Debug)]
+pub struct Reloads {
+    /// `None`: nobody asks, and SIGHUP ends the process as it always does.
+    #[cfg(unix)]
+    hangups: Option<tokio::signal::unix::Signal>,
+}
+
+impl Reloads {
+    /// Starts to listen now, if there is anything to read again.
+    pub fn listen(wanted: bool) -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self { hangups: if wanted { Some(signal(SignalKind::hangup())?) } else { None } })
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = wanted;
+            Ok(Self {})
+        }
+    }
+
+    /// Waits to be asked; for ever, where nobody can ask.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(hangups) = &mut self.hangups
+            && hangups.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
 }

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, Direction, Imported, MAX_PROMPTS, MeasurementPlan, ModelRef, Objective, Prompt, Sampling,
-    SearchId, SearchSpec, SpecDraft, Strategy, builtin_direction,
+    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Prompt, Sampling, SearchId,
+    SearchSpec, SpecDraft, Strategy, builtin_direction,
 };
 use evocache_proto::formats;
 use serde::{Deserialize, Deserializer};
 
 use super::exit::Failure;
+use super::prompts;
 use super::units::parse_duration;
 
 /// A specification file, as written.
@@ -28,6 +29,8 @@ pub struct SpecFile {
     allow_forecast: bool,
     #[serde(default)]
     import: Vec<PathBuf>,
+    #[serde(default)]
+    start_from: Vec<String>,
     prompts_file: Option<PathBuf>,
     prompts: Option<usize>,
     first_seed: Option<u64>,
@@ -103,6 +106,7 @@ struct BudgetSection {
     wall_time: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     device_time: Option<Duration>,
+    stagnation: Option<u64>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -115,6 +119,8 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::E
 enum StrategyWord {
     SteadyState,
     Random,
+    Nsga2,
+    Imported,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -124,6 +130,9 @@ struct AlgorithmSection {
     population: Option<u32>,
     crossover: Option<f64>,
     seeds: Option<bool>,
+    remeasure: Option<bool>,
+    #[serde(default)]
+    rungs: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -140,6 +149,8 @@ pub struct Specification {
     pub id: Option<SearchId>,
     /// The search.
     pub spec: SearchSpec,
+    /// Searches with whose fronts it begins.
+    pub start_from: Vec<SearchId>,
 }
 
 /// Reads and checks a specification file.
@@ -189,6 +200,10 @@ impl SpecFile {
             Failure::usage(format!("{}: {field}: {problem}", path.display()))
         };
         let id = self.id.clone().map(SearchId::new).transpose().map_err(|e| wrong("id", &e))?;
+        let other = |(i, name): (usize, &String)| {
+            SearchId::new(name.clone()).map_err(|e| wrong(&format!("start_from[{i}]"), &e))
+        };
+        let start_from = self.start_from.iter().enumerate().map(other).collect::<Result<_, _>>()?;
         let draft = SpecDraft {
             prompts: self.prompts(folder, &wrong)?,
             imported: self.imports(folder, &wrong)?,
@@ -213,6 +228,7 @@ impl SpecFile {
                 evaluations: self.budget.evaluations,
                 wall_time: self.budget.wall_time,
                 device_time: self.budget.device_time,
+                stagnation: self.budget.stagnation,
             },
             seed: self.seed,
             labels: self.labels,
@@ -222,12 +238,10 @@ impl SpecFile {
             Failure::usage(format!("{} is no valid specification:{}", path.display(), lines.collect::<String>()))
                 .hint("deploy/examples/emoji.toml explains every field")
         })?;
-        Ok(Specification { id, spec })
+        Ok(Specification { id, spec, start_from })
     }
 
     fn prompts(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<Vec<Prompt>, Failure> {
-        let first = self.first_seed.unwrap_or(0);
-        let seeded = |(i, text): (usize, &str)| Prompt { text: text.to_owned(), seed: first.wrapping_add(i as u64) };
         let Some(file) = &self.prompts_file else {
             for (field, given) in [("prompts", self.prompts.is_some()), ("first_seed", self.first_seed.is_some())] {
                 if given {
@@ -242,16 +256,8 @@ impl SpecFile {
         if !self.prompt.is_empty() {
             return Err(wrong("prompts_file", &"give prompts_file or [[prompt]] tables, not both"));
         }
-        let file = folder.join(file);
-        let text = std::fs::read_to_string(&file)
-            .map_err(|e| wrong("prompts_file", &Failure::file("read", &file, &e).message))?;
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let wanted = self.prompts.unwrap_or_else(|| lines.len().min(MAX_PROMPTS));
-        if wanted > lines.len() {
-            let problem = format!("{wanted} are wanted, '{}' has {}", file.display(), lines.len());
-            return Err(wrong("prompts", &problem));
-        }
-        Ok(lines.into_iter().take(wanted).enumerate().map(seeded).collect())
+        prompts::read(&folder.join(file), self.prompts, self.first_seed.unwrap_or(0))
+            .map_err(|(field, problem)| wrong(field, &problem))
     }
 
     fn imports(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<Vec<Imported>, Failure> {
@@ -288,10 +294,14 @@ impl SpecFile {
                 None => default.strategy,
                 Some(StrategyWord::SteadyState) => Strategy::SteadyState,
                 Some(StrategyWord::Random) => Strategy::Random,
+                Some(StrategyWord::Nsga2) => Strategy::Nsga2,
+                Some(StrategyWord::Imported) => Strategy::Imported,
             },
             population: self.algorithm.population.unwrap_or(default.population),
             crossover: self.algorithm.crossover.unwrap_or(default.crossover),
             seeds: self.algorithm.seeds.unwrap_or(default.seeds),
+            remeasure: self.algorithm.remeasure.unwrap_or(default.remeasure),
+            rungs: self.algorithm.rungs.clone(),
         }
     }
 }

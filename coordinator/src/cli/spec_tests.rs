@@ -37,7 +37,7 @@ fn read(text: &str) -> Result<Specification, Failure> {
 
 #[test]
 fn a_short_file_is_a_whole_specification() {
-    let Specification { id, spec } = read(GOOD).unwrap();
+    let Specification { id, spec, start_from } = read(GOOD).unwrap();
     assert_eq!(id.unwrap().as_str(), "nightly");
     assert_eq!(spec.seed, 3);
     assert_eq!(spec.objectives[0].direction, Direction::Minimize);
@@ -46,7 +46,20 @@ fn a_short_file_is_a_whole_specification() {
     assert_eq!(spec.prompts[0].seed, 0);
     assert_eq!(spec.prompts[1].seed, 9);
     assert_eq!(spec.plan.batch, 4);
-    assert!(!spec.forecast && spec.algorithm.seeds);
+    assert!(!spec.forecast && spec.algorithm.seeds && spec.algorithm.remeasure);
+    assert!(start_from.is_empty() && spec.algorithm.rungs.is_empty() && spec.budget.stagnation.is_none());
+}
+
+#[test]
+fn every_setting_of_budget_and_algorithm_is_read() {
+    let more = "stagnation = 40\n[algorithm]\nstrategy = \"nsga2\"\nremeasure = false\nrungs = [1]\n[labels]";
+    let text = GOOD.replace("seed = 3", "start_from = [\"other-search\"]").replace("[labels]", more);
+    let Specification { spec, start_from, .. } = read(&text).unwrap();
+    assert_eq!(start_from.iter().map(SearchId::as_str).collect::<Vec<_>>(), ["other-search"]);
+    assert_eq!(spec.budget.stagnation, Some(40));
+    assert_eq!((spec.algorithm.strategy, spec.algorithm.rungs.as_slice()), (Strategy::Nsga2, &[1][..]));
+    assert!(!spec.algorithm.remeasure);
+    assert_eq!(read(&text.replace("nsga2", "imported")).unwrap().spec.algorithm.strategy, Strategy::Imported);
 }
 
 #[test]
@@ -74,7 +87,10 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
         ("wall_time = \"1h30m\"", "walltime = \"1h\"", &["walltime", "wall_time"]),
         ("evaluations = 100\nwall_time = \"1h30m\"", "", &["budget", "at least one"]),
         ("[labels]\nteam = \"a\"", "[algorithm]\npopulation = 1", &["algorithm.population", "2 to 10000"]),
-        ("[labels]\nteam = \"a\"", "[algorithm]\nstrategy = \"luck\"", &["luck", "steady_state"]),
+        ("[labels]\nteam = \"a\"", "[algorithm]\nstrategy = \"luck\"", &["luck", "steady_state", "nsga2"]),
+        ("[labels]\nteam = \"a\"", "[algorithm]\nrungs = [2]", &["algorithm.rungs[0]", "all 2 prompts"]),
+        ("[labels]\nteam = \"a\"", "stagnation = 0", &["budget.stagnation", "positive"]),
+        ("seed = 3", "start_from = [\"A\"]", &["start_from[0]", "a-z"]),
         ("[labels]\nteam = \"a\"", "[measurement]\nbatch = 0", &["measurement.batch", "1 to 1024"]),
         ("[labels]\nteam = \"a\"", "[measurement]\nimages = 4", &["images", "thumbnails"]),
         ("text = \"an owl\"", "text = \" \"", &["prompt[0].text"]),
@@ -137,9 +153,9 @@ fn schedules_of_both_formats_are_imported() {
     fs::write(folder.path().join("b.json"), "{}").unwrap();
     let message = load(&path).unwrap_err().message;
     assert!(message.contains("import[1]") && message.contains("evocache_schedule"), "{message}");
+    // The coordinator moves it to a step count of the search.
     fs::write(&path, GOOD.replace("seed = 3", "import = [\"a.json\"]").replace("[20, 10]", "[10]")).unwrap();
-    let message = load(&path).unwrap_err().message;
-    assert!(message.contains("import[0]") && message.contains("20 steps"), "{message}");
+    assert_eq!(load(&path).unwrap().spec.imported[0].schedule, a);
 }
 
 #[test]

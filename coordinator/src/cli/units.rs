@@ -102,6 +102,11 @@ pub fn show_bytes(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// A share in per cent: `98.1 %`.
+pub fn show_percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
 /// Half the distance between the quartiles: how far timings usually stray.
 pub fn spread(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
@@ -156,6 +161,7 @@ mod tests {
         assert_eq!(show_duration(Duration::from_millis(59_700)), "1m00s");
         assert_eq!(show_bytes(98304), "96.0 KiB");
         assert_eq!(show_bytes(5), "5 B");
+        assert_eq!(show_percent(0.9806), "98.1 %");
         assert_eq!(spread(&[1.0, 2.0, 3.0, 4.0, 5.0]), 1.0);
         assert_eq!(spread(&[]), 0.0);
     }

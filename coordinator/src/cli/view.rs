@@ -5,7 +5,7 @@ use evocache_proto::formats;
 use serde_json::{Map, Value, json};
 
 use crate::client::{
-    Best, Evaluation, EvaluationNote, Front, Progress, Search, SearchState, WatchEvent, Worker, rfc3339,
+    Best, Evaluation, EvaluationNote, Front, Insight, Progress, Search, SearchState, WatchEvent, Worker, rfc3339,
 };
 
 type Time = Option<std::time::SystemTime>;
@@ -24,6 +24,7 @@ pub fn search(s: &Search) -> Value {
         "start_time": time(s.start_time),
         "end_time": time(s.end_time),
         "progress": progress(&s.progress),
+        "insight": s.insight.as_ref().map(insight),
         "quality_metric": s.quality_metric(),
         "spec": spec(&s.spec),
         "model": s.model.as_ref().map(|m| json!({
@@ -36,6 +37,21 @@ pub fn search(s: &Search) -> Value {
                 "description": metric.description,
             })).collect::<Vec<_>>(),
         })),
+    })
+}
+
+fn insight(i: &Insight) -> Value {
+    let total = i.total_gain();
+    json!({
+        "operators": i.operators.iter().map(|o| json!({
+            "operator": o.operator,
+            "results": o.results,
+            "gain": o.gain,
+            "share": (total > 0.0).then(|| o.gain / total),
+        })).collect::<Vec<_>>(),
+        "models": i.models.iter().map(|m| json!({ "name": m.name, "correlation": m.correlation })).collect::<Vec<_>>(),
+        "latency_noise": i.latency_noise,
+        "profiled": i.profiled,
     })
 }
 
@@ -74,15 +90,20 @@ fn spec(spec: &SpecDraft) -> Value {
             "evaluations": spec.budget.evaluations,
             "wall_time_seconds": seconds(spec.budget.wall_time),
             "device_time_seconds": seconds(spec.budget.device_time),
+            "stagnation": spec.budget.stagnation,
         },
         "algorithm": {
             "strategy": match spec.algorithm.strategy {
                 Strategy::SteadyState => "steady_state",
                 Strategy::Random => "random",
+                Strategy::Nsga2 => "nsga2",
+                Strategy::Imported => "imported",
             },
             "population": spec.algorithm.population,
             "crossover": spec.algorithm.crossover,
             "seeds": spec.algorithm.seeds,
+            "remeasure": spec.algorithm.remeasure,
+            "rungs": spec.algorithm.rungs,
         },
         "seed": spec.seed,
         "labels": spec.labels,
@@ -94,6 +115,7 @@ fn spec(spec: &SpecDraft) -> Value {
 pub fn progress(p: &Progress) -> Value {
     json!({
         "evaluations": p.evaluations,
+        "spent": p.spent,
         "failed": p.failed,
         "running": p.running,
         "workers": p.workers,
@@ -149,6 +171,11 @@ pub fn evaluation(e: &Evaluation) -> Value {
         "schedule_id": e.schedule.id().to_string(),
         "steps": e.schedule.steps(),
         "speedup": e.speedup(),
+        "latency_ratio": e.estimate.map(|l| json!({
+            "value": l.value,
+            "deviation": l.deviation,
+            "measurements": l.measurements,
+        })),
         "values": e.values,
         "latency_us": e.measurement.latency_us,
         "baseline_latency_us": e.measurement.baseline_latency_us,

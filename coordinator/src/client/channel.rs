@@ -1,9 +1,11 @@
-//! The connection: address, time limits, keep-alive and message sizes.
+//! The connection: address, credentials, time limits, keep-alive and message sizes.
 
 use std::time::Duration;
 
+use evocache_proto::credentials::Credentials;
 use evocache_proto::pb::fleet_service_client::FleetServiceClient;
 use evocache_proto::pb::search_service_client::SearchServiceClient;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{ClientError, RetryPolicy};
@@ -14,7 +16,7 @@ pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time limits of a connection.
+/// Time limits of a connection, and what is shown over it.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     /// For the TCP and HTTP/2 handshakes.
@@ -23,6 +25,8 @@ pub struct ConnectOptions {
     pub deadline: Duration,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// Certificates and token.
+    pub credentials: Credentials,
 }
 
 impl Default for ConnectOptions {
@@ -31,18 +35,22 @@ impl Default for ConnectOptions {
             connect_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(30),
             retry: RetryPolicy::default(),
+            credentials: Credentials::default(),
         }
     }
 }
 
+/// A connection that shows the token with each call.
+type Shown = InterceptedService<Channel, Credentials>;
+
 /// The services over one shared connection.
 #[derive(Debug, Clone)]
 pub(super) struct Stubs {
-    pub(super) search: SearchServiceClient<Channel>,
-    pub(super) fleet: FleetServiceClient<Channel>,
+    pub(super) search: SearchServiceClient<Shown>,
+    pub(super) fleet: FleetServiceClient<Shown>,
 }
 
-/// Connects to `http://host:port`; the scheme may be left out.
+/// Connects to `https://host:port` or `http://host:port`; without a scheme it is the latter.
 pub(super) async fn connect(url: &str, options: &ConnectOptions) -> Result<(Stubs, String), ClientError> {
     let url = normal_url(url)?;
     let endpoint = Endpoint::from_shared(url.clone())
@@ -55,6 +63,11 @@ pub(super) async fn connect(url: &str, options: &ConnectOptions) -> Result<(Stub
         .tcp_nodelay(true)
         .user_agent(concat!("evocache/", env!("CARGO_PKG_VERSION")))
         .map_err(|e| ClientError::BadUrl { url: url.clone(), problem: e.to_string() })?;
+    let credentials = &options.credentials;
+    let endpoint = credentials.secure(endpoint)?;
+    if credentials.is_exposed(&endpoint) {
+        tracing::warn!("the token goes to {url} unencrypted: whoever listens on the way can use it; use https://");
+    }
     // The endpoint's own limit covers the TCP handshake only.
     let connected = tokio::time::timeout(options.connect_timeout, endpoint.connect()).await;
     let channel = match connected {
@@ -66,10 +79,10 @@ pub(super) async fn connect(url: &str, options: &ConnectOptions) -> Result<(Stub
         }
     };
     let stubs = Stubs {
-        search: SearchServiceClient::new(channel.clone())
+        search: SearchServiceClient::with_interceptor(channel.clone(), credentials.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        fleet: FleetServiceClient::new(channel)
+        fleet: FleetServiceClient::with_interceptor(channel, credentials.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     };
@@ -78,11 +91,10 @@ pub(super) async fn connect(url: &str, options: &ConnectOptions) -> Result<(Stub
 
 fn normal_url(url: &str) -> Result<String, ClientError> {
     let bad = |problem: &str| ClientError::BadUrl { url: url.to_owned(), problem: problem.to_owned() };
-    let rest = match url.split_once("://") {
-        None => url,
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(bad("this client has no TLS yet; put a TLS proxy beside it or use http://")),
-        Some((scheme, _)) => return Err(bad(&format!("scheme '{scheme}' is not http"))),
+    let (scheme, rest) = match url.split_once("://") {
+        None => ("http", url),
+        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+        Some((scheme, _)) => return Err(bad(&format!("scheme '{scheme}' is neither http nor https"))),
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.is_empty() || authority.contains(['/', '?', '#', ' ']) {
@@ -92,7 +104,7 @@ fn normal_url(url: &str) -> Result<String, ClientError> {
     if port.is_none() {
         return Err(bad("the port is missing"));
     }
-    Ok(format!("http://{authority}"))
+    Ok(format!("{scheme}://{authority}"))
 }
 
 #[cfg(test)]
@@ -101,10 +113,10 @@ mod tests {
 
     #[test]
     fn an_address_is_host_and_port() {
-        for good in ["http://127.0.0.1:7447", "127.0.0.1:7447", "http://localhost:1/", "http://[::1]:7447"] {
+        for good in ["http://127.0.0.1:7447", "127.0.0.1:7447", "https://localhost:1/", "http://[::1]:7447"] {
             assert!(normal_url(good).is_ok(), "{good}");
         }
-        for bad in ["", "http://", "http://host", "ftp://host:1", "https://host:1", "http://host:1/path", "host:port"] {
+        for bad in ["", "http://", "http://host", "ftp://host:1", "https://host", "http://host:1/path", "host:port"] {
             assert!(matches!(normal_url(bad), Err(ClientError::BadUrl { .. })), "{bad}");
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use evocache_proto::credentials::CredentialError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -85,6 +86,9 @@ pub enum ClientError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Certificates or token cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
     /// Nobody listens there, or the connection broke.
     #[error("coordinator at {url} is not reachable: {problem}")]
     Unreachable {
@@ -147,6 +151,8 @@ impl ClientError {
             (Code::Cancelled, _) if status.message().to_lowercase().contains("timeout") => {
                 Self::Deadline { call, url, deadline }
             }
+            // No coordinator answers so: the connection has ended under the call.
+            (Code::Cancelled, _) => Self::Unreachable { url, problem: status.message().to_lowercase() },
             (code, _) => {
                 let violations = details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default();
                 let info = details.error_info();
@@ -198,9 +204,11 @@ impl ClientError {
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Unavailable { .. } => true,
+            // Who is not trusted now will not be trusted in a second.
+            Self::Unreachable { problem, .. } => tls_hint(problem).is_none() && !problem.contains(CANCELED),
+            Self::Unavailable { .. } => true,
             Self::Refused(refusal) => refusal.kind == ErrorKind::Exhausted && refusal.retry_after.is_some(),
-            Self::BadUrl { .. } | Self::Deadline { .. } | Self::Malformed { .. } => false,
+            Self::BadUrl { .. } | Self::Credentials(_) | Self::Deadline { .. } | Self::Malformed { .. } => false,
         }
     }
 
@@ -216,6 +224,13 @@ impl ClientError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::BadUrl { .. } => Some("an address looks like http://127.0.0.1:7447".into()),
+            Self::Credentials(error) => Some(error.hint().to_owned()),
+            Self::Unreachable { problem, .. } if tls_hint(problem).is_some() => tls_hint(problem).map(str::to_owned),
+            Self::Unreachable { problem, .. } if has_hung_up(problem) => Some(
+                "the coordinator has hung up: it may ask for a certificate (--client-cert FILE --client-key FILE) or \
+                 not know yours, or it speaks TLS (https://), or it is going down"
+                    .into(),
+            ),
             Self::Unreachable { .. } => Some(
                 "start a coordinator with `evocache serve`, or name another one with --coordinator or \
                  EVOCACHE_COORDINATOR"
@@ -227,6 +242,31 @@ impl ClientError {
             Self::Refused(_) => None,
         }
     }
+}
+
+/// What to do when the two sides do not trust each other, from TLS's own words in small letters.
+fn tls_hint(problem: &str) -> Option<&'static str> {
+    let hints = [
+        ("unknownissuer", "name the authority that signed the coordinator's certificate with --ca FILE"),
+        ("badsignature", "name the authority that signed the coordinator's certificate with --ca FILE"),
+        ("certificate expired", "the coordinator's certificate has expired: whoever runs it must renew it"),
+        ("notvalidforname", "use a name or an address in the URL that stands in the coordinator's certificate"),
+        ("not valid for name", "use a name or an address in the URL that stands in the coordinator's certificate"),
+        ("certificaterequired", "this coordinator asks for a certificate: --client-cert FILE --client-key FILE"),
+        ("unknownca", "the coordinator does not know who signed the certificate of --client-cert"),
+        ("received fatal alert", "the coordinator refuses the certificate of --client-cert, or misses one"),
+        ("corrupt message", "the coordinator does not speak TLS: write http://, or start it with --tls-cert"),
+    ];
+    hints.iter().find(|(words, _)| problem.contains(words)).map(|(_, hint)| *hint)
+}
+
+/// What is said of a call whose connection was ended before its answer. The reason is lost: it has gone to the
+/// connection, not to the call.
+const CANCELED: &str = "operation was canceled";
+
+/// Whether the connection was made, and then ended by the other side.
+fn has_hung_up(problem: &str) -> bool {
+    [CANCELED, "broken pipe", "connection reset", "connection closed"].iter().any(|words| problem.contains(words))
 }
 
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
@@ -293,6 +333,16 @@ mod tests {
     fn a_deadline_is_a_deadline_on_both_sides() {
         for status in [Status::cancelled("Timeout expired"), Status::deadline_exceeded("late")] {
             assert!(matches!(error(&status), ClientError::Deadline { .. }), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_no_reason_to_try_again() {
+        for words in ["invalid peer certificate: UnknownIssuer", "received fatal alert: CertificateRequired"] {
+            let mut status = Status::unavailable("transport");
+            status.set_source(std::sync::Arc::new(std::io::Error::other(words)));
+            let error = error(&status);
+            assert!(!error.is_transient() && error.hint().unwrap().contains("FILE"), "{error}");
         }
     }
 

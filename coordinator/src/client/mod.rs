@@ -21,10 +21,10 @@ use evocache_proto::pb;
 
 pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
 pub use error::{ClientError, ErrorKind, Refusal, Violation};
-pub use ids::new_request_id;
+pub use ids::{new_request_id, new_token};
 pub use model::{
-    Best, Constraint, Evaluation, EvaluationNote, Front, LeaseNote, ModelFacts, Preference, Progress, Search,
-    SearchState, WatchEvent, Worker, WorkerState, rfc3339,
+    Best, Constraint, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord,
+    OperatorShare, Preference, Progress, Search, SearchState, WatchEvent, Worker, WorkerState, rfc3339,
 };
 pub use retry::RetryPolicy;
 pub use watch::Watch;
@@ -67,20 +67,36 @@ impl Client {
 
     /// Creates a search. `None` as id: the coordinator makes one.
     pub async fn create_search(&self, id: Option<&SearchId>, spec: &SearchSpec) -> Result<Search, ClientError> {
-        let answer = self.create(id, spec, false).await?;
+        self.create_search_from(id, spec, &[]).await
+    }
+
+    /// Creates a search that begins with the fronts of others.
+    pub async fn create_search_from(
+        &self,
+        id: Option<&SearchId>,
+        spec: &SearchSpec,
+        start_from: &[SearchId],
+    ) -> Result<Search, ClientError> {
+        let answer = self.create(id, spec, start_from, false).await?;
         read::search(CREATE, &required(CREATE, "search", answer.search)?)
     }
 
     /// Has the coordinator check a specification without creating anything.
-    pub async fn validate_search(&self, id: Option<&SearchId>, spec: &SearchSpec) -> Result<(), ClientError> {
+    pub async fn validate_search(
+        &self,
+        id: Option<&SearchId>,
+        spec: &SearchSpec,
+        start_from: &[SearchId],
+    ) -> Result<(), ClientError> {
         // The answer describes a search that does not exist; that there is one is all there is to know.
-        self.create(id, spec, true).await.map(drop)
+        self.create(id, spec, start_from, true).await.map(drop)
     }
 
     async fn create(
         &self,
         id: Option<&SearchId>,
         spec: &SearchSpec,
+        start_from: &[SearchId],
         validate_only: bool,
     ) -> Result<pb::CreateSearchResponse, ClientError> {
         let request = pb::CreateSearchRequest {
@@ -88,6 +104,7 @@ impl Client {
             search_id: id.map(ToString::to_string).unwrap_or_default(),
             spec: Some(spec.into()),
             validate_only,
+            start_from: start_from.iter().map(ToString::to_string).collect(),
         };
         self.call(CREATE, &request, async |stubs, r| stubs.search.create_search(r).await).await
     }

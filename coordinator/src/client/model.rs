@@ -69,6 +69,56 @@ pub struct Progress {
     pub remaining: Option<Duration>,
     /// Workers that take part.
     pub workers: u32,
+    /// Evaluations as the budget counts them: one on a part of the prompts counts as that part.
+    pub spent: f64,
+}
+
+impl Progress {
+    /// How much of a budget of evaluations is used, rounded down.
+    pub fn used(&self) -> u64 {
+        // Parts add up to a whole only nearly.
+        (self.spent + 1e-6).floor() as u64
+    }
+}
+
+/// What an operator had a part in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperatorShare {
+    /// The operator, or "seed" for heuristic schedules.
+    pub operator: String,
+    /// Results that it had a part in.
+    pub results: u64,
+    /// Hypervolume that it added to the front.
+    pub gain: f64,
+}
+
+/// How well one of the models of the error has predicted so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRecord {
+    /// The model.
+    pub name: String,
+    /// Kendall's rank correlation of what it predicted and what was measured; absent while there are too few.
+    pub correlation: Option<f64>,
+}
+
+/// How a search searches.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Insight {
+    /// What each operator has added.
+    pub operators: Vec<OperatorShare>,
+    /// The rival models.
+    pub models: Vec<ModelRecord>,
+    /// Relative standard deviation of one measurement's latency ratio; absent while no schedule was measured twice.
+    pub latency_noise: Option<f64>,
+    /// Whether a calibration profile was measured.
+    pub profiled: bool,
+}
+
+impl Insight {
+    /// What all operators together have added.
+    pub fn total_gain(&self) -> f64 {
+        self.operators.iter().map(|o| o.gain).sum()
+    }
 }
 
 /// What the first worker of a search declared about the model.
@@ -105,6 +155,8 @@ pub struct Search {
     pub model: Option<ModelFacts>,
     /// How far it is.
     pub progress: Progress,
+    /// How it searches. In a list: absent.
+    pub insight: Option<Insight>,
 }
 
 impl Search {
@@ -112,13 +164,34 @@ impl Search {
     pub fn quality_metric(&self) -> Option<&str> {
         self.spec.objectives.iter().map(|o| o.metric.as_str()).find(|metric| builtin_direction(metric).is_none())
     }
+
+    /// Whether an evaluation was made on all prompts, and not on the first few of them. Needs the prompts, so not for
+    /// a search of a list.
+    pub fn is_whole(&self, evaluation: &Evaluation) -> bool {
+        evaluation.prompts() >= self.spec.prompts.len()
+    }
 }
 
 /// The operator of a heuristic schedule.
 const SEED: &str = "seed";
 
+/// How the operator of a schedule that was evaluated on more prompts begins; then follows what made it.
+const PROMOTED: &str = "promote:";
+
 pub(super) fn origin<'a>(operator: &'a str, family: &'a str) -> &'a str {
+    let operator = operator.strip_prefix(PROMOTED).unwrap_or(operator);
     if operator == SEED && !family.is_empty() { family } else { operator }
+}
+
+/// What is believed of a number that was measured with noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The number.
+    pub value: f64,
+    /// Its relative standard deviation.
+    pub deviation: f64,
+    /// Measurements of this very schedule that it rests on.
+    pub measurements: u32,
 }
 
 /// A finished evaluation.
@@ -150,6 +223,8 @@ pub struct Evaluation {
     pub end_time: Option<SystemTime>,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// The latency ratio by all measurements of the schedule; absent for an evaluation on a part of the prompts.
+    pub estimate: Option<Estimate>,
 }
 
 impl Evaluation {
@@ -163,14 +238,39 @@ impl Evaluation {
         origin(&self.operator, &self.seed_family)
     }
 
-    /// Uncached latency over this one's, on the same device.
-    pub fn speedup(&self) -> f64 {
-        1.0 / self.measurement.latency_ratio()
+    /// Latency over the uncached latency on the same device: by all measurements of the schedule where the coordinator
+    /// tells that, else as this evaluation measured it.
+    pub fn latency_ratio(&self) -> f64 {
+        self.estimate.map_or_else(|| self.measurement.latency_ratio(), |e| e.value)
     }
 
-    /// Mean of a metric.
+    /// Uncached latency over this one's.
+    pub fn speedup(&self) -> f64 {
+        1.0 / self.latency_ratio()
+    }
+
+    /// Microseconds per image, by the latency ratio and the uncached latency that was measured beside it.
+    pub fn latency(&self) -> f64 {
+        self.latency_ratio() * self.measurement.baseline_latency()
+    }
+
+    /// Measurements of the schedule that the latency ratio rests on.
+    pub fn measurements(&self) -> u32 {
+        self.estimate.map_or(1, |e| e.measurements)
+    }
+
+    /// How many prompts it was made on.
+    pub fn prompts(&self) -> usize {
+        self.measurement.metrics.first().map_or(0, |m| m.values.len())
+    }
+
+    /// Mean of a metric; a latency by all measurements.
     pub fn value(&self, metric: &str) -> Option<f64> {
-        self.measurement.value(metric, self.schedule.cache_hit_rate())
+        match metric {
+            "latency_ratio" => Some(self.latency_ratio()),
+            "latency_us" => Some(self.latency()),
+            other => self.measurement.value(other, self.schedule.cache_hit_rate()),
+        }
     }
 
     /// A metric over that of the uncached run of the same worker.

@@ -8,8 +8,8 @@ use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, WorkerId};
 use evocache_proto::{pb, wire};
 
 use super::model::{
-    Best, Constraint, Evaluation, EvaluationNote, Front, LeaseNote, ModelFacts, Preference, Progress, Search,
-    SearchState, WatchEvent, Worker, WorkerState, origin,
+    Best, Constraint, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord,
+    OperatorShare, Preference, Progress, Search, SearchState, WatchEvent, Worker, WorkerState, origin,
 };
 use super::{ClientError, required};
 
@@ -53,7 +53,30 @@ fn progress(p: Option<&pb::Progress>) -> Progress {
         device_time: span(p.device_time.as_ref()).unwrap_or_default(),
         remaining: span(p.remaining.as_ref()),
         workers: p.workers,
+        // A coordinator that does not tell it knows no evaluations on a part of the prompts.
+        spent: if p.spent > 0.0 { p.spent } else { p.evaluations as f64 },
     }
+}
+
+fn insight(m: &pb::Insight) -> Insight {
+    let operator =
+        |o: &pb::OperatorShare| OperatorShare { operator: o.operator.clone(), results: o.results, gain: o.gain };
+    let record = |m: &pb::ModelRecord| ModelRecord { name: m.name.clone(), correlation: m.correlation };
+    Insight {
+        operators: m.operators.iter().map(operator).collect(),
+        models: m.models.iter().map(record).collect(),
+        latency_noise: m.latency_noise,
+        profiled: m.profiled,
+    }
+}
+
+fn estimate(call: &'static str, e: &pb::Estimate) -> Result<Estimate, ClientError> {
+    let possible = e.value.is_finite() && e.value > 0.0 && e.deviation.is_finite() && e.deviation >= 0.0;
+    if !possible {
+        let problem = format!("a latency ratio of {} with a deviation of {} is none", e.value, e.deviation);
+        return Err(ClientError::Malformed { call, problem });
+    }
+    Ok(Estimate { value: e.value, deviation: e.deviation, measurements: e.measurements })
 }
 
 pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, ClientError> {
@@ -68,6 +91,7 @@ pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, Clien
         end_time: time(m.end_time.as_ref()),
         model,
         progress: progress(m.progress.as_ref()),
+        insight: m.insight.as_ref().map(insight),
     })
 }
 
@@ -106,6 +130,7 @@ pub(super) fn evaluation(
         start_time: time(m.start_time.as_ref()),
         end_time: time(m.end_time.as_ref()),
         attempt: m.attempt,
+        estimate: m.latency_ratio.as_ref().map(|e| estimate(call, e)).transpose()?,
     })
 }
 
@@ -213,5 +238,25 @@ impl From<Preference> for pb::Preference {
             Preference::BestQuality => Self::BestQuality,
             Preference::Knee => Self::Knee,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_estimate_is_refused() {
+        let read = |value, deviation| estimate("Call", &pb::Estimate { value, deviation, measurements: 2 });
+        assert_eq!(read(0.5, 0.01), Ok(Estimate { value: 0.5, deviation: 0.01, measurements: 2 }));
+        for (value, deviation) in [(0.0, 0.01), (f64::NAN, 0.01), (0.5, -0.01), (0.5, f64::INFINITY)] {
+            assert!(matches!(read(value, deviation), Err(ClientError::Malformed { .. })), "{value} ±{deviation}");
+        }
+    }
+
+    #[test]
+    fn evaluations_count_whole_where_nothing_else_is_told() {
+        let used = |spent| progress(Some(&pb::Progress { evaluations: 7, spent, ..pb::Progress::default() })).used();
+        assert_eq!([used(0.0), used(2.75), used(2.9999999)], [7, 2, 3]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::sync::broadcast;
 use super::command::{Answer, Command, Refusal, Request};
 use super::decide::{Context, Decision, decide};
 use super::handle::{Change, Handle, Message, Reply};
+use super::meters::Meters;
 use super::state::{Inconsistent, State};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
@@ -67,7 +69,9 @@ impl Engine {
         let state = State::recover(settings.store.load()?, now, &settings.policy)?;
         let (queue, inbox) = sync_channel(QUEUE);
         let (changes, _) = broadcast::channel(CHANGES);
-        let handle = Handle { queue, changes: changes.clone(), store: Arc::downgrade(&settings.store) };
+        let meters = Arc::new(Meters::default());
+        let store = Arc::downgrade(&settings.store);
+        let handle = Handle { queue, changes: changes.clone(), store, meters: meters.clone() };
         let actor = Actor {
             state,
             settings,
@@ -79,6 +83,7 @@ impl Engine {
             dirty: false,
             unsynced: false,
             broken: None,
+            meters,
             ticked: now,
             tidied: now,
         };
@@ -121,6 +126,7 @@ struct Actor {
     unsynced: bool,
     /// A flush failed: memory may be ahead of the disk, so nothing more is decided.
     broken: Option<StoreError>,
+    meters: Arc<Meters>,
     ticked: Timestamp,
     tidied: Timestamp,
 }
@@ -135,6 +141,7 @@ impl Actor {
             };
             let mut taken = 0;
             while let Some(message) = next.take() {
+                self.meters.queued.fetch_sub(1, Relaxed);
                 match message {
                     Message::Stop => {
                         self.flush();
@@ -173,9 +180,12 @@ impl Actor {
         }
         let now = self.settings.clock.now();
         let context = Context { now, policy: &self.settings.policy, ids: self.settings.ids.as_ref() };
-        let Decision { facts, touches, answer } = decide(&self.state, request, command, &context)?;
+        let decided = decide(&self.state, request, command, &context);
+        let decided = decided.inspect_err(|refusal| self.meters.refused(command, refusal));
+        let Decision { facts, touches, answer } = decided?;
         if !facts.is_empty() {
             self.settings.store.commit(&facts)?;
+            self.meters.decided(command, &facts);
             self.unsynced = true;
             self.dirty = true;
         }
@@ -184,6 +194,7 @@ impl Actor {
             if let Err(e) = self.state.apply(fact, now) {
                 // A decision made a fact that does not fit: a bug. Disk is ahead of memory; a restart would show it.
                 tracing::error!(error = %e, "a decision contradicts the state");
+                self.meters.broken.store(true, Relaxed);
                 self.broken = Some(StoreError::Failed(format!("internal contradiction: {e}; restart the coordinator")));
                 return Err(Refusal::Internal(e.to_string()));
             }
@@ -254,12 +265,13 @@ impl Actor {
     /// Makes everything committed durable, then answers.
     fn flush(&mut self) {
         if std::mem::take(&mut self.unsynced)
-            && let Err(e) = self.settings.store.sync()
+            && let Err(e) = self.sync()
         {
             tracing::error!(error = %e, "the store cannot be flushed: nothing more is decided until a restart");
             for (_, result) in &mut self.outbox {
                 *result = Err(Refusal::Store(e.clone()));
             }
+            self.meters.broken.store(true, Relaxed);
             self.broken = Some(e);
             self.news.clear();
         }
@@ -271,6 +283,14 @@ impl Actor {
             // No watcher is fine.
             let _ = self.changes.send(change);
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "measures how long the disk takes; nothing is decided by it")]
+    fn sync(&self) -> Result<(), StoreError> {
+        let began = std::time::Instant::now();
+        let synced = self.settings.store.sync();
+        self.meters.flushes.record(began.elapsed());
+        synced
     }
 }
 

@@ -29,6 +29,12 @@ pub struct LeaseKey {
     pub epoch: Epoch,
 }
 
+impl std::fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.search, self.candidate)
+    }
+}
+
 /// What a person does with a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
@@ -51,6 +57,8 @@ pub enum Command {
         search: Option<SearchId>,
         /// What it is for.
         spec: Arc<SearchSpec>,
+        /// Searches whose fronts it starts from.
+        from: Vec<SearchId>,
     },
     /// Pause, resume, stop or delete a search.
     Move {
@@ -63,6 +71,8 @@ pub enum Command {
     Register {
         /// What it declares.
         declaration: Arc<Declaration>,
+        /// Who registers it; empty where nobody is asked.
+        principal: String,
     },
     /// Drain a worker.
     Drain {
@@ -125,6 +135,10 @@ pub struct Offer {
     pub ttl: Duration,
     /// 1 for the first.
     pub attempt: u32,
+    /// The first so many prompts; 0: all.
+    pub prompts: u32,
+    /// Whether a calibration profile is welcome.
+    pub profile: bool,
 }
 
 /// How a renewal went.
@@ -184,6 +198,9 @@ pub enum Refusal {
         /// What does not go, and what would.
         problem: String,
     },
+    /// With the imported fronts, the specification is not valid.
+    #[error("{0}")]
+    Specification(String),
     /// The lease is not (any more) the worker's.
     #[error("the lease on candidate {} of search '{}' with epoch {} was superseded", .0.candidate, .0.search, .0.epoch)]
     Superseded(LeaseKey),

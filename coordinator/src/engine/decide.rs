@@ -7,7 +7,7 @@ use evocache_proto::domain::{RequestId, SearchId, WorkerId};
 use super::command::{Answer, Command, Move, Refusal, Request};
 use super::search::Search;
 use super::state::{State, Touch};
-use super::{evaluate, grant};
+use super::{evaluate, grant, transfer};
 use crate::domain::lease::{self, Event, RetryPolicy};
 use crate::domain::time::Timestamp;
 use crate::ports::{Fact, IdSource, Phase, Registration, RequestRecord};
@@ -66,22 +66,21 @@ pub fn decide(
         return Ok(Decision::answer(answer));
     }
     let mut decision = match command {
-        Command::Create { search, spec } => {
+        Command::Create { search, spec, from } => {
             let id = match search {
                 Some(id) if state.searches.contains_key(id) => return Err(Refusal::Exists(id.clone())),
                 Some(id) => id.clone(),
                 None => SearchId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?,
             };
-            Decision::answer(Answer::Search(id.clone())).fact(Fact::SearchCreated {
-                search: id,
-                spec: spec.clone(),
-                at: context.now,
-            })
+            let spec = transfer::with_fronts(state, spec, from)?;
+            let fact = Fact::SearchCreated { search: id.clone(), spec, at: context.now };
+            Decision::answer(Answer::Search(id)).fact(fact)
         }
         Command::Move { search, to } => move_search(find(state, search)?, *to, context)?,
-        Command::Register { declaration } => {
+        Command::Register { declaration, principal } => {
             let worker = WorkerId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?;
-            let registration = Registration { declaration: declaration.clone(), at: context.now };
+            let (declaration, principal) = (declaration.clone(), principal.clone());
+            let registration = Registration { declaration, at: context.now, principal };
             Decision::answer(Answer::Worker(worker.clone())).fact(Fact::WorkerRegistered { worker, registration })
         }
         Command::Drain { worker } => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, Measurement, SearchId, WorkerId};
+use evocache_proto::domain::{CandidateId, Measurement, Profile, SearchId, WorkerId};
 
 use super::command::{Answer, LeaseKey, Refusal, Renewal};
 use super::decide::{Context, Decision, end, find};
@@ -77,8 +77,16 @@ pub(super) fn complete(
     let declared: Vec<&str> = model.metrics.iter().map(|m| m.name.as_str()).collect();
     let schedule = &candidate.proposal.schedule;
     measurement
-        .check(&declared, search.spec.prompts.len(), search.spec.plan.thumbnails)
+        .check(&declared, search.prompts_of(key.candidate), search.spec.plan.thumbnails)
         .map_err(|e| Refusal::Measurement(e.to_string()))?;
+    let fits = |p: &Profile| {
+        let steps = search.spec.sampling.baseline_steps();
+        key.candidate == CandidateId(0) && p.slots() == model.layout.slots() && p.steps() == steps
+    };
+    if measurement.profile.as_ref().is_some_and(|p| !fits(p)) {
+        let problem = "a calibration profile is for candidate 0, with its steps and the layout's slots";
+        return Err(Refusal::Measurement(problem.into()));
+    }
     breeder
         .objectives()
         .score(measurement, schedule.cache_hit_rate())
@@ -102,7 +110,7 @@ pub(super) fn complete(
         .fact(moved(search, key.candidate, candidate, next))
         .fact(Fact::Evaluated { search: search.id.clone(), sequence, evaluation });
     let spent = search.device_time + measurement.device_time;
-    Ok(match exhausted(search, sequence + 1, spent, context.now) {
+    Ok(match exhausted(search, search.prompts_of(key.candidate) as u64, spent, context.now) {
         Some(reason) => end(search, Phase::Completed, reason, decision, context),
         None => decision,
     })
@@ -173,8 +181,7 @@ pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
         if search.phase != Phase::Running {
             continue;
         }
-        let done = search.evaluations.len() as u64;
-        if let Some(reason) = exhausted(search, done, search.device_time, context.now) {
+        if let Some(reason) = exhausted(search, 0, search.device_time, context.now) {
             decision = end(search, Phase::Completed, reason, decision, context);
         } else if failures > 0 {
             decision = hopeless(search, failures, &last, decision, context);
@@ -229,16 +236,14 @@ fn gave_up(state: &LeaseState) -> Option<String> {
     }
 }
 
-/// Why a budget is used up.
-fn exhausted(
-    search: &Search,
-    evaluations: u64,
-    device_time: std::time::Duration,
-    now: Timestamp,
-) -> Option<&'static str> {
+/// Why a budget is used up when `more` prompts are evaluated.
+fn exhausted(search: &Search, more: u64, device_time: std::time::Duration, now: Timestamp) -> Option<&'static str> {
     let budget = &search.spec.budget;
-    if budget.evaluations.is_some_and(|most| evaluations >= most) {
+    let stagnant = search.bound.as_ref().map_or(0, |(_, breeder)| breeder.stagnant());
+    if search.is_spent(more) {
         Some("evaluation budget used up")
+    } else if budget.stagnation.is_some_and(|most| stagnant >= most) {
+        Some("the hypervolume has stopped growing")
     } else if budget.device_time.is_some_and(|most| device_time >= most) {
         Some("device time budget used up")
     } else if budget.wall_time.zip(search.started).is_some_and(|(most, started)| now.since(started) >= most) {

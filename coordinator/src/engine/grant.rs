@@ -23,7 +23,9 @@ pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Re
     let mut able: Vec<&Search> = state.searches.values().filter(|search| can_serve(search, worker)).collect();
     able.sort_by_key(|search| (search.leased.len(), search.created, search.id.clone()));
     for search in able {
-        if let Some(decision) = waiting(search, id, context).or_else(|| new(search, id, worker, context)) {
+        if let Some(decision) = waiting(search, id, worker.registration.declaration.profiles, context)
+            .or_else(|| new(search, id, worker, context))
+        {
             return Ok(decision.touch(seen));
         }
     }
@@ -38,10 +40,10 @@ fn can_serve(search: &Search, worker: &Worker) -> bool {
 }
 
 /// A grant of a candidate that waits for one.
-fn waiting(search: &Search, worker: &WorkerId, context: &Context<'_>) -> Option<Decision> {
+fn waiting(search: &Search, worker: &WorkerId, profiles: bool, context: &Context<'_>) -> Option<Decision> {
     search.pending.iter().find_map(|&candidate| {
         let entry = search.candidate(candidate)?;
-        offer(search, candidate, &entry.lease, &entry.proposal, worker, context)
+        offer(search, candidate, &entry.lease, &entry.proposal, (worker, profiles), context)
     })
 }
 
@@ -50,7 +52,7 @@ fn offer(
     candidate: CandidateId,
     state: &LeaseState,
     proposal: &Proposal,
-    worker: &WorkerId,
+    (worker, profiles): (&WorkerId, bool),
     context: &Context<'_>,
 ) -> Option<Decision> {
     let event = Event::Grant { worker: worker.clone() };
@@ -61,6 +63,8 @@ fn offer(
         schedule: proposal.schedule.clone(),
         ttl: context.policy.ttl,
         attempt: *attempt,
+        prompts: proposal.prompts,
+        profile: profiles && candidate == CandidateId(0),
     };
     let moved = Fact::LeaseMoved { search: search.id.clone(), candidate, state: next, granted: context.now };
     Some(Decision::answer(Answer::Work { offer: Some(offer), draining: false }).fact(moved))
@@ -68,14 +72,13 @@ fn offer(
 
 /// A grant of a new candidate, within the budget. The first one binds the search to what the worker declared.
 fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -> Option<Decision> {
-    let outstanding = search.evaluations.len() + search.pending.len() + search.leased.len();
-    if search.spec.budget.evaluations.is_some_and(|budget| outstanding as u64 >= budget) {
+    if search.is_spent(search.open_prompts) {
         return None;
     }
     let candidate = CandidateId(search.candidates.len() as u64);
     let mut first = vec![];
     let proposal = match &search.bound {
-        Some((_, breeder)) => breeder.ask(candidate),
+        Some((_, breeder)) => breeder.ask_for(candidate, &|measured| search.only_by(id, measured)),
         None => {
             let declaration = &worker.registration.declaration;
             let model = ModelFacts {
@@ -95,7 +98,8 @@ fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -
             breeder.ask(candidate)
         }
     }?;
-    let mut decision = offer(search, candidate, &LeaseState::new(), &proposal, id, context)?;
+    let profiles = worker.registration.declaration.profiles;
+    let mut decision = offer(search, candidate, &LeaseState::new(), &proposal, (id, profiles), context)?;
     first.push(Fact::CandidateCreated { search: search.id.clone(), candidate, proposal });
     decision.facts.splice(0..0, first);
     Some(decision)

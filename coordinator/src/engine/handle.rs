@@ -1,5 +1,6 @@
 //! How the rest of the program talks to the engine. Cheap to clone.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
 use super::command::{Answer, Command, Refusal, Request};
+use super::meters::Meters;
 use super::state::State;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::time::Timestamp;
@@ -39,6 +41,7 @@ pub struct Handle {
     pub(super) changes: broadcast::Sender<Change>,
     /// Weak: the store closes with the engine, not with the last connection.
     pub(super) store: Weak<dyn Store>,
+    pub(super) meters: Arc<Meters>,
 }
 
 impl Handle {
@@ -82,16 +85,32 @@ impl Handle {
         Ok(store.thumbnails(search, candidate)?)
     }
 
+    /// What the engine has counted.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Whether the engine's thread is there: it takes the store with it when it ends, however it ends.
+    pub fn is_running(&self) -> bool {
+        self.store.strong_count() > 0
+    }
+
     /// Makes the engine's thread end after what is queued.
     pub fn stop(&self) {
         // If the thread is gone already, it has stopped.
+        self.meters.queued.fetch_add(1, Relaxed);
         let _ = self.queue.send(Message::Stop);
     }
 
     fn send(&self, message: Message) -> Result<(), Refusal> {
-        self.queue.try_send(message).map_err(|e| match e {
-            TrySendError::Full(_) => Refusal::Busy,
-            TrySendError::Disconnected(_) => Refusal::Stopping,
+        // Counted before: the engine may have taken it before this returns.
+        self.meters.queued.fetch_add(1, Relaxed);
+        self.queue.try_send(message).map_err(|e| {
+            self.meters.queued.fetch_sub(1, Relaxed);
+            match e {
+                TrySendError::Full(_) => Refusal::Busy,
+                TrySendError::Disconnected(_) => Refusal::Stopping,
+            }
         })
     }
 }

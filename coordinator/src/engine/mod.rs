@@ -12,13 +12,16 @@ mod decide;
 mod evaluate;
 mod grant;
 mod handle;
+mod meters;
 mod search;
 mod state;
+mod transfer;
 
 pub use actor::{Engine, EngineError, Settings};
 pub use command::{Answer, Command, LeaseKey, Move, Offer, Refusal, Renewal, Request};
 pub use decide::{Context, Decision, REQUEST_MEMORY, WORKER_MEMORY, decide};
 pub use evaluate::HOPELESS_FAILURES;
 pub use handle::{Change, Handle};
-pub use search::{Candidate, REPORTED_QUALITY_RATIO, Search};
+pub use meters::{Buckets, Counts, Histogram, Meters};
+pub use search::{Candidate, Search};
 pub use state::{Inconsistent, State, Touch, Worker};

@@ -1,19 +1,16 @@
 //! One search in memory: what its facts add up to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchSpec};
+use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchSpec, WorkerId};
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
-use crate::domain::search::{Breeder, Proposal};
+use crate::domain::search::{Breeder, Proposal, Provenance, REMEASURE};
 use crate::domain::time::Timestamp;
 use crate::ports::{ModelFacts, Phase};
-
-/// The share of the uncached quality at which the best speed-up is reported while a search runs.
-pub const REPORTED_QUALITY_RATIO: f64 = 0.98;
 
 /// A candidate and the state of its lease.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,14 +52,16 @@ pub struct Search {
     pub pending: BTreeSet<CandidateId>,
     /// Candidates that a worker has.
     pub leased: BTreeSet<CandidateId>,
+    /// Evaluations of schedules that were measured before, by the candidate that they repeat.
+    pub again: BTreeMap<CandidateId, Vec<CandidateId>>,
     /// Candidates given up.
     pub failed: u64,
     /// Sum of the time that devices were busy.
     pub device_time: Duration,
-    /// Largest speed-up at [`REPORTED_QUALITY_RATIO`] or more.
-    pub best_speedup: Option<f64>,
-    /// The same among heuristic seeds.
-    pub seeds_best_speedup: Option<f64>,
+    /// Prompts of all evaluations.
+    pub evaluated_prompts: u64,
+    /// Prompts of the candidates that wait or are leased.
+    pub open_prompts: u64,
 }
 
 impl Search {
@@ -81,10 +80,11 @@ impl Search {
             evaluations: vec![],
             pending: BTreeSet::new(),
             leased: BTreeSet::new(),
+            again: BTreeMap::new(),
             failed: 0,
             device_time: Duration::ZERO,
-            best_speedup: None,
-            seeds_best_speedup: None,
+            evaluated_prompts: 0,
+            open_prompts: 0,
         }
     }
 
@@ -108,7 +108,8 @@ impl Search {
         let Some((_, breeder)) = &self.bound else { return vec![] };
         let mut front: Vec<_> = breeder.front().members().iter().filter_map(|m| self.evaluation(m.candidate)).collect();
         front.sort_by(|a, b| {
-            let ratio = |e: &Evaluation| e.measurement.latency_ratio();
+            let believed = |e: &Evaluation| breeder.latency_ratio(e.candidate).map(|latency| latency.value);
+            let ratio = |e: &Evaluation| believed(e).unwrap_or_else(|| e.measurement.latency_ratio());
             ratio(a).total_cmp(&ratio(b)).then(a.candidate.cmp(&b.candidate))
         });
         front
@@ -117,12 +118,35 @@ impl Search {
     /// How much longer the search will take at its pace so far; `None` while that is unknown.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         let (started, budget) = (self.started?, self.spec.budget.evaluations?);
-        let done = self.evaluations.len() as u64;
-        if self.phase != Phase::Running || done == 0 {
+        let done = self.spent();
+        if self.phase != Phase::Running || done <= 0.0 {
             return None;
         }
-        let left = budget.saturating_sub(done) as f64;
-        Some(now.since(started).mul_f64(left / done as f64))
+        let left = (budget as f64 - done).max(0.0);
+        Some(now.since(started).mul_f64(left / done))
+    }
+
+    /// Evaluations as the budget counts them: one on a part of the prompts counts as that part.
+    pub fn spent(&self) -> f64 {
+        self.evaluated_prompts as f64 / self.spec.prompts.len() as f64
+    }
+
+    /// Whether the budget for evaluations is used up when so many more prompts are evaluated.
+    pub(super) fn is_spent(&self, more: u64) -> bool {
+        let all = self.spec.prompts.len() as u64;
+        self.spec.budget.evaluations.is_some_and(|n| self.evaluated_prompts + more >= n.saturating_mul(all))
+    }
+
+    /// How many prompts a candidate is evaluated on.
+    pub(super) fn prompts_of(&self, candidate: CandidateId) -> usize {
+        let prompts = self.candidate(candidate).map_or(0, |c| c.proposal.prompts);
+        if prompts == 0 { self.spec.prompts.len() } else { prompts as usize }
+    }
+
+    /// Whether the worker alone has measured a candidate so far, by itself or again.
+    pub(super) fn only_by(&self, worker: &WorkerId, candidate: CandidateId) -> bool {
+        let by = |id: CandidateId| self.evaluation(id).is_none_or(|e| &e.worker == worker);
+        by(candidate) && self.again.get(&candidate).is_none_or(|ids| ids.iter().all(|&id| by(id)))
     }
 
     /// Why a worker cannot take part; `Ok` if it can. The model's name is the caller's to compare.
@@ -175,28 +199,29 @@ impl Search {
 
     /// Puts a candidate into the set that its lease belongs to.
     pub(super) fn index(&mut self, id: CandidateId) {
-        self.pending.remove(&id);
-        self.leased.remove(&id);
-        match self.candidate(id).map(|c| &c.lease) {
-            Some(lease::State::Pending { .. }) => drop(self.pending.insert(id)),
-            Some(lease::State::Leased { .. }) => drop(self.leased.insert(id)),
-            Some(lease::State::Done { .. } | lease::State::Failed { .. } | lease::State::Cancelled) | None => {}
+        let was_pending = self.pending.remove(&id);
+        let was_leased = self.leased.remove(&id);
+        let prompts = self.prompts_of(id) as u64;
+        if was_pending || was_leased {
+            self.open_prompts -= prompts;
+        }
+        let open = match self.candidate(id).map(|c| &c.lease) {
+            Some(lease::State::Pending { .. }) => self.pending.insert(id),
+            Some(lease::State::Leased { .. }) => self.leased.insert(id),
+            Some(lease::State::Done { .. } | lease::State::Failed { .. } | lease::State::Cancelled) | None => false,
+        };
+        if open {
+            self.open_prompts += prompts;
         }
     }
 
     /// Takes an evaluation into the running figures.
     pub(super) fn count(&mut self, evaluation: &Evaluation) {
-        let measurement = &evaluation.measurement;
-        self.device_time += measurement.device_time;
-        let quality = self.spec.quality().and_then(|q| measurement.metric(&q.metric));
-        let Some(quality) = quality else { return };
-        if quality.baseline_mean > 0.0 && quality.mean() / quality.baseline_mean >= REPORTED_QUALITY_RATIO {
-            let speedup = 1.0 / measurement.latency_ratio();
-            let better = |best: Option<f64>| Some(best.map_or(speedup, |b| b.max(speedup)));
-            self.best_speedup = better(self.best_speedup);
-            if evaluation.provenance.operator == "seed" {
-                self.seeds_best_speedup = better(self.seeds_best_speedup);
-            }
+        self.device_time += evaluation.measurement.device_time;
+        self.evaluated_prompts += self.prompts_of(evaluation.candidate) as u64;
+        let Provenance { parents, operator, .. } = &evaluation.provenance;
+        if let Some(&first) = parents.first().filter(|_| operator == REMEASURE) {
+            self.again.entry(first).or_default().push(evaluation.candidate);
         }
     }
 }

@@ -113,6 +113,11 @@ impl State {
             }
             Fact::SearchMoved { search, phase, reason, at } => {
                 let search = self.search_mut(&search)?;
+                if phase.is_final()
+                    && let Some((_, breeder)) = &mut search.bound
+                {
+                    breeder.settle();
+                }
                 search.phase = phase;
                 search.reason = reason;
                 search.ended = phase.is_final().then_some(at);

@@ -25,6 +25,9 @@ const RESTARTS: u32 = 3;
 const GRACE: Duration = Duration::from_secs(10);
 /// Lines of a log that are shown.
 const TAIL: usize = 12;
+/// What the environment may say of credentials.
+const CREDENTIALS: [&str; 5] =
+    ["EVOCACHE_CA", "EVOCACHE_CLIENT_CERT", "EVOCACHE_CLIENT_KEY", "EVOCACHE_TOKEN_FILE", "EVOCACHE_TOKEN"];
 /// More workers than this do not make a search on one machine better, only its timings worse.
 const MAX_DEFAULT_WORKERS: usize = 4;
 
@@ -73,6 +76,10 @@ impl WorkerSettings {
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .kill_on_drop(true);
+        // Credentials are for other coordinators; this one is ours alone.
+        for name in CREDENTIALS {
+            command.env_remove(name);
+        }
         if self.device == "cpu" {
             // One thread each: workers that share cores would measure each other.
             command.args(["--threads", "1"]).env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");

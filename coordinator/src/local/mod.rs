@@ -22,7 +22,7 @@ use crate::cli::results::{self, Results};
 use crate::cli::units::show_duration;
 use crate::cli::{Followed, follow, signals, view};
 use crate::client::{Client, ErrorKind, Search, SearchState};
-use crate::serve::{self, ServeOptions};
+use crate::serve::{self, Security, ServeOptions};
 
 use fleet::{Fleet, WorkerSettings};
 use setup::Plan;
@@ -44,9 +44,11 @@ pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
         data: plan.store(),
         lease_ttl: LEASE_TTL,
         allow_remote_plaintext: false,
+        http: None,
+        security: Security::default(),
     })
     .await?;
-    let url = format!("http://{}", coordinator.local_addr());
+    let url = coordinator.url();
     let outcome = session(&plan, &args, &url, printer, interrupted).await;
     coordinator.shutdown().await;
     outcome

@@ -58,6 +58,8 @@ pub struct Registration {
     pub declaration: Arc<Declaration>,
     /// When.
     pub at: Timestamp,
+    /// By whom: the name of a token. Empty: nobody was asked.
+    pub principal: String,
 }
 
 /// A mutating call that was answered.

@@ -45,6 +45,22 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The database itself cannot be read: a file is cut off or was overwritten.
+    #[error("the database in {path} is torn: {problem}")]
+    Torn {
+        /// The store's folder.
+        path: String,
+        /// What the database says.
+        problem: String,
+    },
+    /// A compaction was cut off between its two renames.
+    #[error("{path} is not there, and {aside} is: the store was set aside by a compaction that was cut off")]
+    SetAside {
+        /// The store's folder.
+        path: String,
+        /// Where the store is.
+        aside: String,
+    },
     /// The disk or the database refused.
     #[error("the store failed: {0}")]
     Failed(String),

@@ -61,6 +61,7 @@ pub(super) fn writes(fact: &Fact) -> Vec<Write> {
             let record = WorkerRecord {
                 declaration: Some(wire::register_request(String::new(), &registration.declaration)),
                 at: registration.at.0,
+                principal: registration.principal.clone(),
             };
             vec![Write::Put(key(b'w', worker.as_str()), record.encode_to_vec())]
         }
@@ -91,6 +92,7 @@ pub(super) fn writes(fact: &Fact) -> Vec<Write> {
                 steps: proposal.schedule.steps(),
                 decisions: proposal.schedule.packed().to_vec(),
                 provenance: Some(provenance_message(&proposal.provenance)),
+                prompts: proposal.prompts,
             };
             vec![Write::Put(numbered(b'c', search, candidate.0), record.encode_to_vec())]
         }
@@ -151,7 +153,7 @@ pub(super) fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
         let record: WorkerRecord = decode(key, value)?;
         let declaration = required(key, "declaration", record.declaration)?;
         let declaration = Arc::new(wire::declaration(&declaration).map_err(|e| corrupt(key, e))?);
-        let registration = Registration { declaration, at: Timestamp(record.at) };
+        let registration = Registration { declaration, at: Timestamp(record.at), principal: record.principal };
         facts.push(Fact::WorkerRegistered { worker: worker_id(key)?, registration });
         Ok(())
     })?;
@@ -240,13 +242,14 @@ fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) 
 fn proposal(key: &[u8], layout: &Arc<Layout>, record: CandidateRecord) -> Result<Proposal, StoreError> {
     let schedule = Schedule::from_packed(layout.clone(), record.steps, &record.decisions);
     let schedule = Arc::new(schedule.map_err(|e| corrupt(key, e))?);
+    let prompts = record.prompts;
     let provenance = record.provenance.unwrap_or_default();
     let provenance = Provenance {
         parents: provenance.parents.into_iter().map(CandidateId).collect(),
         operator: provenance.operator,
         seed_family: provenance.seed_family,
     };
-    Ok(Proposal { schedule, provenance })
+    Ok(Proposal { schedule, provenance, prompts })
 }
 
 fn provenance_message(provenance: &Provenance) -> pb::Provenance {
@@ -337,7 +340,7 @@ fn lease_state(key: &[u8], record: LeaseRecord) -> Result<(lease::State, Timesta
     Ok((state, granted))
 }
 
-fn decode<M: Message + Default>(key: &[u8], bytes: &[u8]) -> Result<M, StoreError> {
+pub(super) fn decode<M: Message + Default>(key: &[u8], bytes: &[u8]) -> Result<M, StoreError> {
     M::decode(bytes).map_err(|e| corrupt(key, e))
 }
 
@@ -345,7 +348,7 @@ fn required<T>(key: &[u8], field: &str, value: Option<T>) -> Result<T, StoreErro
     value.ok_or_else(|| corrupt(key, format!("no {field}")))
 }
 
-fn corrupt(key: &[u8], problem: impl std::fmt::Display) -> StoreError {
+pub(super) fn corrupt(key: &[u8], problem: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { key: key.escape_ascii().to_string(), problem: problem.to_string() }
 }
 
@@ -357,7 +360,7 @@ fn worker_id(key: &[u8]) -> Result<WorkerId, StoreError> {
     WorkerId::new(name(key)?).map_err(|e| corrupt(key, e))
 }
 
-fn number(key: &[u8]) -> Result<u64, StoreError> {
+pub(super) fn number(key: &[u8]) -> Result<u64, StoreError> {
     let digits = key.len().checked_sub(8).and_then(|at| key.get(at..)).and_then(|d| <[u8; 8]>::try_from(d).ok());
     digits.map(u64::from_be_bytes).ok_or_else(|| corrupt(key, "the key has no number"))
 }

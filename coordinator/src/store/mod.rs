@@ -7,15 +7,18 @@
 //! every lease gets a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
 //!
 //! Each record is one key with a prost message as value; all records of a decision are written as one batch.
-//! One suite (`tests/store.rs`) runs over both stores.
+//! One suite (`tests/store.rs`) runs over both stores. `backup` and `inspect` are for the offline tools.
 
+pub mod backup;
 mod codec;
+mod inspect;
 mod memory;
 mod records;
 mod sled_store;
 
+pub use inspect::{Damage, Inspection, inspect};
 pub use memory::MemoryStore;
-pub use sled_store::{FORMAT_VERSION, SledStore};
+pub use sled_store::{FORMAT_VERSION, SledStore, set_aside};
 
 use crate::ports::{Fact, StoreError};
 

@@ -9,6 +9,9 @@ pub(super) struct WorkerRecord {
     pub(super) declaration: Option<pb::RegisterWorkerRequest>,
     #[prost(uint64, tag = "2")]
     pub(super) at: u64,
+    /// Empty: nobody was asked.
+    #[prost(string, tag = "3")]
+    pub(super) principal: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -46,6 +49,9 @@ pub(super) struct CandidateRecord {
     pub(super) decisions: Vec<u8>,
     #[prost(message, optional, tag = "3")]
     pub(super) provenance: Option<pb::Provenance>,
+    /// 0: all.
+    #[prost(uint32, tag = "4")]
+    pub(super) prompts: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

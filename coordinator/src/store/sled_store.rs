@@ -32,7 +32,7 @@ impl SledStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
         refuse_foreign(path)?;
-        let db = sled::Config::new().path(path).open().map_err(|e| open_error(path, &e))?;
+        let db = open_database(path)?;
         match db.get(VERSION_KEY).map_err(failed)? {
             Some(bytes) => {
                 let found = <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes);
@@ -52,6 +52,66 @@ impl SledStore {
         store.sync()?;
         Ok(store)
     }
+
+    /// Opens the store in this folder; makes none.
+    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        refuse_foreign(path)?;
+        if !database_file(path).exists() {
+            return Err(StoreError::Foreign { path: path.display().to_string(), found: "there is no database".into() });
+        }
+        Self::open(path)
+    }
+
+    /// Every record in the order of the keys. The format version is none of them.
+    pub(super) fn records(&self, each: &mut Visit<'_>) -> Result<(), StoreError> {
+        for entry in self.db.iter() {
+            let (key, value) = entry.map_err(failed)?;
+            if &*key != VERSION_KEY {
+                each(&key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many records there are. Reads all keys.
+    pub(super) fn count(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        self.records(&mut |_, _| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Writes records as they are, all or none.
+    pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in records {
+            batch.insert(key, value);
+        }
+        self.db.apply_batch(batch).map_err(failed)
+    }
+}
+
+/// sled answers most damage with an error and some with a panic: both are told as what they are.
+fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
+    let open = || sled::Config::new().path(path).open();
+    match std::panic::catch_unwind(open) {
+        Ok(opened) => opened.map_err(|e| open_error(path, &e)),
+        Err(_) => Err(torn(path, "the database gave up on it")),
+    }
+}
+
+fn torn(path: &Path, problem: impl std::fmt::Display) -> StoreError {
+    StoreError::Torn { path: path.display().to_string(), problem: problem.to_string() }
+}
+
+/// Where a compaction keeps the old store until the new one is in its place.
+pub fn set_aside(path: &Path) -> PathBuf {
+    // As components: a slash at the end would put the new name inside.
+    let mut name = path.components().collect::<PathBuf>().into_os_string();
+    name.push(".old");
+    name.into()
 }
 
 fn database_file(path: &Path) -> PathBuf {
@@ -69,6 +129,11 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
             _ => Ok(()),
         },
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Err(foreign("a file, not a folder".into())),
+        // A new store in this place would hide the old one.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && database_file(&set_aside(path)).exists() => {
+            let aside = set_aside(path).display().to_string();
+            Err(StoreError::SetAside { path: path.display().to_string(), aside })
+        }
         // Not there yet: sled makes it.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed(format!("{}: {e}", path.display()))),
@@ -80,9 +145,8 @@ fn open_error(path: &Path, error: &sled::Error) -> StoreError {
     match error {
         // sled wraps the failed file lock in a text of its own.
         sled::Error::Io(e) if e.to_string().contains("could not acquire lock") => StoreError::Locked { path: shown },
-        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => {
-            StoreError::Foreign { path: shown, found: error.to_string() }
-        }
+        sled::Error::Corruption { .. } => torn(path, error),
+        sled::Error::Unsupported(_) => StoreError::Foreign { path: shown, found: error.to_string() },
         _ => failed(format!("{shown}: {error}")),
     }
 }

@@ -1,10 +1,19 @@
 //! What needs no coordinator: help, wrong command lines, wrong files.
 
-use crate::support::{SPEC, evocache};
+use crate::support::{SPEC, evocache, write};
 
 #[test]
 fn help_has_examples_and_is_data() {
-    for args in [&["--help"][..], &["best", "--help"], &["launch", "--help"], &["serve", "--help"]] {
+    for args in [
+        &["--help"][..],
+        &["best", "--help"],
+        &["launch", "--help"],
+        &["serve", "--help"],
+        &["explain", "--help"],
+        &["validate", "--help"],
+        &["store", "backup", "--help"],
+        &["simulate", "--help"],
+    ] {
         let outcome = evocache(args);
         assert!(outcome.ok().stdout.contains("Example"), "{args:?}: {}", outcome.stdout);
         assert!(outcome.stderr.is_empty());
@@ -24,6 +33,10 @@ fn a_wrong_command_line_is_exit_code_2() {
         &["serve", "--listen", "nowhere"],
         &["list", "--coordinator", "ftp://host:1"],
         &["delete", "s"],
+        &["explain", "s", "owl"],
+        &["launch", "s.toml", "--start-from", "Not An Id"],
+        &["validate", "s"],
+        &["validate", "s", "--prompts-file", "p.txt", "--quality-ratio", "much"],
     ] {
         evocache(args).fails(2, &[]);
     }
@@ -51,6 +64,18 @@ fn a_wrong_specification_is_told_without_a_coordinator() {
     launch(&SPEC.replace("[model]", "[model")).fails(2, &["s.toml", "line 3"]);
     evocache(&["launch", "gone.toml"]).fails(2, &["gone.toml", "no such file", "hint:"]);
     launch(SPEC).fails(1, &["not reachable"]);
+}
+
+#[test]
+fn wrong_prompts_are_told_without_a_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "held-out.txt", "a dog\n\na tree\n");
+    let validate = |args: &[&str]| {
+        evocache(&[&["validate", "s", "--coordinator", "http://127.0.0.1:1", "--prompts-file"], args].concat())
+    };
+    validate(&["gone.txt"]).fails(2, &["--prompts-file", "gone.txt", "no such file"]);
+    validate(&[&file, "--prompts", "3"]).fails(2, &["--prompts:", "3 are wanted", "has 2"]);
+    validate(&[&file]).fails(1, &["not reachable"]);
 }
 
 #[test]

@@ -29,16 +29,13 @@ fn a_finished_search_answers_questions_and_fills_a_folder() {
     let table = c.evocache(&["front", "s", "--rows", "5", "--out", out.to_str().unwrap()]);
     assert!(table.ok().stdout.contains("speed-up") && table.stdout.contains("of the seeds alone"), "{}", table.stdout);
     assert!(table.stdout.lines().take_while(|line| !line.is_empty()).count() <= 7, "{}", table.stdout);
+    assert!(table.stdout.contains(" n ") && table.stdout.contains(" %"), "{}", table.stdout);
     let front = c.evocache(&["front", "s", "--json"]).json();
     let file: Value = serde_json::from_str(&std::fs::read_to_string(out.join("front.json")).unwrap()).unwrap();
     assert_eq!(front, file);
-    let ratios: Vec<f64> = front["evaluations"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["values"]["latency_ratio"].as_f64().unwrap())
-        .collect();
-    assert!(ratios.len() > 3 && ratios.is_sorted(), "fastest first: {ratios:?}");
+    let members = front["evaluations"].as_array().unwrap();
+    let speedups: Vec<f64> = members.iter().map(|e| e["speedup"].as_f64().unwrap()).collect();
+    assert!(speedups.len() > 3 && speedups.iter().rev().is_sorted(), "fastest first: {speedups:?}");
     let svg = std::fs::read_to_string(out.join("front.svg")).unwrap();
     assert!(svg.contains("98 % quality") && svg.contains("knee"));
     let sheet = png::Decoder::new(std::io::Cursor::new(std::fs::read(out.join("sheet.png")).unwrap()));
@@ -64,4 +61,19 @@ fn a_finished_search_answers_questions_and_fills_a_folder() {
     c.evocache(&["best", "s", "--min-speedup", "1000"]).fails(3, &["1000", "nearest"]);
     c.evocache(&["best", "s", "--max-latency", "1us"]).fails(3, &["nearest"]);
     c.evocache(&["best", "s", "--out", "/dev/null/x"]).fails(1, &["/dev/null/x"]);
+}
+
+#[test]
+fn a_front_tells_how_often_its_latencies_were_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    work(&c.url, "s");
+    let front = c.evocache(&["front", "s", "--json"]).json();
+    for e in front["evaluations"].as_array().unwrap() {
+        let ratio = &e["latency_ratio"];
+        assert!(ratio["measurements"].as_u64() > Some(0), "{e:#}");
+        assert!((e["speedup"].as_f64().unwrap() - 1.0 / ratio["value"].as_f64().unwrap()).abs() < 1e-9, "{e:#}");
+    }
 }

@@ -4,9 +4,16 @@
 
 mod alone;
 mod answers;
+mod certificates;
 mod coordinator;
+mod explain;
 #[cfg(feature = "local")]
 mod local;
 mod searches;
+mod security;
+mod simulate;
+mod store;
 mod support;
+mod transfer;
+mod validate;
 mod worker;

@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Coordinator, command, signal, spec_file};
+use crate::support::{Coordinator, SPEC, command, signal, spec_file, write};
+use crate::worker::work;
 
 #[test]
 fn a_search_lives_through_every_verb() {
@@ -39,6 +40,42 @@ fn a_search_lives_through_every_verb() {
     c.evocache(&["show", "one"]).fails(3, &["one", "hint:", "evocache list"]);
     c.evocache(&["front", "one"]).fails(3, &["one"]);
     c.evocache(&["watch", "one"]).fails(3, &["one"]);
+    c.evocache(&["explain", "one", "0"]).fails(3, &["one"]);
+}
+
+#[test]
+fn a_search_tells_how_it_searches() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    work(&c.url, "s");
+    let insight = &c.evocache(&["show", "s", "--json"]).json()["insight"];
+    let operators = insight["operators"].as_array().unwrap();
+    assert!(operators.iter().any(|o| o["operator"] == "seed" && o["results"].as_u64() > Some(0)), "{insight:#}");
+    let shares: f64 = operators.iter().filter_map(|o| o["share"].as_f64()).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{insight:#}");
+    assert!(insight["models"].is_array() && insight["profiled"] == false, "{insight:#}");
+    let text = c.evocache(&["show", "s"]);
+    for word in ["operator", "of all gain", "rank correlation", "profile       none"] {
+        assert!(text.ok().stdout.contains(word), "'{word}' is not in {}", text.stdout);
+    }
+    assert!(c.evocache(&["list", "--json"]).json()[0]["insight"].is_null(), "of one search only");
+}
+
+#[test]
+fn evaluations_on_a_part_of_the_prompts_use_a_part_of_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = SPEC.replace("[[prompt]]\ntext = \"a cat\"", "[[prompt]]\ntext = \"a cat\"\n[algorithm]\nrungs = [1]");
+    let spec = write(folder.path(), "rungs.toml", &text);
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    work(&c.url, "s");
+    let progress = &c.evocache(&["show", "s", "--json"]).json()["progress"];
+    let (made, spent) = (progress["evaluations"].as_f64().unwrap(), progress["spent"].as_f64().unwrap());
+    assert!(made > spent && (60.0..61.0).contains(&spent), "{progress:#}");
+    let text = c.evocache(&["show", "s"]);
+    assert!(text.ok().stdout.contains(&format!("60/60 ({made} made")), "{}", text.stdout);
 }
 
 #[test]
@@ -49,6 +86,10 @@ fn there_are_no_answers_before_the_first_result() {
     c.evocache(&["launch", &spec, "--id", "new"]).ok();
     c.evocache(&["front", "new"]).fails(3, &["new", "hint:"]);
     c.evocache(&["best", "new", "--min-speedup", "2"]).fails(3, &[]);
+    c.evocache(&["explain", "new", "0"]).fails(3, &["new", "hint:", "watch"]);
+    let prompts = write(folder.path(), "held-out.txt", "a dog");
+    c.evocache(&["validate", "new", "--prompts-file", &prompts]).fails(3, &["new", "hint:", "watch"]);
+    assert_eq!(c.evocache(&["list", "--json"]).json().as_array().unwrap().len(), 1, "nothing was created");
 }
 
 #[test]

@@ -45,9 +45,10 @@ impl Outcome {
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evocache"));
     command.args(args).stdin(Stdio::null());
-    for name in ["EVOCACHE_COORDINATOR", "EVOCACHE_DATA", "EVOCACHE_LISTEN", "NO_COLOR"] {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVOCACHE_")) {
         command.env_remove(name);
     }
+    command.env_remove("NO_COLOR");
     command
 }
 
@@ -71,12 +72,15 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     /// Starts one on a free port.
     pub(crate) fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// Starts one with more flags.
+    pub(crate) fn start_with(data: &Path, more: &[&str]) -> Self {
         let data = data.to_str().unwrap();
-        let mut child = command(&["serve", "--listen", "127.0.0.1:0", "--data", data, "--json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let flags = ["serve", "--listen", "127.0.0.1:0", "--data", data, "--json"];
+        let mut child =
+            command(&[&flags[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -136,7 +140,12 @@ text = "a cat"
 
 /// Writes the specification to a folder.
 pub(crate) fn spec_file(folder: &Path) -> String {
-    let path = folder.join("search.toml");
-    std::fs::write(&path, SPEC).unwrap();
+    write(folder, "search.toml", SPEC)
+}
+
+/// Writes a file to a folder; the answer is its path.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }

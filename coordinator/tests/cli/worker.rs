@@ -1,4 +1,4 @@
-//! A worker that measures nothing: what it reports follows from the schedule alone.
+//! A worker that measures nothing: what it reports follows from the schedule and the number of the prompt alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ async fn run(url: String, search: &str) -> u32 {
         fingerprint: "f".into(),
         layout: layout.as_ref().clone(),
         forecast: false,
+        profiles: false,
         metrics: vec![MetricDeclaration {
             name: "clip_score".into(),
             direction: Direction::Maximize,
@@ -45,27 +46,34 @@ async fn run(url: String, search: &str) -> u32 {
             return done;
         };
         let schedule = wire::schedule(&layout, lease.schedule.as_ref().unwrap()).unwrap();
+        let request = pb::GetSearchRequest { search_id: lease.search_id.clone() };
+        let spec = searches.get_search(request).await.unwrap().into_inner().search.unwrap().spec.unwrap();
+        let prompts = if lease.prompts == 0 { spec.prompts.len() } else { lease.prompts as usize };
         let request = pb::CompleteEvaluationRequest {
-            request_id: format!("complete-{done}"),
+            request_id: format!("complete-{search}-{done}"),
             worker_id: worker_id.clone(),
             lease: Some(pb::LeaseRef { search_id: lease.search_id, candidate: lease.candidate, epoch: lease.epoch }),
-            measurement: Some((&measure(&schedule)).into()),
+            measurement: Some((&measure(&schedule, prompts)).into()),
         };
         stub.complete_evaluation(request).await.unwrap();
     }
     unreachable!("a search has a budget")
 }
 
-/// Time goes with what is computed; quality falls with the square of what is not.
-fn measure(schedule: &Schedule) -> Measurement {
+/// Time goes with what is computed; quality falls with the square of what is not, with every prompt a little more.
+fn measure(schedule: &Schedule, prompts: usize) -> Measurement {
     let all = 10 * schedule.slots();
     let computed = schedule.computed() as f64 / all as f64;
     let lost = schedule.cache_hit_rate() * 0.5 + (10.0 - f64::from(schedule.steps())) * 0.02;
     let latency = 1e4 * (0.1 + 0.9 * computed);
-    let quality = 0.9 * (1.0 - 0.3 * lost * lost);
+    let quality = |prompt: usize| 0.9 * (1.0 - (0.3 + 0.02 * prompt as f64) * lost * lost);
     let shade = (255.0 * (1.0 - lost)) as u8;
     Measurement {
-        metrics: vec![MetricValues { name: "clip_score".into(), values: vec![quality, quality], baseline_mean: 0.9 }],
+        metrics: vec![MetricValues {
+            name: "clip_score".into(),
+            values: (0..prompts).map(quality).collect(),
+            baseline_mean: 0.9,
+        }],
         latency_us: vec![latency * 0.99, latency, latency * 1.01],
         baseline_latency_us: vec![1e4; 3],
         macs: (1e6 * computed) as u64 + 1,
@@ -73,6 +81,7 @@ fn measure(schedule: &Schedule) -> Measurement {
         peak_cache_bytes: 1000 * (all - schedule.computed()) as u64,
         device_time: Duration::from_millis(30),
         thumbnails: vec![picture([shade, 80, 120]), picture([80, shade, 120])],
+        profile: None,
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn draft(evaluations: u64) -> SpecDraft {
             Objective { metric: "latency_ratio".into(), direction: Direction::Minimize, bound: None },
             Objective { metric: "likeness".into(), direction: Direction::Maximize, bound: None },
         ],
-        budget: Budget { evaluations: Some(evaluations), wall_time: None, device_time: None },
+        budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
         algorithm: Algorithm { population: 12, ..Algorithm::default() },
         seed: 11,
         labels: BTreeMap::new(),
@@ -55,6 +55,7 @@ pub(crate) fn declaration(name: &str) -> Declaration {
         fingerprint: "f1".into(),
         layout: Layout::pixart(BLOCKS).unwrap(),
         forecast: false,
+        profiles: false,
         metrics: vec![MetricDeclaration {
             name: "likeness".into(),
             direction: Direction::Maximize,
@@ -94,6 +95,7 @@ pub(crate) fn measure(schedule: &Schedule) -> Measurement {
         peak_cache_bytes: (slots as u64 * u64::from(schedule.steps())).saturating_sub(computed),
         device_time: Duration::from_millis(10),
         thumbnails: vec![vec![schedule.steps() as u8; 5]],
+        profile: None,
     }
 }
 
@@ -147,15 +149,21 @@ pub(crate) fn world(store: Arc<dyn Store>, first_id: u64) -> World {
 impl World {
     pub(crate) async fn register(&self, name: &str) -> WorkerId {
         let declaration = Arc::new(declaration(name));
-        match self.handle.command(None, Command::Register { declaration }).await.unwrap() {
+        match self.handle.command(None, Command::Register { declaration, principal: String::new() }).await.unwrap() {
             Answer::Worker(worker) => worker,
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) async fn create(&self, id: &str, evaluations: u64) -> SearchId {
+        self.create_from(id, draft(evaluations), &[]).await
+    }
+
+    pub(crate) async fn create_from(&self, id: &str, draft: SpecDraft, from: &[&SearchId]) -> SearchId {
         let search = SearchId::new(id).unwrap();
-        let command = Command::Create { search: Some(search.clone()), spec: spec(evaluations) };
+        let spec = Arc::new(draft.validate().unwrap());
+        let from = from.iter().copied().cloned().collect();
+        let command = Command::Create { search: Some(search.clone()), spec, from };
         self.handle.command(None, command).await.unwrap();
         search
     }
@@ -177,7 +185,12 @@ impl World {
     pub(crate) async fn work(&self, worker: &WorkerId, most: usize) -> usize {
         for done in 0..most {
             let Some(offer) = self.offer(worker).await else { return done };
-            self.complete(worker, &offer.lease, &offer.schedule).await;
+            let mut measurement = measure(&offer.schedule);
+            if offer.prompts > 0 {
+                measurement.metrics[0].values.truncate(offer.prompts as usize);
+            }
+            let command = Command::Complete { worker: worker.clone(), lease: offer.lease, measurement };
+            assert_eq!(self.handle.command(None, command).await, Ok(Answer::Accepted));
         }
         most
     }
@@ -206,8 +219,9 @@ impl World {
                         text += &format!("{:?}\n", breeder.population().collect::<Vec<_>>());
                         let next = evocache_proto::domain::CandidateId(search.candidates.len() as u64);
                         text += &format!("next {:?}\n", breeder.ask(next));
+                        text += &format!("{:?} {:?}\n", breeder.best_speedup(), breeder.seeds_best_speedup());
                     }
-                    text += &format!("{:?} {:?}\n", search.best_speedup, search.seeds_best_speedup);
+                    text += &format!("{:?} {:?}\n", search.evaluated_prompts, search.open_prompts);
                 }
                 for (id, worker) in &state.workers {
                     text += &format!("{id} {:?} {} {}\n", worker.registration, worker.draining, worker.completed);

@@ -4,5 +4,8 @@
 
 mod common;
 mod engine;
+mod http;
+mod security;
 mod services;
 mod store;
+mod upkeep;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evocache::serve::{Running, ServeError, ServeOptions, start};
+use evocache::serve::{Running, Security, ServeError, ServeOptions, start};
 use evocache_proto::domain::Layout;
 use evocache_proto::pb::fleet_service_client::FleetServiceClient;
 use evocache_proto::pb::get_best_schedule_request::Constraint;
@@ -29,6 +29,8 @@ fn options(folder: &tempfile::TempDir) -> ServeOptions {
         data: folder.path().join("store"),
         lease_ttl: Duration::from_secs(30),
         allow_remote_plaintext: false,
+        http: None,
+        security: Security::default(),
     }
 }
 

@@ -58,7 +58,11 @@ fn facts(search: &str) -> Vec<Fact> {
     let mut facts = vec![
         Fact::WorkerRegistered {
             worker: worker("w-1"),
-            registration: Registration { declaration: Arc::new(declaration.clone()), at: Timestamp(1) },
+            registration: Registration {
+                declaration: Arc::new(declaration.clone()),
+                at: Timestamp(1),
+                principal: "gpu-1".into(),
+            },
         },
         Fact::WorkerDraining { worker: worker("w-1") },
         Fact::SearchCreated { search: search.clone(), spec: spec(10), at: Timestamp(2) },
@@ -82,7 +86,7 @@ fn facts(search: &str) -> Vec<Fact> {
         facts.push(Fact::CandidateCreated {
             search: search.clone(),
             candidate: CandidateId(i),
-            proposal: Proposal { schedule: schedule.clone(), provenance: provenance.clone() },
+            proposal: Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: 2 },
         });
     }
     facts.push(Fact::Evaluated { search: search.clone(), sequence: 0, evaluation: Arc::new(evaluation) });

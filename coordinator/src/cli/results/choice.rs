@@ -1,6 +1,7 @@
 //! The three questions that most people ask, and an answer in words.
 
-use crate::cli::units::{show_bytes, spread};
+use super::deviation;
+use crate::cli::units::{show_bytes, show_percent};
 use crate::client::{Best, Client, ClientError, Constraint, ErrorKind, Preference, Search};
 
 /// A question and its answer.
@@ -70,15 +71,16 @@ pub fn describe(best: &Best) -> String {
     let origin = e.origin();
     let uncached = e.measurement.metric(quality).map(|m| m.baseline_mean);
     format!(
-        "  candidate {} ({}, {} steps, {origin})\n  {:.2}x faster: {:.2} ±{:.2} ms per image, uncached {:.2}\n  \
+        "  candidate {} ({}, {} steps, {origin})\n  {:.2}x faster: {:.2} ms ±{} per image by {}, uncached {:.2}\n  \
          {quality} {} (uncached {}{ratio})\n  {:.1} % of the multiply-accumulates, {} cache per image, {:.1} % of \
          {} module runs from the cache\n",
         e.candidate,
         e.schedule.id().short(),
         e.schedule.steps(),
         best.speedup,
-        e.measurement.latency() / 1e3,
-        spread(&e.measurement.latency_us) / 1e3,
+        e.latency() / 1e3,
+        show_percent(deviation(e)),
+        times(e.measurements()),
         e.measurement.baseline_latency() / 1e3,
         number(e.value(quality)),
         number(uncached.or(b.value(quality))),
@@ -87,4 +89,9 @@ pub fn describe(best: &Best) -> String {
         100.0 * e.schedule.cache_hit_rate(),
         e.schedule.steps() as usize * e.schedule.slots(),
     )
+}
+
+/// `1 measurement`, `3 measurements`.
+fn times(measurements: u32) -> String {
+    format!("{measurements} measurement{}", if measurements == 1 { "" } else { "s" })
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Results;
+use super::{Results, deviation};
 use crate::cli::table::{Side, Table};
-use crate::cli::units::spread;
+use crate::cli::units::show_percent;
 use crate::client::Evaluation;
 
 /// The uncached run and the front, fastest first, at most `rows` rows of it (0 for all).
@@ -14,6 +14,7 @@ pub fn front_table(results: &Results, rows: usize) -> String {
         ("candidate", Side::Right),
         ("ms/image", Side::Right),
         ("spread", Side::Right),
+        ("n", Side::Right),
         ("speed-up", Side::Right),
         (quality, Side::Right),
         ("of uncached", Side::Right),
@@ -39,20 +40,20 @@ pub fn front_table(results: &Results, rows: usize) -> String {
     table.render()
 }
 
-fn row(e: &Evaluation, quality: &str) -> [String; 11] {
+fn row(e: &Evaluation, quality: &str) -> [String; 12] {
     let m = &e.measurement;
     let number = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.4}"));
-    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     [
         e.candidate.to_string(),
-        format!("{:.2}", m.latency() / 1e3),
-        format!("±{:.2}", spread(&m.latency_us) / 1e3),
+        format!("{:.2}", e.latency() / 1e3),
+        format!("±{}", show_percent(deviation(e))),
+        e.measurements().to_string(),
         format!("{:.2}x", e.speedup()),
         number(e.value(quality)),
-        e.quality_ratio(quality).map_or("-".to_owned(), percent),
-        percent(m.macs as f64 / m.baseline_macs as f64),
+        e.quality_ratio(quality).map_or("-".to_owned(), show_percent),
+        show_percent(m.macs as f64 / m.baseline_macs as f64),
         format!("{:.1}", m.peak_cache_bytes as f64 / 1024.0),
-        percent(e.schedule.cache_hit_rate()),
+        show_percent(e.schedule.cache_hit_rate()),
         e.schedule.steps().to_string(),
         e.origin().to_owned(),
     ]

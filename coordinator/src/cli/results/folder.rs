@@ -66,11 +66,13 @@ pub fn write_chart(results: &Results, path: &Path) -> Result<(), Failure> {
 
 fn chart(results: &Results) -> Chart {
     let quality = results.quality();
-    let point = |e: &Evaluation| -> Option<Point> { Some((e.measurement.latency_ratio(), e.value(quality)?)) };
+    let point = |e: &Evaluation| -> Option<Point> { Some((e.latency_ratio(), e.value(quality)?)) };
     let on_front = |e: &&Evaluation| results.front.evaluations.iter().any(|f| f.candidate == e.candidate);
     let is_seed = |e: &&Evaluation| e.is_seed();
     let of = |keep: &dyn Fn(&&Evaluation) -> bool| -> Vec<Point> {
-        results.evaluations.iter().filter(keep).filter_map(point).collect()
+        // On a part of the prompts quality means something else.
+        let whole = results.evaluations.iter().filter(|e| results.search.is_whole(e));
+        whole.filter(keep).filter_map(point).collect()
     };
     let objectives = &results.search.spec.objectives;
     Chart {
@@ -97,7 +99,7 @@ pub fn write_sheet(results: &Results, path: &Path) -> Result<(), Failure> {
     let quality = results.quality();
     let facts = |e: &Evaluation| {
         vec![
-            format!("{:.1} ms/image", e.measurement.latency() / 1e3),
+            format!("{:.1} ms/image", e.latency() / 1e3),
             e.value(quality).map(|v| format!("{quality} {v:.3}")).unwrap_or_default(),
         ]
     };

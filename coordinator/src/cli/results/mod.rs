@@ -20,7 +20,7 @@ pub use choice::{Choice, ask, describe};
 pub use evaluation_table::{front_table, thin};
 pub(crate) use folder::schedule_text;
 pub use folder::{write_chart, write_folder, write_schedule, write_sheet};
-pub use noise::noise;
+pub use noise::{deviation, noise};
 
 /// All that is known of a search.
 #[derive(Debug, Clone)]

@@ -11,6 +11,12 @@ const ENOUGH: usize = 8;
 /// Half the distance between the quartiles over the median; more than this is worth a warning.
 const STEADY: f64 = 0.1;
 
+/// How far the latency of an evaluation may be off, relative to it: by all measurements of the schedule where the
+/// coordinator tells that, else by how far the timed batches stray.
+pub fn deviation(e: &Evaluation) -> f64 {
+    e.estimate.map_or_else(|| spread(&e.measurement.latency_us) / e.measurement.latency(), |l| l.deviation)
+}
+
 /// A warning if a worker's uncached latency strays more than it should.
 pub fn noise(evaluations: &[Evaluation]) -> Option<String> {
     let mut by_worker: BTreeMap<&str, Vec<f64>> = BTreeMap::new();

@@ -1,0 +1,136 @@
+//! Who may call what, and what is written down of it: one row per call.
+//!
+//! Absent on purpose: how a caller is known, which is `gate.rs`. A call without a row is for admins only, and a test
+//! fails for it.
+
+use crate::tokens::Role;
+
+/// The least that a caller must show, where tokens are asked for at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: whoever watches over the coordinator has no token.
+    Nothing,
+    /// Any valid token.
+    Token,
+    /// That of a reader.
+    Reader,
+    /// That of an operator.
+    Operator,
+    /// That of a worker.
+    Worker,
+    /// That of an admin.
+    Admin,
+}
+
+impl Need {
+    /// Whether a role is enough.
+    pub(super) fn admits(self, role: Role) -> bool {
+        match (self, role) {
+            (Self::Nothing | Self::Token, _) | (_, Role::Admin) => true,
+            (Self::Reader, Role::Reader | Role::Operator) | (Self::Operator, Role::Operator) => true,
+            (Self::Worker, Role::Worker) => true,
+            (Self::Reader, Role::Worker) | (Self::Operator | Self::Admin, Role::Reader | Role::Worker) => false,
+            (Self::Worker, Role::Reader | Role::Operator) | (Self::Admin, Role::Operator) => false,
+        }
+    }
+
+    /// For people.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "none",
+            Self::Token => "any",
+            Self::Reader => Role::Reader.as_str(),
+            Self::Operator => Role::Operator.as_str(),
+            Self::Worker => Role::Worker.as_str(),
+            Self::Admin => Role::Admin.as_str(),
+        }
+    }
+}
+
+/// What a call does, and so what the audit says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Changes nothing that is stored.
+    Reads,
+    /// Changes something: always written down.
+    Changes,
+    /// Changes something if there is anything to do: written down when it did.
+    MayChange,
+}
+
+/// Call, least role, effect.
+pub(super) type Row = (&'static str, Need, Effect);
+
+/// The calls of evocache.
+pub(super) const TABLE: &[Row] = &[
+    ("/evocache.v1.SearchService/CreateSearch", Need::Operator, Effect::Changes),
+    ("/evocache.v1.SearchService/GetSearch", Need::Reader, Effect::Reads),
+    ("/evocache.v1.SearchService/ListSearches", Need::Reader, Effect::Reads),
+    ("/evocache.v1.SearchService/PauseSearch", Need::Operator, Effect::Changes),
+    ("/evocache.v1.SearchService/ResumeSearch", Need::Operator, Effect::Changes),
+    ("/evocache.v1.SearchService/StopSearch", Need::Operator, Effect::Changes),
+    ("/evocache.v1.SearchService/DeleteSearch", Need::Operator, Effect::Changes),
+    ("/evocache.v1.SearchService/WatchSearch", Need::Reader, Effect::Reads),
+    ("/evocache.v1.SearchService/ListEvaluations", Need::Reader, Effect::Reads),
+    ("/evocache.v1.SearchService/GetFront", Need::Reader, Effect::Reads),
+    ("/evocache.v1.SearchService/GetBestSchedule", Need::Reader, Effect::Reads),
+    ("/evocache.v1.WorkerService/RegisterWorker", Need::Worker, Effect::Changes),
+    ("/evocache.v1.WorkerService/GetCalibration", Need::Worker, Effect::Reads),
+    ("/evocache.v1.WorkerService/AcquireLease", Need::Worker, Effect::MayChange),
+    ("/evocache.v1.WorkerService/RenewLeases", Need::Worker, Effect::Reads),
+    ("/evocache.v1.WorkerService/CompleteEvaluation", Need::Worker, Effect::Changes),
+    ("/evocache.v1.WorkerService/FailEvaluation", Need::Worker, Effect::Changes),
+    ("/evocache.v1.WorkerService/ReleaseLease", Need::Worker, Effect::Changes),
+    ("/evocache.v1.FleetService/ListWorkers", Need::Reader, Effect::Reads),
+    ("/evocache.v1.FleetService/GetWorker", Need::Reader, Effect::Reads),
+    ("/evocache.v1.FleetService/DrainWorker", Need::Operator, Effect::Changes),
+];
+
+/// The services that are not evocache's own, by the beginning of their calls.
+const OTHERS: &[Row] = &[
+    ("/grpc.health.v1.Health/", Need::Nothing, Effect::Reads),
+    ("/grpc.reflection.v1.ServerReflection/", Need::Token, Effect::Reads),
+    ("/grpc.reflection.v1alpha.ServerReflection/", Need::Token, Effect::Reads),
+];
+
+/// The row of a call.
+pub(super) fn rule(path: &str) -> (Need, Effect) {
+    let own = TABLE.iter().find(|(call, ..)| *call == path);
+    let row = own.or_else(|| OTHERS.iter().find(|(service, ..)| path.starts_with(service)));
+    // Who adds a call and forgets its row has closed it, not opened it.
+    row.map_or((Need::Admin, Effect::Changes), |&(_, need, effect)| (need, effect))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use evocache_proto::pb;
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn every_call_has_a_row_and_every_row_a_call() {
+        let set = prost_types::FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
+        let mut calls = BTreeSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                let name = format!("/{}.{}/", file.package(), service.name());
+                calls.extend(service.method.iter().map(|method| format!("{name}{}", method.name())));
+            }
+        }
+        let rows: BTreeSet<String> = TABLE.iter().map(|(call, ..)| (*call).to_owned()).collect();
+        assert_eq!(calls.difference(&rows).collect::<Vec<_>>(), [""; 0], "calls without a row");
+        assert_eq!(rows.difference(&calls).collect::<Vec<_>>(), [""; 0], "rows without a call");
+        assert_eq!(TABLE.len(), rows.len(), "a call has two rows");
+    }
+
+    #[test]
+    fn a_call_that_nobody_knows_is_for_admins() {
+        for path in ["/evocache.v1.SearchService/Other", "/evocache.v1.SearchService/GetSearch/", "/", ""] {
+            assert_eq!(rule(path).0, Need::Admin, "{path}");
+        }
+        assert_eq!(rule("/grpc.health.v1.Health/Check").0, Need::Nothing);
+    }
+}

@@ -1,0 +1,197 @@
+//! The one place that every call passes: who calls, whether that may be, and what the audit says of it.
+//!
+//! A layer in front of all services, so that a service cannot forget it. It takes the token off the call, so that nothing
+//! behind it can log one. Absent on purpose: the table of who may call what, which is `access.rs`, and the tokens' file.
+
+use std::future::ready;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use tonic::body::Body;
+use tonic::codegen::http::header::{AUTHORIZATION, HeaderMap};
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::{Code, Request, Status};
+use tower_layer::Layer;
+
+use super::access::{self, Effect, Need};
+use super::status;
+use crate::engine::Refusal;
+use crate::ports::Clock;
+use crate::tokens::{Role, Tokens};
+
+/// Bytes of a call's path that are written down.
+const METHOD_BYTES: usize = 100;
+
+/// Lets calls in or not. Clones share the tokens.
+#[derive(Clone)]
+pub struct Gate {
+    /// `None`: no token is asked for.
+    tokens: Arc<RwLock<Option<Tokens>>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Gate {
+    /// A gate that asks for one of these tokens, or, without any, for nothing.
+    pub fn new(tokens: Option<Tokens>, clock: Arc<dyn Clock>) -> Self {
+        Self { tokens: Arc::new(RwLock::new(tokens)), clock }
+    }
+
+    /// Asks for these tokens from now on. A call that is in is not put out: a stream lives to its end.
+    pub fn replace(&self, tokens: Tokens) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
+    }
+
+    /// Who calls, if the call may go on. Beside a refusal stands the caller's name, as far as it is known.
+    fn admit(&self, path: &str, need: Need, headers: &mut HeaderMap) -> Result<Caller, (Caller, Status)> {
+        let shown = headers.remove(AUTHORIZATION);
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(tokens) = tokens.as_ref() else { return Ok(Caller::default()) };
+        if need == Need::Nothing {
+            return Ok(Caller::default());
+        }
+        let unknown = |status| Err((Caller::default(), status));
+        let Some(shown) = shown else { return unknown(status::token_missing()) };
+        let secret = shown.to_str().ok().and_then(|text| text.split_once(' '));
+        let Some((_, secret)) = secret.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
+            return unknown(status::token_missing());
+        };
+        let Some(token) = tokens.find(secret.trim()) else { return unknown(status::token_unknown()) };
+        let caller = Caller { known: Some((token.name.as_str().into(), token.role)), subject: Arc::default() };
+        if token.expires.is_some_and(|end| self.clock.now() >= end) {
+            return Err((caller, status::token_expired(&token.name)));
+        }
+        if !need.admits(token.role) {
+            return Err((caller, status::role_needed(path, token.role.as_str(), need.as_str())));
+        }
+        Ok(caller)
+    }
+}
+
+/// Who makes a call, and what the call turned out to be about.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Caller {
+    /// Name and role of the token; `None` where no token is asked for.
+    known: Option<(Arc<str>, Role)>,
+    subject: Arc<OnceLock<String>>,
+}
+
+impl Caller {
+    /// Takes a call apart.
+    pub(super) fn of<M>(request: Request<M>) -> Result<(Self, M), Status> {
+        let caller = request.extensions().get::<Self>().cloned();
+        let caller = caller
+            .ok_or_else(|| status::refusal(Refusal::Internal("a call that has not passed the gate".to_owned())))?;
+        Ok((caller, request.into_inner()))
+    }
+
+    /// The token's name, or nothing where no token is asked for.
+    pub(super) fn name(&self) -> &str {
+        self.known.as_ref().map_or("", |(name, _)| name)
+    }
+
+    /// Whether the caller has shown a token.
+    pub(super) fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// Whether the caller may speak for a worker that this principal has registered. Nothing as principal: the worker
+    /// is from a time without tokens, and whoever is a worker may go on with it.
+    pub(super) fn speaks_for(&self, principal: &str) -> bool {
+        match &self.known {
+            None | Some((_, Role::Admin)) => true,
+            Some((name, _)) => principal.is_empty() || principal == &**name,
+        }
+    }
+
+    /// Says what the call is about, for the audit. The first word counts.
+    pub(super) fn about(&self, subject: impl std::fmt::Display) {
+        let _ = self.subject.set(subject.to_string());
+    }
+}
+
+/// The line of one call in the audit, written when the call is over.
+struct Record {
+    caller: Caller,
+    method: String,
+    effect: Effect,
+    outcome: Code,
+}
+
+impl Record {
+    /// The call has been answered.
+    fn end(mut self, outcome: Code) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Record {
+    /// In `drop`, so that a call whose caller has hung up leaves its line too: what it changes is changed.
+    fn drop(&mut self) {
+        let subject = self.caller.subject.get().map(String::as_str);
+        let denied = matches!(self.outcome, Code::Unauthenticated | Code::PermissionDenied);
+        let told = match self.effect {
+            Effect::Reads => denied,
+            Effect::Changes => true,
+            Effect::MayChange => denied || subject.is_some(),
+        };
+        if told {
+            let principal = self.caller.known.as_ref().map_or("-", |(name, _)| name);
+            // A stranger may write anything into a path, and as much as fits.
+            let method = self.method.get(..METHOD_BYTES).unwrap_or(&self.method);
+            let (subject, outcome) = (subject.unwrap_or("-"), format!("{:?}", self.outcome));
+            tracing::info!(target: "audit", principal, method, subject, outcome, "call");
+        }
+    }
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { gate: self.clone(), inner }
+    }
+}
+
+/// Services behind the gate.
+#[derive(Clone)]
+pub struct Gated<S> {
+    gate: Gate,
+    inner: S,
+}
+
+impl<S> Service<http::Request<Body>> for Gated<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Error: Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<S::Response, S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let path = request.uri().path().to_owned();
+        let (need, effect) = access::rule(&path);
+        let caller = match self.gate.admit(&path, need, request.headers_mut()) {
+            Ok(caller) => caller,
+            Err((caller, status)) => {
+                drop(Record { caller, method: path, effect, outcome: status.code() });
+                return Box::pin(ready(Ok(status.into_http())));
+            }
+        };
+        request.extensions_mut().insert(caller.clone());
+        let record = Record { caller, method: path, effect, outcome: Code::Cancelled };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            // A refusal has its code in the headers; an answer has it after its end, and then it is this one.
+            let code = answer.headers().get(Status::GRPC_STATUS);
+            record.end(code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())));
+            Ok(answer)
+        })
+    }
+}

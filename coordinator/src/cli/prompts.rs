@@ -1,0 +1,23 @@
+//! Prompts from the lines of a file. Absent: inline prompts; those are a matter of the specification file.
+
+use std::path::Path;
+
+use evocache_proto::domain::{MAX_PROMPTS, Prompt};
+
+use super::exit::Failure;
+
+/// What is wrong: the setting that is at fault, as the specification file calls it, and the problem.
+pub(super) type PromptsError = (&'static str, String);
+
+/// The first `wanted` lines of a file that are not blank (`None`: as many as are allowed), with the noise seeds
+/// `first_seed`, `first_seed + 1`, ...
+pub(super) fn read(file: &Path, wanted: Option<usize>, first_seed: u64) -> Result<Vec<Prompt>, PromptsError> {
+    let text = std::fs::read_to_string(file).map_err(|e| ("prompts_file", Failure::file("read", file, &e).message))?;
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let wanted = wanted.unwrap_or_else(|| lines.len().min(MAX_PROMPTS));
+    if wanted > lines.len() {
+        return Err(("prompts", format!("{wanted} are wanted, '{}' has {}", file.display(), lines.len())));
+    }
+    let seeded = |(i, text): (usize, &str)| Prompt { text: text.to_owned(), seed: first_seed.wrapping_add(i as u64) };
+    Ok(lines.into_iter().take(wanted).enumerate().map(seeded).collect())
+}

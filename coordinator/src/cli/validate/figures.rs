@@ -1,0 +1,88 @@
+//! What is known of a schedule on one set of prompts, with errors. Pure.
+
+use crate::cli::results::deviation;
+use crate::client::Evaluation;
+
+/// Speed and quality of a schedule on one set of prompts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Figures {
+    /// Uncached latency over its own.
+    pub(super) speedup: f64,
+    /// Relative standard deviation of that.
+    pub(super) deviation: f64,
+    /// Measurements that it rests on.
+    pub(super) measurements: u32,
+    /// Mean of the quality metric.
+    pub(super) quality: f64,
+    /// That over the uncached mean.
+    pub(super) ratio: f64,
+    /// Standard error of the ratio over the prompts, by the differences to the uncached run; absent if it is not known.
+    pub(super) error: Option<f64>,
+    /// The quality metric per prompt.
+    pub(super) values: Vec<f64>,
+}
+
+impl Figures {
+    /// Of an evaluation and the uncached one of the same prompts, if there is one.
+    pub(super) fn new(e: &Evaluation, uncached: Option<&Evaluation>, metric: &str) -> Option<Self> {
+        let measured = e.measurement.metric(metric)?;
+        let plain = uncached.and_then(|u| u.measurement.metric(metric));
+        let error = plain.and_then(|plain| difference(&measured.values, &plain.values)).map(|d| d.error);
+        Some(Self {
+            speedup: e.speedup(),
+            deviation: deviation(e),
+            measurements: e.measurements(),
+            quality: measured.mean(),
+            ratio: measured.mean() / measured.baseline_mean,
+            error: error.map(|error| error / measured.baseline_mean.abs()),
+            values: measured.values.clone(),
+        })
+    }
+}
+
+/// How two schedules differ, prompt by prompt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Difference {
+    /// Mean over the prompts.
+    pub(super) mean: f64,
+    /// Standard error of that mean.
+    pub(super) error: f64,
+}
+
+/// The first one's values less the second one's. `None` unless both have the same two or more prompts: one prompt
+/// says nothing about how prompts differ.
+pub(super) fn difference(a: &[f64], b: &[f64]) -> Option<Difference> {
+    if a.len() != b.len() || a.len() < 2 {
+        return None;
+    }
+    let n = a.len() as f64;
+    let differences = || a.iter().zip(b).map(|(a, b)| a - b);
+    let mean = differences().sum::<f64>() / n;
+    let squares: f64 = differences().map(|d| (d - mean).powi(2)).sum();
+    Some(Difference { mean, error: (squares / (n - 1.0) / n).sqrt() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples::sample;
+
+    #[test]
+    fn errors_are_those_of_differences_prompt_by_prompt() {
+        // Prompts differ much, the two runs little: 0.1, 0.2, 0.3 apart.
+        let d = difference(&[1.1, 5.2, 9.3], &[1.0, 5.0, 9.0]).unwrap();
+        assert!((d.mean - 0.2).abs() < 1e-12 && (d.error - (0.01_f64 / 3.0).sqrt()).abs() < 1e-12, "{d:?}");
+        assert_eq!(difference(&[1.0], &[0.5]), None);
+        assert_eq!(difference(&[1.0, 2.0], &[0.5]), None);
+    }
+
+    #[test]
+    fn a_ratio_has_its_error_where_the_uncached_run_is_known() {
+        let (cached, uncached) = (sample(1, 2, &[0.8, 1.0]), sample(0, 1, &[0.9, 1.1]));
+        let figures = Figures::new(&cached, Some(&uncached), "clip_score").unwrap();
+        assert_eq!((figures.speedup, figures.deviation, figures.measurements), (2.0, 0.01, 2));
+        assert!((figures.ratio - 0.9).abs() < 1e-12 && figures.error.unwrap() < 1e-12, "{figures:?}");
+        assert_eq!(Figures::new(&cached, None, "clip_score").unwrap().error, None);
+        assert_eq!(Figures::new(&cached, None, "psnr"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! What is validated, and the search that does it. Pure.
+
+use std::collections::BTreeSet;
+
+use evocache_proto::domain::{
+    Algorithm, Budget, Direction, Imported, Prompt, ScheduleId, SearchId, SearchSpec, Strategy,
+};
+
+use crate::cli::answers::no_evaluations;
+use crate::cli::exit::{Exit, Failure};
+use crate::client::{Evaluation, Search};
+
+/// The label that names the search whose front is validated.
+const LABEL: &str = "validates";
+
+/// As many schedules as a specification may import.
+const MOST: usize = 1000;
+
+/// The search that validates another.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// What it is to measure.
+    pub(super) spec: SearchSpec,
+    /// Heuristic schedules that do not fit in.
+    pub(super) left_out: usize,
+}
+
+/// The front of a search without the uncached run, which every search measures anyway.
+pub(super) fn front<'a>(search: &'a Search, front: &'a [Evaluation]) -> impl Iterator<Item = &'a Evaluation> {
+    front.iter().filter(|e| !is_uncached(search, e))
+}
+
+/// The heuristic schedules of a search, imported ones with them.
+pub(super) fn seeds<'a>(search: &'a Search, evaluations: &'a [Evaluation]) -> impl Iterator<Item = &'a Evaluation> {
+    evaluations.iter().filter(|e| e.is_seed() && !is_uncached(search, e))
+}
+
+/// Whether it is the run that everything is compared with.
+pub(super) fn is_uncached(search: &Search, e: &Evaluation) -> bool {
+    e.schedule.steps() == search.spec.sampling.baseline_steps() && e.schedule.cache_hit_rate() == 0.0
+}
+
+/// The specification of the search that measures the front and its rivals on these prompts.
+pub(super) fn plan(
+    search: &Search,
+    front: &[Evaluation],
+    evaluations: &[Evaluation],
+    prompts: Vec<Prompt>,
+) -> Result<Plan, Failure> {
+    if front.is_empty() {
+        return Err(no_evaluations(&search.id));
+    }
+    let quality = search.spec.objectives.iter().find(|o| Some(o.metric.as_str()) == search.quality_metric());
+    if quality.is_none_or(|o| o.direction == Direction::Minimize) {
+        let metric = search.quality_metric().unwrap_or("quality");
+        return Err(Failure::usage(format!(
+            "'{metric}' is minimised: there is no share of the uncached quality to keep"
+        )));
+    }
+    let (imported, left_out) = imports(search, front, evaluations);
+    if imported.is_empty() {
+        return Err(Failure::new(format!("the front of search {} holds nothing but the uncached run", search.id))
+            .hint(format!("`evocache watch {}` follows it", search.id))
+            .exit(Exit::NotFound));
+    }
+    let mut draft = search.spec.clone();
+    // Other weights would be measured as well, but say nothing about these schedules.
+    draft.model.fingerprint = search.model.as_ref().map(|m| m.fingerprint.clone()).or(draft.model.fingerprint);
+    draft.prompts = prompts;
+    // Each is measured twice, and so is the uncached run.
+    draft.budget = Budget { evaluations: Some(2 * (1 + imported.len() as u64)), ..Budget::default() };
+    draft.algorithm = Algorithm {
+        strategy: Strategy::Imported,
+        seeds: false,
+        remeasure: true,
+        rungs: vec![],
+        population: draft.algorithm.population,
+        crossover: draft.algorithm.crossover,
+    };
+    draft.labels.insert(LABEL.to_owned(), search.id.to_string());
+    draft.imported = imported;
+    let spec = draft.validate().map_err(Failure::usage)?;
+    Ok(Plan { spec, left_out })
+}
+
+/// Whether a search is the validation that is planned.
+pub(super) fn is_validation(search: &Search, of: &SearchId, planned: &SearchSpec) -> bool {
+    search.spec.labels.get(LABEL).is_some_and(|id| id == of.as_str()) && search.spec.prompts == planned.prompts
+}
+
+/// Each schedule once, the front's first, and how many find no place.
+fn imports(search: &Search, members: &[Evaluation], evaluations: &[Evaluation]) -> (Vec<Imported>, usize) {
+    let named = front(search, members).map(|e| (format!("front:{}", e.candidate), e));
+    let seeds = seeds(search, evaluations).map(|e| (format!("seed:{}:{}", e.seed_family, e.candidate), e));
+    let mut known: BTreeSet<ScheduleId> = BTreeSet::new();
+    let mut imported: Vec<Imported> = named
+        .chain(seeds)
+        .filter(|(_, e)| known.insert(e.schedule.id()))
+        .map(|(name, e)| Imported { name, schedule: e.schedule.clone() })
+        .collect();
+    let left_out = imported.len().saturating_sub(MOST);
+    imported.truncate(MOST);
+    (imported, left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples::{sample, search};
+
+    fn prompts() -> Vec<Prompt> {
+        vec![Prompt { text: "held out".into(), seed: 1 }]
+    }
+
+    #[test]
+    fn the_front_and_its_rivals_are_measured_on_other_prompts() {
+        let mut search = search();
+        search.spec.budget.stagnation = Some(9);
+        search.spec.algorithm.rungs = vec![1];
+        let mut bred = sample(9, 4, &[0.9, 0.9]);
+        bred.operator = "shift".into();
+        let evaluations = [sample(0, 1, &[1.0, 1.0]), sample(3, 2, &[0.9, 0.9]), sample(4, 3, &[0.9, 0.9]), bred];
+        // The uncached run and a seed are members too.
+        let front = [evaluations[3].clone(), evaluations[1].clone(), evaluations[0].clone()];
+        let Plan { spec, left_out } = plan(&search, &front, &evaluations, prompts()).unwrap();
+        let names: Vec<&str> = spec.imported.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!((names, left_out), (vec!["front:9", "front:3", "seed:fora:4"], 0));
+        assert_eq!(spec.prompts, prompts());
+        assert_eq!(spec.budget, Budget { evaluations: Some(8), ..Budget::default() });
+        assert_eq!(spec.algorithm.strategy, Strategy::Imported);
+        assert!(!spec.algorithm.seeds && spec.algorithm.remeasure && spec.algorithm.rungs.is_empty());
+        assert_eq!(spec.labels["validates"], "s");
+
+        let created = Search { spec: (*spec).clone(), ..search.clone() };
+        assert!(is_validation(&created, &search.id, &spec));
+        assert!(!is_validation(&search, &search.id, &spec));
+    }
+
+    #[test]
+    fn what_cannot_be_validated_is_refused() {
+        let search = search();
+        let uncached = [sample(0, 1, &[1.0, 1.0])];
+        let cached = [sample(1, 2, &[0.9, 0.9])];
+        assert_eq!(plan(&search, &[], &[], prompts()).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(plan(&search, &uncached, &uncached, prompts()).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(plan(&search, &cached, &cached, vec![]).unwrap_err().exit, Exit::Usage);
+        let mut minimised = search;
+        minimised.spec.objectives[1].direction = Direction::Minimize;
+        let failure = plan(&minimised, &cached, &cached, prompts()).unwrap_err();
+        assert!(failure.message.contains("clip_score"), "{}", failure.message);
+    }
+}

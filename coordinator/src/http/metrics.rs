@@ -1,0 +1,115 @@
+//! What is told: counters of engine and services as they are, gauges by a look at the state.
+//!
+//! Labels have few values: phases, methods, codes. A search's figures are the command line's to show.
+
+use std::time::Duration;
+
+use super::Parts;
+use super::exposition::Exposition;
+use crate::api::Calls;
+use crate::domain::time::Timestamp;
+use crate::engine::{Counts, Refusal, State};
+use crate::ports::Phase;
+
+/// Phases by the names that the command line has for them.
+const PHASES: [(Phase, &str); 6] = [
+    (Phase::Pending, "pending"),
+    (Phase::Running, "running"),
+    (Phase::Paused, "paused"),
+    (Phase::Completed, "completed"),
+    (Phase::Stopped, "stopped"),
+    (Phase::Failed, "failed"),
+];
+
+/// The state in a few numbers.
+struct Gauges {
+    workers: usize,
+    alive: usize,
+    draining: usize,
+    leased: usize,
+    pending: usize,
+    phases: Vec<(&'static str, usize)>,
+}
+
+/// Runs on the engine's thread: one pass over workers and searches, none over candidates.
+fn look(state: &State, now: Timestamp, silence: Duration) -> Gauges {
+    let searches = || state.searches.values();
+    Gauges {
+        workers: state.workers.len(),
+        alive: state.workers.values().filter(|w| now.since(w.seen) <= silence).count(),
+        draining: state.workers.values().filter(|w| w.draining).count(),
+        leased: searches().map(|s| s.leased.len()).sum(),
+        pending: searches().map(|s| s.pending.len()).sum(),
+        phases: PHASES.map(|(phase, name)| (name, searches().filter(|s| s.phase == phase).count())).to_vec(),
+    }
+}
+
+/// Everything as text.
+pub(super) async fn collect(parts: &Parts, ready: bool) -> Result<String, Refusal> {
+    let Parts { engine, calls, silence } = parts;
+    let silence = *silence;
+    let gauges = engine.query(move |state, now| look(state, now, silence)).await?;
+    let mut text = Exposition::default();
+    let version = env!("CARGO_PKG_VERSION");
+    text.family("evocache_build_info", "gauge", "The program that runs; always 1.");
+    text.sample("evocache_build_info", &[("version", version)], 1);
+    let help = "Whether the coordinator takes work.";
+    text.single("evocache_ready", "gauge", help, u8::from(ready));
+    counters(&mut text, &engine.meters().read());
+    states(&mut text, &gauges);
+    rpcs(&mut text, calls);
+    Ok(text.finish())
+}
+
+fn counters(text: &mut Exposition, counts: &Counts) {
+    text.family("evocache_evaluations_total", "counter", "Results that workers sent, by what became of them.");
+    for (outcome, n) in [("accepted", counts.accepted), ("refused", counts.refused), ("failed", counts.failed)] {
+        text.sample("evocache_evaluations_total", &[("outcome", outcome)], n);
+    }
+    for (name, help, n) in [
+        ("evocache_leases_granted_total", "Leases given to workers.", counts.granted),
+        ("evocache_leases_expired_total", "Leases whose worker was silent for too long.", counts.expired),
+        ("evocache_leases_superseded_total", "Calls with a lease that was another's by then.", counts.superseded),
+    ] {
+        text.single(name, "counter", help, n);
+    }
+    let help = "Calls that wait for the engine.";
+    text.single("evocache_engine_queue_length", "gauge", help, counts.queued);
+    let help = "1 after a flush that failed: nothing is decided until a restart.";
+    text.single("evocache_store_broken", "gauge", help, u8::from(counts.broken));
+    text.family("evocache_store_flush_duration_seconds", "histogram", "How long a flush to disk took.");
+    text.histogram("evocache_store_flush_duration_seconds", &[], &counts.flushes);
+}
+
+fn states(text: &mut Exposition, gauges: &Gauges) {
+    text.family("evocache_workers", "gauge", "Registered workers.");
+    let silent = gauges.workers - gauges.alive;
+    for (state, n) in [("alive", gauges.alive), ("silent", silent)] {
+        text.sample("evocache_workers", &[("state", state)], n);
+    }
+    text.single("evocache_workers_draining", "gauge", "Workers that get no more work.", gauges.draining);
+    text.family("evocache_searches", "gauge", "Searches by where they stand.");
+    for &(phase, n) in &gauges.phases {
+        text.sample("evocache_searches", &[("phase", phase)], n);
+    }
+    text.family("evocache_candidates_open", "gauge", "Candidates that wait for a worker, or that one has.");
+    for (state, n) in [("pending", gauges.pending), ("leased", gauges.leased)] {
+        text.sample("evocache_candidates_open", &[("state", state)], n);
+    }
+}
+
+fn rpcs(text: &mut Exposition, calls: &Calls) {
+    let calls = calls.read();
+    text.family("evocache_rpcs_total", "counter", "gRPC calls that were answered.");
+    for call in &calls {
+        for (code, n) in &call.codes {
+            let code = format!("{code:?}");
+            text.sample("evocache_rpcs_total", &[("method", &call.method), ("code", &code)], n);
+        }
+    }
+    let help = "How long gRPC calls took until the answer began; AcquireLease waits for work.";
+    text.family("evocache_rpc_duration_seconds", "histogram", help);
+    for call in &calls {
+        text.histogram("evocache_rpc_duration_seconds", &[("method", &call.method)], &call.took);
+    }
+}

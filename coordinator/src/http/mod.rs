@@ -1,0 +1,164 @@
+//! What operators ask over HTTP: `/healthz` (is it alive), `/readyz` (does it take work), `/metrics` (for Prometheus).
+//!
+//! Read only, and nothing in it is secret; still, it is off unless asked for. Absent: anything that people or workers
+//! need, which is gRPC's.
+
+mod exposition;
+mod metrics;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::Calls;
+use crate::engine::Handle;
+
+/// The text format of Prometheus.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// How long answers that run may take when the coordinator stops.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Why no work is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unready {
+    Starting,
+    Stopping,
+    Dead,
+    Broken,
+}
+
+impl Unready {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Dead => "the engine has stopped",
+            Self::Broken => "the store cannot be flushed",
+        }
+    }
+}
+
+impl IntoResponse for Unready {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, self.text()).into_response()
+    }
+}
+
+/// What is asked.
+struct Site {
+    /// There once the coordinator takes calls.
+    parts: OnceLock<Parts>,
+    stopping: AtomicBool,
+}
+
+/// Who knows what is asked.
+pub struct Parts {
+    /// The engine.
+    pub engine: Handle,
+    /// The calls of the services.
+    pub calls: Calls,
+    /// A worker that was not heard of for this long is not alive.
+    pub silence: Duration,
+}
+
+/// The running endpoint.
+pub struct Http {
+    address: SocketAddr,
+    site: Arc<Site>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Http {
+    /// Listens; not ready yet.
+    pub async fn start(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let site = Arc::new(Site { parts: OnceLock::new(), stopping: AtomicBool::new(false) });
+        let router = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(site.clone());
+        let (stop, mut stopped) = watch::channel(false);
+        let serve = axum::serve(listener, router).with_graceful_shutdown(async move {
+            // An error means that `Http` is gone: stop as well.
+            let _ = stopped.wait_for(|&stopped| stopped).await;
+        });
+        #[expect(clippy::disallowed_methods, reason = "joined in `Http::stop`")]
+        let server = tokio::spawn(async move { serve.await });
+        Ok(Self { address, site, stop, server })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The coordinator takes calls from now on.
+    pub fn ready(&self, parts: Parts) {
+        // Called once; a second call would tell the same.
+        let _ = self.site.parts.set(parts);
+    }
+
+    /// The coordinator takes no new calls from now on.
+    pub fn stopping(&self) {
+        self.site.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        // No receiver means that it has ended already.
+        let _ = self.stop.send(true);
+        let mut server = self.server;
+        if tokio::time::timeout(DRAIN, &mut server).await.is_err() {
+            server.abort();
+        }
+    }
+}
+
+impl Site {
+    fn unready(&self) -> Option<Unready> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some(Unready::Stopping);
+        }
+        match self.parts.get() {
+            None => Some(Unready::Starting),
+            Some(parts) if !parts.engine.is_running() => Some(Unready::Dead),
+            Some(parts) if parts.engine.meters().read().broken => Some(Unready::Broken),
+            Some(_) => None,
+        }
+    }
+}
+
+/// Whether a restart would help: after a failed flush nothing else does, nor when the engine is gone.
+async fn healthz(Shared(site): Shared<Arc<Site>>) -> Response {
+    match site.unready() {
+        Some(why @ (Unready::Dead | Unready::Broken)) => why.into_response(),
+        Some(Unready::Starting | Unready::Stopping) | None => "alive\n".into_response(),
+    }
+}
+
+async fn readyz(Shared(site): Shared<Arc<Site>>) -> Response {
+    site.unready().map_or_else(|| "ready\n".into_response(), Unready::into_response)
+}
+
+async fn metrics(Shared(site): Shared<Arc<Site>>) -> Response {
+    let Some(parts) = site.parts.get() else { return Unready::Starting.into_response() };
+    match metrics::collect(parts, site.unready().is_none()).await {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+        // The engine is gone, or has more to do than to answer.
+        Err(refusal) => (StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,89 @@
+//! `evocache simulate`: a real coordinator over real gRPC, with workers that only wait. For planning a cluster, and
+//! for measuring what the coordinator costs.
+//!
+//! The search, the leases, the store and the network are those of a real cluster on this machine; only what a GPU would
+//! do is left out. Absent: any opinion about GPUs. How long an evaluation takes, fails or dies is told by the flags.
+
+mod coordinator;
+mod crew;
+mod dice;
+mod measure;
+mod plan;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use plan::{SimulateArgs, TimeLaw};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::printer::Printer;
+use crate::cli::progress::Live;
+use crate::cli::signals;
+use crate::client::{Client, Search};
+use coordinator::{Own, Usage};
+use crew::Crew;
+use plan::Plan;
+
+/// How often the search is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs the simulation and tells what it took.
+pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Failure> {
+    let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
+    let plan = Arc::new(Plan::new(&args)?);
+    let own = match &args.against {
+        Some(_) => None,
+        None => Some(Own::start(plan.lease_ttl).await?),
+    };
+    let url = match (&args.against, &own) {
+        (Some(url), _) => url.clone(),
+        (None, Some(own)) => own.url.clone(),
+        (None, None) => return Err(Failure::new("there is no coordinator")),
+    };
+    let client = Client::connect(&url).await?;
+    let search = client.create_search(None, &plan.spec).await?;
+    let before = own.as_ref().map(Own::usage);
+    let (stop, stopped) = watch::channel(false);
+    let mut crew = Crew::start(&plan, &url, stopped).await?;
+    let ended = tokio::select! {
+        ended = follow(&client, &search, &plan, printer) => Some(ended?),
+        lost = crew.lost() => return Err(lost),
+        () = interrupted => None,
+    };
+    let after = own.as_ref().map(Own::usage);
+    if ended.is_none() {
+        client.stop_search(&search.id).await?;
+    }
+    // No receiver means that all workers have left.
+    let _ = stop.send(true);
+    let tally = crew.join().await?;
+    let usage = before.zip(after).and_then(|(before, after)| Usage::between(&before?, &after?));
+    let store = own.as_ref().and_then(Own::store_bytes);
+    if let Some(own) = own {
+        own.stop().await;
+    }
+    let figures = report::figures(&plan, tally, usage, store);
+    printer.answer(|| report::view(&plan, &figures), || report::text(&plan, &figures))?;
+    match ended {
+        None => Ok(Exit::Interrupted),
+        Some(search) if search.state == crate::client::SearchState::Completed => Ok(Exit::Ok),
+        Some(search) => Err(Failure::new(format!("the search {}: {}", search.state.as_str(), search.end_reason))),
+    }
+}
+
+/// Returns when the search has ended. Asks now and then: a watch would have the coordinator send every evaluation.
+async fn follow(client: &Client, search: &Search, plan: &Plan, printer: Printer) -> Result<Search, Failure> {
+    let mut live = Live::new(printer, plan.spec.budget.evaluations);
+    loop {
+        let now = client.search(&search.id).await?;
+        live.update(now.state, &now.progress);
+        if now.state.is_final() {
+            live.finish();
+            return Ok(now);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,214 @@
+//! What is simulated: the command line, read into a search, a worker's declaration, and the laws of chance.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use evocache_proto::domain::{
+    Algorithm, Budget, Declaration, Direction, Layout, MeasurementPlan, MetricDeclaration, ModelRef, Objective, Prompt,
+    Sampling, SearchSpec, SpecDraft,
+};
+
+use crate::cli::exit::Failure;
+use crate::cli::units::{parse_duration, parse_finite, parse_positive, parse_ratio};
+use crate::client::new_request_id;
+
+/// The metric that simulated workers measure.
+pub(super) const QUALITY: &str = "simulated_quality";
+
+/// Arguments of `simulate`.
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// Workers
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub workers: u32,
+    /// Evaluations that the search makes
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub evaluations: u64,
+    /// What an evaluation takes, and how much that varies (2s, 2s±20%, 2s+-20%); 0: nothing
+    #[arg(long, value_name = "TIME", default_value = "2s±20%")]
+    pub time: TimeLaw,
+    /// Share of the evaluations that fail and are reported so
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub failure_rate: f64,
+    /// Workers of all that die per minute, without a word; each is replaced at once
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_rate)]
+    pub kill_rate: f64,
+    /// What can be cached: pixart:BLOCKS or flux:DOUBLES:SINGLES
+    #[arg(long, value_name = "LAYOUT", default_value = "pixart:28", value_parser = parse_layout)]
+    pub layout: Layout,
+    /// Step counts, largest first
+    #[arg(long, value_name = "N,…", default_value = "20", value_delimiter = ',')]
+    pub steps: Vec<u32>,
+    /// Prompts of each evaluation; every one has its score
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub prompts: u32,
+    /// Price of an hour of one worker, in any currency
+    #[arg(long, value_name = "PRICE", value_parser = parse_positive)]
+    pub price: Option<f64>,
+    /// Seed of the search and of all that happens to the workers
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How long a worker may be silent before its candidate is given to another; of an own coordinator
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub lease_ttl: Duration,
+    /// Drive a coordinator that runs already [default: an own one, in a temporary folder]
+    ///
+    /// Not --coordinator: what that is set to in somebody's environment is meant for real searches.
+    #[arg(long, value_name = "URL")]
+    pub against: Option<String>,
+}
+
+/// How long an evaluation takes: log-normal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TimeLaw {
+    /// In the mean.
+    pub mean: Duration,
+    /// Standard deviation over the mean.
+    pub deviation: f64,
+}
+
+impl FromStr for TimeLaw {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mean, deviation) = match text.split_once('±').or_else(|| text.split_once("+-")) {
+            Some((mean, deviation)) => (mean, parse_ratio(deviation)?),
+            None => (text, 0.0),
+        };
+        let mean = if mean.trim() == "0" { Duration::ZERO } else { parse_duration(mean)? };
+        Ok(Self { mean, deviation })
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.trim().strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    let share = parse_finite(number)? * scale;
+    if (0.0..1.0).contains(&share) { Ok(share) } else { Err(format!("'{text}' is no share; write 0.02 or 2%")) }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = parse_finite(text)?;
+    if rate >= 0.0 { Ok(rate) } else { Err(format!("'{text}' is negative")) }
+}
+
+fn parse_layout(text: &str) -> Result<Layout, String> {
+    let wrong = || format!("'{text}' is no layout; write pixart:28 or flux:19:38");
+    let mut parts = text.split(':');
+    let name = parts.next().unwrap_or_default();
+    let counts = parts.map(str::parse).collect::<Result<Vec<u32>, _>>().map_err(|_| wrong())?;
+    match (name, counts.as_slice()) {
+        ("pixart", [blocks]) => Layout::pixart(*blocks).map_err(|e| e.to_string()),
+        ("flux", [doubles, singles]) => Layout::flux(*doubles, *singles).map_err(|e| e.to_string()),
+        _ => Err(wrong()),
+    }
+}
+
+/// All that a simulated worker needs to know.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// How many workers.
+    pub(super) workers: u32,
+    /// What the search is for.
+    pub(super) spec: SearchSpec,
+    /// What can be cached.
+    pub(super) layout: Arc<Layout>,
+    /// What every worker declares, but for its name.
+    pub(super) declaration: Declaration,
+    /// What an evaluation takes.
+    pub(super) time: TimeLaw,
+    /// Share of the evaluations that fail.
+    pub(super) failure_rate: f64,
+    /// Deaths of each worker per second.
+    pub(super) death_rate: f64,
+    /// Price of an hour.
+    pub(super) price: Option<f64>,
+    /// Of all chance.
+    pub(super) seed: u64,
+    /// How long a lease of an own coordinator lives.
+    pub(super) lease_ttl: Duration,
+}
+
+impl Plan {
+    /// Reads the command line; names what cannot be searched.
+    pub(super) fn new(args: &SimulateArgs) -> Result<Self, Failure> {
+        // No real worker has this model, so none takes part.
+        let model = format!("simulated-{}", &new_request_id().as_str()[..8]);
+        let layout = Arc::new(args.layout.clone());
+        let declaration = Declaration {
+            name: String::new(),
+            device: "simulated".into(),
+            software: concat!("evocache simulate ", env!("CARGO_PKG_VERSION")).into(),
+            model: model.clone(),
+            fingerprint: model.clone(),
+            layout: args.layout.clone(),
+            forecast: false,
+            profiles: false,
+            metrics: vec![MetricDeclaration {
+                name: QUALITY.into(),
+                direction: Direction::Maximize,
+                unit: "1".into(),
+                description: "falls with the age of what is reused".into(),
+            }],
+            cost: None,
+        };
+        let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
+        let draft = SpecDraft {
+            model: ModelRef { name: model, fingerprint: None },
+            sampling: Sampling {
+                steps: args.steps.clone(),
+                guidance_scale: 4.5,
+                height: None,
+                width: None,
+                negative_prompt: String::new(),
+            },
+            forecast: false,
+            prompts: (0..args.prompts).map(|i| Prompt { text: format!("prompt {i}"), seed: u64::from(i) }).collect(),
+            plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 5, thumbnails: 0 },
+            objectives: vec![objective("latency_ratio", Direction::Minimize), objective(QUALITY, Direction::Maximize)],
+            budget: Budget { evaluations: Some(args.evaluations), ..Budget::default() },
+            algorithm: Algorithm::default(),
+            seed: args.seed,
+            labels: BTreeMap::from([("purpose".into(), "simulation".into())]),
+            imported: vec![],
+        };
+        Ok(Self {
+            workers: args.workers,
+            spec: draft.validate().map_err(Failure::usage)?,
+            layout,
+            declaration,
+            time: args.time,
+            failure_rate: args.failure_rate,
+            death_rate: args.kill_rate / 60.0 / f64::from(args.workers),
+            price: args.price,
+            seed: args.seed,
+            lease_ttl: args.lease_ttl,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_layouts_are_read() {
+        let law = |text: &str| text.parse::<TimeLaw>();
+        let two = Duration::from_secs(2);
+        assert_eq!(law("2s±20%").unwrap(), TimeLaw { mean: two, deviation: 0.2 });
+        assert_eq!(law("2s+-0.2").unwrap(), law("2s±20%").unwrap());
+        assert_eq!(law("2s").unwrap(), TimeLaw { mean: two, deviation: 0.0 });
+        assert_eq!(law("0").unwrap(), TimeLaw { mean: Duration::ZERO, deviation: 0.0 });
+        assert!(law("2").is_err() && law("2s±much").is_err());
+        assert_eq!(parse_layout("pixart:28").unwrap(), Layout::pixart(28).unwrap());
+        assert_eq!(parse_layout("flux:19:38").unwrap(), Layout::flux(19, 38).unwrap());
+        assert!(parse_layout("pixart").is_err() && parse_layout("pixart:0").is_err() && parse_layout("a:1").is_err());
+        assert_eq!(parse_share("2%"), Ok(0.02));
+        assert!(parse_share("1").is_err() && parse_share("-0.1").is_err() && parse_rate("-1").is_err());
+    }
+}

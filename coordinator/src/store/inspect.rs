@@ -1,0 +1,128 @@
+//! Looks at every record by itself: of which kind it is, whether it can be read, whether its search is there.
+//!
+//! Absent: what records say together. That is the engine's to judge, when it rebuilds its state from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+
+use super::backup::Progress;
+use super::records::{
+    AnsweredRecord, CandidateRecord, EvaluationRecord, LeaseRecord, ModelRecord, PhaseRecord, SearchRecord,
+    ThumbnailsRecord, WorkerRecord,
+};
+use super::{SledStore, codec};
+use crate::ports::StoreError;
+
+/// More than this many damaged records are counted, not kept.
+const KEPT: usize = 100;
+
+/// Kinds of records by the first letter of their keys, in the order in which they are told.
+const KINDS: [(u8, &str); 10] = [
+    (b's', "searches"),
+    (b'm', "models"),
+    (b'p', "phases"),
+    (b'c', "candidates"),
+    (b'l', "leases"),
+    (b'e', "evaluations"),
+    (b't', "thumbnails"),
+    (b'w', "workers"),
+    (b'd', "draining workers"),
+    (b'r', "answered calls"),
+];
+
+/// A record that is of no use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Its key, readable.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Records of each kind.
+    pub kinds: Vec<(&'static str, u64)>,
+    /// Bytes of all keys and values.
+    pub bytes: u64,
+    /// The first of the damaged records.
+    pub damaged: Vec<Damage>,
+    /// How many are damaged.
+    pub damages: u64,
+}
+
+impl Inspection {
+    /// All records of known kinds.
+    pub fn records(&self) -> u64 {
+        self.kinds.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// Reads every record of a store.
+pub fn inspect(store: &SledStore, progress: &mut Progress<'_>) -> Result<Inspection, StoreError> {
+    let (total, mut done) = (store.count()?, 0);
+    let mut searches: BTreeSet<Vec<u8>> = BTreeSet::new();
+    store.records(&mut |key, _| {
+        searches.extend(key.strip_prefix(b"s/").map(<[u8]>::to_vec));
+        Ok(())
+    })?;
+    let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut seen = Inspection::default();
+    store.records(&mut |key, value| {
+        done += 1;
+        progress(done, total);
+        seen.bytes += (key.len() + value.len()) as u64;
+        match look(key, value, &searches) {
+            Ok(kind) => *counts.entry(kind).or_default() += 1,
+            Err(StoreError::Corrupt { key, problem }) => {
+                seen.damages += 1;
+                if seen.damaged.len() < KEPT {
+                    seen.damaged.push(Damage { key, problem });
+                }
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    })?;
+    seen.kinds = KINDS.iter().map(|(kind, name)| (*name, counts.get(kind).copied().unwrap_or(0))).collect();
+    Ok(seen)
+}
+
+fn look(key: &[u8], value: &[u8], searches: &BTreeSet<Vec<u8>>) -> Result<u8, StoreError> {
+    let (kind, rest) = match key {
+        [kind, b'/', rest @ ..] => (*kind, rest),
+        _ => return Err(codec::corrupt(key, "a key of no known kind")),
+    };
+    match kind {
+        b'w' => readable::<WorkerRecord>(key, value)?,
+        b'd' if value.is_empty() => {}
+        b'd' => return Err(codec::corrupt(key, "has a value")),
+        b's' => readable::<SearchRecord>(key, value)?,
+        b'm' => readable::<ModelRecord>(key, value)?,
+        b'p' => readable::<PhaseRecord>(key, value)?,
+        b'c' => readable::<CandidateRecord>(key, value)?,
+        b'l' => readable::<LeaseRecord>(key, value)?,
+        b'e' => readable::<EvaluationRecord>(key, value)?,
+        b't' => readable::<ThumbnailsRecord>(key, value)?,
+        b'r' => readable::<AnsweredRecord>(key, value)?,
+        _ => return Err(codec::corrupt(key, "a key of no known kind")),
+    }
+    let search = match kind {
+        b'm' | b'p' => Some(rest),
+        b'c' | b'l' | b'e' | b't' => {
+            codec::number(key)?;
+            Some(rest.split(|&byte| byte == 0).next().unwrap_or_default())
+        }
+        _ => None,
+    };
+    match search {
+        Some(search) if !searches.contains(search) => Err(codec::corrupt(key, "its search is missing")),
+        _ => Ok(kind),
+    }
+}
+
+fn readable<M: Message + Default>(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    codec::decode::<M>(key, value).map(drop)
+}

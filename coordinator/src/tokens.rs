@@ -1,0 +1,223 @@
+//! The file of tokens: who may call the coordinator, as what, and until when.
+//!
+//! It holds the SHA-256 of each token and never the token, so that whoever reads it can call nothing.
+//! Absent on purpose: what a role may do, which is `api/access.rs`, and how a token is made, which is the command line's.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::domain::time::Timestamp;
+
+/// What the holder of a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Looks at searches and workers
+    Reader,
+    /// Looks, and creates and ends searches and drains workers
+    Operator,
+    /// Evaluates candidates
+    Worker,
+    /// May do everything
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Reader, Self::Operator, Self::Worker, Self::Admin];
+
+    /// As the file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Operator => "operator",
+            Self::Worker => "worker",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// One token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Who holds it. Several tokens may have one name, so that a new one can be handed out before the old one goes.
+    pub name: String,
+    /// What the holder is.
+    pub role: Role,
+    /// From when on it is worth nothing.
+    pub expires: Option<Timestamp>,
+    digest: [u8; 32],
+}
+
+/// The tokens of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens(Vec<Token>);
+
+/// Why a file of tokens cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tokens in '{path}': {problem}")]
+pub struct TokensError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    token: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    role: Role,
+    sha256: String,
+    expires: Option<String>,
+}
+
+impl Tokens {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or an entry is wrong; nothing of it is used then.
+    pub fn read(path: &Path) -> Result<Self, TokensError> {
+        let wrong = |problem: String| TokensError { path: path.to_owned(), problem };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let text = e.to_string();
+            wrong(format!("cannot be read: {}", text.split(" (os error").next().unwrap_or_default().to_lowercase()))
+        })?;
+        Self::parse(&text).map_err(wrong)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|e| {
+            // Not the error's own text: it shows the line, and somebody may have put a token there.
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = 1 + before.matches('\n').count();
+            format!("line {line}: {}", e.message())
+        })?;
+        let mut tokens: Vec<Token> = vec![];
+        for (number, entry) in file.token.into_iter().enumerate() {
+            let token = token(entry).map_err(|problem| format!("[[token]] number {}: {problem}", number + 1))?;
+            // One secret with two roles would have that of whichever stands first.
+            if tokens.iter().any(|other| other.digest == token.digest) {
+                return Err(format!("[[token]] number {}: the same sha256 stands twice", number + 1));
+            }
+            tokens.push(token);
+        }
+        // With no token nobody could call anything, and that is hardly meant.
+        if tokens.is_empty() {
+            return Err("there is no [[token]] in it".to_owned());
+        }
+        Ok(Self(tokens))
+    }
+
+    /// The entry of a token, also of one that has expired.
+    pub fn find(&self, secret: &str) -> Option<&Token> {
+        let digest = digest(secret);
+        // Plain equality will do: how long it takes tells something of the digest, and to choose a token by its digest
+        // one would have to invert SHA-256.
+        self.0.iter().find(|token| token.digest == digest)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn token(entry: Entry) -> Result<Token, String> {
+    check_name(&entry.name)?;
+    let digest = from_hex(&entry.sha256).ok_or("sha256 has not 64 hexadecimal digits")?;
+    let expires = entry.expires.map(|text| instant(&text)).transpose()?;
+    Ok(Token { name: entry.name, role: entry.role, digest, expires })
+}
+
+/// Whether this may be the name of a token's holder.
+///
+/// # Errors
+///
+/// When it may not; names are written to logs and to the store.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(format!("name {name:?} is not 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"))
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    let wrong = || format!("expires '{text}' is no time; write it like 2027-01-01T00:00:00Z");
+    let time: prost_types::Timestamp = text.parse().map_err(|_| wrong())?;
+    let seconds = u64::try_from(time.seconds).map_err(|_| wrong())?;
+    Ok(Timestamp(seconds.saturating_mul(1000)))
+}
+
+/// The block of the file for a token. `expires` is a time as RFC 3339.
+pub fn entry(name: &str, role: Role, secret: &str, expires: Option<&str>) -> String {
+    let hex: String = digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+    let expires = expires.map_or_else(String::new, |time| format!("expires = \"{time}\"\n"));
+    format!("[[token]]\nname = \"{name}\"\nrole = \"{}\"\nsha256 = \"{hex}\"\n{expires}", role.as_str())
+}
+
+fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |c: u8| char::from(c).to_digit(16);
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_for_a_token_is_what_is_read() {
+        let text = entry("ci", Role::Operator, "first", Some("2027-01-01T00:00:00Z"))
+            + &entry("ci", Role::Operator, "second", None)
+            + &entry("gpu-1", Role::Worker, "third", None);
+        assert!(!text.contains("first") && !text.contains("third"), "{text}");
+        let tokens = Tokens::parse(&text).unwrap();
+        let first = tokens.find("first").unwrap();
+        assert_eq!((first.name.as_str(), first.role), ("ci", Role::Operator));
+        assert_eq!(first.expires, Some(Timestamp(1_798_761_600_000)));
+        assert_eq!(tokens.find("second").unwrap().name, "ci");
+        assert_eq!(tokens.find("third").unwrap().role, Role::Worker);
+        assert_eq!((tokens.find("fourth"), tokens.count()), (None, 3));
+    }
+
+    #[test]
+    fn a_wrong_entry_is_told_by_its_number() {
+        let good = entry("a", Role::Reader, "x", None);
+        let cases = [
+            ("[[token]]\nname = \"a\"\nrole = \"king\"\nsha256 = \"\"".to_owned(), "king"),
+            (good.replace("sha256 = \"", "sha256 = \"z"), "number 1: sha256"),
+            (format!("{good}expires = \"soon\""), "number 1: expires 'soon'"),
+            (good.replace("name = \"a\"", "name = \"a b\""), "number 1: name \"a b\""),
+            (format!("{good}{good}"), "number 2: the same sha256"),
+            (format!("{good}secret = \"x\""), "secret"),
+            (String::new(), "no [[token]]"),
+        ];
+        for (text, expected) in cases {
+            let problem = Tokens::parse(&text).unwrap_err();
+            assert!(problem.contains(expected), "{expected}: {problem}");
+        }
+    }
+}

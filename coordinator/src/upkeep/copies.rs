@@ -1,0 +1,97 @@
+//! Backups: a store written to one file, and a store made from such a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Progress, Summary, UpkeepError, file, files};
+use crate::store::SledStore;
+use crate::store::backup::{self, StreamError};
+
+/// Writes the store in `data` to a file that must not exist. Given a folder, the file is called `name` in it.
+pub fn backup(
+    data: &Path,
+    to: &Path,
+    name: &str,
+    progress: &mut Progress<'_>,
+) -> Result<(PathBuf, Summary), UpkeepError> {
+    let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
+    if to.exists() {
+        return Err(UpkeepError::Exists(to));
+    }
+    let store = SledStore::open_existing(data)?;
+    let partial = files::beside(&to, ".partial");
+    // Whatever a run before has left under this name was never a backup.
+    let out = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
+    let mut out = BufWriter::new(out.map_err(file("create", &partial))?);
+    let written = backup::write(&store, &mut out, progress).map_err(|problem| match problem {
+        StreamError::Store(e) => UpkeepError::Store(e),
+        StreamError::Io(e) => file("write", &partial)(e),
+        problem => UpkeepError::Backup { path: partial.clone(), problem },
+    });
+    let flushed = written.and_then(|summary| {
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(file("write", &partial))?;
+        std::fs::rename(&partial, &to).map_err(file("rename", &partial))?;
+        Ok(summary)
+    });
+    match flushed {
+        Ok(summary) => {
+            files::sync_parent(&to)?;
+            Ok((to, summary))
+        }
+        Err(e) => {
+            // Half a backup is of no use; the first error is the one to tell.
+            let _ = std::fs::remove_file(&partial);
+            Err(e)
+        }
+    }
+}
+
+/// Makes a store in `data`, which is empty or not there yet, from a backup. Nothing is written before the file's digest
+/// is found right, and the folder is there only once it is whole.
+pub fn restore(from: &Path, data: &Path, progress: &mut Progress<'_>) -> Result<Summary, UpkeepError> {
+    if !files::is_free(data)? {
+        return Err(UpkeepError::NotEmpty(data.to_owned()));
+    }
+    let open = || File::open(from).map(BufReader::new).map_err(file("open", from));
+    let bad = |problem| match problem {
+        StreamError::Store(e) => UpkeepError::Store(e),
+        StreamError::Io(e) => file("read", from)(e),
+        problem => UpkeepError::Backup { path: from.to_owned(), problem },
+    };
+    backup::verify(&mut open()?, &mut |_, _| {}).map_err(bad)?;
+    let partial = files::beside(data, ".restoring");
+    files::clear(&partial)?;
+    let made = make(&partial, |store| backup::restore(&mut open()?, store, progress).map_err(bad));
+    let placed = made.and_then(|summary| {
+        std::fs::rename(&partial, data).map_err(file("rename", &partial))?;
+        files::sync_parent(data)?;
+        Ok(summary)
+    });
+    if placed.is_err() {
+        // Half a store is of no use; the first error is the one to tell.
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    placed
+}
+
+/// Makes a store in a new folder, reads it back, and closes it.
+pub(super) fn make(
+    folder: &Path,
+    fill: impl FnOnce(&SledStore) -> Result<Summary, UpkeepError>,
+) -> Result<Summary, UpkeepError> {
+    let store = SledStore::open(folder)?;
+    let meant = fill(&store)?;
+    drop(store);
+    // Opened again: what counts is what the disk gives back.
+    let store = SledStore::open_existing(folder)?;
+    match backup::digest(&store, &mut |_, _| {}) {
+        Ok(found) if found.digest == meant.digest => {}
+        Ok(_) => return Err(UpkeepError::Differs(folder.to_owned())),
+        Err(StreamError::Store(e)) => return Err(e.into()),
+        Err(problem) => return Err(UpkeepError::Backup { path: folder.to_owned(), problem }),
+    }
+    drop(store);
+    files::sync_tree(folder)?;
+    Ok(meant)
+}

@@ -1,0 +1,51 @@
+//! The verb `store`: what it says, and how it exits.
+
+use crate::support::{Coordinator, evocache, spec_file};
+
+#[test]
+fn a_store_is_checked_backed_up_restored_and_compacted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, copy, file) = (path("data"), path("copy"), path("b.backup"));
+    let coordinator = Coordinator::start(&folder.path().join("data"));
+    coordinator.evocache(&["launch", &spec_file(folder.path()), "--id", "kept"]).ok();
+    evocache(&["store", "check", "--data", &data]).fails(1, &["in use", "hint:", "stop the coordinator"]);
+    assert_eq!(coordinator.stop(), 0);
+
+    let checked = evocache(&["store", "check", "--data", &data, "--json"]).json();
+    assert_eq!((checked["sound"].as_bool(), checked["records"]["searches"].as_u64()), (Some(true), Some(1)));
+    let text = evocache(&["store", "check", "--data", &data]).ok().stdout.clone();
+    assert!(text.contains("kept") && text.ends_with("sound\n"), "{text}");
+
+    let written = evocache(&["store", "backup", &file, "--data", &data, "--json"]).json();
+    let restored = evocache(&["store", "restore", &file, "--data", &copy, "--json"]).json();
+    assert_eq!(written["sha256"], restored["sha256"]);
+    evocache(&["store", "backup", &file, "--data", &data]).fails(2, &["exists already", "hint:"]);
+    evocache(&["store", "restore", &file, "--data", &data]).fails(2, &["not empty", "hint:"]);
+    evocache(&["store", "backup", folder.path().to_str().unwrap(), "--data", &data]).ok();
+    let named = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(named.filter(|n| n.starts_with("evocache-") && n.ends_with("Z.backup")).count(), 1);
+
+    let compacted = evocache(&["store", "compact", "--data", &copy]);
+    assert!(compacted.ok().stderr.contains(".old"), "{}", compacted.stderr);
+    let coordinator = Coordinator::start(&folder.path().join("copy"));
+    assert_eq!(coordinator.evocache(&["show", "kept", "--json"]).json()["state"], "pending");
+}
+
+#[test]
+fn a_damaged_store_is_exit_code_1_and_its_record_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let coordinator = Coordinator::start(&data);
+    coordinator.evocache(&["launch", &spec_file(folder.path()), "--id", "hurt"]).ok();
+    assert_eq!(coordinator.stop(), 0);
+    let db = sled::open(&data).unwrap();
+    db.insert(b"s/hurt", b"\xff\xff").unwrap();
+    drop(db);
+    let data = data.to_str().unwrap();
+    let outcome = evocache(&["store", "check", "--data", data]);
+    outcome.fails(1, &["damaged", "hint:", "store restore"]);
+    assert!(outcome.stdout.contains("damaged: s/hurt:"), "{}", outcome.stdout);
+    evocache(&["store", "check", "--data", "nowhere"]).fails(1, &["nowhere", "no database", "--data"]);
+    evocache(&["store", "restore", data, "--data", "elsewhere"]).fails(1, &["cannot"]);
+}
