@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::cli::exit::Failure;
 use crate::client::new_request_id;
+use crate::upkeep::folder_size;
 
 /// Ticks of a second in `/proc/PID/stat`: the same on every Linux that Rust builds for.
 const TICKS: f64 = 100.0;
@@ -65,7 +66,7 @@ impl Own {
 
     /// Bytes of its store.
     pub(super) fn store_bytes(&self) -> Option<u64> {
-        size(&self.scratch.0.join("store")).ok()
+        folder_size(&self.scratch.0.join("store")).ok()
     }
 
     /// Ends it. Its store is thrown away, so nothing need be flushed.
@@ -92,16 +93,6 @@ fn command(folder: &Path, log: &Path, lease_ttl: Duration) -> io::Result<Command
     #[cfg(unix)]
     command.process_group(0);
     Ok(command)
-}
-
-fn size(folder: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let meta = entry.metadata()?;
-        bytes += if meta.is_dir() { size(&entry.path())? } else { meta.len() };
-    }
-    Ok(bytes)
 }
 
 /// What a process has used.

@@ -42,7 +42,7 @@ pub(super) fn sync_tree(folder: &Path) -> Result<(), UpkeepError> {
 }
 
 /// Bytes of all files in a folder.
-pub(super) fn size(folder: &Path) -> io::Result<u64> {
+pub(crate) fn size(folder: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

@@ -16,6 +16,8 @@ pub use crate::store::backup::{Progress, Summary};
 pub use check::{Checked, SearchNote, check};
 pub use compact::{Compacted, compact};
 pub use copies::{backup, restore};
+#[cfg(feature = "cli")]
+pub(crate) use files::size as folder_size;
 
 use crate::ports::StoreError;
 use crate::store::backup::StreamError;
