@@ -24,8 +24,9 @@ const PAUSE: (usize, usize) = (4, 60);
 const SECONDS_PER_CELL: f64 = 1.5e-4;
 /// Models think during at most half of the time.
 const SHARE: f64 = 2.0;
-/// How fast the mean time of an evaluation follows.
+/// How fast the mean time of an evaluation follows, and by how much the number of workers is forgotten at each result.
 const FOLLOWS: f64 = 0.1;
+const FORGETS: f64 = 0.1;
 
 /// Something for the models to learn or to do, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +95,8 @@ pub(super) struct Advised {
     told: usize,
     /// Mean time that devices need for an evaluation, in seconds.
     evaluating: f64,
+    /// How many candidates are evaluated at a time: the most of late.
+    crowd: f64,
     closing: bool,
     /// Results when advice was asked for last.
     last: usize,
@@ -114,6 +117,7 @@ impl Advised {
             lessons: Vec::new(),
             told: 0,
             evaluating: 0.0,
+            crowd: 1.0,
             closing: false,
             last: 0,
             numbers: 0,
@@ -142,19 +146,21 @@ impl Advised {
     pub(super) fn pass(&mut self, device_time: Duration, open: usize, spent: f64) {
         let weight = FOLLOWS.max(1.0 / self.told.max(1) as f64);
         self.evaluating += weight * (device_time.as_secs_f64() - self.evaluating);
+        // Results come in bursts, after which little is open.
+        self.crowd = (self.crowd - FORGETS).max(open as f64 + 1.0);
         self.closing = spent >= CLOSING;
         self.take();
-        if self.asked.is_none() && self.told >= FIRST.max(self.last + self.pause(open)) {
+        if self.asked.is_none() && self.told >= FIRST.max(self.last + self.pause()) {
             // What is open was proposed without this advice, and its results come while the models think.
-            self.ask(self.told + open);
+            self.ask(self.told + self.crowd as usize - 1);
         }
     }
 
     /// Results from one advice to the next.
-    fn pause(&self, open: usize) -> usize {
+    fn pause(&self) -> usize {
         // Evaluations that cost nothing are not worth a thought.
-        let meanwhile = SHARE * self.thinking / self.evaluating.max(1e-9) * open.max(1) as f64;
-        self.news().max(open).max(meanwhile as usize)
+        let meanwhile = SHARE * self.thinking / self.evaluating.max(1e-9) * self.crowd;
+        self.news().max(self.crowd as usize - 1).max(meanwhile as usize)
     }
 
     /// Results from one advice to the next where models think fast.
@@ -181,7 +187,8 @@ impl Advised {
             (Lesson::Rescored(_), at) => at == last,
             _ => true,
         });
-        let pause = self.pause(open);
+        self.crowd = open as f64 + 1.0;
+        let pause = self.pause();
         if self.told >= FIRST.max(pause) {
             self.ask(self.told + pause);
         }
