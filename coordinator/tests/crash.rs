@@ -91,6 +91,7 @@ fn spec() -> SpecDraft {
         algorithm: Algorithm::default(),
         seed: 1,
         labels: BTreeMap::new(),
+        placement: Default::default(),
         imported: vec![],
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use evocache_proto::domain::{
     Algorithm, Budget, Calibration, CostModel, Decision, Declaration, Direction, Imported, Layout, Measurement,
-    MeasurementPlan, MetricDeclaration, MetricValues, ModelRef, Objective, Profile, Prompt, Sampling, Schedule,
-    SpecDraft, Strategy,
+    MeasurementPlan, MetricDeclaration, MetricValues, ModelRef, Objective, Placement, Profile, Prompt, Sampling,
+    Schedule, SpecDraft, Strategy,
 };
 use evocache_proto::{pb, wire};
 use proptest::prelude::*;
@@ -57,6 +57,13 @@ fn spec() -> SpecDraft {
         },
         seed: 7,
         labels: BTreeMap::from([("team".into(), "images".into())]),
+        placement: Placement {
+            priority: -1,
+            weight: 7,
+            device: "h100".into(),
+            memory_bytes: 40 << 30,
+            labels: BTreeMap::from([("zone".into(), "a".into())]),
+        },
         imported: vec![Imported { name: "fora".into(), schedule: fora(12) }],
     }
 }
@@ -113,6 +120,8 @@ fn a_declaration_survives_the_wire() {
         layout,
         forecast: true,
         profiles: true,
+        memory_bytes: 80 << 30,
+        labels: BTreeMap::from([("zone".into(), "a".into())]),
         metrics: vec![MetricDeclaration {
             name: "clip_score".into(),
             direction: Direction::Maximize,

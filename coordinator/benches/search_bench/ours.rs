@@ -36,6 +36,7 @@ fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: u32
         algorithm: Algorithm { strategy, seeds, ..Algorithm::default() },
         seed,
         labels: std::collections::BTreeMap::new(),
+        placement: Default::default(),
         imported: vec![],
     }
 }

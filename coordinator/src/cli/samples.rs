@@ -36,6 +36,7 @@ pub(crate) fn search() -> Search {
             algorithm: Algorithm::default(),
             seed: 0,
             labels: BTreeMap::new(),
+            placement: Default::default(),
             imported: vec![],
         },
         state: SearchState::Completed,

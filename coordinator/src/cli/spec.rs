@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Prompt, Sampling, SearchId,
-    SearchSpec, SpecDraft, Strategy, builtin_direction,
+    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
+    SearchId, SearchSpec, SpecDraft, Strategy, builtin_direction,
 };
 use evocache_proto::formats;
 use serde::{Deserialize, Deserializer};
 
 use super::exit::Failure;
 use super::prompts;
-use super::units::parse_duration;
+use super::units::{parse_bytes, parse_duration};
 
 /// A specification file, as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +46,8 @@ pub struct SpecFile {
     algorithm: AlgorithmSection,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    placement: PlacementSection,
     #[serde(default)]
     prompt: Vec<PromptSection>,
 }
@@ -133,6 +135,32 @@ struct AlgorithmSection {
     remeasure: Option<bool>,
     #[serde(default)]
     rungs: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlacementSection {
+    #[serde(default)]
+    priority: i32,
+    weight: Option<u32>,
+    #[serde(default)]
+    device: String,
+    #[serde(default, deserialize_with = "bytes")]
+    memory: u64,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl PlacementSection {
+    fn placement(self) -> Placement {
+        let Self { priority, weight, device, memory, labels } = self;
+        Placement { priority, weight: weight.unwrap_or(1), device, memory_bytes: memory, labels }
+    }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_bytes(&text).map_err(serde::de::Error::custom)
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -232,6 +260,7 @@ impl SpecFile {
             },
             seed: self.seed,
             labels: self.labels,
+            placement: self.placement.placement(),
         };
         let spec = draft.validate().map_err(|e| {
             let lines = e.0.iter().map(|v| format!("\n  {}: {}", file_field(&v.field), v.problem));

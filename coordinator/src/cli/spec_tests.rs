@@ -51,6 +51,16 @@ fn a_short_file_is_a_whole_specification() {
 }
 
 #[test]
+fn a_search_says_which_workers_it_is_for() {
+    let more = "[placement]\npriority = -2\nweight = 5\ndevice = \"H100\"\nmemory = \"40GiB\"\nlabels = { zone = \"a\" }\n[labels]";
+    let Specification { spec, .. } = read(&GOOD.replace("[labels]", more)).unwrap();
+    let placement = &spec.placement;
+    assert_eq!((placement.priority, placement.weight, placement.memory_bytes), (-2, 5, 40 << 30));
+    assert_eq!((placement.device.as_str(), placement.labels["zone"].as_str()), ("H100", "a"));
+    assert_eq!(read(GOOD).unwrap().spec.placement, Placement::default());
+}
+
+#[test]
 fn every_setting_of_budget_and_algorithm_is_read() {
     let more = "stagnation = 40\n[algorithm]\nstrategy = \"nsga2\"\nremeasure = false\nrungs = [1]\n[labels]";
     let text = GOOD.replace("seed = 3", "start_from = [\"other-search\"]").replace("[labels]", more);
@@ -89,6 +99,8 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
         ("[labels]\nteam = \"a\"", "[algorithm]\npopulation = 1", &["algorithm.population", "2 to 10000"]),
         ("[labels]\nteam = \"a\"", "[algorithm]\nstrategy = \"luck\"", &["luck", "steady_state", "nsga2"]),
         ("[labels]\nteam = \"a\"", "[algorithm]\nrungs = [2]", &["algorithm.rungs[0]", "all 2 prompts"]),
+        ("[labels]\nteam = \"a\"", "[placement]\nweight = 0", &["placement.weight", "1 to 1000"]),
+        ("[labels]\nteam = \"a\"", "[placement]\nmemory = \"much\"", &["placement", "much"]),
         ("[labels]\nteam = \"a\"", "stagnation = 0", &["budget.stagnation", "positive"]),
         ("seed = 3", "start_from = [\"A\"]", &["start_from[0]", "a-z"]),
         ("[labels]\nteam = \"a\"", "[measurement]\nbatch = 0", &["measurement.batch", "1 to 1024"]),

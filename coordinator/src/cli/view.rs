@@ -107,6 +107,13 @@ fn spec(spec: &SpecDraft) -> Value {
         },
         "seed": spec.seed,
         "labels": spec.labels,
+        "placement": {
+            "priority": spec.placement.priority,
+            "weight": spec.placement.weight,
+            "device": spec.placement.device,
+            "memory_bytes": spec.placement.memory_bytes,
+            "labels": spec.placement.labels,
+        },
         "imported": spec.imported.len(),
     })
 }

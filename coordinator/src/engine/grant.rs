@@ -12,8 +12,8 @@ use crate::domain::lease::{self, Event, State as LeaseState, Transition};
 use crate::domain::search::{Breeder, Proposal};
 use crate::ports::{Fact, ModelFacts, Phase};
 
-/// Grants the worker a candidate: of the search with the fewest running evaluations among those it can serve, the
-/// oldest that waits, else a new one.
+/// Grants the worker a candidate of one of the searches that it can serve: of those of the highest priority the one
+/// with the fewest running evaluations for its weight. The oldest that waits, else a new one.
 pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Result<Decision, Refusal> {
     let worker = state.workers.get(id).ok_or_else(|| Refusal::NoWorker(id.clone()))?;
     let seen = Touch::Seen { worker: id.clone(), at: context.now };
@@ -21,7 +21,13 @@ pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Re
         return Ok(Decision::answer(Answer::Work { offer: None, draining: true }).touch(seen));
     }
     let mut able: Vec<&Search> = state.searches.values().filter(|search| can_serve(search, worker)).collect();
-    able.sort_by_key(|search| (search.leased.len(), search.created, search.id.clone()));
+    able.sort_by(|a, b| {
+        // Running evaluations over weight, without a division.
+        let share =
+            |search: &Search, other: &Search| search.leased.len() as u64 * u64::from(other.spec.placement.weight);
+        let priority = b.spec.placement.priority.cmp(&a.spec.placement.priority);
+        priority.then(share(a, b).cmp(&share(b, a))).then(a.created.cmp(&b.created)).then(a.id.cmp(&b.id))
+    });
     for search in able {
         if let Some(decision) = waiting(search, id, worker.registration.declaration.profiles, context)
             .or_else(|| new(search, id, worker, context))

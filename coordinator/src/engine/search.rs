@@ -159,6 +159,7 @@ impl Search {
                 worker.fingerprint
             ));
         }
+        self.spec.placement.admits(worker)?;
         if self.spec.forecast && !worker.forecast {
             return Err("the search allows forecasts, which the worker cannot run".into());
         }

@@ -74,7 +74,8 @@ pub struct State {
 /// Workers of one class can serve the same searches.
 fn class(d: &Declaration) -> Arc<str> {
     let metrics: Vec<_> = d.metrics.iter().map(|m| (&m.name, m.direction)).collect();
-    format!("{:?}", (&d.model, &d.fingerprint, d.layout.to_string(), d.forecast, d.profiles, metrics)).into()
+    let place = (&d.device, d.memory_bytes, &d.labels);
+    format!("{:?}", (&d.model, &d.fingerprint, d.layout.to_string(), d.forecast, d.profiles, metrics, place)).into()
 }
 
 impl State {

@@ -149,6 +149,8 @@ impl Plan {
             layout: args.layout.clone(),
             forecast: false,
             profiles: false,
+            memory_bytes: 0,
+            labels: Default::default(),
             metrics: vec![MetricDeclaration {
                 name: QUALITY.into(),
                 direction: Direction::Maximize,
@@ -175,6 +177,7 @@ impl Plan {
             algorithm: Algorithm::default(),
             seed: args.seed,
             labels: BTreeMap::from([("purpose".into(), "simulation".into())]),
+            placement: Default::default(),
             imported: vec![],
         };
         Ok(Self {

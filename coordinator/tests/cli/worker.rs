@@ -26,6 +26,8 @@ async fn run(url: String, search: &str) -> u32 {
         layout: layout.as_ref().clone(),
         forecast: false,
         profiles: false,
+        memory_bytes: 0,
+        labels: Default::default(),
         metrics: vec![MetricDeclaration {
             name: "clip_score".into(),
             direction: Direction::Maximize,

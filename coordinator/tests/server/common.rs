@@ -38,6 +38,7 @@ pub(crate) fn draft(evaluations: u64) -> SpecDraft {
         algorithm: Algorithm { population: 12, ..Algorithm::default() },
         seed: 11,
         labels: BTreeMap::new(),
+        placement: Default::default(),
         imported: vec![],
     }
 }
@@ -56,6 +57,8 @@ pub(crate) fn declaration(name: &str) -> Declaration {
         layout: Layout::pixart(BLOCKS).unwrap(),
         forecast: false,
         profiles: false,
+        memory_bytes: 0,
+        labels: Default::default(),
         metrics: vec![MetricDeclaration {
             name: "likeness".into(),
             direction: Direction::Maximize,

@@ -451,3 +451,43 @@ async fn a_store_that_fails_leaves_memory_untouched_and_nothing_is_acknowledged(
     store.sync.store(false, SeqCst);
     assert!(matches!(world.handle.acquire(worker, Duration::ZERO).await, Err(Refusal::Store(_))));
 }
+
+#[tokio::test]
+async fn searches_get_the_workers_that_they_ask_for_and_share_them_by_weight() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let create = |id: &str, change: &dyn Fn(&mut evocache_proto::domain::Placement)| {
+        let mut draft = crate::common::draft(1000);
+        change(&mut draft.placement);
+        let id = id.to_owned();
+        let world = &world;
+        async move { world.create_from(&id, draft, &[]).await }
+    };
+    create("heavy", &|p| p.weight = 3).await;
+    create("light", &|_| ()).await;
+    let worker = world.register("plain").await;
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..16 {
+        let offer = world.offer(&worker).await.unwrap();
+        *counts.entry(offer.lease.search.to_string()).or_insert(0) += 1;
+    }
+    assert_eq!(counts, [("heavy".to_owned(), 12), ("light".to_owned(), 4)].into());
+    // What is urgent goes before, and what asks for other workers does not get this one.
+    create("picky", &|p| (p.priority, p.device) = (9, "H100".into())).await;
+    create("large", &|p| (p.priority, p.memory_bytes) = (9, 40 << 30)).await;
+    create("zoned", &|p| (p.priority, p.labels) = (9, [("zone".to_owned(), "b".to_owned())].into())).await;
+    create("urgent", &|p| p.priority = 1).await;
+    for _ in 0..3 {
+        assert_eq!(world.offer(&worker).await.unwrap().lease.search.as_str(), "urgent");
+    }
+    let mut able = declaration("able");
+    (able.device, able.memory_bytes) = ("NVIDIA h100 80GB".into(), 80 << 30);
+    able.labels.insert("zone".into(), "b".into());
+    let command = Command::Register { declaration: Arc::new(able), principal: String::new() };
+    let Ok(Answer::Worker(able)) = world.handle.command(None, command).await else { panic!() };
+    let mut served = BTreeSet::new();
+    for _ in 0..3 {
+        served.insert(world.offer(&able).await.unwrap().lease.search.to_string());
+    }
+    assert_eq!(served, ["large", "picky", "zoned"].map(String::from).into());
+    world.engine.stop();
+}

@@ -1,5 +1,7 @@
 //! Metrics and what a worker declares about itself. No metric but the built-in measurements has a meaning here.
 
+use std::collections::BTreeMap;
+
 use super::{CostModel, CostModelError, Layout};
 
 /// Which way is better.
@@ -57,6 +59,9 @@ pub enum DeclarationError {
     /// A metric name that is malformed, built in, or given twice.
     #[error("metric '{0}' must be a-z, 0-9 and '_', start with a letter, be declared once, and be no built-in metric")]
     Metric(String),
+    /// Too many labels, or one that is malformed.
+    #[error("at most {MOST_LABELS} labels, with keys of 1 to 63 bytes and values of at most 255")]
+    Labels,
     /// No metric at all: then there is nothing to search for.
     #[error("a worker declares at least one quality metric")]
     NoMetric,
@@ -89,6 +94,10 @@ pub struct Declaration {
     pub profiles: bool,
     /// The quality metrics that it measures.
     pub metrics: Vec<MetricDeclaration>,
+    /// Memory of the device in bytes; 0: unknown.
+    pub memory_bytes: u64,
+    /// What operators say about the worker, for searches to ask for.
+    pub labels: BTreeMap<String, String>,
     /// Costs under the model's native resolution with guidance, if the worker knows them.
     pub cost: Option<CostModel>,
 }
@@ -107,6 +116,9 @@ impl Declaration {
                 return Err(DeclarationError::Text { field });
             }
         }
+        if self.labels.len() > MOST_LABELS || !self.labels.iter().all(|(key, value)| is_label(key, value)) {
+            return Err(DeclarationError::Labels);
+        }
         if self.metrics.is_empty() {
             return Err(DeclarationError::NoMetric);
         }
@@ -121,6 +133,13 @@ impl Declaration {
         }
         Ok(())
     }
+}
+
+/// Labels of one search or worker, at most.
+pub(super) const MOST_LABELS: usize = 64;
+
+pub(super) fn is_label(key: &str, value: &str) -> bool {
+    (1..=63).contains(&key.len()) && value.len() <= 255
 }
 
 pub(super) fn is_metric_name(name: &str) -> bool {
@@ -150,6 +169,8 @@ mod tests {
             layout: Layout::pixart(1).unwrap(),
             forecast: false,
             profiles: false,
+            memory_bytes: 0,
+            labels: BTreeMap::new(),
             metrics: vec![metric("clip_score")],
             cost: None,
         };

@@ -10,6 +10,7 @@ mod ids;
 mod layout;
 mod measurement;
 mod metric;
+mod placement;
 mod profile;
 mod schedule;
 mod spec;
@@ -20,6 +21,7 @@ pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, WorkerId};
 pub use layout::{BlockGroup, Component, Layout, LayoutError, MAX_SLOTS, Slot};
 pub use measurement::{Measurement, MeasurementError, MetricValues, median};
 pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, MetricDeclaration, builtin_direction};
+pub use placement::Placement;
 pub use profile::{MAX_LAGS, Profile, ProfileError};
 pub use schedule::{Decision, MAX_STEPS, Schedule, ScheduleError, ScheduleId};
 pub use spec::{

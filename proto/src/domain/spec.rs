@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::metric::is_metric_name;
+use super::metric::{MOST_LABELS, is_label, is_metric_name};
+use super::placement::Placement;
 use super::{Direction, MAX_STEPS, MeasurementPlan, Prompt, Sampling, Schedule, builtin_direction};
 
 /// Calibration images per evaluation, at most.
@@ -118,6 +119,8 @@ pub struct SpecDraft {
     pub seed: u64,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
+    /// Which workers it is for, and what it is worth beside other searches.
+    pub placement: Placement,
     /// Schedules from elsewhere.
     pub imported: Vec<Imported>,
 }
@@ -263,11 +266,17 @@ impl SpecDraft {
                 format!("rungs ascend from 1 to fewer than all {} prompts", self.prompts.len())
             });
         }
-        wrong.unless(self.labels.len() <= 64, "labels", || "at most 64 labels".into());
-        for (key, value) in &self.labels {
-            let good = (1..=63).contains(&key.len()) && value.len() <= 255;
-            wrong.unless(good, &format!("labels.{key}"), || "keys have 1 to 63 bytes, values at most 255".into());
+        for (field, labels) in [("labels", &self.labels), ("placement.labels", &self.placement.labels)] {
+            wrong.unless(labels.len() <= MOST_LABELS, field, || format!("at most {MOST_LABELS} labels"));
+            for (key, value) in labels {
+                let field = format!("{field}.{key}");
+                wrong.unless(is_label(key, value), &field, || "keys have 1 to 63 bytes, values at most 255".into());
+            }
         }
+        wrong.unless((1..=1000).contains(&self.placement.weight), "placement.weight", || "must be in 1 to 1000".into());
+        wrong.unless(self.placement.device.chars().count() <= 200, "placement.device", || {
+            "at most 200 characters".into()
+        });
         wrong.unless(self.imported.len() <= 1000, "imported", || "at most 1000 schedules".into());
         for (i, imported) in self.imported.iter().enumerate() {
             let field = format!("imported[{i}]");
@@ -314,6 +323,7 @@ pub(crate) mod tests {
             algorithm: Algorithm::default(),
             seed: 1,
             labels: BTreeMap::from([("team".into(), "a".into())]),
+            placement: Placement::default(),
             imported: vec![],
         }
     }
@@ -326,7 +336,7 @@ pub(crate) mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Spoil = fn(&mut SpecDraft);
-        let spoils: [(Spoil, &str); 14] = [
+        let spoils: [(Spoil, &str); 16] = [
             (|d| d.sampling.steps.clear(), "sampling.steps"),
             (|d| d.sampling.steps = vec![12, 20], "sampling.steps[1]"),
             (|d| d.sampling.guidance_scale = f64::NAN, "sampling.guidance_scale"),
@@ -341,6 +351,8 @@ pub(crate) mod tests {
             (|d| d.algorithm.rungs = vec![1], "algorithm.rungs[0]"),
             (|d| d.budget.stagnation = Some(0), "budget.stagnation"),
             (|d| d.model.name.clear(), "model.name"),
+            (|d| d.placement.weight = 0, "placement.weight"),
+            (|d| drop(d.placement.labels.insert("long".into(), "x".repeat(256))), "placement.labels.long"),
         ];
         for (spoil, field) in spoils {
             let mut d = draft();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::error::{duration, require};
 use super::{WireError, layout, schedule};
 use crate::domain::{
-    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Prompt, Sampling, SearchSpec,
-    SpecDraft, SpecError, SpecViolation, Strategy,
+    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
+    SearchSpec, SpecDraft, SpecError, SpecViolation, Strategy,
 };
 use crate::pb;
 
@@ -46,6 +46,7 @@ pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
         algorithm: algorithm(message.algorithm.as_ref())?,
         seed: message.seed,
         labels: message.labels.clone(),
+        placement: message.placement.as_ref().map_or_else(Placement::default, placement),
         imported: imports
             .map(|(i, m)| imported(m).map_err(|e| e.within(&format!("imported[{i}]"))))
             .collect::<Result<_, _>>()?,
@@ -57,6 +58,16 @@ pub fn imported(message: &pb::ImportedSchedule) -> Result<Imported, WireError> {
     let layout = Arc::new(layout(require("layout", message.layout.as_ref())?)?);
     let schedule = schedule(&layout, require("schedule", message.schedule.as_ref())?)?;
     Ok(Imported { name: message.name.chars().take(200).collect(), schedule })
+}
+
+fn placement(message: &pb::Placement) -> Placement {
+    Placement {
+        priority: message.priority,
+        weight: message.weight.unwrap_or(1),
+        device: message.device.clone(),
+        memory_bytes: message.memory_bytes,
+        labels: message.labels.clone(),
+    }
 }
 
 fn algorithm(message: Option<&pb::Algorithm>) -> Result<Algorithm, WireError> {
@@ -194,6 +205,13 @@ impl From<&SpecDraft> for pb::SearchSpec {
             }),
             seed: spec.seed,
             labels: spec.labels.clone(),
+            placement: Some(pb::Placement {
+                priority: spec.placement.priority,
+                weight: Some(spec.placement.weight),
+                device: spec.placement.device.clone(),
+                memory_bytes: spec.placement.memory_bytes,
+                labels: spec.placement.labels.clone(),
+            }),
             imported: spec.imported.iter().map(Into::into).collect(),
         }
     }

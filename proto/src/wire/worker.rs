@@ -20,6 +20,8 @@ pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, W
         layout,
         forecast: message.forecast,
         profiles: message.profiles,
+        memory_bytes: message.memory_bytes,
+        labels: message.labels.clone(),
         metrics: metrics(&message.metrics)?,
         cost: message.cost.as_ref().map(|c| cost_model(slots, c)).transpose()?,
     };
@@ -69,6 +71,8 @@ pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWork
         metrics: d.metrics.iter().map(Into::into).collect(),
         cost: d.cost.as_ref().map(Into::into),
         profiles: d.profiles,
+        memory_bytes: d.memory_bytes,
+        labels: d.labels.clone(),
     }
 }
 

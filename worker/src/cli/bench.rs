@@ -68,6 +68,8 @@ impl Bench {
             model: self.model.clone(),
             model_name: None,
             worker_name: "bench".into(),
+            labels: Default::default(),
+            memory_bytes: 0,
             device: self.device,
             clip: None,
         })?;

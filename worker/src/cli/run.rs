@@ -47,6 +47,12 @@ pub struct RunArgs {
     /// Name of this worker, for people [default: HOST/PID]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// What searches may ask for, such as zone=a; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Memory of the device, for searches that ask for it
+    #[arg(long, value_name = "MIB")]
+    pub device_memory: Option<u64>,
     /// Threads to compute with on the CPU [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -122,6 +128,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         model: args.model.clone(),
         model_name: args.model_name.clone(),
         worker_name: args.name.clone().unwrap_or_else(default_name),
+        labels: args.labels.iter().cloned().collect(),
+        memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
         device: args.device,
         clip: args.clip.clone(),
     })?;
@@ -244,6 +252,11 @@ fn default_name() -> String {
 }
 
 /// Reads `500ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no label; write it like zone=a"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 fn span(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

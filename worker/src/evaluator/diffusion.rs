@@ -40,6 +40,10 @@ pub struct EvaluatorOptions {
     pub model_name: Option<String>,
     /// Name of the worker for people.
     pub worker_name: String,
+    /// What operators say about the worker.
+    pub labels: BTreeMap<String, String>,
+    /// Memory of the device in bytes; 0: unknown.
+    pub memory_bytes: u64,
     /// Where to run.
     pub device: DeviceChoice,
     /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
@@ -91,6 +95,8 @@ impl DiffusionEvaluator {
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
             profiles: true,
+            memory_bytes: options.memory_bytes,
+            labels: options.labels.clone(),
             metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
             cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, Guidance::new(f64::INFINITY))),
         };

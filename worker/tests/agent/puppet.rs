@@ -130,6 +130,8 @@ impl Evaluate for Puppet {
             layout: Layout::clone(&layout()),
             forecast: false,
             profiles: true,
+            memory_bytes: 0,
+            labels: Default::default(),
             metrics: vec![MetricDeclaration {
                 name: "clip_score".into(),
                 direction: Direction::Maximize,

@@ -30,6 +30,8 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
         model: model_dir(),
         model_name: None,
         worker_name: "test".into(),
+        labels: Default::default(),
+        memory_bytes: 0,
         device: DeviceChoice::Cpu,
         clip: None,
     })

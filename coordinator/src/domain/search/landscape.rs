@@ -100,6 +100,7 @@ pub(crate) fn draft(strategy: Strategy, steps: &[u32], evaluations: u64, seed: u
         algorithm: Algorithm { strategy, ..Algorithm::default() },
         seed,
         labels: Default::default(),
+        placement: Default::default(),
         imported: vec![],
     }
 }
