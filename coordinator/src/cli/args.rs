@@ -83,7 +83,7 @@ Examples:
   evocache serve --listen 0.0.0.0:7447 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml
 
 Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where it stopped.
-SIGHUP makes it read --tokens again.")]
+It reads certificates and tokens again when they change, and on SIGHUP; a file that is wrong changes nothing.")]
     Serve(ServeArgs),
     /// Look after a store while no coordinator runs on it: check, backup, restore, compact
     #[cfg(feature = "server")]

@@ -7,7 +7,7 @@ use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::security_args::GuardArgs;
 use super::signals::{Reloads, interruption};
-use crate::serve::{Security, ServeError, ServeOptions, TlsFiles, start};
+use crate::serve::{Quotas, Security, ServeError, ServeOptions, TlsFiles, start};
 
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
@@ -24,14 +24,26 @@ impl From<GuardArgs> for Security {
         // clap has seen to it that the two come together.
         let tls = args.tls_cert.zip(args.tls_key);
         let client_ca = args.client_ca;
-        Self { tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca }), tokens: args.tokens }
+        let limits = args.limits;
+        Self {
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca }),
+            tokens: args.tokens,
+            reload_every: args.reload_every,
+            quotas: Quotas {
+                changes: limits.changes.0,
+                reads: limits.reads.0,
+                workers: limits.workers.0,
+                strangers: limits.strangers.0,
+            },
+            connections: limits.connections,
+        }
     }
 }
 
 pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Failure> {
     let failed = |e| Failure::new(format!("cannot listen for signals: {e}"));
     let interrupted = interruption().map_err(failed)?;
-    let mut reloads = Reloads::listen(args.guard.tokens.is_some()).map_err(failed)?;
+    let mut reloads = Reloads::listen(args.guard.tokens.is_some() || args.guard.tls_cert.is_some()).map_err(failed)?;
     let running = start(ServeOptions {
         listen: args.listen,
         data: args.data.clone(),
@@ -55,7 +67,7 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
     loop {
         tokio::select! {
             () = &mut interrupted => break,
-            () = reloads.next() => running.reload_tokens(),
+            () = reloads.next() => running.reload(),
         }
     }
     printer.note("stopping");

@@ -65,7 +65,12 @@ async fn a_coordinator_is_ready_while_it_takes_work() {
     assert_eq!(ask(at, "/healthz").await.0, 200);
 
     let world = world(store.clone(), 0);
-    http.ready(Parts { engine: world.handle.clone(), calls: Calls::default(), silence: Duration::from_secs(60) });
+    http.ready(Parts {
+        engine: world.handle.clone(),
+        calls: Calls::default(),
+        silence: Duration::from_secs(60),
+        guard: None,
+    });
     assert_eq!(ask(at, "/readyz").await, (200, "ready\n".into()));
     let worker = world.register("w").await;
     world.create("s", 10).await;
