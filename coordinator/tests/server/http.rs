@@ -22,7 +22,7 @@ fn any() -> SocketAddr {
 }
 
 /// The status and the body.
-async fn ask(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn ask(address: SocketAddr, path: &str) -> (u16, String) {
     let path = path.to_owned();
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
