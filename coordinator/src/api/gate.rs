@@ -121,6 +121,11 @@ impl Caller {
         }
     }
 
+    /// What the call is about, once that is known.
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.subject.get().map(String::as_str)
+    }
+
     /// Says what the call is about, for the audit. The first word counts.
     pub(super) fn about(&self, subject: impl std::fmt::Display) {
         let _ = self.subject.set(subject.to_string());
@@ -145,7 +150,7 @@ impl Record {
 impl Drop for Record {
     /// In `drop`, so that a call whose caller has hung up leaves its line too: what it changes is changed.
     fn drop(&mut self) {
-        let subject = self.caller.subject.get().map(String::as_str);
+        let subject = self.caller.subject();
         let denied = matches!(self.outcome, Code::Unauthenticated | Code::PermissionDenied);
         let told = match self.effect {
             Effect::Reads => denied,

@@ -17,6 +17,7 @@ mod quota;
 mod search;
 mod status;
 mod tls;
+mod trace;
 mod worker;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ pub use incoming::{Connection, ConnectionCounts, Connections, Incoming, Peer};
 pub use meter::{Call, Calls, Metered};
 pub use quota::{Allowance, Kind, Limiter, Quotas};
 pub use tls::{Expiry, Tls, TlsFiles};
+pub use trace::{Spans, Traced};
 
 use crate::engine::{Handle, Request};
 
@@ -68,13 +70,13 @@ pub fn server() -> Server {
 }
 
 /// All services behind one gate: the three of evocache, health, and reflection in both versions. Every call is counted,
-/// those that the gate refuses too.
+/// those that the gate refuses too; those that it lets in have spans.
 pub async fn router(
     server: Server,
     gate: Gate,
     calls: Calls,
     services: Services,
-) -> Result<Router<Stack<Gate, Stack<Calls, Identity>>>, tonic_reflection::server::Error> {
+) -> Result<Router<Stack<Spans, Stack<Gate, Stack<Calls, Identity>>>>, tonic_reflection::server::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SearchServiceServer<search::Searches>>().await;
     health.set_serving::<WorkerServiceServer<worker::Workers>>().await;
@@ -96,6 +98,7 @@ pub async fn router(
     Ok(server
         .layer(calls)
         .layer(gate)
+        .layer(Spans)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -12,11 +12,7 @@ use crate::certificates::Authority;
 use crate::http::ask;
 
 async fn encrypted(folder: &Path, reload_every: Duration) -> Running {
-    let files = TlsFiles {
-        certificate: folder.join("server.pem"),
-        key: folder.join("server.key"),
-        client_ca: None,
-    };
+    let files = TlsFiles { certificate: folder.join("server.pem"), key: folder.join("server.key"), client_ca: None };
     let options = ServeOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         data: folder.join("store"),

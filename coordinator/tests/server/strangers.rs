@@ -138,8 +138,7 @@ async fn call(channel: Channel, path: &str, token: Option<&str>) -> Result<(), S
 fn paths() -> Vec<String> {
     let set = prost_types::FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
     let services = set.file.iter().flat_map(|file| &file.service);
-    let ours =
-        services.flat_map(|s| s.method.iter().map(move |m| format!("/evocache.v1.{}/{}", s.name(), m.name())));
+    let ours = services.flat_map(|s| s.method.iter().map(move |m| format!("/evocache.v1.{}/{}", s.name(), m.name())));
     let others = [
         "/grpc.health.v1.Health/Check",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
