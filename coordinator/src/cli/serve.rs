@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::args::ServeArgs;
+use super::args::{LogFormat, ServeArgs};
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::security_args::GuardArgs;
@@ -44,6 +44,8 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
     let failed = |e| Failure::new(format!("cannot listen for signals: {e}"));
     let interrupted = interruption().map_err(failed)?;
     let mut reloads = Reloads::listen(args.guard.tokens.is_some() || args.guard.tls_cert.is_some()).map_err(failed)?;
+    // A log for machines has nothing beside it on stderr; it tells the same.
+    let talks = args.log_format == LogFormat::Text;
     let running = start(ServeOptions {
         listen: args.listen,
         data: args.data.clone(),
@@ -55,12 +57,12 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
     .await?;
     let url = running.url();
     let http = running.http_addr().map(|address| format!("http://{address}"));
-    if let Some(http) = http.as_ref().filter(|_| !printer.is_json()) {
+    if let Some(http) = http.as_ref().filter(|_| talks && !printer.is_json()) {
         printer.note(&format!("health and metrics at {http}"));
     }
     if printer.is_json() {
         printer.json_line(&json!({ "url": url, "data": args.data, "http": http }))?;
-    } else {
+    } else if talks {
         printer.note(&format!("coordinator at {url}, store in {}; Ctrl-C stops it", args.data.display()));
     }
     let mut interrupted = std::pin::pin!(interrupted);
@@ -70,7 +72,9 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
             () = reloads.next() => running.reload(),
         }
     }
-    printer.note("stopping");
+    if talks {
+        printer.note("stopping");
+    }
     running.shutdown().await;
     // Being asked to end is how a server ends; that is no failure, whatever the signal.
     Ok(Exit::Ok)
