@@ -17,7 +17,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::api::{self, Calls, Connections, Gate, Incoming, Limiter, Services, Tls};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
-use crate::engine::{Engine, EngineError, Settings};
+use crate::engine::{Engine, EngineError, Settings, Thinking};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
@@ -197,7 +197,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     };
     let store = Arc::new(SledStore::open(&options.data).map_err(ServeError::Store)?);
     let policy = retry_policy(options.lease_ttl);
-    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy };
+    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, thinking: Thinking::Aside };
     let engine = Engine::start(settings)?;
     let (stopping, stop) = watch::channel(false);
     let services = Services { engine: engine.handle(), lease_ttl: options.lease_ttl, stopping: stop.clone() };
