@@ -27,7 +27,7 @@ use super::tls::Tls;
 /// How long a stranger may take for the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes at the same time; whoever comes after waits to be accepted.
-const HANDSHAKES: usize = 512;
+const HANDSHAKES: usize = 4096;
 /// Connections that are accepted and that the server has not taken yet.
 const WAITING: usize = 64;
 /// How long to wait after an accept that failed.

@@ -173,11 +173,14 @@ pub(super) enum Excess {
     AtOnce,
 }
 
+type Direct = RateLimiter<governor::state::NotKeyed, InMemoryState, DefaultClock>;
 type Buckets = RateLimiter<Principal, HashMapStateStore<Principal>, DefaultClock>;
 
 struct Limited {
     allowance: Allowance,
     buckets: Buckets,
+    /// How often it is looked which buckets are full again: that goes through all of them.
+    looks: Direct,
     running: Mutex<HashMap<Principal, u32>>,
 }
 
@@ -187,7 +190,7 @@ struct Inner {
     /// By kind: too often, too many at once.
     refused: [[AtomicU64; 2]; 4],
     /// So that who floods the coordinator does not flood its log.
-    told: RateLimiter<governor::state::NotKeyed, InMemoryState, DefaultClock>,
+    told: Direct,
 }
 
 /// Counts the calls of principals. Clones count together.
@@ -201,6 +204,7 @@ impl Limiter {
             quotas.of(kind).map(|allowance| Limited {
                 allowance,
                 buckets: RateLimiter::hashmap(Quota::per_second(allowance.per_second).allow_burst(allowance.burst)),
+                looks: RateLimiter::direct(Quota::per_second(NonZeroU32::MIN)),
                 running: Mutex::default(),
             })
         });
@@ -252,7 +256,9 @@ impl Limited {
         if self.buckets.len() < PRINCIPALS {
             return principal;
         }
-        self.buckets.retain_recent();
+        if self.looks.check().is_ok() {
+            self.buckets.retain_recent();
+        }
         if self.buckets.len() < PRINCIPALS { principal } else { Principal::Others }
     }
 }

@@ -6,7 +6,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use super::args::{Cli, LogFormat, Verb};
+#[cfg(feature = "server")]
+use super::args::Verb;
+use super::args::{Cli, LogFormat};
 use super::exit::Failure;
 use super::printer::Printer;
 
