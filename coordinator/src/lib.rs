@@ -14,6 +14,7 @@
 //! - [`api`]: the gRPC services.
 //! - [`http`]: health and metrics for operators.
 //! - [`tokens`]: the file of tokens: who may call, as what.
+//! - [`reload`]: reads certificates and tokens again while it runs.
 //! - [`serve`]: puts these together into a running coordinator.
 //! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
 //! - [`client`], [`cli`]: the typed client and the command line; they know the coordinator by its gRPC API only.
@@ -29,6 +30,8 @@ pub mod api;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
+pub mod reload;
 #[cfg(feature = "server")]
 pub mod serve;
 #[cfg(feature = "server")]

@@ -14,16 +14,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
-use crate::api::{self, Calls, Gate, Services};
+use crate::api::{self, Calls, Connections, Gate, Incoming, Limiter, Services, Tls};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::{Engine, EngineError, Settings, Thinking};
-use crate::http::{Http, Parts};
+use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
+use crate::reload::Reloader;
 use crate::store::SledStore;
 use crate::tokens::{Tokens, TokensError};
 
-pub use crate::api::TlsFiles;
+pub use crate::api::limits::CONNECTIONS_PER_ADDRESS;
+pub use crate::api::{Allowance, Quotas, TlsFiles};
 
 /// How long running calls may take to finish when the coordinator stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -46,12 +48,30 @@ pub struct ServeOptions {
 }
 
 /// Whom a coordinator lets in; by default everybody who can reach it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Security {
     /// Speak TLS.
     pub tls: Option<TlsFiles>,
     /// Ask for a token of this file.
     pub tokens: Option<PathBuf>,
+    /// Look at these files this often, and read those again that have changed; zero: only when asked to.
+    pub reload_every: Duration,
+    /// What each principal may ask.
+    pub quotas: Quotas,
+    /// Connections from one address.
+    pub connections: usize,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            tokens: None,
+            reload_every: Duration::from_secs(10),
+            quotas: Quotas::DEFAULT,
+            connections: CONNECTIONS_PER_ADDRESS,
+        }
+    }
 }
 
 /// Why a coordinator does not start.
@@ -135,8 +155,9 @@ pub struct Running {
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     engine: Engine,
     http: Option<Http>,
-    gate: Gate,
-    security: Security,
+    reloader: Reloader,
+    watch: Option<JoinHandle<()>>,
+    scheme: &'static str,
 }
 
 /// How a coordinator tries candidates again.
@@ -151,8 +172,20 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         return Err(ServeError::Plaintext(options.listen));
     }
     let clock = Arc::new(SystemClock::new());
-    let server = api::server(security.tls.as_ref())?;
-    let gate = Gate::new(security.tokens.as_deref().map(Tokens::read).transpose()?, clock.clone());
+    let tls = security.tls.clone().map(Tls::read).transpose()?;
+    let limiter = Limiter::new(&security.quotas);
+    let tokens = security.tokens.as_deref().map(Tokens::read).transpose()?;
+    let gate = Gate::new(tokens, limiter.clone(), clock.clone());
+    let certificate_files = security.tls.iter().flat_map(|files| {
+        let TlsFiles { certificate, key, client_ca } = files.clone();
+        [Some(certificate), Some(key), client_ca].into_iter().flatten()
+    });
+    let reloader = Reloader::new(
+        tls.clone().map(|tls| (tls, certificate_files.collect())),
+        security.tokens.clone(),
+        gate.clone(),
+        clock.clone(),
+    );
     let listen = |source| ServeError::Listen { address: options.listen, source };
     // Bound first: a port in use is told at once, and nobody can connect before the state is there.
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
@@ -169,8 +202,10 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let (stopping, stop) = watch::channel(false);
     let services = Services { engine: engine.handle(), lease_ttl: options.lease_ttl, stopping: stop.clone() };
     let calls = Calls::default();
-    let router = api::router(server, gate.clone(), calls.clone(), services).await?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(api::limits::KEEP_ALIVE));
+    let router = api::router(api::server(), gate, calls.clone(), services).await?;
+    let connections = Connections::default();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let incoming = Incoming::new(TcpIncoming::from(listener), tls, connections.clone(), security.connections);
     let mut stop = stop;
     let serve = router.serve_with_incoming_shutdown(incoming, async move {
         // An error means that `Running` is gone: stop as well.
@@ -179,11 +214,16 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     #[expect(clippy::disallowed_methods, reason = "joined in `Running::shutdown`")]
     let server = tokio::spawn(serve);
     if let Some(http) = &http {
-        http.ready(Parts { engine: engine.handle(), calls, silence: api::silence(options.lease_ttl) });
+        let silence = api::silence(options.lease_ttl);
+        let guard = Guard { reloader: reloader.clone(), limiter, connections };
+        http.ready(Parts { engine: engine.handle(), calls, silence, guard: Some(guard) });
     }
+    let watched = reloader.has_files() && !security.reload_every.is_zero();
+    #[expect(clippy::disallowed_methods, reason = "ended and joined in `Running::shutdown`")]
+    let watch = watched.then(|| tokio::spawn(reloader.clone().watch(security.reload_every)));
     tracing::info!(%address, data = %options.data.display(), "coordinator listens");
     warn_if_open(&address, &security);
-    Ok(Running { address, stopping, server, engine, http, gate, security })
+    Ok(Running { address, stopping, server, engine, http, reloader, watch, scheme })
 }
 
 /// Tells of what was asked for and is dangerous all the same.
@@ -216,20 +256,12 @@ impl Running {
 
     /// The address as callers write it.
     pub fn url(&self) -> String {
-        let scheme = if self.security.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Reads the file of tokens again. If it is wrong, the log says so and the tokens of before stay.
-    pub fn reload_tokens(&self) {
-        let Some(path) = &self.security.tokens else { return };
-        match Tokens::read(path) {
-            Ok(tokens) => {
-                tracing::info!(file = %path.display(), tokens = tokens.count(), "tokens read again");
-                self.gate.replace(tokens);
-            }
-            Err(error) => tracing::error!(%error, "the tokens of before stay"),
-        }
+    /// Reads certificates and tokens again. If one is wrong, the log says so and what was in use stays.
+    pub fn reload(&self) {
+        self.reloader.reload();
     }
 
     /// Stops in phases; never takes much longer than [`DRAIN`].
@@ -239,6 +271,11 @@ impl Running {
         }
         // No receiver means that the server has ended already.
         let _ = self.stopping.send(true);
+        if let Some(watch) = self.watch {
+            watch.abort();
+            // An error is the end that was asked for.
+            let _ = watch.await;
+        }
         let mut server = self.server;
         // tonic waits for idle keep-alive connections without end: the limit is ours.
         match tokio::time::timeout(DRAIN, &mut server).await {

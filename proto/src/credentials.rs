@@ -62,6 +62,12 @@ impl CredentialError {
         let problem = format!("certificate '{certificate}' with private key '{key}' cannot be used: {reason}");
         Self::new(problem, "both must be whole PEM files, as `openssl` writes them")
     }
+
+    /// What TLS said of a file of certificates by itself.
+    pub fn authority(path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
+        let problem = format!("the certificates in '{}' cannot be used: {}", path.display(), innermost(error));
+        Self::new(problem, "it must be a whole PEM file, as `openssl` writes it")
+    }
 }
 
 /// The certificates in a PEM file.

@@ -5,6 +5,7 @@
 //! - [`wire`]: conversions between the two; the only place where a message becomes a domain type.
 //! - [`formats`]: schedules as JSON, in evocache's own format and in ECAD's.
 //! - [`credentials`]: the certificates and the token that a caller shows.
+//! - [`telemetry`]: traces across coordinator and worker.
 //!
 //! **Architecture invariant:** `domain` imports none of the others. It builds with `--no-default-features`.
 
@@ -15,6 +16,8 @@ pub mod formats;
 
 #[cfg(feature = "wire")]
 pub mod credentials;
+#[cfg(feature = "wire")]
+pub mod telemetry;
 #[cfg(feature = "wire")]
 pub mod wire;
 

@@ -3,6 +3,7 @@
 //! Absent on purpose: how a caller is known, which is `gate.rs`. A call without a row is for admins only, and a test
 //! fails for it.
 
+use super::quota::Kind;
 use crate::tokens::Role;
 
 /// The least that a caller must show, where tokens are asked for at all.
@@ -99,6 +100,15 @@ pub(super) fn rule(path: &str) -> (Need, Effect) {
     let row = own.or_else(|| OTHERS.iter().find(|(service, ..)| path.starts_with(service)));
     // Who adds a call and forgets its row has closed it, not opened it.
     row.map_or((Need::Admin, Effect::Changes), |&(_, need, effect)| (need, effect))
+}
+
+/// Of which kind a call is, for the allowance of whoever makes it.
+pub(super) fn kind(need: Need, effect: Effect) -> Kind {
+    match (need, effect) {
+        (Need::Worker, _) => Kind::Workers,
+        (_, Effect::Reads) => Kind::Reads,
+        (_, Effect::Changes | Effect::MayChange) => Kind::Changes,
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! The one place that every call passes: who calls, whether that may be, and what the audit says of it.
+//! The one place that every call passes: who calls, whether that may be, how often, and what the audit says of it.
 //!
 //! A layer in front of all services, so that a service cannot forget it. It takes the token off the call, so that nothing
-//! behind it can log one. Absent on purpose: the table of who may call what, which is `access.rs`, and the tokens' file.
+//! behind it can log one. Absent on purpose: the table of who may call what, which is `access.rs`, what is too often,
+//! which is `quota.rs`, and the tokens' file.
 
 use std::future::ready;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
@@ -14,7 +16,10 @@ use tonic::{Code, Request, Status};
 use tower_layer::Layer;
 
 use super::access::{self, Effect, Need};
-use super::status;
+use super::body::{Bounded, Held};
+use super::incoming::Peer;
+use super::quota::{Kind, Limiter, Place, Principal};
+use super::{limits, status};
 use crate::engine::Refusal;
 use crate::ports::Clock;
 use crate::tokens::{Role, Tokens};
@@ -27,13 +32,14 @@ const METHOD_BYTES: usize = 100;
 pub struct Gate {
     /// `None`: no token is asked for.
     tokens: Arc<RwLock<Option<Tokens>>>,
+    limiter: Limiter,
     clock: Arc<dyn Clock>,
 }
 
 impl Gate {
     /// A gate that asks for one of these tokens, or, without any, for nothing.
-    pub fn new(tokens: Option<Tokens>, clock: Arc<dyn Clock>) -> Self {
-        Self { tokens: Arc::new(RwLock::new(tokens)), clock }
+    pub fn new(tokens: Option<Tokens>, limiter: Limiter, clock: Arc<dyn Clock>) -> Self {
+        Self { tokens: Arc::new(RwLock::new(tokens)), limiter, clock }
     }
 
     /// Asks for these tokens from now on. A call that is in is not put out: a stream lives to its end.
@@ -64,6 +70,18 @@ impl Gate {
             return Err((caller, status::role_needed(path, token.role.as_str(), need.as_str())));
         }
         Ok(caller)
+    }
+
+    /// A place for the call among those of its principal.
+    fn enter(&self, kind: Kind, caller: &Caller, peer: Option<IpAddr>) -> Result<Option<Place>, Status> {
+        let principal = match (&caller.known, peer) {
+            (Some((name, _)), _) => Principal::Token(name.clone()),
+            // Whoever is on this machine and is asked for no token can do worse than to call often.
+            (None, Some(address)) if address.is_loopback() && kind != Kind::Strangers => return Ok(None),
+            (None, Some(address)) => Principal::address(address),
+            (None, None) => Principal::Others,
+        };
+        self.limiter.enter(kind, principal).map_err(|excess| status::too_much(excess, kind))
     }
 }
 
@@ -103,6 +121,11 @@ impl Caller {
         }
     }
 
+    /// What the call is about, once that is known.
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.subject.get().map(String::as_str)
+    }
+
     /// Says what the call is about, for the audit. The first word counts.
     pub(super) fn about(&self, subject: impl std::fmt::Display) {
         let _ = self.subject.set(subject.to_string());
@@ -127,7 +150,7 @@ impl Record {
 impl Drop for Record {
     /// In `drop`, so that a call whose caller has hung up leaves its line too: what it changes is changed.
     fn drop(&mut self) {
-        let subject = self.caller.subject.get().map(String::as_str);
+        let subject = self.caller.subject();
         let denied = matches!(self.outcome, Code::Unauthenticated | Code::PermissionDenied);
         let told = match self.effect {
             Effect::Reads => denied,
@@ -176,18 +199,35 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let (need, effect) = access::rule(&path);
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let refuse = |status: Status| -> Self::Future { Box::pin(ready(Ok(status.into_http()))) };
         let caller = match self.gate.admit(&path, need, request.headers_mut()) {
             Ok(caller) => caller,
             Err((caller, status)) => {
+                // Under whose name it is counted says the connection: a name that was refused may be anybody's.
+                if let Err(status) = self.gate.enter(Kind::Strangers, &Caller::default(), peer) {
+                    return refuse(status);
+                }
                 drop(Record { caller, method: path, effect, outcome: status.code() });
-                return Box::pin(ready(Ok(status.into_http())));
+                return refuse(status);
             }
         };
+        // What is too often is counted and not written down: who floods the coordinator must not flood the audit.
+        let place = match self.gate.enter(access::kind(need, effect), &caller, peer) {
+            Ok(place) => place,
+            Err(status) => return refuse(status),
+        };
         request.extensions_mut().insert(caller.clone());
+        let most = limits::request_bytes(&path);
+        let request = request.map(|body| Body::new(Bounded::new(body, most)));
         let record = Record { caller, method: path, effect, outcome: Code::Cancelled };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
+            let answer = match place {
+                Some(place) => answer.map(|inner| Body::new(Held { inner, _place: place })),
+                None => answer,
+            };
             // A refusal has its code in the headers; an answer has it after its end, and then it is this one.
             let code = answer.headers().get(Status::GRPC_STATUS);
             record.end(code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())));

@@ -4,6 +4,16 @@ use std::time::Duration;
 
 /// Largest message that is read: a measurement with its thumbnails, or a specification with its schedules.
 pub const MAX_REQUEST: usize = 16 * 1024 * 1024;
+/// Largest message that says of a worker what it is: its layout, its metrics, and what each slot computes.
+pub const MAX_REGISTRATION: usize = 1024 * 1024;
+/// Largest message of any other call: ids, and reasons of which little is kept.
+pub const MAX_SMALL_REQUEST: usize = 64 * 1024;
+/// Largest sum of a call's headers.
+pub const MAX_HEADERS: u32 = 16 * 1024;
+/// Calls at the same time over one connection.
+pub const CALLS_PER_CONNECTION: u32 = 256;
+/// Connections from one address, if nobody says anything else.
+pub const CONNECTIONS_PER_ADDRESS: usize = 16_384;
 /// Largest message that is sent. Pages end well before it.
 pub const MAX_RESPONSE: usize = 16 * 1024 * 1024;
 /// A page of evaluations ends when it has this many bytes, so that clients with gRPC's default limit can read it.
@@ -26,6 +36,15 @@ pub const REASON_BYTES: usize = 4096;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// And closed when a probe is not answered for this long.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Largest message of a call. Held against the length that stands before a message, before there is room made for it.
+pub fn request_bytes(path: &str) -> usize {
+    match path {
+        "/evocache.v1.SearchService/CreateSearch" | "/evocache.v1.WorkerService/CompleteEvaluation" => MAX_REQUEST,
+        "/evocache.v1.WorkerService/RegisterWorker" => MAX_REGISTRATION,
+        _ => MAX_SMALL_REQUEST,
+    }
+}
 
 /// Rows of a page.
 #[derive(Debug, Clone, Copy)]

@@ -2,23 +2,26 @@
 //!
 //! Absent on purpose: decisions. A service checks a message, hands it to the engine and encodes the answer; the one
 //! place where an error becomes a status is `status.rs`, the one where limits stand is `limits.rs`, the one that knows
-//! who may call what is `access.rs`.
+//! who may call what is `access.rs`, and how often `quota.rs`.
 
 mod access;
+mod body;
 mod encode;
 mod fleet;
 mod gate;
+mod incoming;
 pub mod limits;
 mod meter;
 mod page;
+mod quota;
 mod search;
 mod status;
 mod tls;
+mod trace;
 mod worker;
 
 use std::net::SocketAddr;
 
-use evocache_proto::credentials::CredentialError;
 use evocache_proto::pb;
 use evocache_proto::pb::fleet_service_server::FleetServiceServer;
 use evocache_proto::pb::search_service_server::SearchServiceServer;
@@ -30,8 +33,11 @@ use tonic::transport::server::Router;
 use tower_layer::{Identity, Stack};
 
 pub use gate::Gate;
+pub use incoming::{Connection, ConnectionCounts, Connections, Incoming, Peer};
 pub use meter::{Call, Calls, Metered};
-pub use tls::TlsFiles;
+pub use quota::{Allowance, Kind, Limiter, Quotas};
+pub use tls::{Expiry, Tls, TlsFiles};
+pub use trace::{Spans, Traced};
 
 use crate::engine::{Handle, Request};
 
@@ -54,29 +60,23 @@ impl Services {
     }
 }
 
-/// A server that speaks TLS if there are certificates.
-///
-/// # Errors
-///
-/// When a certificate cannot be used; the error names its file.
-pub fn server(tls: Option<&TlsFiles>) -> Result<Server, CredentialError> {
-    let server = Server::builder()
+/// A server. Its connections come encrypted or not, as [`Incoming`] takes them.
+pub fn server() -> Server {
+    Server::builder()
         .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_TIMEOUT));
-    match tls {
-        Some(files) => tls::secure(server, files),
-        None => Ok(server),
-    }
+        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_TIMEOUT))
+        .http2_max_header_list_size(limits::MAX_HEADERS)
+        .max_concurrent_streams(limits::CALLS_PER_CONNECTION)
 }
 
 /// All services behind one gate: the three of evocache, health, and reflection in both versions. Every call is counted,
-/// those that the gate refuses too.
+/// those that the gate refuses too; those that it lets in have spans.
 pub async fn router(
     server: Server,
     gate: Gate,
     calls: Calls,
     services: Services,
-) -> Result<Router<Stack<Gate, Stack<Calls, Identity>>>, tonic_reflection::server::Error> {
+) -> Result<Router<Stack<Spans, Stack<Gate, Stack<Calls, Identity>>>>, tonic_reflection::server::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SearchServiceServer<search::Searches>>().await;
     health.set_serving::<WorkerServiceServer<worker::Workers>>().await;
@@ -98,6 +98,7 @@ pub async fn router(
     Ok(server
         .layer(calls)
         .layer(gate)
+        .layer(Spans)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

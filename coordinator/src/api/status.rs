@@ -15,6 +15,8 @@
 //! | no token, or none that is known or still valid | UNAUTHENTICATED | TOKEN_MISSING, TOKEN_UNKNOWN, TOKEN_EXPIRED |
 //! | a token of another role | PERMISSION_DENIED | ROLE_NEEDED |
 //! | worker registered with another token | PERMISSION_DENIED | WORKER_OF_ANOTHER |
+//! | too many calls in a while, too many at once | RESOURCE_EXHAUSTED | RATE_LIMITED, TOO_MANY_CALLS, with RetryInfo |
+//! | message too large for its call | OUT_OF_RANGE | MESSAGE_TOO_LARGE |
 //! | queue full | RESOURCE_EXHAUSTED | BUSY, with RetryInfo |
 //! | store failed | UNAVAILABLE | STORE_FAILED |
 //! | stopping | UNAVAILABLE | STOPPING, with RetryInfo |
@@ -29,6 +31,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::quota::{Excess, Kind};
 use crate::engine::Refusal;
 
 const DOMAIN: &str = "evocache";
@@ -109,6 +112,30 @@ pub(super) fn role_needed(method: &str, role: &str, needed: &str) -> Status {
 pub(super) fn worker_of_another(worker: &WorkerId) -> Status {
     let text = format!("worker '{worker}' was registered with another token; register again");
     with(Code::PermissionDenied, "WORKER_OF_ANOTHER", text, &[("worker_id", worker.to_string())])
+}
+
+/// More calls than the caller's allowance.
+pub(super) fn too_much(excess: Excess, kind: Kind) -> Status {
+    let kind = kind.as_str();
+    match excess {
+        Excess::Rate(wait) => {
+            // Rounded up, so that who waits as long as it is told is not early.
+            let wait = Duration::from_millis(wait.as_millis() as u64 + 1);
+            let text = format!("too many calls of the kind '{kind}' in a while; the next is welcome in {wait:?}");
+            retry(Code::ResourceExhausted, "RATE_LIMITED", text, wait)
+        }
+        Excess::AtOnce => {
+            let text = format!("too many calls of the kind '{kind}' that are not over yet");
+            retry(Code::ResourceExhausted, "TOO_MANY_CALLS", text, Duration::from_secs(1))
+        }
+    }
+}
+
+/// A message that its call does not take.
+pub(super) fn message_too_large(bytes: usize, most: usize) -> Status {
+    let text = format!("a message of {bytes} bytes is too large: this call takes at most {most}");
+    let facts = [("bytes", bytes.to_string()), ("most", most.to_string())];
+    with(Code::OutOfRange, "MESSAGE_TOO_LARGE", text, &facts)
 }
 
 /// The coordinator is stopping.

@@ -1,16 +1,20 @@
-//! TLS of the server, from PEM files.
+//! TLS of the server, from PEM files that can be read again while it runs.
 //!
-//! Absent on purpose: reading them again. A certificate that is renewed needs a restart, which costs nobody anything:
-//! workers and watches come back by themselves.
+//! Absent on purpose: when they are read again, which is `crate::reload`'s, and the connections, which are
+//! `incoming.rs`. tonic's own TLS takes certificates once, at the start; that is why it is not used here.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use evocache_proto::credentials::{CredentialError, read_certificates, read_private_key};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-/// How long a stranger may take for the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The protocol of gRPC, as TLS names it.
+const HTTP_2: &[u8] = b"h2";
 
 /// Where the server's certificates are.
 #[derive(Debug, Clone)]
@@ -23,12 +27,96 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Makes a server speak TLS.
-pub(super) fn secure(server: Server, files: &TlsFiles) -> Result<Server, CredentialError> {
-    let identity = Identity::from_pem(read_certificates(&files.certificate)?, read_private_key(&files.key)?);
-    let mut config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
-    if let Some(ca) = &files.client_ca {
-        config = config.client_ca_root(Certificate::from_pem(read_certificates(ca)?));
+/// When certificates end, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// The first of the server's chain.
+    pub certificate: i64,
+    /// The first of the callers' authorities.
+    pub client_ca: Option<i64>,
+}
+
+/// The certificates in use. Clones share them.
+#[derive(Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    current: Arc<RwLock<(Arc<ServerConfig>, Expiry)>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be used; the error names it.
+    pub fn read(files: TlsFiles) -> Result<Self, CredentialError> {
+        let current = Arc::new(RwLock::new(load(&files)?));
+        Ok(Self { files, current })
     }
-    server.tls_config(config).map_err(|e| CredentialError::pair(&files.certificate, &files.key, &e))
+
+    /// Reads the files again, for the connections from now on. Those that are open stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be used; what was in use before stays in use.
+    pub fn reload(&self) -> Result<Expiry, CredentialError> {
+        let loaded = load(&self.files)?;
+        let expiry = loaded.1;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(expiry)
+    }
+
+    /// When what is in use ends.
+    pub fn expiry(&self) -> Expiry {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// For one connection.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+}
+
+fn load(files: &TlsFiles) -> Result<(Arc<ServerConfig>, Expiry), CredentialError> {
+    let TlsFiles { certificate, key, client_ca } = files;
+    let unusable = |e: &(dyn std::error::Error + 'static)| CredentialError::pair(certificate, key, e);
+    let chain = parse(certificate)?;
+    let private = PrivateKeyDer::from_pem_slice(&read_private_key(key)?).map_err(|e| unusable(&e))?;
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider.clone());
+    let config = config.with_safe_default_protocol_versions().map_err(|e| unusable(&e))?;
+    let mut expiry = Expiry { certificate: first_end(certificate, &chain)?, client_ca: None };
+    let config = match client_ca {
+        Some(path) => {
+            let authorities = parse(path)?;
+            expiry.client_ca = Some(first_end(path, &authorities)?);
+            let mut roots = RootCertStore::empty();
+            for authority in authorities {
+                roots.add(authority).map_err(|e| CredentialError::authority(path, &e))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            config.with_client_cert_verifier(verifier.map_err(|e| CredentialError::authority(path, &e))?)
+        }
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_single_cert(chain, private).map_err(|e| unusable(&e))?;
+    config.alpn_protocols = vec![HTTP_2.to_vec()];
+    Ok((Arc::new(config), expiry))
+}
+
+fn parse(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
+    let pem = read_certificates(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates.map_err(|e| CredentialError::authority(path, &e))
+}
+
+/// When the first of these certificates ends.
+fn first_end(path: &Path, certificates: &[CertificateDer<'_>]) -> Result<i64, CredentialError> {
+    let mut first = i64::MAX;
+    for certificate in certificates {
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(certificate).map_err(|e| CredentialError::authority(path, &e))?;
+        first = first.min(parsed.validity().not_after.timestamp());
+    }
+    Ok(first)
 }

@@ -83,7 +83,7 @@ Examples:
   evocache serve --listen 0.0.0.0:7447 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml
 
 Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where it stopped.
-SIGHUP makes it read --tokens again.")]
+It reads certificates and tokens again when they change, and on SIGHUP; a file that is wrong changes nothing.")]
     Serve(ServeArgs),
     /// Look after a store while no coordinator runs on it: check, backup, restore, compact
     #[cfg(feature = "server")]
@@ -204,6 +204,15 @@ pub struct LocalArgs {
     pub device: String,
 }
 
+/// How a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// An object of JSON a line, for machines
+    Json,
+}
+
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -222,6 +231,13 @@ pub struct ServeArgs {
     /// Answer operators on this address: /healthz, /readyz, and /metrics for Prometheus [default: nowhere]
     #[arg(long, value_name = "ADDR", env = "EVOCACHE_HTTP")]
     pub http: Option<SocketAddr>,
+    /// Send traces to this OTLP collector, over gRPC, such as http://127.0.0.1:4317 [default: nowhere]
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// How the log on stderr is written
+    #[arg(long, value_enum, value_name = "FORMAT", env = "EVOCACHE_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Whom to let in.
     #[command(flatten)]
     pub guard: GuardArgs,

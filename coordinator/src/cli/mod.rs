@@ -21,6 +21,7 @@ mod explain;
 mod fleet;
 mod follow;
 mod insight;
+mod log;
 mod prompts;
 #[cfg(test)]
 mod samples;
@@ -38,6 +39,7 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Global, Verb};
 use exit::{Exit, Failure};
+use log::Logging;
 use printer::Printer;
 
 use crate::client::{Client, ConnectOptions};
@@ -69,13 +71,17 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, Failure> {
     if let Verb::WorkerProcess(args) = cli.verb {
         return Ok(crate::local::worker_process(args));
     }
-    log_to_stderr(&cli, printer);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("cannot start the runtime: {e}")))?;
-    let exit = runtime.block_on(run(cli, printer))?;
-    Ok(exit.into())
+    let logging = {
+        let _inside = runtime.enter();
+        Logging::start(&cli, printer)?
+    };
+    let exit = runtime.block_on(run(cli, printer));
+    runtime.block_on(logging.end());
+    Ok(exit?.into())
 }
 
 async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
@@ -121,25 +127,4 @@ fn completions(shell: clap_complete::Shell, printer: Printer) -> Result<Exit, Fa
     clap_complete::generate(shell, &mut Cli::command(), "evocache", &mut script);
     printer.data(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Ok)
-}
-
-/// Warnings only, unless asked for more; a server tells what it does.
-fn log_to_stderr(cli: &Cli, printer: Printer) {
-    #[cfg(feature = "server")]
-    let is_server = matches!(cli.verb, Verb::Serve(_));
-    #[cfg(not(feature = "server"))]
-    let is_server = false;
-    let filter = match cli.global.verbose + u8::from(is_server) {
-        0 => "warn",
-        1 => "warn,evocache=info,audit=info",
-        2 => "info,evocache=debug",
-        _ => "debug,evocache=trace",
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(printer.has_color())
-        .with_target(false)
-        .with_writer(std::io::stderr);
-    // Only a second subscriber could make this fail, and then there is one.
-    let _ = subscriber.try_init();
 }

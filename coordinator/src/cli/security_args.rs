@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 use evocache_proto::credentials::{CredentialError, CredentialSources, Credentials};
 
 use super::units::parse_duration;
+#[cfg(feature = "server")]
+use crate::serve::{Allowance, CONNECTIONS_PER_ADDRESS, Quotas};
 use crate::tokens::{Role, check_name};
 
 /// Holds the token itself. No flag does: everybody on a machine can read the command lines of its processes.
@@ -81,6 +83,64 @@ pub struct GuardArgs {
     /// Let in only whoever shows a token of this file (TOML); `evocache token new` makes its entries
     #[arg(long, env = "EVOCACHE_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
+    /// Look at certificates and tokens this often, and read those again that have changed; 0s: only on SIGHUP
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub reload_every: Duration,
+    /// How much each caller may ask.
+    #[cfg(feature = "server")]
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// How much each caller may ask: the holders of a token, or without tokens an address that is not this machine's.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Args)]
+#[command(
+    next_help_heading = "Limits of each caller, as RATE:BURST:AT_ONCE: calls per second, after a rest, and not yet over"
+)]
+pub struct LimitArgs {
+    /// Calls that change something, or off
+    #[arg(long = "limit-changes", value_name = "LIMIT", default_value_t = Limit(Quotas::DEFAULT.changes))]
+    pub changes: Limit,
+    /// Calls that change nothing, watches among them, or off
+    #[arg(long = "limit-reads", value_name = "LIMIT", default_value_t = Limit(Quotas::DEFAULT.reads))]
+    pub reads: Limit,
+    /// Calls of workers, or off; enough for 10,000 workers with one token
+    #[arg(long = "limit-workers", value_name = "LIMIT", default_value_t = Limit(Quotas::DEFAULT.workers))]
+    pub workers: Limit,
+    /// Calls from one address that are not let in, or off
+    #[arg(long = "limit-strangers", value_name = "LIMIT", default_value_t = Limit(Quotas::DEFAULT.strangers))]
+    pub strangers: Limit,
+    /// Connections from one address
+    #[arg(long = "limit-connections", value_name = "N", default_value_t = CONNECTIONS_PER_ADDRESS)]
+    pub connections: usize,
+}
+
+/// An allowance, or none.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit(pub Option<Allowance>);
+
+#[cfg(feature = "server")]
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(allowance) => allowance.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl std::str::FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|allowance| Self(Some(allowance)))
+    }
 }
 
 /// What to do about tokens.

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::args::ServeArgs;
+use super::args::{LogFormat, ServeArgs};
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::security_args::GuardArgs;
 use super::signals::{Reloads, interruption};
-use crate::serve::{Security, ServeError, ServeOptions, TlsFiles, start};
+use crate::serve::{Quotas, Security, ServeError, ServeOptions, TlsFiles, start};
 
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
@@ -24,14 +24,28 @@ impl From<GuardArgs> for Security {
         // clap has seen to it that the two come together.
         let tls = args.tls_cert.zip(args.tls_key);
         let client_ca = args.client_ca;
-        Self { tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca }), tokens: args.tokens }
+        let limits = args.limits;
+        Self {
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca }),
+            tokens: args.tokens,
+            reload_every: args.reload_every,
+            quotas: Quotas {
+                changes: limits.changes.0,
+                reads: limits.reads.0,
+                workers: limits.workers.0,
+                strangers: limits.strangers.0,
+            },
+            connections: limits.connections,
+        }
     }
 }
 
 pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Failure> {
     let failed = |e| Failure::new(format!("cannot listen for signals: {e}"));
     let interrupted = interruption().map_err(failed)?;
-    let mut reloads = Reloads::listen(args.guard.tokens.is_some()).map_err(failed)?;
+    let mut reloads = Reloads::listen(args.guard.tokens.is_some() || args.guard.tls_cert.is_some()).map_err(failed)?;
+    // A log for machines has nothing beside it on stderr; it tells the same.
+    let talks = args.log_format == LogFormat::Text;
     let running = start(ServeOptions {
         listen: args.listen,
         data: args.data.clone(),
@@ -43,22 +57,24 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
     .await?;
     let url = running.url();
     let http = running.http_addr().map(|address| format!("http://{address}"));
-    if let Some(http) = http.as_ref().filter(|_| !printer.is_json()) {
+    if let Some(http) = http.as_ref().filter(|_| talks && !printer.is_json()) {
         printer.note(&format!("health and metrics at {http}"));
     }
     if printer.is_json() {
         printer.json_line(&json!({ "url": url, "data": args.data, "http": http }))?;
-    } else {
+    } else if talks {
         printer.note(&format!("coordinator at {url}, store in {}; Ctrl-C stops it", args.data.display()));
     }
     let mut interrupted = std::pin::pin!(interrupted);
     loop {
         tokio::select! {
             () = &mut interrupted => break,
-            () = reloads.next() => running.reload_tokens(),
+            () = reloads.next() => running.reload(),
         }
     }
-    printer.note("stopping");
+    if talks {
+        printer.note("stopping");
+    }
     running.shutdown().await;
     // Being asked to end is how a server ends; that is no failure, whatever the signal.
     Ok(Exit::Ok)

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::Parts;
 use super::exposition::Exposition;
+use super::{Guard, Parts};
 use crate::api::Calls;
 use crate::domain::time::Timestamp;
 use crate::engine::{Counts, Refusal, State};
@@ -46,7 +46,7 @@ fn look(state: &State, now: Timestamp, silence: Duration) -> Gauges {
 
 /// Everything as text.
 pub(super) async fn collect(parts: &Parts, ready: bool) -> Result<String, Refusal> {
-    let Parts { engine, calls, silence } = parts;
+    let Parts { engine, calls, silence, guard } = parts;
     let silence = *silence;
     let gauges = engine.query(move |state, now| look(state, now, silence)).await?;
     let mut text = Exposition::default();
@@ -58,6 +58,10 @@ pub(super) async fn collect(parts: &Parts, ready: bool) -> Result<String, Refusa
     counters(&mut text, &engine.meters().read());
     states(&mut text, &gauges);
     rpcs(&mut text, calls);
+    if let Some(guard) = guard {
+        files(&mut text, guard);
+        refusals(&mut text, guard);
+    }
     Ok(text.finish())
 }
 
@@ -111,5 +115,52 @@ fn rpcs(text: &mut Exposition, calls: &Calls) {
     text.family("evocache_rpc_duration_seconds", "histogram", help);
     for call in &calls {
         text.histogram("evocache_rpc_duration_seconds", &[("method", &call.method)], &call.took);
+    }
+}
+
+fn files(text: &mut Exposition, guard: &Guard) {
+    let reloads = guard.reloader.read();
+    let help = "How often certificates or tokens could not be used when they were read again.";
+    text.family("evocache_reload_failures_total", "counter", help);
+    for r in &reloads {
+        text.sample("evocache_reload_failures_total", &[("files", r.files)], r.failures);
+    }
+    let help = "Whether the files were good when they were last read; 0: those of before are in use.";
+    text.family("evocache_reload_last_successful", "gauge", help);
+    for r in &reloads {
+        text.sample("evocache_reload_last_successful", &[("files", r.files)], u8::from(!r.last_failed));
+    }
+    let help = "When the files were last read with success.";
+    text.family("evocache_reload_last_success_timestamp_seconds", "gauge", help);
+    for r in &reloads {
+        text.sample("evocache_reload_last_success_timestamp_seconds", &[("files", r.files)], r.succeeded_at);
+    }
+    let Some(expiry) = guard.reloader.expiry() else { return };
+    let help = "When the first certificate of a file in use ends.";
+    text.family("evocache_tls_certificate_expiry_timestamp_seconds", "gauge", help);
+    for (file, ends) in [("certificate", Some(expiry.certificate)), ("client_ca", expiry.client_ca)] {
+        if let Some(ends) = ends {
+            text.sample("evocache_tls_certificate_expiry_timestamp_seconds", &[("file", file)], ends);
+        }
+    }
+}
+
+fn refusals(text: &mut Exposition, guard: &Guard) {
+    text.family("evocache_rpcs_limited_total", "counter", "gRPC calls refused because their caller makes too many.");
+    for (kind, excess, n) in guard.limiter.read() {
+        text.sample("evocache_rpcs_limited_total", &[("kind", kind.as_str()), ("excess", excess)], n);
+    }
+    let counts = guard.connections.read();
+    text.single("evocache_connections", "gauge", "Open connections.", counts.open);
+    for (name, help, n) in [
+        ("evocache_connections_accepted_total", "Connections accepted.", counts.accepted),
+        ("evocache_connections_refused_total", "Connections refused: their address had too many.", counts.refused),
+        (
+            "evocache_tls_handshakes_failed_total",
+            "Connections with which TLS did not come about.",
+            counts.handshakes_failed,
+        ),
+    ] {
+        text.single(name, "counter", help, n);
     }
 }

@@ -21,8 +21,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::Calls;
+use crate::api::{Calls, Connections, Limiter};
 use crate::engine::Handle;
+use crate::reload::Reloader;
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -70,6 +71,18 @@ pub struct Parts {
     pub calls: Calls,
     /// A worker that was not heard of for this long is not alive.
     pub silence: Duration,
+    /// Who is let in, and how that goes; `None`: there are services without a server around them.
+    pub guard: Option<Guard>,
+}
+
+/// What knows who is let in.
+pub struct Guard {
+    /// The files of certificates and tokens.
+    pub reloader: Reloader,
+    /// What each principal may ask.
+    pub limiter: Limiter,
+    /// The connections.
+    pub connections: Connections,
 }
 
 /// The running endpoint.

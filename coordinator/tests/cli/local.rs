@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::support::{Outcome, command, evocache, signal};
 
 /// Two prompts and few steps: an evaluation takes a moment even unoptimised.
-fn spec_file(folder: &Path) -> String {
+pub(crate) fn spec_file(folder: &Path) -> String {
     let spec = crate::support::SPEC
         .replace("\"scripted\"", "\"emoji\"")
         .replace("[10, 6]", "[4, 3]")

@@ -14,6 +14,8 @@ mod security;
 mod simulate;
 mod store;
 mod support;
+#[cfg(all(feature = "local", feature = "otlp"))]
+mod traces;
 mod transfer;
 mod validate;
 mod worker;

@@ -152,6 +152,41 @@ fn a_coordinator_with_client_certificates_lets_no_stranger_in() {
 }
 
 #[test]
+fn certificates_are_read_again_on_sighup_and_a_broken_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Authority::new(folder.path(), "first"), Authority::new(folder.path(), "second"));
+    let (certificate, key) = first.sign(folder.path(), "server");
+    let tls = ["--tls-cert", &certificate, "--tls-key", &key, "--reload-every", "0s", "--http", "127.0.0.1:0"];
+    let coordinator = Coordinator::start_with(&folder.path().join("data"), &tls);
+    let listed = |authority: &Authority| coordinator.evocache(&["list", "--ca", &authority.file]).code == 0;
+    assert!(listed(&first) && !listed(&second));
+    second.sign(folder.path(), "server");
+    signal(&coordinator.child, "HUP");
+    assert!((0..500).any(|_| listed(&second)), "the certificate was not read again");
+    assert!(!listed(&first));
+    write(folder.path(), "server.pem", "no certificate");
+    signal(&coordinator.child, "HUP");
+    let failed = "evocache_reload_failures_total{files=\"certificates\"} 1";
+    assert!((0..500).any(|_| coordinator.metrics().contains(failed)), "{}", coordinator.metrics());
+    assert!(coordinator.metrics().contains("evocache_reload_last_successful{files=\"certificates\"} 0"));
+    assert!(listed(&second));
+}
+
+#[test]
+fn limits_are_read_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, entry) = token(folder.path(), "looker", "reader");
+    let tokens = write(folder.path(), "tokens.toml", &entry);
+    let data = folder.path().join("data");
+    let coordinator =
+        Coordinator::start_with(&data, &["--tokens", &tokens, "--limit-reads", "1:1:1", "--limit-changes", "off"]);
+    let list = || coordinator.evocache(&["list", "--token-file", &reader]).code;
+    // Who is told to wait does: the client comes back by itself.
+    assert_eq!([list(), list(), list()], [0, 0, 0]);
+    evocache(&["serve", "--limit-reads", "many"]).fails(2, &["--limit-reads", "RATE:BURST:AT_ONCE"]);
+}
+
+#[test]
 fn an_expired_certificate_is_called_so() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "authority");

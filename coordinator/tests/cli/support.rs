@@ -1,6 +1,7 @@
 //! The binary, run and looked at.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -48,7 +49,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVOCACHE_")) {
         command.env_remove(name);
     }
-    command.env_remove("NO_COLOR");
+    command.env_remove("NO_COLOR").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
     command
 }
 
@@ -65,6 +66,8 @@ pub(crate) fn evocache(args: &[&str]) -> Outcome {
 /// A coordinator of its own process, ended with the test.
 pub(crate) struct Coordinator {
     pub(crate) url: String,
+    /// Where operators ask, if they may.
+    pub(crate) http: Option<String>,
     pub(crate) child: Child,
     _stdout: BufReader<ChildStdout>,
 }
@@ -77,20 +80,34 @@ impl Coordinator {
 
     /// Starts one with more flags.
     pub(crate) fn start_with(data: &Path, more: &[&str]) -> Self {
+        Self::start_logged(data, more, Stdio::null())
+    }
+
+    /// Starts one whose log goes somewhere.
+    pub(crate) fn start_logged(data: &Path, more: &[&str], log: Stdio) -> Self {
         let data = data.to_str().unwrap();
         let flags = ["serve", "--listen", "127.0.0.1:0", "--data", data, "--json"];
-        let mut child =
-            command(&[&flags[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command(&[&flags[..], more].concat()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in '{line}'"));
-        Self { url: ready["url"].as_str().unwrap().to_owned(), child, _stdout: stdout }
+        let told = |name: &str| ready[name].as_str().map(str::to_owned);
+        Self { url: told("url").unwrap(), http: told("http"), child, _stdout: stdout }
     }
 
     /// Runs the binary against it.
     pub(crate) fn evocache(&self, args: &[&str]) -> Outcome {
         evocache(&[&["--coordinator", &self.url], args].concat())
+    }
+
+    /// What it tells operators.
+    pub(crate) fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.http.as_ref().unwrap().trim_start_matches("http://")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Asks it to stop and waits.

@@ -22,7 +22,7 @@ fn any() -> SocketAddr {
 }
 
 /// The status and the body.
-async fn ask(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn ask(address: SocketAddr, path: &str) -> (u16, String) {
     let path = path.to_owned();
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -65,7 +65,12 @@ async fn a_coordinator_is_ready_while_it_takes_work() {
     assert_eq!(ask(at, "/healthz").await.0, 200);
 
     let world = world(store.clone(), 0);
-    http.ready(Parts { engine: world.handle.clone(), calls: Calls::default(), silence: Duration::from_secs(60) });
+    http.ready(Parts {
+        engine: world.handle.clone(),
+        calls: Calls::default(),
+        silence: Duration::from_secs(60),
+        guard: None,
+    });
     assert_eq!(ask(at, "/readyz").await, (200, "ready\n".into()));
     let worker = world.register("w").await;
     world.create("s", 10).await;

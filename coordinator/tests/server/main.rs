@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../cli/certificates.rs"]
+mod certificates;
 mod common;
 mod engine;
 mod http;
+mod limits;
+mod reload;
 mod security;
 mod services;
 mod store;
+mod strangers;
 mod upkeep;

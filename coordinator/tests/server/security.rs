@@ -62,7 +62,7 @@ fn options(folder: &tempfile::TempDir) -> ServeOptions {
         data: folder.path().join("store"),
         lease_ttl: std::time::Duration::from_secs(30),
         allow_remote_plaintext: false,
-        security: Security { tls: None, tokens: Some(file(folder)) },
+        security: Security { tokens: Some(file(folder)), ..Security::default() },
         http: None,
     }
 }
@@ -231,16 +231,16 @@ async fn tokens_are_read_again_and_a_broken_file_changes_nothing() {
     let both = entry("a", Role::Reader, "old", None) + &entry("a", Role::Reader, "new", None);
     std::fs::write(file(&guarded.folder), both).unwrap();
     assert_eq!(guarded.list("new").await.unwrap_err().code(), Code::Unauthenticated);
-    guarded.running.reload_tokens();
+    guarded.running.reload();
     guarded.list("old").await.unwrap();
     guarded.list("new").await.unwrap();
     for broken in ["[[token]]\nname = \"a\"", "", "no toml"] {
         std::fs::write(file(&guarded.folder), broken).unwrap();
-        guarded.running.reload_tokens();
+        guarded.running.reload();
         guarded.list("new").await.unwrap();
     }
     std::fs::write(file(&guarded.folder), entry("a", Role::Reader, "new", None)).unwrap();
-    guarded.running.reload_tokens();
+    guarded.running.reload();
     guarded.list("new").await.unwrap();
     assert_eq!(guarded.list("old").await.unwrap_err().code(), Code::Unauthenticated);
 }

@@ -3,9 +3,11 @@
     pip install grpcio grpcio-tools
     python client.py --coordinator 127.0.0.1:7447 launch --model emoji --evaluations 20 prompts.txt
     python client.py best SEARCH --min-psnr 30 > schedule.json
+    python client.py --coordinator https://coordinator.lan:7447 --ca ca.pem --token-file ci.token front SEARCH
 """
 import argparse, json, pathlib, sys, uuid
 import grpc
+from connection import add_flags, connect
 
 ROOT = pathlib.Path(__file__).resolve().parents[3] / "proto"
 sys.path.insert(0, str(ROOT))
@@ -66,7 +68,7 @@ def best(searches, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coordinator", default="127.0.0.1:7447")
+    add_flags(parser)
     verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("launch", help=launch.__doc__)
     verb.add_argument("prompts", help="a file with a prompt per line")
@@ -86,7 +88,7 @@ def main():
     verb.set_defaults(run=best)
     args = parser.parse_args()
     try:
-        args.run(stubs.SearchServiceStub(grpc.insecure_channel(args.coordinator)), args)
+        args.run(stubs.SearchServiceStub(connect(args)), args)
     except grpc.RpcError as error:
         sys.exit(f"{error.code().name}: {error.details()}")
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A whole search by the Python worker and client against the real coordinator, and grpcurl on its services.
+# A whole search by the Python worker and client against the real coordinator, over TLS with certificates on both sides
+# and a token each, and grpcurl on its services.
 # Needs a release build, and on PATH a python3 with requirements.txt installed and grpcurl.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -9,24 +10,44 @@ address=127.0.0.1:17447
 export OMP_NUM_THREADS=1
 python=deploy/examples/python
 
-target/release/evocache serve --listen "$address" --data "$work/store" 2>"$work/serve.log" &
-for _ in $(seq 100); do grpcurl -plaintext "$address" list >"$work/services" 2>/dev/null && break || sleep 0.1; done
+# An authority, and certificates of the coordinator and of its callers.
+key() { openssl req "$@" -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes 2>/dev/null; }
+key -x509 -days 30 -subj /CN=authority -keyout "$work/ca.key" -out "$work/ca.pem"
+for name in server caller; do
+  key -subj "/CN=$name" -addext subjectAltName=IP:127.0.0.1 -keyout "$work/$name.key" -out "$work/$name.csr"
+  openssl x509 -req -in "$work/$name.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -days 30 -copy_extensions copy \
+    -out "$work/$name.pem" 2>/dev/null
+done
+for role in operator worker; do
+  target/release/evocache token new --name "$role" --role "$role" --out "$work/$role.token" >>"$work/tokens.toml"
+done
+export EVOCACHE_COORDINATOR=https://$address EVOCACHE_CA=$work/ca.pem
+export EVOCACHE_CLIENT_CERT=$work/caller.pem EVOCACHE_CLIENT_KEY=$work/caller.key EVOCACHE_TOKEN_FILE=$work/operator.token
+TOKEN=$(cat "$work/operator.token") && export TOKEN
+grpcurl() {
+  command grpcurl -cacert "$work/ca.pem" -cert "$work/caller.pem" -key "$work/caller.key" \
+    -expand-headers -H 'authorization: Bearer ${TOKEN}' "$@"
+}
+
+target/release/evocache serve --listen "$address" --data "$work/store" --tls-cert "$work/server.pem" \
+  --tls-key "$work/server.key" --client-ca "$work/ca.pem" --tokens "$work/tokens.toml" 2>"$work/serve.log" &
+for _ in $(seq 100); do grpcurl "$address" list >"$work/services" 2>/dev/null && break || sleep 0.1; done
 echo "grpcurl list:"; cat "$work/services"
 for service in SearchService WorkerService FleetService; do grep -qx "evocache.v1.$service" "$work/services"; done
 
-python3 "$python/worker.py" --coordinator "$address" --model worker/models/emoji --name emoji >"$work/worker.log" 2>&1 &
+python3 "$python/worker.py" --token-file "$work/worker.token" --model worker/models/emoji --name emoji >"$work/worker.log" 2>&1 &
 worker=$!
-if ! search=$(timeout 540 python3 "$python/client.py" --coordinator "$address" launch --model emoji --evaluations 12 \
+if ! search=$(timeout 540 python3 "$python/client.py" launch --model emoji --evaluations 12 \
   --count 2 --batch 1 --steps 20 12 -- worker/models/emoji/prompts.txt); then
   tail -n 30 "$work/worker.log" "$work/serve.log"
   exit 1
 fi
 echo "search $search is done; its front:"
-python3 "$python/client.py" --coordinator "$address" front "$search"
-python3 "$python/client.py" --coordinator "$address" best "$search" --min-psnr 25 >"$work/best.json"
+python3 "$python/client.py" front "$search"
+python3 "$python/client.py" best "$search" --min-psnr 25 >"$work/best.json"
 
 echo "grpcurl calls GetSearch:"
-grpcurl -plaintext -d "{\"search_id\": \"$search\"}" "$address" evocache.v1.SearchService/GetSearch >"$work/search.json"
+grpcurl -d "{\"search_id\": \"$search\"}" "$address" evocache.v1.SearchService/GetSearch >"$work/search.json"
 python3 - "$work/search.json" <<'PY'
 import json, sys
 search = json.load(open(sys.argv[1]))["search"]
@@ -39,7 +60,7 @@ target/release/evocache-worker generate --model worker/models/emoji --prompt "a 
   --seed 1234 --guidance 3.0 --schedule "$work/best.json" --steps "$(grep -o '"num_inference_steps": [0-9]*' "$work/best.json" | grep -o '[0-9]*')" --out "$work/apple.png"
 ls -l "$work/apple.png"
 
-id=$(target/release/evocache --coordinator "http://$address" workers --json | python3 -c 'import json,sys; d=json.load(sys.stdin); w=d["workers"] if isinstance(d, dict) else d; print(w[0].get("id") or w[0]["worker_id"])')
-target/release/evocache --coordinator "http://$address" drain "$id"
+id=$(target/release/evocache workers --json | python3 -c 'import json,sys; d=json.load(sys.stdin); w=d["workers"] if isinstance(d, dict) else d; print(w[0].get("id") or w[0]["worker_id"])')
+target/release/evocache drain "$id"
 wait "$worker"
 echo "the Python worker left when it was drained"

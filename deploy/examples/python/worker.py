@@ -2,12 +2,14 @@
 
     pip install -r requirements.txt
     python worker.py --coordinator 127.0.0.1:7447 --model path/to/pixart --name emoji
+    python worker.py --coordinator https://coordinator.lan:7447 --ca ca.pem --token-file gpu-1.token --model path/to/pixart
 
 It does what any worker does: register, take leases, measure, answer. The model is in cached_pixart.py.
 """
 import argparse, pathlib, sys, threading, uuid
 import grpc, torch
 from cached_pixart import COMPONENTS, CachedPixArt, Cancelled
+from connection import add_flags, connect
 
 ROOT = pathlib.Path(__file__).resolve().parents[3] / "proto"
 sys.path.insert(0, str(ROOT))
@@ -31,13 +33,13 @@ def message(psnr, seconds, **measured):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--coordinator", default="127.0.0.1:7447")
+    add_flags(args)
     args.add_argument("--model", required=True, help="a PixArt folder in diffusers format")
     args.add_argument("--name", help="the model's name in searches; default: the folder's")
     args.add_argument("--until-idle", action="store_true", help="end when there is no work")
     args = args.parse_args()
     model, prepared = CachedPixArt(args.model), {}
-    worker = stubs.WorkerServiceStub(grpc.insecure_channel(args.coordinator))
+    worker = stubs.WorkerServiceStub(connect(args))
     group = types.BlockGroup(name="block", count=len(model.blocks), components=[types.Component(name=c) for c in COMPONENTS])
     me = worker.RegisterWorker(pb.RegisterWorkerRequest(
         request_id=str(uuid.uuid4()), protocol_version=1, name=f"python-{uuid.uuid4().hex[:6]}", device="cpu (torch)",

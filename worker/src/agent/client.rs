@@ -10,10 +10,12 @@ use std::time::Duration;
 use evocache_proto::credentials::Credentials;
 use evocache_proto::pb;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
+use evocache_proto::telemetry::{self, Remote};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
-use tracing::{info, warn};
+use tonic_types::StatusExt;
+use tracing::{Span, info, warn};
 
 use super::AgentError;
 
@@ -55,7 +57,7 @@ impl BackOff {
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallError {
-    /// Nobody answered, or somebody who is stopping: try again, for ever.
+    /// Nobody answered, or somebody who is stopping or has too much to do: try again, for ever.
     Unreachable(String),
     /// The coordinator has a problem of its own: try again, not for ever.
     Troubled(String),
@@ -91,6 +93,8 @@ impl From<Status> for CallError {
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unreachable(text),
             Code::Internal | Code::Unknown if from_transport => Self::Unreachable(text),
+            // It has too much to do now and has said when to come back.
+            Code::ResourceExhausted if status.get_details_retry_info().is_some() => Self::Unreachable(text),
             Code::Internal | Code::Unknown | Code::Aborted | Code::ResourceExhausted => Self::Troubled(text),
             Code::NotFound => Self::NotFound(text),
             Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
@@ -199,9 +203,19 @@ impl Coordinator {
         self.call(SHORT, request, async |mut client, request| client.register_worker(request).await).await
     }
 
-    pub(super) async fn acquire(&self, worker_id: &str, wait: Duration) -> Result<pb::AcquireLeaseResponse, CallError> {
+    /// The lease comes with the coordinator's span, in whose trace it was given.
+    pub(super) async fn acquire(
+        &self,
+        worker_id: &str,
+        wait: Duration,
+    ) -> Result<(pb::AcquireLeaseResponse, Remote), CallError> {
         let request = pb::AcquireLeaseRequest { worker_id: worker_id.to_owned(), wait: wait.try_into().ok() };
-        self.call(wait + SHORT, request, async |mut client, request| client.acquire_lease(request).await).await
+        self.answered(wait + SHORT, request, async |mut client, request| client.acquire_lease(request).await).await.map(
+            |answer| {
+                let remote = telemetry::remote(answer.metadata().as_ref());
+                (answer.into_inner(), remote)
+            },
+        )
     }
 
     pub(super) async fn calibration(
@@ -251,11 +265,24 @@ impl Coordinator {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        self.answered(deadline, request, send).await.map(Response::into_inner)
+    }
+
+    async fn answered<Q, A, F>(
+        &self,
+        deadline: Duration,
+        request: Q,
+        send: impl FnOnce(Service, Request<Q>) -> F,
+    ) -> Result<Response<A>, CallError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
         let mut request = Request::new(request);
         request.set_timeout(deadline);
+        telemetry::inject(&Span::current(), request.metadata_mut().as_mut());
         // The request's own timeout starts when the connection is there; the outer one covers what comes before.
         let result = match tokio::time::timeout(deadline + CONNECT, send(self.client.clone(), request)).await {
-            Ok(result) => result.map(Response::into_inner).map_err(CallError::from),
+            Ok(result) => result.map_err(CallError::from),
             Err(_) => Err(CallError::Unreachable(format!("no answer within {:?}", deadline + CONNECT))),
         };
         self.note(&result);

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use evocache_proto::domain::{Layout, Measurement, Schedule};
-use evocache_proto::{pb, wire};
+use evocache_proto::{pb, telemetry, wire};
 use tokio::time::sleep;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::AgentError;
 use super::client::{CallError, Coordinator, positive, request_id};
@@ -38,6 +38,17 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// As a span's attribute.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Measured(_) => "measured",
+            Self::Failed { .. } => "failed",
+            Self::Untried => "untried",
+            Self::Unwanted => "unwanted",
+            Self::Stopped => "stopped",
+        }
+    }
+
     fn failed(reason: impl std::fmt::Display) -> Self {
         Self::Failed { reason: reason.to_string(), retryable: false }
     }
@@ -99,11 +110,12 @@ impl Bench {
         let token = self.cancel.clone();
         // 0 prompts in a lease are all of them.
         let (prompts, profile) = (NonZeroU32::new(lease.prompts), lease.profile);
+        let measuring = info_span!(target: telemetry::TARGET, "measure");
         let evaluate = self.thread.ask(move |evaluator| {
             let task = Task { schedule: &schedule, prompts, profile };
             evaluator.evaluate(task, &token)
         });
-        Ok(match evaluate.await? {
+        Ok(match evaluate.instrument(measuring).await? {
             Ok(Ok(measurement)) => Verdict::Measured(measurement),
             Ok(Err(error)) => Verdict::error(error),
             Err(panicked) => {
@@ -160,7 +172,9 @@ impl Bench {
         };
         info!(search = held.search(), prompts = calibration.prompts.len(), "preparing");
         let token = self.cancel.clone();
-        Ok(match self.thread.ask(move |evaluator| evaluator.prepare(&calibration, &token)).await? {
+        let preparing = info_span!(target: telemetry::TARGET, "prepare");
+        let prepare = self.thread.ask(move |evaluator| evaluator.prepare(&calibration, &token));
+        Ok(match prepare.instrument(preparing).await? {
             Ok(Ok(())) => {
                 self.prepared = Some(held.search().to_owned());
                 None

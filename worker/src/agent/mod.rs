@@ -26,10 +26,11 @@ use std::time::Duration;
 use evocache_proto::credentials::{CredentialError, Credentials};
 use evocache_proto::domain::{Declaration, DeclarationError};
 use evocache_proto::pb;
+use evocache_proto::telemetry::{self, Remote};
 use evocache_proto::wire::register_request;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{Instrument, Span, field, info, info_span, warn};
 
 pub use client::BackOff;
 use client::{CallError, Coordinator, positive, request_id};
@@ -226,9 +227,9 @@ impl Agent {
         let mut session = session?;
         loop {
             let Some(answer) = unless(&stop, self.acquire(&mut session)).await else { return Ok(Ended::ShutDown) };
-            let answer = answer?;
+            let (answer, given) = answer?;
             if let Some(lease) = answer.lease
-                && let Flow::Leave(ended) = self.serve(&session, lease).await?
+                && let Flow::Leave(ended) = self.serve(&session, lease, &given).await?
             {
                 return Ok(ended);
             }
@@ -272,12 +273,12 @@ impl Agent {
     }
 
     /// Asks until there is an answer that says something; registers again when the coordinator has forgotten us.
-    async fn acquire(&self, session: &mut Session) -> Result<pb::AcquireLeaseResponse, AgentError> {
+    async fn acquire(&self, session: &mut Session) -> Result<(pb::AcquireLeaseResponse, Remote), AgentError> {
         let mut back_off = self.config.back_off;
         loop {
             let asked = Instant::now();
             match self.coordinator.acquire(&session.worker_id, session.wait).await {
-                Ok(answer) if answer.lease.is_some() || answer.draining => return Ok(answer),
+                Ok(answer) if answer.0.lease.is_some() || answer.0.draining => return Ok(answer),
                 Ok(_) => {
                     back_off = self.config.back_off;
                     sleep(IDLE_PAUSE.saturating_sub(asked.elapsed())).await;
@@ -295,8 +296,23 @@ impl Agent {
         }
     }
 
-    /// Evaluates the lease's candidate and reports.
-    async fn serve(&mut self, session: &Session, lease: pb::Lease) -> Result<Flow, AgentError> {
+    /// Evaluates the lease's candidate and reports, in a span of the trace in which the lease was given.
+    async fn serve(&mut self, session: &Session, lease: pb::Lease, given: &Remote) -> Result<Flow, AgentError> {
+        let span = info_span!(
+            target: telemetry::TARGET,
+            "evaluation",
+            search = lease.search_id,
+            candidate = lease.candidate,
+            epoch = lease.epoch,
+            attempt = lease.attempt,
+            prompts = lease.prompts,
+            outcome = field::Empty,
+        );
+        telemetry::adopt(&span, given);
+        self.evaluate(session, lease).instrument(span).await
+    }
+
+    async fn evaluate(&mut self, session: &Session, lease: pb::Lease) -> Result<Flow, AgentError> {
         let stop = self.stop.clone();
         let held = lease::Held::new(&session.worker_id, &lease, session.ttl);
         let verdict = tokio::select! {
@@ -306,6 +322,7 @@ impl Agent {
             () = stop.requested() => Verdict::Stopped,
             () = held.keep_alive(&self.coordinator, &self.draining) => Verdict::Unwanted,
         };
+        Span::current().record("outcome", verdict.name());
         match verdict {
             Verdict::Measured(measurement) => {
                 self.patiently(&held, held.complete(&self.coordinator, &measurement)).await;

@@ -8,6 +8,7 @@ mod caller;
 mod fit;
 mod generate;
 mod inspect;
+pub mod log;
 pub mod run;
 mod table;
 

@@ -3,7 +3,7 @@
 //! Absent on purpose: the protocol, which is [`crate::agent`]'s.
 
 use std::future::pending;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -11,11 +11,13 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Args;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
+use super::log::{LogFormat, Logging};
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
 use crate::evaluator::api::Evaluate;
@@ -68,6 +70,13 @@ pub struct RunArgs {
     /// What to log, to stderr: error, warn, info, debug or a tracing filter
     #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// How the log is written
+    #[arg(long, value_enum, value_name = "FORMAT", env = "EVOCACHE_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Send traces to this OTLP collector, over gRPC, such as http://127.0.0.1:4317 [default: nowhere]
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How it ended.
@@ -83,7 +92,7 @@ enum End {
 /// environment, once, and to change it in a running process would be unsound.
 pub fn run(args: RunArgs) -> ExitCode {
     let end = match prepare(&args) {
-        Ok(Prepared::Evaluator(evaluator)) => work(&args, evaluator),
+        Ok(Prepared::Worker(evaluator, runtime, logging)) => work(&args, evaluator, runtime, logging),
         Ok(Prepared::Done(code)) => return code,
         Err(error) => Err(error),
     };
@@ -97,7 +106,7 @@ pub fn run(args: RunArgs) -> ExitCode {
 }
 
 enum Prepared {
-    Evaluator(Box<dyn Evaluate>),
+    Worker(Box<dyn Evaluate>, Runtime, Logging),
     /// Another process has done the work.
     Done(ExitCode),
 }
@@ -114,13 +123,13 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     {
         return Ok(Prepared::Done(code));
     }
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_writer(io::stderr);
-    // Only a second subscriber could make this fail, and then there is one.
-    let _ = subscriber.try_init();
+    // One thread is enough for a few small calls; the others are for computing.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| CliError::new(format!("cannot start: {e}")))?;
+    let logging = {
+        let _inside = runtime.enter();
+        Logging::start(args, filter)?
+    };
     // Loading may take minutes; a wrong URL or certificate should not.
     config(args)?.check()?;
     info!("loading {} on {}", args.model.display(), args.device);
@@ -133,7 +142,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         device: args.device,
         clip: args.clip.clone(),
     })?;
-    Ok(Prepared::Evaluator(Box::new(evaluator)))
+    Ok(Prepared::Worker(Box::new(evaluator), runtime, logging))
 }
 
 fn config(args: &RunArgs) -> Result<AgentConfig, CliError> {
@@ -142,12 +151,16 @@ fn config(args: &RunArgs) -> Result<AgentConfig, CliError> {
     Ok(AgentConfig { credentials, connect_timeout: args.connect_timeout, ..defaults })
 }
 
-fn work(args: &RunArgs, evaluator: Box<dyn Evaluate>) -> Result<ExitCode, CliError> {
-    let failed = |e: io::Error| CliError::new(format!("cannot start: {e}"));
-    // One thread is enough for a few small calls; the others are for computing.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+fn work(
+    args: &RunArgs,
+    evaluator: Box<dyn Evaluate>,
+    runtime: Runtime,
+    logging: Logging,
+) -> Result<ExitCode, CliError> {
     let config = config(args)?;
-    let end = runtime.block_on(until_told(config, evaluator)).map_err(failed)?;
+    let end = runtime.block_on(until_told(config, evaluator));
+    runtime.block_on(logging.end());
+    let end = end.map_err(|e| CliError::new(format!("cannot start: {e}")))?;
     runtime.shutdown_background();
     match end {
         End::Agent(Ok(Ended::Drained | Ended::ShutDown)) => Ok(ExitCode::SUCCESS),
