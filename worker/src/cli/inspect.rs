@@ -11,7 +11,6 @@ use serde_json::json;
 use super::table::{Table, bytes, count};
 use super::{CliError, Result};
 use crate::evaluator::pipeline::Pipeline;
-use crate::executor::Guidance;
 
 /// Show a model's class, slots, parameters, and costs per component.
 #[derive(Debug, Clone, Args)]
@@ -48,7 +47,7 @@ impl Inspect {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let pipeline = Pipeline::load(&self.model, Device::Cpu)?;
-        let guidance = Guidance::new(if self.no_guidance { 1.0 } else { 2.0 });
+        let guidance = pipeline.guidance(if self.no_guidance { 1.0 } else { 2.0 });
         let size = pipeline.latent_size(self.height, self.width)?;
         let cost = pipeline.cost(size, guidance);
         let schedule =

@@ -14,10 +14,9 @@ use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, M
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
 use super::clock::Stopwatch;
 use super::device::DeviceChoice;
-use super::pipeline::{EncodedTexts, Pipeline};
+use super::pipeline::Pipeline;
 use super::prepared::Prepared;
 use super::timing::{Turn, batches, is_timed, turns};
-use crate::executor::Guidance;
 use crate::files::ModelError;
 use crate::metrics::Metric;
 use crate::metrics::clip_score::ClipScore;
@@ -92,7 +91,7 @@ impl DiffusionEvaluator {
             forecast: true,
             profiles: true,
             metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
-            cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, Guidance::new(f64::INFINITY))),
+            cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, pipeline.guidance(f64::INFINITY))),
         };
         Ok(Self { pipeline, metrics, declaration, prepared: None, recent_baselines: BTreeMap::new() })
     }
@@ -138,24 +137,20 @@ impl Evaluate for DiffusionEvaluator {
             return Err(EvaluateError::Calibration("it has no prompts".into()));
         }
         let sampling = &calibration.sampling;
-        for &steps in &sampling.steps {
-            self.pipeline.sampler(steps).map_err(refused)?;
-        }
         let size = self.pipeline.latent_size(sampling.height, sampling.width).map_err(refused)?;
+        for &steps in &sampling.steps {
+            self.pipeline.sampler(steps, size).map_err(refused)?;
+        }
         let baseline = Schedule::all_compute(self.pipeline.layout().clone(), sampling.baseline_steps())
             .map_err(|error| EvaluateError::Calibration(error.to_string()))?;
-        let guidance = Guidance::new(sampling.guidance_scale);
+        let guidance = self.pipeline.guidance(sampling.guidance_scale);
         let mut texts: Vec<&str> = calibration.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
         texts.push(&sampling.negative_prompt);
-        let encoded = self.pipeline.encode(&texts)?;
+        let encoded = self.pipeline.encode(&texts).map_err(refused)?;
         texts.pop();
-        let part = |first: usize, count: usize| -> Result<EncodedTexts, EvaluateError> {
-            let conditioning = encoded.batch(first, count, size)?;
-            Ok(EncodedTexts { embeddings: conditioning.embeddings, mask: conditioning.mask })
-        };
         let mut prepared = Prepared {
-            texts: part(0, texts.len())?,
-            negative: part(texts.len(), 1)?,
+            texts: encoded.batch(0, texts.len())?,
+            negative: encoded.batch(texts.len(), 1)?,
             size,
             guidance,
             cost: self.pipeline.cost(size, guidance),
