@@ -215,6 +215,21 @@ fn flux_schnell_agrees_with_diffusers() {
 }
 
 #[test]
+fn dit_agrees_with_diffusers() {
+    agrees_with_diffusers(&fixture("dit"));
+}
+
+#[test]
+fn stable_diffusion_3_without_t5_agrees_with_diffusers() {
+    agrees_with_diffusers(&fixture("sd3"));
+}
+
+#[test]
+fn stable_diffusion_3_5_agrees_with_diffusers() {
+    agrees_with_diffusers(&fixture("sd35"));
+}
+
+#[test]
 #[ignore = "needs EVOCACHE_PARITY, the folder of a pipeline with its golden.safetensors"]
 fn another_pipeline_agrees_with_diffusers() {
     #[expect(clippy::disallowed_methods, reason = "a test takes no arguments")]

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 
 use super::block_model::{BlockModel, Prompts};
 use super::clip_text::ClipTextEncoder;
+use super::dit::{Dit, DitConfig};
 use super::flux::{Flux, FluxConfig};
 use super::pipelines::{Family, Kind, PIPELINES, PipelineClass};
 use super::pixart::{PixArt, PixArtConfig};
-use super::prompts::{self, TextEncoder};
+use super::prompts::{self, Classes, TextEncoder};
+use super::sd3::{Sd3, Sd3Config};
 use super::t5::{T5Config, T5Encoder};
 use super::tokenizer::Tokenizer;
 use super::vae::{VaeConfig, VaeDecoder};
@@ -94,6 +96,8 @@ impl ModelFolder {
         match self.class.family {
             Family::PixArt(_) => Ok(PixArtConfig::read(&config)?.sample_size),
             Family::Flux(_) => Ok(FLUX_NATIVE),
+            Family::StableDiffusion3(_) => Ok(Sd3Config::read(&config)?.sample_size),
+            Family::Dit => Ok(DitConfig::read(&config)?.sample_size),
         }
     }
 
@@ -109,6 +113,14 @@ impl ModelFolder {
             Family::Flux(_) => {
                 let config = FluxConfig::read(&config)?;
                 Box::new(Flux::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+            }
+            Family::StableDiffusion3(_) => {
+                let config = Sd3Config::read(&config)?;
+                Box::new(Sd3::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+            }
+            Family::Dit => {
+                let config = DitConfig::read(&config)?;
+                Box::new(Dit::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
             }
         })
     }
@@ -131,14 +143,30 @@ impl ModelFolder {
                 self.tokenizer("tokenizer", CLIP_TOKENS)?;
                 Ok(self.tokenizer("tokenizer_2", length)?.length())
             }
+            Family::StableDiffusion3(length) => {
+                let clip = self.tokenizer("tokenizer", CLIP_TOKENS)?.length();
+                self.tokenizer("tokenizer_2", CLIP_TOKENS)?;
+                Ok(clip + self.t5_tokens(length)?)
+            }
+            Family::Dit => Ok(0),
         }
     }
 
-    /// Loads T5 and its tokenizer.
+    /// T5's tokens in SD3's prompts: zeros stand for it where the folder goes without.
+    fn t5_tokens(&self, length: usize) -> Result<usize> {
+        if self.index.lacks("text_encoder_3") {
+            return Ok(length);
+        }
+        Ok(self.tokenizer("tokenizer_3", length)?.length())
+    }
+
+    /// Loads the T5 of a PixArt folder and its tokenizer.
     pub fn text_encoder(&self, device: &Device) -> Result<TextEncoder> {
         match self.class.family {
             Family::PixArt(length) => self.t5("text_encoder", "tokenizer", length, device),
-            Family::Flux(length) => self.t5("text_encoder_2", "tokenizer_2", length, device),
+            _ => {
+                Err(ModelError::Input(format!("the prompts of a {} go through more than one encoder", self.class.name)))
+            }
         }
     }
 
@@ -164,9 +192,25 @@ impl ModelFolder {
         }
         match self.class.family {
             Family::PixArt(_) => self.text_encoder(device)?.masked(texts),
-            Family::Flux(_) => {
+            Family::Flux(length) => {
                 let (_, pooled) = self.clip("text_encoder", "tokenizer", false, texts, device)?;
-                Ok(Prompts::pooled(self.text_encoder(device)?.unmasked(texts)?, pooled))
+                let t5 = self.t5("text_encoder_2", "tokenizer_2", length, device)?;
+                Ok(Prompts::pooled(t5.unmasked(texts)?, pooled))
+            }
+            Family::StableDiffusion3(length) => {
+                let first = self.clip("text_encoder", "tokenizer", true, texts, device)?;
+                let second = self.clip("text_encoder_2", "tokenizer_2", true, texts, device)?;
+                let t5 = if self.index.lacks("text_encoder_3") {
+                    let channels = Sd3Config::read(&self.config("transformer")?)?.text_channels;
+                    Tensor::zeros((texts.len(), length, channels), DType::F32, device)?
+                } else {
+                    self.t5("text_encoder_3", "tokenizer_3", length, device)?.unmasked(texts)?
+                };
+                prompts::stable_diffusion_3([first, second], &t5)
+            }
+            Family::Dit => {
+                let classes = DitConfig::read(&self.config("transformer")?)?.classes;
+                Classes::read(&self.index, classes)?.prompts(texts, device)
             }
         }
     }
@@ -210,4 +254,4 @@ impl ModelFolder {
 }
 
 /// States and pooled vectors of texts.
-type Clip = (candle_core::Tensor, candle_core::Tensor);
+type Clip = (Tensor, Tensor);

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIXTURES = os.path.join(HERE, "..", "fixtures")
 MODELS = os.path.join(HERE, "..", "..", "models")
+LABELS = {0: "tench, Tinca tinca", 1: "goldfish", 207: "golden retriever"}
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -86,7 +87,60 @@ def flux(tmp, true, schnell):
                 call=lambda **k: pipe(max_sequence_length=24, **k))
 
 
-FAMILIES = {"flux": lambda tmp, true: flux(tmp, true, False), "schnell": lambda tmp, true: flux(tmp, true, True)}
+def dit(tmp, true):
+    c = TRUE_TEXT if true else TINY_TEXT
+    channels, groups, per_block = c["vae"]
+    sizes = dict(num_attention_heads=16, attention_head_dim=72, sample_size=16) if true else dict(
+        num_attention_heads=2, attention_head_dim=8, sample_size=8)
+    pipe = d.DiTPipeline(
+        transformer=d.DiTTransformer2DModel(in_channels=4, out_channels=8, num_layers=2, **sizes),
+        vae=vae(4, channels, groups, per_block, quant=True, scaling_factor=0.18215),
+        scheduler=d.DDIMScheduler(clip_sample=False), id2label=LABELS)
+    slots = [(f"block.{i}", b, c) for i, b in enumerate(pipe.transformer.transformer_blocks) for c in ("attn1", "ff")]
+    side = sizes["sample_size"] * 2 ** (len(channels) - 1)
+    return dict(pipe=pipe, slots=slots, size=(side, side), unpack=lambda x: x, join=None, guided=True, conditional_first=True,
+                prompts=["Golden Retriever", "1"], labels=[207, 1], negative="", steps=5, guidance=4.0,
+                call=lambda **k: pipe(**k))
+
+
+def sd3(tmp, true, dual, with_t5):
+    c = TRUE_TEXT if true else TINY_TEXT
+    tokenizer, vocab = clip_tokenizer(f"{tmp}/tokenizer", EOS, c["length"])
+    tokenizer_2, _ = clip_tokenizer(f"{tmp}/tokenizer_2", "!", c["length"])
+    (w, l, h, inner), (w2, l2, h2, inner2) = c["clip"], c["clip_g"]
+    channels, groups, per_block = c["vae"]
+    sizes = dict(num_attention_heads=24, attention_head_dim=64, caption_projection_dim=1536, joint_attention_dim=4096,
+                 sample_size=128, pos_embed_max_size=384 if dual else 192) if true else dict(
+                 num_attention_heads=2, attention_head_dim=8, caption_projection_dim=16, joint_attention_dim=32, sample_size=8,
+                 pos_embed_max_size=12)
+    pipe = d.StableDiffusion3Pipeline(
+        scheduler=d.FlowMatchEulerDiscreteScheduler(shift=3.0), tokenizer=tokenizer, tokenizer_2=tokenizer_2,
+        text_encoder=clip_encoder(vocab, w, l, h, inner, c["length"], w),
+        text_encoder_2=clip_encoder(vocab, w2, l2, h2, inner2, c["length"], w2, "gelu"),
+        tokenizer_3=t.AutoTokenizer.from_pretrained(f"{MODELS}/emoji/tokenizer") if with_t5 else None,
+        text_encoder_3=t5(455, *c["t5"]) if with_t5 else None,
+        vae=vae(16, channels, groups, per_block, scaling_factor=1.5305, shift_factor=0.0609),
+        transformer=d.SD3Transformer2DModel(num_layers=3, in_channels=16, out_channels=16, pooled_projection_dim=w + w2,
+                                            dual_attention_layers=(0,) if dual else (), qk_norm="rms_norm" if dual else None,
+                                            **sizes))
+    slots, last = [], len(pipe.transformer.transformer_blocks) - 1
+    for i, b in enumerate(pipe.transformer.transformer_blocks):
+        kind = "dual.0" if dual and i == 0 else "last.0" if i == last else f"joint.{i - dual}"
+        names = ["attn"] + ["attn2"] * (kind == "dual.0") + ["ff"] + ["ff_context"] * (i != last)
+        slots += [(kind, b, n) for n in names]
+    join = lambda out: torch.cat(out, 1)
+    return dict(pipe=pipe, slots=slots, size=(96, 64) if true else (24, 16), unpack=lambda x: x, join=join, guided=True,
+                prompts=["a red cat and the owl", "Two Cats!  on a table"], negative="the dog", steps=4, guidance=5.0,
+                call=lambda **k: pipe(max_sequence_length=24 if with_t5 else 256, **k))
+
+
+FAMILIES = {
+    "flux": lambda tmp, true: flux(tmp, true, False),
+    "schnell": lambda tmp, true: flux(tmp, true, True),
+    "dit": dit,
+    "sd3": lambda tmp, true: sd3(tmp, true, False, False),
+    "sd35": lambda tmp, true: sd3(tmp, true, True, True),
+}
 
 
 # --- caching, as in deploy/examples/python ----------------------------------------------------------------------------
@@ -97,7 +151,9 @@ class Caching:
 
     def __init__(self, family):
         self.step, self.decisions, self.history, self.first = -1, None, {}, {}
-        self.join = family["join"]
+        last = [block.startswith("last") for block, _, _ in family["slots"]]
+        # What SD3's last block makes of the text is read by nobody.
+        self.join = [(lambda out: out[0]) if is_last else family["join"] for is_last in last]
         for slot, (_, block, component) in enumerate(family["slots"]):
             self.wrap(slot, getattr(block, component))
         family["pipe"].transformer.register_forward_pre_hook(lambda *_: setattr(self, "step", self.step + 1))
@@ -115,7 +171,7 @@ class Caching:
                 out = forward(*args, **kwargs)
                 done.append((self.step, out))
                 if not self.decisions and self.step == 0:
-                    self.first[slot] = self.join(out) if isinstance(out, tuple) else out
+                    self.first[slot] = self.join[slot](out) if isinstance(out, tuple) else out
                 return out
             if decision == 1 or len(done) < 2:
                 return done[-1][1]
@@ -153,6 +209,10 @@ def save(pipe, folder, tmp):
                 if name == "text_encoder" and "CLIP" in type(part).__name__:
                     weights = {rename(k): v for k, v in weights.items()}
                 save_file(weights, file, metadata=dict(format="pt"))
+        if name == "transformer" and hasattr(pipe, "labels"):  # on the hub by hand, diffusers only reads them
+            index = json.load(open(f"{folder}/model_index.json"))
+            index["id2label"] = LABELS
+            json.dump(index, open(f"{folder}/model_index.json", "w"), indent=2)
         if name.startswith("tokenizer") and os.path.exists(f"{tmp}/{name}/merges.txt"):
             shutil.rmtree(f"{folder}/{name}")
             shutil.copytree(f"{tmp}/{name}", f"{folder}/{name}")
