@@ -52,12 +52,12 @@ pub(super) enum Spread {
 
 /// Cosines, then sines of a number at [`FREQUENCIES`] frequencies, `[1, 256]`. (diffusers `Timesteps(256, True, …)`.)
 fn sinusoid(number: f64, spread: Spread, device: &Device) -> Result<Tensor> {
-    let intervals = match spread {
-        Spread::Open => FREQUENCIES,
-        Spread::Closed => FREQUENCIES - 1,
-    };
     let angle = |i: usize| {
-        let frequency = (-(10000f64.ln()) * i as f64 / intervals as f64).exp() as f32;
+        let frequency = match spread {
+            Spread::Open => (-(10000f64.ln()) * i as f64 / FREQUENCIES as f64).exp() as f32,
+            // Rounded where torch rounds: DiT's small classes-only embedding shows the difference.
+            Spread::Closed => (-(10000f64.ln()) as f32 * i as f32 / (FREQUENCIES - 1) as f32).exp(),
+        };
         number as f32 * frequency
     };
     let values: Vec<f32> =

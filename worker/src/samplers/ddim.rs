@@ -212,9 +212,9 @@ mod tests {
 
     #[test]
     fn timesteps_and_latents_are_those_of_diffusers() -> Result<()> {
-        for &(text, steps, ref timesteps, ref wanted) in CASES {
+        for &(text, steps, timesteps, wanted) in CASES {
             let mut sampler = Ddim::new(&read(text)?, steps)?;
-            assert_eq!(sampler.timesteps(), *timesteps, "{text}, {steps} steps");
+            assert_eq!(sampler.timesteps(), timesteps, "{text}, {steps} steps");
             let mut x = Tensor::new(&[1f32, -0.5], &Device::Cpu)?.reshape((1, 1, 1, 2))?;
             for (i, wanted) in wanted.iter().enumerate() {
                 let output = x.affine(0.5, -0.2 * (i as f64).cos())?;

@@ -288,11 +288,11 @@ mod tests {
 
     #[test]
     fn timesteps_and_latents_are_those_of_diffusers() -> Result<()> {
-        for &(text, even, steps, tokens, ref timesteps, ref wanted) in CASES {
+        for &(text, even, steps, tokens, timesteps, wanted) in CASES {
             let sigmas = if even { FlowSigmas::Even } else { FlowSigmas::Trained };
             let mut sampler = FlowMatch::new(&read(text, sigmas)?, steps, tokens)?;
             let what = format!("{text}, {tokens} tokens");
-            for (found, wanted) in sampler.timesteps().iter().zip(*timesteps) {
+            for (found, wanted) in sampler.timesteps().iter().zip(timesteps) {
                 assert!((found - wanted).abs() < 2e-4, "{what}: timestep {found} is not {wanted}");
             }
             let mut x = Tensor::new(&[1f32, -0.5], &Device::Cpu)?.reshape((1, 1, 1, 2))?;

@@ -188,8 +188,8 @@ def roughen(model, generator):
         for p in model.parameters():
             noise = torch.randn(p.shape, generator=generator)
             p.copy_((p + (0.1 if p.dim() < 2 else 0.7 / p[0].numel() ** 0.5) * noise).half().float())
-        for b in model.buffers():
-            if b.is_floating_point():
+        for name, b in model.named_buffers():
+            if name in model.state_dict() and b.is_floating_point():
                 b.copy_(b.half().float())
     return model.eval()
 
