@@ -205,6 +205,16 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 #[test]
+fn pixart_alpha_with_micro_conditions_agrees_with_diffusers() {
+    agrees_with_diffusers(&fixture("pixart1024"));
+}
+
+#[test]
+fn pixart_sigma_agrees_with_diffusers() {
+    agrees_with_diffusers(&fixture("sigma"));
+}
+
+#[test]
 fn flux_dev_agrees_with_diffusers() {
     agrees_with_diffusers(&fixture("flux"));
 }

@@ -55,7 +55,7 @@ fn sinusoid(number: f64, spread: Spread, device: &Device) -> Result<Tensor> {
     let angle = |i: usize| {
         let frequency = match spread {
             Spread::Open => (-(10000f64.ln()) * i as f64 / FREQUENCIES as f64).exp() as f32,
-            // Rounded where torch rounds: DiT's small classes-only embedding shows the difference.
+            // Rounded where torch rounds.
             Spread::Closed => (-(10000f64.ln()) as f32 * i as f32 / (FREQUENCIES - 1) as f32).exp(),
         };
         number as f32 * frequency

@@ -134,7 +134,29 @@ def sd3(tmp, true, dual, with_t5):
                 call=lambda **k: pipe(max_sequence_length=24 if with_t5 else 256, **k))
 
 
+def pixart(tmp, true, sigma):
+    """α at 1024² (micro-conditions: sample_size 128 turns them on) or Σ."""
+    c = TRUE_TEXT if true else TINY_TEXT
+    channels, groups, per_block = c["vae"]
+    sizes = dict(num_attention_heads=16, attention_head_dim=72, cross_attention_dim=1152) if true else dict(
+        num_attention_heads=2, attention_head_dim=12, cross_attention_dim=24)
+    transformer = d.PixArtTransformer2DModel(
+        in_channels=4, out_channels=8, num_layers=2, caption_channels=c["t5"][0], sample_size=128, interpolation_scale=2,
+        use_additional_conditions=not sigma, **sizes)
+    pipe = (d.PixArtSigmaPipeline if sigma else d.PixArtAlphaPipeline)(
+        tokenizer=t.AutoTokenizer.from_pretrained(f"{MODELS}/emoji/tokenizer"), text_encoder=t5(455, *c["t5"]),
+        vae=vae(4, channels, groups, per_block, quant=True, scaling_factor=0.13025 if sigma else 0.18215),
+        transformer=transformer, scheduler=d.DPMSolverMultistepScheduler())
+    slots = [(f"block.{i}", b, c) for i, b in enumerate(transformer.transformer_blocks) for c in ("attn1", "attn2", "ff")]
+    call = dict(max_sequence_length=24, use_resolution_binning=False, clean_caption=False)
+    return dict(pipe=pipe, slots=slots, size=(96, 64) if true else (24, 16), unpack=lambda x: x, join=None, guided=True,
+                prompts=["a red cat and the owl", "two cats on a table"], negative="the dog", steps=4, guidance=4.5,
+                call=lambda **k: pipe(**call, **{**k, "negative_prompt": k["negative_prompt"][0]}))
+
+
 FAMILIES = {
+    "pixart1024": lambda tmp, true: pixart(tmp, true, False),
+    "sigma": lambda tmp, true: pixart(tmp, true, True),
     "flux": lambda tmp, true: flux(tmp, true, False),
     "schnell": lambda tmp, true: flux(tmp, true, True),
     "dit": dit,
@@ -279,9 +301,11 @@ def make(name, folder, true):
     for i in (0, steps // 2):
         out[f"transformer.{i}"] = outputs[i]
         out[f"latents_before.{i}"] = seen[i][0]
-    for key, argument in (("embeddings", "encoder_hidden_states"), ("pooled", "pooled_projections"), ("classes", "class_labels")):
+    for key, argument in (("embeddings", "encoder_hidden_states"), ("mask", "encoder_attention_mask"), ("pooled", "pooled_projections"), ("classes", "class_labels")):
         if arguments.get(argument) is not None:
             out[key] = order(arguments[argument])
+    if "mask" in out:
+        out["mask"] = out["mask"].float()
     last = out["latents_by_step"][-1]
     shift = pipe.vae.config.shift_factor or 0.0
     out["decoded"] = pipe.vae.decode(last / pipe.vae.config.scaling_factor + shift).sample
