@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use evocache_proto::domain::Schedule;
 
+use super::model::ModelArgs;
 use super::{CliError, Result, read_schedule};
 use crate::cancel::CancelToken;
 use crate::evaluator::device::DeviceChoice;
@@ -17,9 +18,9 @@ use crate::picture::Picture;
 /// A seed gives the picture that diffusers gives for `torch.Generator("cpu").manual_seed(seed)`.
 #[derive(Debug, Clone, Args)]
 pub struct Generate {
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// What to load.
+    #[command(flatten)]
+    model: ModelArgs,
     /// What to draw; for a model of classes, a label or number of one
     #[arg(long)]
     prompt: String,
@@ -58,7 +59,7 @@ const DEFAULT_STEPS: u32 = 20;
 impl Generate {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = Pipeline::load(&self.model, self.device.open()?)?;
+        let pipeline = Pipeline::load(&self.model.folder()?, self.device.open()?)?;
         let schedule = self.schedule(&pipeline)?;
         let size = pipeline.latent_size(self.height, self.width)?;
         let texts = pipeline.encode(&[&self.prompt, &self.negative_prompt])?;

@@ -1,13 +1,13 @@
 //! `inspect`: what a model folder holds, what can be cached, and what it costs.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use candle_core::Device;
 use clap::Args;
 use evocache_proto::domain::{CostModel, Schedule};
 use serde_json::json;
 
+use super::model::ModelArgs;
 use super::table::{Table, bytes, count};
 use super::{CliError, Result};
 use crate::evaluator::pipeline::Pipeline;
@@ -15,9 +15,9 @@ use crate::evaluator::pipeline::Pipeline;
 /// Show a model's class, slots, parameters, and costs per component.
 #[derive(Debug, Clone, Args)]
 pub struct Inspect {
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// What to load.
+    #[command(flatten)]
+    model: ModelArgs,
     /// Pixels [default: the model's native height]
     #[arg(long)]
     height: Option<u32>,
@@ -46,7 +46,7 @@ struct Row {
 impl Inspect {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = Pipeline::load(&self.model, Device::Cpu)?;
+        let pipeline = Pipeline::load(&self.model.folder()?, Device::Cpu)?;
         let guidance = pipeline.guidance(if self.no_guidance { 1.0 } else { 2.0 });
         let size = pipeline.latent_size(self.height, self.width)?;
         let cost = pipeline.cost(size, guidance);

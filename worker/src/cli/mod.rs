@@ -8,6 +8,7 @@ mod caller;
 mod fit;
 mod generate;
 mod inspect;
+mod model;
 pub mod run;
 mod table;
 

@@ -16,6 +16,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
+use super::model::ModelArgs;
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
 use crate::evaluator::api::Evaluate;
@@ -38,9 +39,9 @@ pub struct RunArgs {
     /// What to show to it.
     #[command(flatten)]
     pub caller: CallerArgs,
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// What to load.
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Name by which searches ask for the model [default: the folder's]
     #[arg(long, value_name = "NAME")]
     pub model_name: Option<String>,
@@ -117,9 +118,10 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     let _ = subscriber.try_init();
     // Loading may take minutes; a wrong URL or certificate should not.
     config(args)?.check()?;
-    info!("loading {} on {}", args.model.display(), args.device);
+    let folder = args.model.folder()?;
+    info!("loading {} on {}", folder.display(), args.device);
     let evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
-        model: args.model.clone(),
+        model: folder,
         model_name: args.model_name.clone(),
         worker_name: args.name.clone().unwrap_or_else(default_name),
         device: args.device,

@@ -22,6 +22,16 @@ pub enum ModelError {
         /// What to do about it.
         hint: String,
     },
+    /// A name on the Hugging Face hub whose download is not on this machine.
+    #[error("'{name}' is no folder, and not in the hub's cache '{}'", cache.display())]
+    NotDownloaded {
+        /// Owner and repository.
+        name: String,
+        /// The branch, tag or commit, where one was asked for.
+        revision: Option<String>,
+        /// The cache.
+        cache: PathBuf,
+    },
     /// A file is no valid JSON, or a tokenizer that cannot be read.
     #[error("'{}' cannot be parsed: {message}", path.display())]
     Parse {
@@ -103,6 +113,13 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { hint, .. } => Some(hint.clone()),
+            Self::NotDownloaded { name, revision, .. } => {
+                let revision = revision.as_ref().map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+                Some(format!(
+                    "`hf download {name}{revision} --include model_index.json \"*/*\"` downloads it; another cache is named by \
+                     --hub-cache, HF_HUB_CACHE or HF_HOME"
+                ))
+            }
             Self::Damaged { .. } => Some("download or export the file again; it may have been cut short".into()),
             Self::MissingTensor { .. } | Self::Shape { .. } => {
                 Some("the config.json beside the weights must be the one they were saved with".into())

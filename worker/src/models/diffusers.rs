@@ -18,6 +18,7 @@ use super::vae::{VaeConfig, VaeDecoder};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 use crate::files::fingerprint::{Fingerprint, fingerprint};
+use crate::files::hub::repository_of;
 use crate::files::weights::Weights;
 
 /// The first letters of diffusers' weight files.
@@ -76,10 +77,11 @@ impl ModelFolder {
         self.class.name
     }
 
-    /// The folder's own name, which a search asks for unless the worker is told another.
+    /// The folder's own name, or its repository's on the hub, which a search asks for unless the worker is told another.
     pub fn name(&self) -> String {
         let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+        let own = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());
+        repository_of(&absolute).or_else(own).unwrap_or_else(|| "model".into())
     }
 
     fn config(&self, part: &str) -> Result<Config> {

@@ -176,14 +176,10 @@ impl Flux {
         let params = weights.root();
         let heads = Heads { count: config.heads, dim: config.head_dim };
         let (width, embed) = (config.width(), params.at("time_text_embed"));
-        let blocks = |count: usize| u32::try_from(count).ok();
-        let layout = blocks(config.doubles)
-            .zip(blocks(config.singles))
-            .and_then(|(doubles, singles)| Layout::flux(doubles, singles).ok())
-            .ok_or_else(|| {
-                let (doubles, singles) = (config.doubles, config.singles);
-                ModelError::Input(format!("{doubles} double and {singles} single blocks are no layout"))
-            })?;
+        let blocks = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let layout = Layout::flux(blocks(config.doubles), blocks(config.singles)).map_err(|error| {
+            ModelError::Input(format!("{} double and {} single blocks: {error}", config.doubles, config.singles))
+        })?;
         let packed = PACK * PACK * config.latent_channels;
         Ok(Self {
             layout: Arc::new(layout),
