@@ -95,6 +95,7 @@ fn every_family_is_evaluated() {
             worker_name: "test".into(),
             device: DeviceChoice::Cpu,
             clip: None,
+            vae_tiling: false,
         })
         .unwrap();
         let declaration = evaluator.declaration();

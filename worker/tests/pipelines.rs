@@ -193,6 +193,16 @@ fn agrees_with_diffusers(folder: &Path) {
     let last = case.golden["latents_by_step"].get(case.steps() as usize - 1).unwrap();
     let (found, wanted) = (case.pipeline.vae().decode(&last).unwrap(), case.golden["decoded"].clone());
     case.agrees("decoder", &found, &wanted);
+    let wanted = case.golden["decoded_in_tiles"].clone();
+    let (whole, cost) =
+        (case.golden["decoded"].clone(), case.pipeline.vae().decode_macs(case.size.height, case.size.width));
+    case.pipeline = case.pipeline.with_tiles();
+    let tiled = case.pipeline.vae().decode(&last).unwrap();
+    case.agrees("decoder in tiles", &tiled, &wanted);
+    // DiT's picture is one tile.
+    let cut = relative_error(&tiled, &whole) > 1e-3;
+    assert_eq!(cut, case.pipeline.vae().decode_macs(case.size.height, case.size.width) > cost);
+    case.pipeline = Pipeline::load(folder, Device::Cpu).unwrap();
     let uncached = Schedule::all_compute(case.pipeline.layout().clone(), case.steps()).unwrap();
     case.run("uncached", &uncached, "latents_by_step", "pictures");
     let schedule = case.schedule();

@@ -70,6 +70,7 @@ impl Bench {
             worker_name: "bench".into(),
             device: self.device,
             clip: None,
+            vae_tiling: self.model.vae_tiling,
         })?;
         let cancel = CancelToken::new();
         evaluator.prepare(&self.calibration(), &cancel)?;

@@ -59,7 +59,7 @@ const DEFAULT_STEPS: u32 = 20;
 impl Generate {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = Pipeline::load(&self.model.folder()?, self.device.open()?)?;
+        let pipeline = self.model.load(self.device)?;
         let schedule = self.schedule(&pipeline)?;
         let size = pipeline.latent_size(self.height, self.width)?;
         let texts = pipeline.encode(&[&self.prompt, &self.negative_prompt])?;

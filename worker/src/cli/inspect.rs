@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use candle_core::Device;
 use clap::Args;
 use evocache_proto::domain::{CostModel, Schedule};
 use serde_json::json;
@@ -10,6 +9,7 @@ use serde_json::json;
 use super::model::ModelArgs;
 use super::table::{Table, bytes, count};
 use super::{CliError, Result};
+use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::Pipeline;
 
 /// Show a model's class, slots, parameters, and costs per component.
@@ -46,7 +46,7 @@ struct Row {
 impl Inspect {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = Pipeline::load(&self.model.folder()?, Device::Cpu)?;
+        let pipeline = self.model.load(DeviceChoice::Cpu)?;
         let guidance = pipeline.guidance(if self.no_guidance { 1.0 } else { 2.0 });
         let size = pipeline.latent_size(self.height, self.width)?;
         let cost = pipeline.cost(size, guidance);

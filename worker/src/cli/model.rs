@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Result;
+use crate::evaluator::device::DeviceChoice;
+use crate::evaluator::pipeline::Pipeline;
 use crate::files::hub;
 
 /// The model's folder, or its name on the hub.
@@ -20,6 +22,9 @@ pub struct ModelArgs {
     /// The hub's tools' own folder, only looked at without --hub-cache
     #[arg(long, env = "HF_HOME", value_name = "DIR", hide = true)]
     hf_home: Option<PathBuf>,
+    /// Decode pictures larger than the VAE was made for in tiles: less memory, slightly other pictures
+    #[arg(long)]
+    pub vae_tiling: bool,
 }
 
 impl ModelArgs {
@@ -28,5 +33,11 @@ impl ModelArgs {
         let user = std::env::home_dir();
         let cache = hub::cache_folder(self.hub_cache.as_deref(), self.hf_home.as_deref(), user.as_deref());
         Ok(hub::resolve(&self.model, &cache)?)
+    }
+
+    /// Loads it.
+    pub(super) fn load(&self, device: DeviceChoice) -> Result<Pipeline> {
+        let pipeline = Pipeline::load(&self.folder()?, device.open()?)?;
+        Ok(if self.vae_tiling { pipeline.with_tiles() } else { pipeline })
     }
 }

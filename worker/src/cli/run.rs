@@ -126,6 +126,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         worker_name: args.name.clone().unwrap_or_else(default_name),
         device: args.device,
         clip: args.clip.clone(),
+        vae_tiling: args.model.vae_tiling,
     })?;
     Ok(Prepared::Evaluator(Box::new(evaluator)))
 }

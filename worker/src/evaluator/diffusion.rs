@@ -43,6 +43,8 @@ pub struct EvaluatorOptions {
     pub device: DeviceChoice,
     /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
     pub clip: Option<PathBuf>,
+    /// Whether to decode large pictures in tiles.
+    pub vae_tiling: bool,
 }
 
 /// Evaluates schedules with one loaded model on one device.
@@ -74,6 +76,7 @@ impl DiffusionEvaluator {
     pub fn open(options: &EvaluatorOptions) -> Result<Self, EvaluateError> {
         let device = options.device.open()?;
         let pipeline = Pipeline::load(&options.model, device.clone())?;
+        let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
         let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
         let inside = options.model.join("clip");
         let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));

@@ -78,6 +78,12 @@ impl Pipeline {
         Ok(Self { folder, device, transformer, vae, samplers, native, tokens })
     }
 
+    /// Decodes large pictures in tiles; see [`VaeDecoder::tiled`].
+    #[must_use]
+    pub fn with_tiles(self) -> Self {
+        Self { vae: self.vae.tiled(), ..self }
+    }
+
     /// The folder.
     pub fn folder(&self) -> &ModelFolder {
         &self.folder
@@ -132,7 +138,7 @@ impl Pipeline {
     /// from latencies: a search encodes its texts once.
     pub fn cost(&self, size: LatentSize, guidance: Guidance) -> CostModel {
         let mut cost = self.transformer.cost(&Geometry { size, tokens: self.tokens, guided: guidance.is_on() });
-        cost.image_macs += self.vae.config().decode_macs(size.height, size.width);
+        cost.image_macs += self.vae.decode_macs(size.height, size.width);
         cost
     }
 

@@ -25,3 +25,4 @@ pub mod t5;
 pub mod tokenizer;
 pub mod vae;
 mod vae_blocks;
+mod vae_tiles;

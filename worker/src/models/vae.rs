@@ -5,6 +5,7 @@
 use candle_core::{Device, Tensor};
 
 use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
+use super::vae_tiles::Tiles;
 use crate::files::config::Config;
 use crate::files::error::Result;
 use crate::files::weights::Weights;
@@ -23,6 +24,8 @@ pub struct VaeConfig {
     pub layers_per_block: usize,
     /// Groups of the norms.
     pub groups: usize,
+    /// Pixels a side of the pictures it was made for, and of a tile where pictures are decoded in tiles.
+    pub sample_size: usize,
     /// Latents are divided by it.
     pub scaling_factor: f64,
     /// Added to the latents after that.
@@ -79,6 +82,7 @@ impl VaeConfig {
             channels,
             layers_per_block: config.size_or("layers_per_block", 1)?,
             groups,
+            sample_size: config.size_or("sample_size", 32)?,
             scaling_factor,
             shift_factor: config.number_or("shift_factor", 0.0)?,
             statistics,
@@ -125,6 +129,7 @@ impl VaeConfig {
 /// The decoder.
 pub struct VaeDecoder {
     config: VaeConfig,
+    tiles: Option<Tiles>,
     parameters: u64,
     post_quant_conv: Option<Conv2d>,
     conv_in: Conv2d,
@@ -171,8 +176,28 @@ impl VaeDecoder {
             conv_norm_out: GroupNorm::load(&decoder.at("conv_norm_out"), groups, last, EPS)?,
             conv_out: Conv2d::load_same(&decoder.at("conv_out"), last, config.out_channels, 3)?,
             device: params.device().clone(),
+            tiles: None,
             config,
         })
+    }
+
+    /// Decodes pictures larger than the size it was made for in tiles: less memory, and pictures that differ a little.
+    #[must_use]
+    pub fn tiled(self) -> Self {
+        let tiles = Some(Tiles::new(self.config.sample_size, self.config.scale()));
+        Self { tiles, ..self }
+    }
+
+    /// Multiply-accumulates to decode one picture of `height × width` latent pixels, norms left out.
+    pub fn decode_macs(&self, height: usize, width: usize) -> u64 {
+        match self.tiles.filter(|tiles| tiles.cut(height, width)) {
+            None => self.config.decode_macs(height, width),
+            Some(tiles) => tiles
+                .along(height)
+                .flat_map(|(_, tall)| tiles.along(width).map(move |(_, wide)| (tall, wide)))
+                .map(|(tall, wide)| self.config.decode_macs(tall, wide))
+                .sum(),
+        }
     }
 
     /// The config it was loaded with.
@@ -199,9 +224,17 @@ impl VaeDecoder {
             }
             None => latents.affine(1.0 / c.scaling_factor, c.shift_factor)?,
         };
+        let (_, _, height, width) = scaled.dims4()?;
+        match self.tiles.filter(|tiles| tiles.cut(height, width)) {
+            Some(tiles) => tiles.decode(&scaled, |tile| self.decode_scaled(tile)),
+            None => self.decode_scaled(&scaled),
+        }
+    }
+
+    fn decode_scaled(&self, scaled: &Tensor) -> Result<Tensor> {
         let mut x = match &self.post_quant_conv {
-            Some(conv) => conv.forward(&scaled)?,
-            None => scaled,
+            Some(conv) => conv.forward(scaled)?,
+            None => scaled.clone(),
         };
         x = self.mid_resnets[0].forward(&self.conv_in.forward(&x)?)?;
         if let Some(attention) = &self.mid_attention {

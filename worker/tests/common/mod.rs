@@ -32,6 +32,7 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
         worker_name: "test".into(),
         device: DeviceChoice::Cpu,
         clip: None,
+        vae_tiling: false,
     })
     .unwrap()
 }

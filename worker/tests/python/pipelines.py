@@ -49,7 +49,7 @@ def vae(latent, channels, groups, layers=1, quant=False, **more):
     n = len(channels)
     return d.AutoencoderKL(block_out_channels=channels, down_block_types=("DownEncoderBlock2D",) * n, latent_channels=latent,
                            up_block_types=("UpDecoderBlock2D",) * n, layers_per_block=layers, norm_num_groups=groups,
-                           use_quant_conv=quant, use_post_quant_conv=quant, sample_size=64, **more)
+                           use_quant_conv=quant, use_post_quant_conv=quant, sample_size=64 if n == 4 else 16, **more)
 
 
 # --- families: each gives a pipeline and how to call it ---------------------------------------------------------------
@@ -309,6 +309,9 @@ def make(name, folder, true):
     last = out["latents_by_step"][-1]
     shift = pipe.vae.config.shift_factor or 0.0
     out["decoded"] = pipe.vae.decode(last / pipe.vae.config.scaling_factor + shift).sample
+    pipe.vae.enable_tiling()
+    out["decoded_in_tiles"] = pipe.vae.decode(last / pipe.vae.config.scaling_factor + shift).sample
+    pipe.vae.disable_tiling()
     dice = random.Random(3)
     decisions = [[0 if s == 0 else dice.choice([0, 0, 1, 2]) for _ in family["slots"]] for s in range(steps)]
     out["cached_pictures"], out["cached_by_step"] = run(decisions)
