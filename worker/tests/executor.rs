@@ -134,7 +134,7 @@ fn a_picture_does_not_depend_on_what_else_is_in_the_batch() {
 fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     use evocache_proto::domain::{CostModel, Slot};
     use evocache_worker::files::error::Result;
-    use evocache_worker::models::block_model::{BlockModel, Conditioned, Geometry, State};
+    use evocache_worker::models::block_model::{Activations, BlockModel, Conditioned, Geometry, State};
     use evocache_worker::samplers::Sampler;
 
     struct Ramp(Arc<Layout>);
@@ -157,6 +157,9 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
         }
         fn cost(&self, _: &Geometry) -> CostModel {
             CostModel { slot_macs: vec![1; 3], slot_cache_bytes: vec![4; 3], step_macs: 0, image_macs: 0 }
+        }
+        fn activations(&self, _: &Geometry) -> Activations {
+            Activations { shared: 0, per_image: 0 }
         }
         fn condition<'a>(&'a self, _: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
             Ok(Box::new(Bound))

@@ -96,6 +96,7 @@ fn every_family_is_evaluated() {
             device: DeviceChoice::Cpu,
             clip: None,
             vae_tiling: false,
+            memory: None,
         })
         .unwrap();
         let declaration = evaluator.declaration();

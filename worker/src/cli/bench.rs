@@ -71,6 +71,7 @@ impl Bench {
             device: self.device,
             clip: None,
             vae_tiling: self.model.vae_tiling,
+            memory: self.model.memory(self.device),
         })?;
         let cancel = CancelToken::new();
         evaluator.prepare(&self.calibration(), &cancel)?;

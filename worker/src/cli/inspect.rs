@@ -52,6 +52,7 @@ impl Inspect {
         let cost = pipeline.cost(size, guidance);
         let schedule =
             Schedule::all_compute(pipeline.layout().clone(), self.steps).map_err(|e| CliError::new(e.to_string()))?;
+        let memory = pipeline.memory(size, guidance);
         let (rows, total) = (rows(&pipeline, &cost), schedule.macs(&cost));
         let (height, width) = (size.height * size.scale, size.width * size.scale);
         let parameters =
@@ -76,6 +77,11 @@ impl Inspect {
                 "components": components,
                 "step_macs": cost.step_macs,
                 "image_macs": cost.image_macs,
+                "memory": {
+                    "weights": memory.weights,
+                    "denoising": memory.denoising.shared + memory.denoising.per_image,
+                    "decoding": memory.decoding,
+                },
                 "steps": self.steps,
                 "total_macs": total,
             });
@@ -90,6 +96,13 @@ impl Inspect {
         for (part, parameters) in parameters {
             writeln!(out, "parameters   {} in the {part}", count(parameters))?;
         }
+        writeln!(
+            out,
+            "memory       {} of weights, and {} to denoise or {} to decode one picture",
+            bytes(memory.weights),
+            bytes(memory.denoising.shared + memory.denoising.per_image),
+            bytes(memory.decoding)
+        )?;
         writeln!(out)?;
         let mut table = Table::new(&["per image", "blocks", "MACs each", "MACs per step", "stored output"]);
         for row in &rows {

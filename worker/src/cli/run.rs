@@ -127,6 +127,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         device: args.device,
         clip: args.clip.clone(),
         vae_tiling: args.model.vae_tiling,
+        memory: args.model.memory(args.device),
     })?;
     Ok(Prepared::Evaluator(Box::new(evaluator)))
 }

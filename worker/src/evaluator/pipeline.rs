@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Schedule};
 
+use super::memory::Memory;
 use crate::cancel::CancelToken;
 use crate::executor::{Denoise, ExecuteError, Guidance, Observer, Trace};
 use crate::files::error::{ModelError, Result};
@@ -145,6 +146,16 @@ impl Pipeline {
     /// Guidance of the kind that the model takes.
     pub fn guidance(&self, scale: f64) -> Guidance {
         Guidance::of_kind(self.transformer.guidance(), scale)
+    }
+
+    /// What a run's memory will be.
+    pub fn memory(&self, size: LatentSize, guidance: Guidance) -> Memory {
+        let geometry = Geometry { size, tokens: self.tokens, guided: guidance.is_on() };
+        Memory {
+            weights: 4 * (self.transformer.parameters() + self.vae.parameters()),
+            denoising: self.transformer.activations(&geometry),
+            decoding: self.vae.decode_bytes(size.height, size.width),
+        }
     }
 
     /// Encodes prompts.

@@ -10,6 +10,7 @@ use evocache_proto::domain::{Calibration, CostModel, Profile, Schedule};
 
 use super::api::{CancelToken, EvaluateError};
 use super::clock::Stopwatch;
+use super::memory::Memory;
 use super::pipeline::{BatchRequest, Generated, Pipeline};
 use crate::executor::{ExecuteError, Guidance, ProfileRecorder};
 use crate::models::block_model::{LatentSize, Prompts};
@@ -26,6 +27,7 @@ pub(super) struct Prepared {
     pub(super) size: LatentSize,
     pub(super) guidance: Guidance,
     pub(super) cost: CostModel,
+    pub(super) memory: Memory,
     pub(super) baseline: Schedule,
     /// For every metric, its value of every prompt in the uncached run.
     pub(super) baseline_values: Vec<Vec<f64>>,

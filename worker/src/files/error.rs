@@ -109,6 +109,13 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Whether a device had no memory left. Backends say so in words only.
+    pub fn is_out_of_memory(&self) -> bool {
+        let Self::Tensor(error) = self else { return false };
+        let text = error.to_string().to_lowercase().replace('_', " ");
+        text.contains("out of memory") || text.contains("memory allocation")
+    }
+
     /// The way out, where there is one to tell.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -137,3 +144,16 @@ impl ModelError {
 
 /// The result of loading or running a model.
 pub type Result<T> = std::result::Result<T, ModelError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_is_told_from_other_failures() {
+        let failed = |text: &str| ModelError::Tensor(candle_core::Error::Msg(text.into())).is_out_of_memory();
+        assert!(failed(r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#));
+        assert!(!failed("shape mismatch in matmul"));
+        assert!(!ModelError::Input("out of memory".into()).is_out_of_memory());
+    }
+}

@@ -173,6 +173,15 @@ pub struct Geometry {
     pub guided: bool,
 }
 
+/// Memory that forward passes take at their peak beside weights and cached outputs, in bytes, predicted from shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activations {
+    /// Whatever the batch.
+    pub shared: u64,
+    /// Per image of the batch; classifier-free guidance doubles it.
+    pub per_image: u64,
+}
+
 /// A diffusion transformer whose components can be run one by one.
 pub trait BlockModel: Send + Sync {
     /// Which components there are, in the order they run.
@@ -194,6 +203,9 @@ pub trait BlockModel: Send + Sync {
 
     /// Costs per image of one forward pass and, in `image_macs`, of [`condition`](Self::condition).
     fn cost(&self, geometry: &Geometry) -> CostModel;
+
+    /// Memory at the peak of a forward pass.
+    fn activations(&self, geometry: &Geometry) -> Activations;
 
     /// Binds the model to prompts; what depends on nothing else is computed here, once per generation.
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>>;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{BlockGroup, Component, CostModel, Layout, Slot};
 
-use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
+use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
 use super::embeddings::{NumberEmbedding, Spread, positions};
 use super::feed_forward::FeedForward;
 use super::modulation::{Modulation, ModulationLayer};
@@ -222,6 +222,16 @@ impl BlockModel for Dit {
             step_macs: (embed + modulations + self.proj_out_1.macs()) * passes + timesteps,
             image_macs: 0,
         }
+    }
+
+    fn activations(&self, geometry: &Geometry) -> Activations {
+        let c = &self.config;
+        let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
+        let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
+        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
+        let stream = patches * width * (1 + 1 + 4 + 1);
+        let modulations = (6 * c.layers as u64 + 2) * width;
+        Activations { shared: 4 * patches * width, per_image: 4 * passes * (stream + modulations) }
     }
 
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
-use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, GuidanceKind, LatentSize, State};
+use super::block_model::{
+    Activations, BlockModel, Conditioned, Conditioning, Geometry, GuidanceKind, LatentSize, State,
+};
 use super::embeddings::{NumberEmbedding, Spread, TextProjection};
 use super::feed_forward::FeedForward;
 use super::joint_attention::{ADDED, Heads, OWN, Projections};
@@ -299,6 +301,21 @@ impl BlockModel for Flux {
             image_macs: text * c.text_channels as u64 * width
                 + TextProjection::macs(c.pooled_channels, c.width())
                 + (numbers - 1) * NumberEmbedding::macs(c.width()),
+        }
+    }
+
+    fn activations(&self, geometry: &Geometry) -> Activations {
+        let c = &self.config;
+        let width = c.width() as u64;
+        let image = (geometry.size.height / PACK * (geometry.size.width / PACK)) as u64;
+        let text = geometry.tokens as u64;
+        let all = image + text;
+        // In a single block's proj_out: the stream, attn, proj_mlp, its activation, and both side by side.
+        let stream = all * width * (1 + 1 + 4 + 4 + 5);
+        let modulations = (12 * c.doubles + 3 * c.singles + 2) as u64 * width;
+        Activations {
+            shared: 4 * all * c.head_dim as u64,
+            per_image: 4 * (stream + modulations + text * (width + c.text_channels as u64)),
         }
     }
 

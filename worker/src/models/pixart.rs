@@ -13,7 +13,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
-use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
+use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
 use super::embeddings::{TextProjection, positions};
 use super::feed_forward::FeedForward;
 use super::patches::{check_latents, grid, unpatch};
@@ -268,6 +268,19 @@ impl BlockModel for PixArt {
             slot_cache_bytes: vec![patches * width * 4 * passes; self.layout.slots()],
             step_macs: embed * passes + self.adaln_single.macs(c.width()),
             image_macs: projection * passes,
+        }
+    }
+
+    fn activations(&self, geometry: &Geometry) -> Activations {
+        let c = &self.config;
+        let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
+        let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
+        let captions = geometry.tokens as u64 * (width + c.caption_channels.unwrap_or(0) as u64);
+        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
+        let stream = patches * width * (1 + 1 + 4 + 1);
+        Activations {
+            shared: 4 * (patches * width + (6 * c.layers as u64 + 6) * width),
+            per_image: 4 * passes * (stream + captions),
         }
     }
 

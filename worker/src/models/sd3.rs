@@ -12,7 +12,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{BlockGroup, Component, CostModel, Layout, Slot};
 
-use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
+use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
 use super::embeddings::{NumberEmbedding, Spread, TextProjection};
 use super::feed_forward::FeedForward;
 use super::joint_attention::{ADDED, Heads, OWN, Projections};
@@ -346,6 +346,22 @@ impl BlockModel for Sd3 {
             step_macs: (embed + modulations + self.norm_out.macs()) * passes + NumberEmbedding::macs(c.width()),
             image_macs: (text * c.text_channels as u64 * width + TextProjection::macs(c.pooled_channels, c.width()))
                 * passes,
+        }
+    }
+
+    fn activations(&self, geometry: &Geometry) -> Activations {
+        let c = &self.config;
+        let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
+        let image = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
+        let text = geometry.tokens as u64;
+        // In the joint attention: both streams, the picture's as the block found it, each stream's projections (with the
+        // norms' results beside them), all of them side by side, the result.
+        let projections = if c.qk_norm { 5 } else { 3 };
+        let stream = (image + text) * width * (1 + projections + 3 + 1) + image * width;
+        let modulations: u64 = if c.dual > 0 { 15 } else { 12 } * c.layers as u64 * width;
+        Activations {
+            shared: 0,
+            per_image: 4 * passes * (stream + modulations + text * (width + c.text_channels as u64)),
         }
     }
 

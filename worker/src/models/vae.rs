@@ -126,6 +126,29 @@ impl VaeConfig {
     }
 }
 
+impl VaeConfig {
+    /// Values that are held at once at the peak of decoding one picture of `height × width` latent pixels.
+    fn decode_values(&self, height: usize, width: usize) -> u64 {
+        let mut pixels = (height * width) as u64;
+        let mut inputs = self.channels.last().copied().unwrap_or(1) as u64;
+        // A resnet block holds its input, what is inside, its norm and the output.
+        let mut peak = pixels * inputs * if self.mid_attention { 7 } else { 5 };
+        for (level, &channels) in self.channels.iter().rev().enumerate() {
+            let channels = channels as u64;
+            // The block's own input is held until it has ended.
+            let first = 2 * inputs + 2 * channels;
+            peak = peak.max(pixels * first.max(inputs + 4 * channels));
+            if level + 1 < self.channels.len() {
+                let before = pixels * (inputs + channels);
+                pixels *= 4;
+                peak = peak.max(before + 2 * pixels * channels);
+            }
+            inputs = channels;
+        }
+        peak
+    }
+}
+
 /// The decoder.
 pub struct VaeDecoder {
     config: VaeConfig,
@@ -197,6 +220,19 @@ impl VaeDecoder {
                 .flat_map(|(_, tall)| tiles.along(width).map(move |(_, wide)| (tall, wide)))
                 .map(|(tall, wide)| self.config.decode_macs(tall, wide))
                 .sum(),
+        }
+    }
+
+    /// Bytes at the peak of decoding one picture of `height × width` latent pixels, weights left out.
+    pub fn decode_bytes(&self, height: usize, width: usize) -> u64 {
+        let picture = 3 * (height * width * self.config.scale().pow(2)) as u64;
+        match self.tiles.filter(|tiles| tiles.cut(height, width)) {
+            None => 4 * self.config.decode_values(height, width),
+            Some(tiles) => {
+                let largest = |side: usize| tiles.along(side).map(|(_, length)| length).max().unwrap_or(side);
+                // Two rows of tiles and the picture are there beside the tile that is decoded.
+                4 * (self.config.decode_values(largest(height), largest(width)) + 3 * picture)
+            }
         }
     }
 

@@ -33,6 +33,7 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
         device: DeviceChoice::Cpu,
         clip: None,
         vae_tiling: false,
+        memory: None,
     })
     .unwrap()
 }
