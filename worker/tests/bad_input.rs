@@ -60,8 +60,8 @@ const CASES: &[Case] = &[
     ),
     (
         "another sampler",
-        |m| edit(&m.join("model_index.json"), "DPMSolverMultistepScheduler", "DDIMScheduler"),
-        &["'scheduler'", "'DDIMScheduler'", "DPMSolverMultistepScheduler"],
+        |m| edit(&m.join("model_index.json"), "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"),
+        &["'scheduler'", "'EulerDiscreteScheduler'", "DPMSolverMultistepScheduler"],
     ),
     (
         "a config that is no JSON",

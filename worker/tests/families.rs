@@ -127,6 +127,55 @@ fn every_family_is_evaluated() {
     }
 }
 
+#[test]
+fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
+    let open = |memory| {
+        DiffusionEvaluator::open(&EvaluatorOptions {
+            model: fixture("flux"),
+            model_name: None,
+            worker_name: "test".into(),
+            device: DeviceChoice::Cpu,
+            clip: None,
+            vae_tiling: true,
+            memory: Some(memory),
+        })
+        .unwrap()
+    };
+    let calibration = Calibration {
+        prompts: vec![Prompt { text: "a red cat".into(), seed: 1 }],
+        sampling: Sampling {
+            steps: vec![4],
+            guidance_scale: 3.5,
+            height: Some(64),
+            width: Some(64),
+            negative_prompt: String::new(),
+        },
+        plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
+    };
+    let cancel = CancelToken::new();
+    let error = open(1_000_000).prepare(&calibration, &cancel).unwrap_err();
+    assert!(error.to_string().starts_with("the uncached run needs about "), "{error}");
+    assert!(error.to_string().ends_with("bytes at its peak, this worker may use 1000000"), "{error}");
+    assert!(!error.is_retryable() && error.hint().unwrap().contains("--memory"));
+
+    // Room for the uncached run, and for no more than half of what is stored at most.
+    let pipeline = Pipeline::load(&fixture("flux"), Device::Cpu).unwrap().with_tiles();
+    let (size, guidance) = (pipeline.latent_size(Some(64), Some(64)).unwrap(), pipeline.guidance(3.5));
+    let (memory, cost) = (pipeline.memory(size, guidance), pipeline.cost(size, guidance));
+    let schedule = |all: bool| {
+        let keep = move |step: u32, slot: usize| all && step > 0 || step == 2 && slot == 0;
+        let decide = |step, slot| if keep(step, slot) { Decision::Reuse } else { Decision::Compute };
+        Schedule::from_fn(pipeline.layout().clone(), 4, decide).unwrap()
+    };
+    let (little, much) = (schedule(false), schedule(true));
+    let limit = (memory.peak(&little, &cost, 1) + memory.peak(&much, &cost, 1)) / 2;
+    let mut evaluator = open(limit);
+    evaluator.prepare(&calibration, &cancel).unwrap();
+    let error = evaluator.evaluate(Task::whole(&much), &cancel).unwrap_err();
+    assert!(error.to_string().starts_with("the schedule needs about ") && !error.is_retryable(), "{error}");
+    evaluator.evaluate(Task::whole(&little), &cancel).unwrap();
+}
+
 /// A copy of a family's pipeline to spoil.
 fn copy(name: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

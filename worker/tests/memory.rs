@@ -1,4 +1,4 @@
-//! Predicted memory against measured: an allocator that counts gives the true peak of every run.
+//! Predicted memory against measured, for ten schedules: an allocator that counts gives the true peak of every run.
 //! `cargo test -p evocache-worker --test memory -- --nocapture` prints the table.
 
 #![expect(
@@ -44,22 +44,24 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Pixels large enough that pictures, not the kernels' scratch space, take the memory.
-const CASES: [(&str, u32, u32); 4] = [
-    ("models/emoji", 128, 128),
-    ("tests/fixtures/flux", 128, 96),
-    ("tests/fixtures/dit", 128, 128),
-    ("tests/fixtures/sd35", 48, 48),
+/// Model, height, width, whether the decoder works in tiles (so that denoising is the peak), and the largest relative
+/// error. Beside the tiny models' tensors what is not predicted shows: scratch space of kernels, latents, pictures.
+const CASES: [(&str, u32, u32, bool, f64); 4] = [
+    ("models/emoji", 128, 128, false, 0.05),
+    ("models/emoji", 128, 128, true, 0.05),
+    ("tests/fixtures/flux", 128, 96, true, 0.25),
+    ("tests/fixtures/dit", 128, 128, true, 0.25),
 ];
 
 #[test]
 fn predicted_memory_is_the_measured() {
     println!("{:<22} {:>9} {:>12} {:>12} {:>7}", "model, schedule", "computed", "predicted", "measured", "off");
-    let mut worst = 0f64;
-    for (folder, height, width) in CASES {
+    let mut wrong = vec![];
+    for (folder, height, width, tiled, limit) in CASES {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let name = folder.file_name().unwrap().to_str().unwrap();
         let pipeline = Pipeline::load(&folder, Device::Cpu).unwrap();
+        let pipeline = if tiled { pipeline.with_tiles() } else { pipeline };
         let size = pipeline.latent_size(Some(height), Some(width)).unwrap();
         let text = if name == "dit" { "1" } else { "a red cat" };
         let encoded = pipeline.encode(&[text, ""]).unwrap();
@@ -81,6 +83,10 @@ fn predicted_memory_is_the_measured() {
             .unwrap(),
         ];
         schedules.extend((0..7).map(|seed| random_schedule(&layout, 4, seed, 20 + 10 * seed, seed % 2 == 1)));
+        if !tiled {
+            // The decoder is the peak of nearly all of them.
+            schedules.truncate(2);
+        }
         let seeds = [1, 2];
         for (i, schedule) in schedules.iter().enumerate() {
             let request = BatchRequest {
@@ -99,11 +105,10 @@ fn predicted_memory_is_the_measured() {
             let off = predicted as f64 / measured as f64 - 1.0;
             let share = 1.0 - schedule.cache_hit_rate();
             println!("{name:<18} {i:>3} {:>8.1}% {predicted:>12} {measured:>12} {:>6.1}%", 100.0 * share, 100.0 * off);
-            worst = worst.max(off.abs());
+            if off.abs() > limit {
+                wrong.push(format!("{name}, schedule {i}, tiles {tiled}: {off:.3}"));
+            }
         }
     }
-    assert!(worst < LIMIT, "a prediction is off by {worst}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
-
-/// Largest relative error of a prediction.
-const LIMIT: f64 = 0.05;
