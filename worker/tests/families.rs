@@ -242,7 +242,7 @@ const CASES: &[Case] = &[
                 m.join("tokenizer/tokenizer_config.json"),
                 "\"bos_token\": \"<|startoftext|>\"",
                 "\"bos_token\": \"<s>\"",
-            )
+            );
         },
         &["tokenizer/tokenizer_config.json", "'bos_token'", "vocab.json", "<s>"],
     ),
