@@ -3,7 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
+    clippy::panic,
     unsafe_code,
     reason = "a test fails by panicking and shows its numbers; only an allocator sees every allocation"
 )]
