@@ -95,7 +95,10 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (
         "worker/src/executor",
         &[
+            "crate::models::dit",
+            "crate::models::flux",
             "crate::models::pixart",
+            "crate::models::sd3",
             "crate::models::t5",
             "crate::models::vae",
             "crate::models::clip",

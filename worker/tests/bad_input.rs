@@ -45,8 +45,13 @@ const CASES: &[Case] = &[
     ("no index", |m| fs::remove_file(m.join("model_index.json")).unwrap(), &["model_index.json"]),
     (
         "another pipeline",
-        |m| edit(&m.join("model_index.json"), "PixArtAlphaPipeline", "FluxPipeline"),
-        &["model_index.json", "'_class_name'", "'FluxPipeline'", "PixArtAlphaPipeline, PixArtSigmaPipeline"],
+        |m| edit(&m.join("model_index.json"), "PixArtAlphaPipeline", "SanaPipeline"),
+        &[
+            "model_index.json",
+            "'_class_name'",
+            "'SanaPipeline'",
+            "PixArtAlphaPipeline, PixArtSigmaPipeline, FluxPipeline",
+        ],
     ),
     (
         "another transformer",
@@ -55,8 +60,8 @@ const CASES: &[Case] = &[
     ),
     (
         "another sampler",
-        |m| edit(&m.join("model_index.json"), "DPMSolverMultistepScheduler", "DDIMScheduler"),
-        &["'scheduler'", "'DDIMScheduler'", "DPMSolverMultistepScheduler"],
+        |m| edit(&m.join("model_index.json"), "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"),
+        &["'scheduler'", "'EulerDiscreteScheduler'", "DPMSolverMultistepScheduler"],
     ),
     (
         "a config that is no JSON",

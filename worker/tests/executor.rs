@@ -11,7 +11,7 @@ use evocache_proto::domain::{Decision, Layout, Schedule};
 use evocache_worker::cancel::CancelToken;
 use evocache_worker::evaluator::pipeline::{BatchRequest, Generated, Pipeline};
 use evocache_worker::executor::{Denoise, ExecuteError, Guidance};
-use evocache_worker::models::block_model::Conditioning;
+use evocache_worker::models::block_model::{Conditioning, LatentSize, Prompts};
 use std::sync::Arc;
 
 const PROMPTS: [&str; 3] = ["a red apple on a white background", "an owl on a pink background", ""];
@@ -20,8 +20,9 @@ const STEPS: u32 = 8;
 
 struct Bench {
     pipeline: Pipeline,
-    prompts: Conditioning,
-    negative: Conditioning,
+    prompts: Prompts,
+    negative: Prompts,
+    size: LatentSize,
 }
 
 impl Bench {
@@ -29,14 +30,15 @@ impl Bench {
         let pipeline = pipeline();
         let size = pipeline.latent_size(None, None).unwrap();
         let texts = pipeline.encode(&PROMPTS).unwrap();
-        let (prompts, negative) = (texts.batch(0, 2, size).unwrap(), texts.repeated(2, 2, size).unwrap());
-        Self { pipeline, prompts, negative }
+        let (prompts, negative) = (texts.batch(0, 2).unwrap(), texts.repeated(2, 2).unwrap());
+        Self { pipeline, prompts, negative, size }
     }
 
     fn run(&self, schedule: &Schedule, scale: f64, cancel: &CancelToken) -> Result<Generated, ExecuteError> {
         let request = BatchRequest {
             prompts: self.prompts.clone(),
             negative: self.negative.clone(),
+            size: self.size,
             seeds: &SEEDS,
             guidance: Guidance::new(scale),
             schedule,
@@ -56,19 +58,11 @@ fn all_compute_is_the_plain_forward_to_the_last_bit() {
     for scale in [1.0, 3.0] {
         let model = bench.pipeline.transformer();
         let guided = scale > 1.0;
-        let conditioning = if guided {
-            let cat = |a: &Tensor, b: &Tensor| Tensor::cat(&[a, b], 0).unwrap();
-            Conditioning {
-                embeddings: cat(&bench.negative.embeddings, &bench.prompts.embeddings),
-                mask: cat(&bench.negative.mask, &bench.prompts.mask),
-                size: bench.prompts.size,
-            }
-        } else {
-            bench.prompts.clone()
-        };
+        let prompts = if guided { bench.negative.then(&bench.prompts).unwrap() } else { bench.prompts.clone() };
+        let conditioning = Conditioning { prompts, guidance: None, size: bench.size };
         let bound = model.condition(&conditioning).unwrap();
-        let mut sampler = bench.pipeline.sampler(STEPS).unwrap();
-        let mut latents = bench.pipeline.noise(&SEEDS, bench.prompts.size).unwrap();
+        let mut sampler = bench.pipeline.sampler(STEPS, bench.size).unwrap();
+        let mut latents = bench.pipeline.noise(&SEEDS, bench.size).unwrap();
         for (i, timestep) in sampler.timesteps().to_vec().into_iter().enumerate() {
             let output = if guided {
                 let output = plain_forward(model, &*bound, &Tensor::cat(&[&latents, &latents], 0).unwrap(), timestep);
@@ -104,7 +98,7 @@ fn two_runs_of_any_schedule_are_identical_and_memory_is_as_predicted() {
             let [a, b] = [(); 2].map(|()| bench.run(schedule, scale, &CancelToken::new()).unwrap());
             assert_identical(&a.pictures, &b.pictures, "pictures of two runs");
             assert_eq!(a.trace, b.trace);
-            let cost = bench.pipeline.cost(bench.prompts.size, Guidance::new(scale));
+            let cost = bench.pipeline.cost(bench.size, Guidance::new(scale));
             assert_eq!(
                 a.trace.peak_cache_bytes,
                 schedule.peak_cache_bytes(&cost) * SEEDS.len() as u64,
@@ -122,14 +116,10 @@ fn a_picture_does_not_depend_on_what_else_is_in_the_batch() {
     let bench = Bench::new();
     let schedule = random_schedule(bench.layout(), STEPS, 5, 40, true);
     let both = bench.run(&schedule, 3.0, &CancelToken::new()).unwrap();
-    let single = |x: &Conditioning| Conditioning {
-        embeddings: x.embeddings.narrow(0, 1, 1).unwrap(),
-        mask: x.mask.narrow(0, 1, 1).unwrap(),
-        size: x.size,
-    };
     let request = BatchRequest {
-        prompts: single(&bench.prompts),
-        negative: single(&bench.negative),
+        prompts: bench.prompts.batch(1, 1).unwrap(),
+        negative: bench.negative.batch(1, 1).unwrap(),
+        size: bench.size,
         seeds: &SEEDS[1..],
         guidance: Guidance::new(3.0),
         schedule: &schedule,
@@ -144,7 +134,7 @@ fn a_picture_does_not_depend_on_what_else_is_in_the_batch() {
 fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     use evocache_proto::domain::{CostModel, Slot};
     use evocache_worker::files::error::Result;
-    use evocache_worker::models::block_model::{BlockModel, Conditioned, Geometry, State};
+    use evocache_worker::models::block_model::{Activations, BlockModel, Conditioned, Geometry, State};
     use evocache_worker::samplers::Sampler;
 
     struct Ramp(Arc<Layout>);
@@ -159,11 +149,17 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
         fn latent_channels(&self) -> usize {
             1
         }
+        fn image_tokens(&self, _: LatentSize) -> Result<usize> {
+            Ok(1)
+        }
         fn parameters(&self) -> u64 {
             0
         }
         fn cost(&self, _: &Geometry) -> CostModel {
             CostModel { slot_macs: vec![1; 3], slot_cache_bytes: vec![4; 3], step_macs: 0, image_macs: 0 }
+        }
+        fn activations(&self, _: &Geometry) -> Activations {
+            Activations { shared: 0, per_image: 0 }
         }
         fn condition<'a>(&'a self, _: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
             Ok(Box::new(Bound))
@@ -208,9 +204,9 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
         if slot == 0 { Decision::from_letter(decisions[step as usize]).unwrap() } else { Decision::Compute }
     })
     .unwrap();
-    let size = evocache_worker::models::block_model::LatentSize { height: 1, width: 1, scale: 1 };
+    let size = LatentSize { height: 1, width: 1, scale: 1 };
     let noise = Tensor::zeros((1, 1, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
-    let conditioning = Conditioning { embeddings: noise.clone(), mask: noise.clone(), size };
+    let conditioning = Conditioning { prompts: Prompts::default(), guidance: None, size };
     let denoise = Denoise {
         model: &model,
         conditioning: &conditioning,
@@ -233,6 +229,7 @@ fn a_run_stops_at_the_next_step_when_asked() {
     let request = BatchRequest {
         prompts: bench.prompts.clone(),
         negative: bench.negative.clone(),
+        size: bench.size,
         seeds: &SEEDS,
         guidance: Guidance::new(3.0),
         schedule: &schedule,

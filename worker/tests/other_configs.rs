@@ -17,7 +17,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{plain_forward, relative_error};
 use evocache_worker::files::config::Config;
 use evocache_worker::files::weights::Weights;
-use evocache_worker::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize};
+use evocache_worker::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize, Prompts};
 use evocache_worker::models::clip::{Clip, ClipConfig};
 use evocache_worker::models::pixart::{PixArt, PixArtConfig};
 use evocache_worker::models::t5::{T5Config, T5Encoder};
@@ -58,8 +58,8 @@ fn pixart_with_micro_conditions_on_a_picture_that_is_not_square() {
     assert!(config.sized && config.interpolation == 2.0);
     let model = PixArt::load(&weights, config).unwrap();
     let conditioning = Conditioning {
-        embeddings: golden["captions"].clone(),
-        mask: golden["mask"].clone(),
+        prompts: Prompts::masked(golden["captions"].clone(), golden["mask"].clone()),
+        guidance: None,
         size: LatentSize { height: 12, width: 8, scale: 8 },
     };
     let bound = model.condition(&conditioning).unwrap();

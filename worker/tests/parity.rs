@@ -17,7 +17,7 @@ use evocache_worker::cancel::CancelToken;
 use evocache_worker::evaluator::pipeline::{BatchRequest, Pipeline};
 use evocache_worker::executor::Guidance;
 use evocache_worker::metrics::clip_score::ClipScore;
-use evocache_worker::models::block_model::Conditioning;
+use evocache_worker::models::block_model::{Conditioning, Prompts};
 
 /// Largest relative error of tensors before the decoder.
 const RELATIVE: f64 = 1e-4;
@@ -73,28 +73,30 @@ fn every_stage_of_a_plain_run_agrees_with_diffusers() {
         }
         let texts = pipeline.encode(&["", prompt]).unwrap();
         let size = pipeline.latent_size(None, None).unwrap();
+        let embeddings = texts.embeddings.as_ref().unwrap();
         table.row(
             "T5 output",
-            relative_error(&texts.embeddings.narrow(0, 1, 1).unwrap(), golden.tensor("t5_output")),
+            relative_error(&embeddings.narrow(0, 1, 1).unwrap(), golden.tensor("t5_output")),
             RELATIVE,
         );
         table.row(
             "T5 output, negative prompt",
-            relative_error(&texts.embeddings.narrow(0, 0, 1).unwrap(), golden.tensor("negative_t5_output")),
+            relative_error(&embeddings.narrow(0, 0, 1).unwrap(), golden.tensor("negative_t5_output")),
             RELATIVE,
         );
         let noise = pipeline.noise(&[seed], size).unwrap();
         table.row("initial noise", relative_error(&noise, golden.tensor("initial_latents")), RELATIVE);
 
         let timesteps: Vec<i64> = golden.tensor("timesteps").to_vec1().unwrap();
-        let sampler = pipeline.sampler(steps).unwrap();
+        let sampler = pipeline.sampler(steps, size).unwrap();
         assert_eq!(sampler.timesteps().iter().map(|&t| t as i64).collect::<Vec<_>>(), timesteps);
 
         // The transformer alone, on the reference's own text embeddings and latents.
         let embeddings = Tensor::cat(&[golden.tensor("negative_t5_output"), golden.tensor("t5_output")], 0).unwrap();
         let mask =
             Tensor::cat(&[golden.tensor("negative_attention_mask"), golden.tensor("attention_mask")], 0).unwrap();
-        let conditioning = Conditioning { embeddings, mask: mask.to_dtype(DType::F32).unwrap(), size };
+        let prompts = Prompts::masked(embeddings, mask.to_dtype(DType::F32).unwrap());
+        let conditioning = Conditioning { prompts, guidance: None, size };
         let bound = pipeline.transformer().condition(&conditioning).unwrap();
         for step in [1, 10] {
             let latents = golden.tensor(&format!("latents_before_step_{step}"));
@@ -107,8 +109,9 @@ fn every_stage_of_a_plain_run_agrees_with_diffusers() {
         // The whole run from prompt and seed.
         let schedule = Schedule::all_compute(pipeline.layout().clone(), steps).unwrap();
         let request = BatchRequest {
-            prompts: texts.batch(1, 1, size).unwrap(),
-            negative: texts.batch(0, 1, size).unwrap(),
+            prompts: texts.batch(1, 1).unwrap(),
+            negative: texts.batch(0, 1).unwrap(),
+            size,
             seeds: &[seed],
             guidance: Guidance::new(scale),
             schedule: &schedule,
@@ -150,8 +153,9 @@ fn cached_run(pipeline: &Pipeline, name: &str) {
     let texts: Vec<&str> = prompts.iter().map(String::as_str).chain([""]).collect();
     let texts = pipeline.encode(&texts).unwrap();
     let request = BatchRequest {
-        prompts: texts.batch(0, prompts.len(), size).unwrap(),
-        negative: texts.repeated(prompts.len(), prompts.len(), size).unwrap(),
+        prompts: texts.batch(0, prompts.len()).unwrap(),
+        negative: texts.repeated(prompts.len(), prompts.len()).unwrap(),
+        size,
         seeds: &seeds,
         guidance: Guidance::new(golden.json("guidance_scale")),
         schedule: &schedule,

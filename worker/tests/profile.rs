@@ -12,6 +12,7 @@ use evocache_proto::domain::{Calibration, MeasurementPlan, Profile, Prompt, Samp
 use evocache_worker::evaluator::DiffusionEvaluator;
 use evocache_worker::evaluator::api::{CancelToken, Evaluate, Task};
 use evocache_worker::evaluator::pipeline::Pipeline;
+use evocache_worker::models::block_model::Conditioning;
 
 const GUIDANCE: f64 = 3.0;
 
@@ -36,8 +37,8 @@ fn outputs(pipeline: &Pipeline, calibration: &Calibration, prompt: usize, steps:
     let size = pipeline.latent_size(None, None).unwrap();
     let Prompt { text, seed } = &calibration.prompts[prompt];
     let texts = pipeline.encode(&[&calibration.sampling.negative_prompt, text]).unwrap();
-    let bound = model.condition(&texts.batch(0, 2, size).unwrap()).unwrap();
-    let mut sampler = pipeline.sampler(steps).unwrap();
+    let bound = model.condition(&Conditioning { prompts: texts, guidance: None, size }).unwrap();
+    let mut sampler = pipeline.sampler(steps, size).unwrap();
     let mut latents = pipeline.noise(&[*seed], size).unwrap();
     let mut outputs = vec![];
     for (step, timestep) in sampler.timesteps().to_vec().into_iter().enumerate() {

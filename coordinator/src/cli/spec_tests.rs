@@ -100,7 +100,7 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
         ("[labels]\nteam = \"a\"", "[algorithm]\nstrategy = \"luck\"", &["luck", "steady_state", "nsga2"]),
         ("[labels]\nteam = \"a\"", "[algorithm]\nrungs = [2]", &["algorithm.rungs[0]", "all 2 prompts"]),
         ("[labels]\nteam = \"a\"", "[placement]\nweight = 0", &["placement.weight", "1 to 1000"]),
-        ("[labels]\nteam = \"a\"", "[placement]\nmemory = \"much\"", &["placement", "much"]),
+        ("[labels]\nteam = \"a\"", "[placement]\nmemory = \"much\"", &["line 19", "memory", "much"]),
         ("[labels]\nteam = \"a\"", "stagnation = 0", &["budget.stagnation", "positive"]),
         ("seed = 3", "start_from = [\"A\"]", &["start_from[0]", "a-z"]),
         ("[labels]\nteam = \"a\"", "[measurement]\nbatch = 0", &["measurement.batch", "1 to 1024"]),

@@ -1,7 +1,6 @@
 //! `bench`: measured latency against counted work, for ten schedules over the whole range of densities.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use evocache_proto::domain::{
@@ -11,6 +10,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 use super::fit::{Line, line};
+use super::model::ModelArgs;
 use super::table::{Table, count};
 use super::{CliError, Result};
 use crate::cancel::CancelToken;
@@ -24,9 +24,9 @@ const SCHEDULES: u32 = 10;
 /// Measure latency against MACs for ten schedules, and the part of it that no schedule can save.
 #[derive(Debug, Clone, Args)]
 pub struct Bench {
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// What to load.
+    #[command(flatten)]
+    model: ModelArgs,
     /// Where to run: cpu, cuda, cuda:N, metal
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
@@ -65,13 +65,15 @@ impl Bench {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let mut evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
-            model: self.model.clone(),
+            model: self.model.folder()?,
             model_name: None,
             worker_name: "bench".into(),
             labels: Default::default(),
             memory_bytes: 0,
             device: self.device,
             clip: None,
+            vae_tiling: self.model.vae_tiling,
+            memory: self.model.memory(self.device),
         })?;
         let cancel = CancelToken::new();
         evaluator.prepare(&self.calibration(), &cancel)?;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use evocache_proto::domain::Schedule;
 
+use super::model::ModelArgs;
 use super::{CliError, Result, read_schedule};
 use crate::cancel::CancelToken;
 use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::{BatchRequest, Pipeline};
-use crate::executor::Guidance;
 use crate::picture::Picture;
 
 /// Generate a picture, uncached or by a caching schedule.
@@ -18,10 +18,10 @@ use crate::picture::Picture;
 /// A seed gives the picture that diffusers gives for `torch.Generator("cpu").manual_seed(seed)`.
 #[derive(Debug, Clone, Args)]
 pub struct Generate {
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// What to draw
+    /// What to load.
+    #[command(flatten)]
+    model: ModelArgs,
+    /// What to draw; for a model of classes, a label or number of one
     #[arg(long)]
     prompt: String,
     /// What not to draw
@@ -33,7 +33,7 @@ pub struct Generate {
     /// Denoising steps [default: the schedule's, or 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// Classifier-free guidance scale; 1 or less turns it off
+    /// Guidance scale: classifier-free, where 1 or less turns it off, or the one a distilled model takes
     #[arg(long, default_value_t = 4.5)]
     guidance: f64,
     /// Pixels [default: the model's native height]
@@ -59,15 +59,16 @@ const DEFAULT_STEPS: u32 = 20;
 impl Generate {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = Pipeline::load(&self.model, self.device.open()?)?;
+        let pipeline = self.model.load(self.device)?;
         let schedule = self.schedule(&pipeline)?;
         let size = pipeline.latent_size(self.height, self.width)?;
         let texts = pipeline.encode(&[&self.prompt, &self.negative_prompt])?;
         let request = BatchRequest {
-            prompts: texts.batch(0, 1, size)?,
-            negative: texts.batch(1, 1, size)?,
+            prompts: texts.batch(0, 1)?,
+            negative: texts.batch(1, 1)?,
+            size,
             seeds: &[self.seed],
-            guidance: Guidance::new(self.guidance),
+            guidance: pipeline.guidance(self.guidance),
             schedule: &schedule,
         };
         let generated = pipeline.generate(&request, &CancelToken::new(), &mut |_, _| ())?;

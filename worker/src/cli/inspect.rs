@@ -1,24 +1,23 @@
 //! `inspect`: what a model folder holds, what can be cached, and what it costs.
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use candle_core::Device;
 use clap::Args;
 use evocache_proto::domain::{CostModel, Schedule};
 use serde_json::json;
 
+use super::model::ModelArgs;
 use super::table::{Table, bytes, count};
 use super::{CliError, Result};
+use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::Pipeline;
-use crate::executor::Guidance;
 
 /// Show a model's class, slots, parameters, and costs per component.
 #[derive(Debug, Clone, Args)]
 pub struct Inspect {
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// What to load.
+    #[command(flatten)]
+    model: ModelArgs,
     /// Pixels [default: the model's native height]
     #[arg(long)]
     height: Option<u32>,
@@ -47,12 +46,13 @@ struct Row {
 impl Inspect {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = Pipeline::load(&self.model, Device::Cpu)?;
-        let guidance = Guidance::new(if self.no_guidance { 1.0 } else { 2.0 });
+        let pipeline = self.model.load(DeviceChoice::Cpu)?;
+        let guidance = pipeline.guidance(if self.no_guidance { 1.0 } else { 2.0 });
         let size = pipeline.latent_size(self.height, self.width)?;
         let cost = pipeline.cost(size, guidance);
         let schedule =
             Schedule::all_compute(pipeline.layout().clone(), self.steps).map_err(|e| CliError::new(e.to_string()))?;
+        let memory = pipeline.memory(size, guidance);
         let (rows, total) = (rows(&pipeline, &cost), schedule.macs(&cost));
         let (height, width) = (size.height * size.scale, size.width * size.scale);
         let parameters =
@@ -77,6 +77,11 @@ impl Inspect {
                 "components": components,
                 "step_macs": cost.step_macs,
                 "image_macs": cost.image_macs,
+                "memory": {
+                    "weights": memory.weights,
+                    "denoising": memory.denoising.shared + memory.denoising.per_image,
+                    "decoding": memory.decoding,
+                },
                 "steps": self.steps,
                 "total_macs": total,
             });
@@ -91,6 +96,13 @@ impl Inspect {
         for (part, parameters) in parameters {
             writeln!(out, "parameters   {} in the {part}", count(parameters))?;
         }
+        writeln!(
+            out,
+            "memory       {} of weights, and {} to denoise or {} to decode one picture",
+            bytes(memory.weights),
+            bytes(memory.denoising.shared + memory.denoising.per_image),
+            bytes(memory.decoding)
+        )?;
         writeln!(out)?;
         let mut table = Table::new(&["per image", "blocks", "MACs each", "MACs per step", "stored output"]);
         for row in &rows {

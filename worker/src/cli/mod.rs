@@ -9,6 +9,7 @@ mod fit;
 mod generate;
 mod inspect;
 pub mod log;
+mod model;
 pub mod run;
 mod table;
 

@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
 use super::log::{LogFormat, Logging};
+use super::model::ModelArgs;
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
 use crate::evaluator::api::Evaluate;
@@ -40,9 +41,9 @@ pub struct RunArgs {
     /// What to show to it.
     #[command(flatten)]
     pub caller: CallerArgs,
-    /// Model folder, as diffusers' save_pretrained writes it
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// What to load.
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Name by which searches ask for the model [default: the folder's]
     #[arg(long, value_name = "NAME")]
     pub model_name: Option<String>,
@@ -132,15 +133,18 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     };
     // Loading may take minutes; a wrong URL or certificate should not.
     config(args)?.check()?;
-    info!("loading {} on {}", args.model.display(), args.device);
+    let folder = args.model.folder()?;
+    info!("loading {} on {}", folder.display(), args.device);
     let evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
-        model: args.model.clone(),
+        model: folder,
         model_name: args.model_name.clone(),
         worker_name: args.name.clone().unwrap_or_else(default_name),
         labels: args.labels.iter().cloned().collect(),
         memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
         device: args.device,
         clip: args.clip.clone(),
+        vae_tiling: args.model.vae_tiling,
+        memory: args.model.memory(args.device),
     })?;
     Ok(Prepared::Worker(Box::new(evaluator), runtime, logging))
 }

@@ -71,6 +71,16 @@ pub enum EvaluateError {
         /// Its text.
         text: String,
     },
+    /// The run would take more memory than the worker may use.
+    #[error("{what} needs about {needed} bytes at its peak, this worker may use {limit}")]
+    Memory {
+        /// What would not fit.
+        what: &'static str,
+        /// Predicted.
+        needed: u64,
+        /// What there is.
+        limit: u64,
+    },
     /// The model, the device or a file failed.
     #[error("{message}")]
     Failed {
@@ -90,6 +100,8 @@ impl EvaluateError {
             Self::Failed { retryable, .. } => *retryable,
             Self::Cancelled | Self::NotPrepared => true,
             Self::Calibration(_) | Self::Schedule(_) | Self::Prompts { .. } | Self::NotFinite { .. } => false,
+            // Another worker may have more, but the search would hand the candidate to one like this again.
+            Self::Memory { .. } => false,
         }
     }
 
@@ -97,6 +109,7 @@ impl EvaluateError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Memory { .. } => Some("use a smaller batch or picture, --vae-tiling, or a larger --memory"),
             _ => None,
         }
     }

@@ -69,6 +69,17 @@ impl DeviceChoice {
         }
     }
 
+    /// Bytes that are free on it now, where that can be told: on the CPU of a Linux machine.
+    pub fn free_memory(self) -> Option<u64> {
+        if self != Self::Cpu {
+            return None;
+        }
+        let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kilobytes.checked_mul(1024)
+    }
+
     /// What to call it in a declaration, such as `AMD EPYC 7B13 (2 threads, avx2)`.
     pub fn describe(self) -> String {
         if self != Self::Cpu {

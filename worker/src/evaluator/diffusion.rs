@@ -14,10 +14,9 @@ use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, M
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
 use super::clock::Stopwatch;
 use super::device::DeviceChoice;
-use super::pipeline::{EncodedTexts, Pipeline};
+use super::pipeline::Pipeline;
 use super::prepared::Prepared;
 use super::timing::{Turn, batches, is_timed, turns};
-use crate::executor::Guidance;
 use crate::files::ModelError;
 use crate::metrics::Metric;
 use crate::metrics::clip_score::ClipScore;
@@ -48,6 +47,10 @@ pub struct EvaluatorOptions {
     pub device: DeviceChoice,
     /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
     pub clip: Option<PathBuf>,
+    /// Whether to decode large pictures in tiles.
+    pub vae_tiling: bool,
+    /// Bytes that a run may take, weights included; `None`: whatever it takes.
+    pub memory: Option<u64>,
 }
 
 /// Evaluates schedules with one loaded model on one device.
@@ -56,6 +59,7 @@ pub struct DiffusionEvaluator {
     metrics: Vec<Box<dyn Metric>>,
     declaration: Declaration,
     prepared: Option<Prepared>,
+    memory: Option<u64>,
     /// The latest uncached batches of the calibration, oldest first, by their images: a smaller batch takes longer per
     /// image.
     recent_baselines: BTreeMap<usize, Vec<f64>>,
@@ -63,6 +67,12 @@ pub struct DiffusionEvaluator {
 
 impl From<ModelError> for EvaluateError {
     fn from(error: ModelError) -> Self {
+        if error.is_out_of_memory() {
+            // The same run would need the same memory again.
+            let hint =
+                "use a smaller batch or picture, or --vae-tiling; --memory refuses what cannot fit before it runs";
+            return Self::Failed { message: error.to_string(), hint: Some(hint.into()), retryable: false };
+        }
         let retryable = matches!(error, ModelError::Tensor(_) | ModelError::Io { .. });
         Self::Failed { hint: error.hint(), message: error.to_string(), retryable }
     }
@@ -79,6 +89,7 @@ impl DiffusionEvaluator {
     pub fn open(options: &EvaluatorOptions) -> Result<Self, EvaluateError> {
         let device = options.device.open()?;
         let pipeline = Pipeline::load(&options.model, device.clone())?;
+        let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
         let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
         let inside = options.model.join("clip");
         let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
@@ -98,9 +109,10 @@ impl DiffusionEvaluator {
             memory_bytes: options.memory_bytes,
             labels: options.labels.clone(),
             metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
-            cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, Guidance::new(f64::INFINITY))),
+            cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, pipeline.guidance(f64::INFINITY))),
         };
-        Ok(Self { pipeline, metrics, declaration, prepared: None, recent_baselines: BTreeMap::new() })
+        let memory = options.memory;
+        Ok(Self { pipeline, metrics, declaration, prepared: None, memory, recent_baselines: BTreeMap::new() })
     }
 
     /// The loaded pipeline.
@@ -111,6 +123,14 @@ impl DiffusionEvaluator {
     /// Costs per image under the prepared calibration.
     pub fn cost(&self) -> Option<&CostModel> {
         self.prepared.as_ref().map(|prepared| &prepared.cost)
+    }
+
+    /// Fails if a run needs more memory than it may use.
+    fn fits(&self, what: &'static str, needed: u64) -> Result<(), EvaluateError> {
+        match self.memory {
+            Some(limit) if needed > limit => Err(EvaluateError::Memory { what, needed, limit }),
+            _ => Ok(()),
+        }
     }
 
     /// Fails unless every value is finite.
@@ -144,27 +164,28 @@ impl Evaluate for DiffusionEvaluator {
             return Err(EvaluateError::Calibration("it has no prompts".into()));
         }
         let sampling = &calibration.sampling;
-        for &steps in &sampling.steps {
-            self.pipeline.sampler(steps).map_err(refused)?;
-        }
         let size = self.pipeline.latent_size(sampling.height, sampling.width).map_err(refused)?;
+        for &steps in &sampling.steps {
+            self.pipeline.sampler(steps, size).map_err(refused)?;
+        }
         let baseline = Schedule::all_compute(self.pipeline.layout().clone(), sampling.baseline_steps())
             .map_err(|error| EvaluateError::Calibration(error.to_string()))?;
-        let guidance = Guidance::new(sampling.guidance_scale);
+        let guidance = self.pipeline.guidance(sampling.guidance_scale);
+        let cost = self.pipeline.cost(size, guidance);
+        let memory = self.pipeline.memory(size, guidance);
+        let largest = calibration.prompts.len().min(calibration.plan.batch.max(1) as usize) as u64;
+        self.fits("the uncached run", memory.peak(&baseline, &cost, largest))?;
         let mut texts: Vec<&str> = calibration.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
         texts.push(&sampling.negative_prompt);
-        let encoded = self.pipeline.encode(&texts)?;
+        let encoded = self.pipeline.encode(&texts).map_err(refused)?;
         texts.pop();
-        let part = |first: usize, count: usize| -> Result<EncodedTexts, EvaluateError> {
-            let conditioning = encoded.batch(first, count, size)?;
-            Ok(EncodedTexts { embeddings: conditioning.embeddings, mask: conditioning.mask })
-        };
         let mut prepared = Prepared {
-            texts: part(0, texts.len())?,
-            negative: part(texts.len(), 1)?,
+            texts: encoded.batch(0, texts.len())?,
+            negative: encoded.batch(texts.len(), 1)?,
             size,
             guidance,
-            cost: self.pipeline.cost(size, guidance),
+            cost,
+            memory,
             baseline,
             baseline_values: Vec::new(),
             calibration: calibration.clone(),
@@ -201,6 +222,8 @@ impl Evaluate for DiffusionEvaluator {
         }
         let prompts = prepared.prompts(task.prompts)?;
         let batches = batches(prompts, plan.batch as usize);
+        let largest = batches.iter().map(|&(_, count)| count as u64).max().unwrap_or(1);
+        self.fits("the schedule", prepared.memory.peak(schedule, &prepared.cost, largest))?;
         let stopwatch = Stopwatch::start();
         for i in 0..plan.warmup as usize {
             prepared.generate(&self.pipeline, schedule, batches[i % batches.len()], cancel)?;

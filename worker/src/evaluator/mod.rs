@@ -9,6 +9,8 @@ pub mod device;
 #[cfg(feature = "candle")]
 mod diffusion;
 #[cfg(feature = "candle")]
+pub mod memory;
+#[cfg(feature = "candle")]
 pub mod pipeline;
 #[cfg(feature = "candle")]
 mod prepared;

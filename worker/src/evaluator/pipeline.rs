@@ -6,12 +6,14 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Schedule};
 
+use super::memory::Memory;
 use crate::cancel::CancelToken;
 use crate::executor::{Denoise, ExecuteError, Guidance, Observer, Trace};
 use crate::files::error::{ModelError, Result};
-use crate::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize};
+use crate::models::block_model::{BlockModel, Geometry, LatentSize, Prompts};
 use crate::models::diffusers::ModelFolder;
 use crate::models::vae::VaeDecoder;
+use crate::samplers::flow_match::FlowSigmas;
 use crate::samplers::noise::randn;
 use crate::samplers::{Sampler, SamplerFactory};
 
@@ -30,42 +32,14 @@ pub struct Pipeline {
     tokens: usize,
 }
 
-/// Encoded texts.
-#[derive(Debug, Clone)]
-pub struct EncodedTexts {
-    /// `[n, tokens, channels]`.
-    pub embeddings: Tensor,
-    /// `[n, tokens]`.
-    pub mask: Tensor,
-}
-
-impl EncodedTexts {
-    /// Texts `first..first + count` as the conditioning of a batch.
-    pub fn batch(&self, first: usize, count: usize, size: LatentSize) -> Result<Conditioning> {
-        Ok(Conditioning {
-            embeddings: self.embeddings.narrow(0, first, count)?,
-            mask: self.mask.narrow(0, first, count)?,
-            size,
-        })
-    }
-
-    /// Text `index` as often as there are images in a batch.
-    pub fn repeated(&self, index: usize, count: usize, size: LatentSize) -> Result<Conditioning> {
-        let repeat = |x: &Tensor| {
-            let mut shape = x.dims().to_vec();
-            shape[0] = count;
-            x.narrow(0, index, 1)?.broadcast_as(shape)?.contiguous()
-        };
-        Ok(Conditioning { embeddings: repeat(&self.embeddings)?, mask: repeat(&self.mask)?, size })
-    }
-}
-
 /// One batch to generate.
 pub struct BatchRequest<'a> {
     /// What to show.
-    pub prompts: Conditioning,
-    /// What not to show, as many; not used without guidance.
-    pub negative: Conditioning,
+    pub prompts: Prompts,
+    /// What not to show, as many; not used without classifier-free guidance.
+    pub negative: Prompts,
+    /// Size of the pictures.
+    pub size: LatentSize,
     /// One seed per picture.
     pub seeds: &'a [u64],
     /// Guidance.
@@ -88,8 +62,9 @@ impl Pipeline {
     /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files are there.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let folder = ModelFolder::open(path)?;
-        let samplers = SamplerFactory::read(&folder.scheduler_config()?)?;
-        let tokens = folder.tokenizer()?.length();
+        let sigmas = if folder.gives_sigmas() { FlowSigmas::Even } else { FlowSigmas::Trained };
+        let samplers = SamplerFactory::read(&folder.scheduler_config()?, sigmas)?;
+        let tokens = folder.tokens()?;
         let native = folder.native_latent_size()?;
         let vae = folder.vae(&device)?;
         let transformer = folder.transformer(&device)?;
@@ -102,6 +77,12 @@ impl Pipeline {
             )));
         }
         Ok(Self { folder, device, transformer, vae, samplers, native, tokens })
+    }
+
+    /// Decodes large pictures in tiles; see [`VaeDecoder::tiled`].
+    #[must_use]
+    pub fn with_tiles(self) -> Self {
+        Self { vae: self.vae.tiled(), ..self }
     }
 
     /// The folder.
@@ -158,14 +139,28 @@ impl Pipeline {
     /// from latencies: a search encodes its texts once.
     pub fn cost(&self, size: LatentSize, guidance: Guidance) -> CostModel {
         let mut cost = self.transformer.cost(&Geometry { size, tokens: self.tokens, guided: guidance.is_on() });
-        cost.image_macs += self.vae.config().decode_macs(size.height, size.width);
+        cost.image_macs += self.vae.decode_macs(size.height, size.width);
         cost
     }
 
-    /// Encodes texts.
-    pub fn encode(&self, texts: &[&str]) -> Result<EncodedTexts> {
-        let (embeddings, mask) = self.folder.text_encoder(&self.device)?.encode(texts)?;
-        Ok(EncodedTexts { embeddings, mask })
+    /// Guidance of the kind that the model takes.
+    pub fn guidance(&self, scale: f64) -> Guidance {
+        Guidance::of_kind(self.transformer.guidance(), scale)
+    }
+
+    /// What a run's memory will be.
+    pub fn memory(&self, size: LatentSize, guidance: Guidance) -> Memory {
+        let geometry = Geometry { size, tokens: self.tokens, guided: guidance.is_on() };
+        Memory {
+            weights: 4 * (self.transformer.parameters() + self.vae.parameters()),
+            denoising: self.transformer.activations(&geometry),
+            decoding: self.vae.decode_bytes(size.height, size.width),
+        }
+    }
+
+    /// Encodes prompts.
+    pub fn encode(&self, texts: &[&str]) -> Result<Prompts> {
+        self.folder.encode(texts, &self.device)
     }
 
     /// Initial noise `[seeds, c, h, w]`: that of `torch.randn(1, c, h, w)` for each seed.
@@ -176,9 +171,9 @@ impl Pipeline {
         Ok(Tensor::from_vec(values, (seeds.len(), channels, size.height, size.width), &self.device)?)
     }
 
-    /// A sampler for a run of `steps` steps.
-    pub fn sampler(&self, steps: u32) -> Result<Box<dyn Sampler>> {
-        self.samplers.start(steps)
+    /// A sampler for a run of `steps` steps over pictures of this size.
+    pub fn sampler(&self, steps: u32, size: LatentSize) -> Result<Box<dyn Sampler>> {
+        self.samplers.start(steps, self.transformer.image_tokens(size)?)
     }
 
     /// Generates one batch. `observe` sees the latents after each step.
@@ -200,9 +195,9 @@ impl Pipeline {
         cancel: &CancelToken,
         observer: &mut dyn Observer,
     ) -> std::result::Result<(Tensor, Trace), ExecuteError> {
-        let size = request.prompts.size;
-        let conditioning = request.guidance.pair(&request.negative, &request.prompts)?;
-        let mut sampler = self.sampler(request.schedule.steps())?;
+        let size = request.size;
+        let conditioning = request.guidance.pair(&request.negative, &request.prompts, size)?;
+        let mut sampler = self.sampler(request.schedule.steps(), size)?;
         let noise = self.noise(request.seeds, size)?;
         let denoise = Denoise {
             model: &*self.transformer,

@@ -10,9 +10,10 @@ use evocache_proto::domain::{Calibration, CostModel, Profile, Schedule};
 
 use super::api::{CancelToken, EvaluateError};
 use super::clock::Stopwatch;
-use super::pipeline::{BatchRequest, EncodedTexts, Generated, Pipeline};
+use super::memory::Memory;
+use super::pipeline::{BatchRequest, Generated, Pipeline};
 use crate::executor::{ExecuteError, Guidance, ProfileRecorder};
-use crate::models::block_model::LatentSize;
+use crate::models::block_model::{LatentSize, Prompts};
 
 /// A profile is the mean over at most so many prompts: each costs an uncached run of its own, and a profile is a guide
 /// for breeding, not a result.
@@ -21,11 +22,12 @@ const PROFILE_PROMPTS: usize = 8;
 /// A calibration with its texts encoded and its uncached run measured.
 pub(super) struct Prepared {
     pub(super) calibration: Calibration,
-    pub(super) texts: EncodedTexts,
-    pub(super) negative: EncodedTexts,
+    pub(super) texts: Prompts,
+    pub(super) negative: Prompts,
     pub(super) size: LatentSize,
     pub(super) guidance: Guidance,
     pub(super) cost: CostModel,
+    pub(super) memory: Memory,
     pub(super) baseline: Schedule,
     /// For every metric, its value of every prompt in the uncached run.
     pub(super) baseline_values: Vec<Vec<f64>>,
@@ -97,8 +99,9 @@ impl Prepared {
         seeds: &'a [u64],
     ) -> Result<BatchRequest<'a>, EvaluateError> {
         Ok(BatchRequest {
-            prompts: self.texts.batch(first, count, self.size)?,
-            negative: self.negative.repeated(0, count, self.size)?,
+            prompts: self.texts.batch(first, count)?,
+            negative: self.negative.repeated(0, count)?,
+            size: self.size,
             seeds,
             guidance: self.guidance,
             schedule,

@@ -1,37 +1,38 @@
-//! Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) as one doubled batch: unconditional rows first, then
-//! conditional ones, under one schedule.
+//! Guidance: classifier-free (Ho and Salimans, arXiv 2207.12598) as one doubled batch, unconditional rows first, then
+//! conditional ones, under one schedule; or distilled into the model, which then takes the scale as an input.
 
 use candle_core::{Result, Tensor};
 
-use crate::models::block_model::Conditioning;
+use crate::models::block_model::{Conditioning, GuidanceKind, LatentSize, Prompts};
 
 /// How strongly to follow the prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance {
     scale: f64,
+    kind: GuidanceKind,
 }
 
 impl Guidance {
-    /// A scale of 1 or less means without guidance: every batch is run once, not doubled.
+    /// Classifier-free. A scale of 1 or less means without guidance: every batch is run once, not doubled.
     pub fn new(scale: f64) -> Self {
-        Self { scale }
+        Self::of_kind(GuidanceKind::ClassifierFree, scale)
+    }
+
+    /// Of the kind that a model takes.
+    pub fn of_kind(kind: GuidanceKind, scale: f64) -> Self {
+        Self { scale, kind }
     }
 
     /// Whether batches are doubled.
     pub fn is_on(self) -> bool {
-        self.scale > 1.0
+        self.kind == GuidanceKind::ClassifierFree && self.scale > 1.0
     }
 
-    /// The conditioning to run with: doubled if guidance is on, else `prompts`.
-    pub fn pair(self, negative: &Conditioning, prompts: &Conditioning) -> Result<Conditioning> {
-        if !self.is_on() {
-            return Ok(prompts.clone());
-        }
-        Ok(Conditioning {
-            embeddings: Tensor::cat(&[&negative.embeddings, &prompts.embeddings], 0)?,
-            mask: Tensor::cat(&[&negative.mask, &prompts.mask], 0)?,
-            size: prompts.size,
-        })
+    /// The conditioning to run with: doubled if guidance is on, else `prompts` alone.
+    pub fn pair(self, negative: &Prompts, prompts: &Prompts, size: LatentSize) -> Result<Conditioning> {
+        let prompts = if self.is_on() { negative.then(prompts)? } else { prompts.clone() };
+        let guidance = (self.kind == GuidanceKind::Distilled).then_some(self.scale);
+        Ok(Conditioning { prompts, guidance, size })
     }
 
     /// The model's input for latents `[b, c, h, w]`.

@@ -171,6 +171,21 @@ impl Config {
             .collect()
     }
 
+    /// The fields of an object, in the order of their names, whose values are all texts.
+    pub fn texts_by_name(&self) -> Result<Vec<(String, String)>> {
+        let read = |(field, v): (&String, &Value)| match v.as_str() {
+            Some(text) => Ok((field.clone(), text.to_owned())),
+            None => Err(self.wrong(field, "a text", shown(v))),
+        };
+        self.fields.iter().map(read).collect()
+    }
+
+    /// Whether a field is absent, null, or a list of nothing but nulls, as diffusers writes a part that a pipeline
+    /// goes without.
+    pub fn lacks(&self, field: &str) -> bool {
+        self.get(field).is_none_or(|value| value.as_array().is_some_and(|list| list.iter().all(Value::is_null)))
+    }
+
     /// Refuses every value of a text field but the given ones; returns the value found, or the default.
     pub fn choice<'a>(&'a self, field: &str, default: &'a str, supported: &[&str]) -> Result<&'a str> {
         let found = self.text_or(field, default)?;

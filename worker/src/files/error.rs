@@ -22,6 +22,16 @@ pub enum ModelError {
         /// What to do about it.
         hint: String,
     },
+    /// A name on the Hugging Face hub whose download is not on this machine.
+    #[error("'{name}' is no folder, and not in the hub's cache '{}'", cache.display())]
+    NotDownloaded {
+        /// Owner and repository.
+        name: String,
+        /// The branch, tag or commit, where one was asked for.
+        revision: Option<String>,
+        /// The cache.
+        cache: PathBuf,
+    },
     /// A file is no valid JSON, or a tokenizer that cannot be read.
     #[error("'{}' cannot be parsed: {message}", path.display())]
     Parse {
@@ -99,10 +109,24 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Whether a device had no memory left. Backends say so in words only.
+    pub fn is_out_of_memory(&self) -> bool {
+        let Self::Tensor(error) = self else { return false };
+        let text = error.to_string().to_lowercase().replace('_', " ");
+        text.contains("out of memory") || text.contains("memory allocation")
+    }
+
     /// The way out, where there is one to tell.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { hint, .. } => Some(hint.clone()),
+            Self::NotDownloaded { name, revision, .. } => {
+                let revision = revision.as_ref().map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+                Some(format!(
+                    "`hf download {name}{revision} --include model_index.json \"*/*\"` downloads it; another cache is named by \
+                     --hub-cache, HF_HUB_CACHE or HF_HOME"
+                ))
+            }
             Self::Damaged { .. } => Some("download or export the file again; it may have been cut short".into()),
             Self::MissingTensor { .. } | Self::Shape { .. } => {
                 Some("the config.json beside the weights must be the one they were saved with".into())
@@ -120,3 +144,16 @@ impl ModelError {
 
 /// The result of loading or running a model.
 pub type Result<T> = std::result::Result<T, ModelError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_is_told_from_other_failures() {
+        let failed = |text: &str| ModelError::Tensor(candle_core::Error::Msg(text.into())).is_out_of_memory();
+        assert!(failed(r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#));
+        assert!(!failed("shape mismatch in matmul"));
+        assert!(!ModelError::Input("out of memory".into()).is_out_of_memory());
+    }
+}

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 pub mod fingerprint;
+pub mod hub;
 pub mod weights;
 
 pub use error::ModelError;

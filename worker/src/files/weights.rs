@@ -1,4 +1,4 @@
-//! Weights in safetensors files: one file, a sharded set, or a variant such as fp16.
+//! Weights in safetensors files: one file, a sharded set, or a variant of these, fp16 or bf16.
 //!
 //! Tensors are read one at a time when a model asks for them and become f32, so the memory taken is that of the
 //! model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
@@ -17,6 +17,9 @@ use super::error::{ModelError, Result};
 
 /// The largest header that the format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// Variants of weights, as diffusers and transformers name them in files.
+const VARIANTS: [&str; 2] = ["fp16", "bf16"];
 
 /// The weights of one part of a model.
 #[derive(Debug)]
@@ -39,22 +42,28 @@ struct Entry {
 
 impl Weights {
     /// Opens the weights in `folder` whose files begin with `stem` (`model` for transformers,
-    /// `diffusion_pytorch_model` for diffusers). Tried in this order: one file, a sharded set, the same two as fp16.
+    /// `diffusion_pytorch_model` for diffusers). Tried in this order: one file, a sharded set, the same two of the
+    /// variants fp16 and bf16.
     pub fn open(folder: &Path, stem: &str, device: &Device) -> Result<Self> {
-        let single = folder.join(format!("{stem}.safetensors"));
-        let index = folder.join(format!("{stem}.safetensors.index.json"));
-        let variant = folder.join(format!("{stem}.fp16.safetensors"));
-        let variant_index = folder.join(format!("{stem}.safetensors.index.fp16.json"));
-        let files = if single.is_file() {
-            vec![single]
-        } else if index.is_file() {
-            shards(folder, &index)?
-        } else if variant.is_file() {
-            vec![variant]
-        } else if variant_index.is_file() {
-            shards(folder, &variant_index)?
-        } else {
-            return Err(ModelError::Missing { path: single, hint: missing_hint(folder, stem) });
+        let single = |infix: &str| folder.join(format!("{stem}{infix}.safetensors"));
+        let mut wanted = vec![(single(""), folder.join(format!("{stem}.safetensors.index.json")))];
+        wanted.extend(VARIANTS.map(|variant| {
+            let index = format!("{stem}.safetensors.index.{variant}.json");
+            (single(&format!(".{variant}")), folder.join(index))
+        }));
+        let mut files = None;
+        for (file, index) in wanted {
+            if file.is_file() {
+                files = Some(vec![file]);
+            } else if index.is_file() {
+                files = Some(shards(folder, &index)?);
+            }
+            if files.is_some() {
+                break;
+            }
+        }
+        let Some(files) = files else {
+            return Err(ModelError::Missing { path: single(""), hint: missing_hint(folder, stem) });
         };
         let origin = if files.len() == 1 { files[0].clone() } else { folder.to_owned() };
         let mut tensors = BTreeMap::new();
@@ -148,7 +157,7 @@ fn missing_hint(folder: &Path, stem: &str) -> String {
         "only safetensors are read; in Python, load the model and save it with `save_pretrained(folder)`".into()
     } else {
         format!(
-            "expected {stem}.safetensors, {stem}.safetensors.index.json or their fp16 variants; a download may be incomplete"
+            "expected {stem}.safetensors, {stem}.safetensors.index.json or their fp16 or bf16 variants; a download may be incomplete"
         )
     }
 }

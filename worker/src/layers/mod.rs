@@ -11,9 +11,11 @@ mod conv;
 pub mod cpu;
 mod linear;
 mod norm;
+mod rotary;
 
 pub use activation::Activation;
 pub use attention::{AttentionBias, attention};
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm, gated_add, layer_norm_modulated};
+pub use rotary::rotate;

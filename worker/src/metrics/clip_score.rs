@@ -36,7 +36,7 @@ impl ClipScore {
                 config.image_size
             )));
         }
-        let tokenizer = Tokenizer::open(folder, config.max_tokens)?;
+        let tokenizer = Tokenizer::open(folder, config.text.max_tokens)?;
         let clip = Clip::load(&Weights::open(folder, TRANSFORMERS_STEM, device)?, config)?;
         Ok(Self { clip, tokenizer, preprocessor, texts: None, device: device.clone() })
     }

@@ -2,20 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
-use super::block_model::BlockModel;
+use super::block_model::{BlockModel, Prompts};
+use super::clip_text::ClipTextEncoder;
+use super::dit::{Dit, DitConfig};
+use super::flux::{Flux, FluxConfig};
+use super::pipelines::{Family, Kind, PIPELINES, PipelineClass};
 use super::pixart::{PixArt, PixArtConfig};
+use super::prompts::{self, Classes, TextEncoder};
+use super::sd3::{Sd3, Sd3Config};
 use super::t5::{T5Config, T5Encoder};
-use super::tokenizer::{Tokenizer, Tokens};
+use super::tokenizer::Tokenizer;
 use super::vae::{VaeConfig, VaeDecoder};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 use crate::files::fingerprint::{Fingerprint, fingerprint};
+use crate::files::hub::repository_of;
 use crate::files::weights::Weights;
-
-/// Texts that go through the text encoder at once.
-const TEXT_BATCH: usize = 8;
 
 /// The first letters of diffusers' weight files.
 const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
@@ -23,44 +27,44 @@ const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
 /// The first letters of transformers' weight files.
 pub const TRANSFORMERS_STEM: &str = "model";
 
-/// Pipelines that can be run, with the length they pad prompts to.
-const PIPELINES: [(&str, usize); 2] = [("PixArtAlphaPipeline", 120), ("PixArtSigmaPipeline", 300)];
+/// Tokens of a CLIP text at most.
+const CLIP_TOKENS: usize = 77;
 
-/// Classes that each part may have.
-const PARTS: [(&str, &[&str]); 5] = [
-    ("transformer", &["PixArtTransformer2DModel"]),
-    ("vae", &["AutoencoderKL"]),
-    ("text_encoder", &["T5EncoderModel"]),
-    ("tokenizer", &["T5Tokenizer", "T5TokenizerFast"]),
-    ("scheduler", &["DPMSolverMultistepScheduler"]),
-];
+/// Latent rows and columns that FLUX's pipeline takes where it is told no size.
+const FLUX_NATIVE: usize = 128;
+
+/// Files that a tokenizer may be in.
+const TOKENIZER_FILES: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"];
 
 /// An opened model folder. Weights are loaded by the methods, not before.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     path: PathBuf,
-    pipeline: String,
-    max_tokens: usize,
+    index: Config,
+    class: &'static PipelineClass,
 }
 
 impl ModelFolder {
     /// Reads `model_index.json` and checks that every part is of a known class.
     pub fn open(path: &Path) -> Result<Self> {
         let index = Config::read(&path.join("model_index.json"))?;
-        let class = index.text("_class_name")?;
-        let Some(&(pipeline, max_tokens)) = PIPELINES.iter().find(|(name, _)| *name == class) else {
-            let supported: Vec<&str> = PIPELINES.iter().map(|(name, _)| *name).collect();
-            return Err(index.unsupported("_class_name", class, &supported.join(", ")));
+        let name = index.text("_class_name")?;
+        let Some(class) = PIPELINES.iter().find(|class| class.name == name) else {
+            let supported: Vec<&str> = PIPELINES.iter().map(|class| class.name).collect();
+            return Err(index.unsupported("_class_name", name, &supported.join(", ")));
         };
-        for (part, classes) in PARTS {
-            let entry = index.texts(part)?;
+        for part in class.parts {
+            if part.optional && index.lacks(part.name) {
+                continue;
+            }
+            let entry = index.texts(part.name)?;
             match entry.get(1) {
-                Some(class) if classes.contains(&class.as_str()) => {}
-                Some(class) => return Err(index.unsupported(part, class, &classes.join(", "))),
-                None => return Err(index.wrong(part, "[library, class]", format!("{entry:?}"))),
+                Some(class) if part.classes.contains(&class.as_str()) => {}
+                Some(class) => return Err(index.unsupported(part.name, class, &part.classes.join(", "))),
+                None => return Err(index.wrong(part.name, "[library, class]", format!("{entry:?}"))),
             }
         }
-        Ok(Self { path: path.into(), pipeline: pipeline.into(), max_tokens })
+        Ok(Self { path: path.into(), index, class })
     }
 
     /// The folder.
@@ -70,13 +74,14 @@ impl ModelFolder {
 
     /// The pipeline's class.
     pub fn pipeline(&self) -> &str {
-        &self.pipeline
+        self.class.name
     }
 
-    /// The folder's own name, which a search asks for unless the worker is told another.
+    /// The folder's own name, or its repository's on the hub, which a search asks for unless the worker is told another.
     pub fn name(&self) -> String {
         let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+        let own = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());
+        repository_of(&absolute).or_else(own).unwrap_or_else(|| "model".into())
     }
 
     fn config(&self, part: &str) -> Result<Config> {
@@ -89,13 +94,37 @@ impl ModelFolder {
 
     /// Latent rows and columns of the size that the model was made for.
     pub fn native_latent_size(&self) -> Result<usize> {
-        Ok(PixArtConfig::read(&self.config("transformer")?)?.sample_size)
+        let config = self.config("transformer")?;
+        match self.class.family {
+            Family::PixArt(_) => Ok(PixArtConfig::read(&config)?.sample_size),
+            Family::Flux(_) => Ok(FLUX_NATIVE),
+            Family::StableDiffusion3(_) => Ok(Sd3Config::read(&config)?.sample_size),
+            Family::Dit => Ok(DitConfig::read(&config)?.sample_size),
+        }
     }
 
     /// Loads the transformer.
     pub fn transformer(&self, device: &Device) -> Result<Box<dyn BlockModel>> {
-        let config = PixArtConfig::read(&self.config("transformer")?)?;
-        Ok(Box::new(PixArt::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?))
+        let config = self.config("transformer")?;
+        // The config is read first: a wrong class is told before gigabytes are opened.
+        Ok(match self.class.family {
+            Family::PixArt(_) => {
+                let config = PixArtConfig::read(&config)?;
+                Box::new(PixArt::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+            }
+            Family::Flux(_) => {
+                let config = FluxConfig::read(&config)?;
+                Box::new(Flux::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+            }
+            Family::StableDiffusion3(_) => {
+                let config = Sd3Config::read(&config)?;
+                Box::new(Sd3::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+            }
+            Family::Dit => {
+                let config = DitConfig::read(&config)?;
+                Box::new(Dit::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+            }
+        })
     }
 
     /// Loads the decoder.
@@ -104,19 +133,88 @@ impl ModelFolder {
         VaeDecoder::load(&self.weights("vae", DIFFUSERS_STEM, device)?, config)
     }
 
-    /// Opens the tokenizer.
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
-        Tokenizer::open(&self.path.join("tokenizer"), self.max_tokens)
+    fn tokenizer(&self, part: &str, length: usize) -> Result<Tokenizer> {
+        Tokenizer::open(&self.path.join(part), length)
     }
 
-    /// Loads tokenizer and text encoder.
+    /// Text tokens per prompt, padding included. Opens the tokenizers, so that a missing one is found early.
+    pub fn tokens(&self) -> Result<usize> {
+        match self.class.family {
+            Family::PixArt(length) => Ok(self.tokenizer("tokenizer", length)?.length()),
+            Family::Flux(length) => {
+                self.tokenizer("tokenizer", CLIP_TOKENS)?;
+                Ok(self.tokenizer("tokenizer_2", length)?.length())
+            }
+            Family::StableDiffusion3(length) => {
+                let clip = self.tokenizer("tokenizer", CLIP_TOKENS)?.length();
+                self.tokenizer("tokenizer_2", CLIP_TOKENS)?;
+                Ok(clip + self.t5_tokens(length)?)
+            }
+            Family::Dit => Ok(0),
+        }
+    }
+
+    /// T5's tokens in SD3's prompts: zeros stand for it where the folder goes without.
+    fn t5_tokens(&self, length: usize) -> Result<usize> {
+        if self.index.lacks("text_encoder_3") {
+            return Ok(length);
+        }
+        Ok(self.tokenizer("tokenizer_3", length)?.length())
+    }
+
+    /// Loads the T5 of a PixArt folder and its tokenizer.
     pub fn text_encoder(&self, device: &Device) -> Result<TextEncoder> {
-        let config = T5Config::read(&self.config("text_encoder")?)?;
+        match self.class.family {
+            Family::PixArt(length) => self.t5("text_encoder", "tokenizer", length, device),
+            _ => {
+                Err(ModelError::Input(format!("the prompts of a {} go through more than one encoder", self.class.name)))
+            }
+        }
+    }
+
+    fn t5(&self, encoder: &str, tokenizer: &str, length: usize, device: &Device) -> Result<TextEncoder> {
+        let config = T5Config::read(&self.config(encoder)?)?;
         Ok(TextEncoder {
-            tokenizer: self.tokenizer()?,
-            encoder: T5Encoder::load(&self.weights("text_encoder", TRANSFORMERS_STEM, device)?, config)?,
+            tokenizer: self.tokenizer(tokenizer, length)?,
+            encoder: T5Encoder::load(&self.weights(encoder, TRANSFORMERS_STEM, device)?, config)?,
             device: device.clone(),
         })
+    }
+
+    fn clip(&self, encoder: &str, tokenizer: &str, projected: bool, texts: &[&str], device: &Device) -> Result<Clip> {
+        let weights = self.weights(encoder, TRANSFORMERS_STEM, device)?;
+        let encoder = ClipTextEncoder::load(&weights, &self.config(encoder)?, projected)?;
+        prompts::clip(&self.tokenizer(tokenizer, CLIP_TOKENS)?, &encoder, texts)
+    }
+
+    /// Encodes prompts, one row each.
+    pub fn encode(&self, texts: &[&str], device: &Device) -> Result<Prompts> {
+        if texts.is_empty() {
+            return Err(ModelError::Input("there is no text to encode".into()));
+        }
+        match self.class.family {
+            Family::PixArt(_) => self.text_encoder(device)?.masked(texts),
+            Family::Flux(length) => {
+                let (_, pooled) = self.clip("text_encoder", "tokenizer", false, texts, device)?;
+                let t5 = self.t5("text_encoder_2", "tokenizer_2", length, device)?;
+                Ok(Prompts::pooled(t5.unmasked(texts)?, pooled))
+            }
+            Family::StableDiffusion3(length) => {
+                let first = self.clip("text_encoder", "tokenizer", true, texts, device)?;
+                let second = self.clip("text_encoder_2", "tokenizer_2", true, texts, device)?;
+                let t5 = if self.index.lacks("text_encoder_3") {
+                    let channels = Sd3Config::read(&self.config("transformer")?)?.text_channels;
+                    Tensor::zeros((texts.len(), length, channels), DType::F32, device)?
+                } else {
+                    self.t5("text_encoder_3", "tokenizer_3", length, device)?.unmasked(texts)?
+                };
+                prompts::stable_diffusion_3([first, second], &t5)
+            }
+            Family::Dit => {
+                let classes = DitConfig::read(&self.config("transformer")?)?.classes;
+                Classes::read(&self.index, classes)?.prompts(texts, device)
+            }
+        }
     }
 
     /// The sampler's config.
@@ -124,52 +222,38 @@ impl ModelFolder {
         Config::read(&self.path.join("scheduler").join("scheduler_config.json"))
     }
 
+    /// Whether the pipeline hands its sampler evenly spaced sigmas, rather than leave them to the sampler.
+    pub fn gives_sigmas(&self) -> bool {
+        matches!(self.class.family, Family::Flux(_))
+    }
+
     /// What the folder holds, as a digest; see [`fingerprint`].
     pub fn fingerprint(&self) -> Result<Fingerprint> {
-        let mut files: Vec<PathBuf> = [
-            "model_index.json",
-            "transformer/config.json",
-            "vae/config.json",
-            "text_encoder/config.json",
-            "tokenizer/tokenizer.json",
-            "tokenizer/tokenizer_config.json",
-            "scheduler/scheduler_config.json",
-        ]
-        .map(|name| self.path.join(name))
-        .into();
-        for (part, stem) in
-            [("transformer", DIFFUSERS_STEM), ("vae", DIFFUSERS_STEM), ("text_encoder", TRANSFORMERS_STEM)]
-        {
-            files.extend_from_slice(self.weights(part, stem, &Device::Cpu)?.files());
+        let mut files = vec![self.path.join("model_index.json")];
+        for part in self.class.parts.iter().filter(|part| !self.index.lacks(part.name)) {
+            let folder = self.path.join(part.name);
+            let stem = match part.kind {
+                Kind::Model => Some(DIFFUSERS_STEM),
+                Kind::TextEncoder => Some(TRANSFORMERS_STEM),
+                Kind::Tokenizer => {
+                    files.extend(
+                        TOKENIZER_FILES.map(|name| folder.join(name)).into_iter().filter(|file| file.is_file()),
+                    );
+                    None
+                }
+                Kind::Scheduler => {
+                    files.push(folder.join("scheduler_config.json"));
+                    None
+                }
+            };
+            if let Some(stem) = stem {
+                files.push(folder.join("config.json"));
+                files.extend_from_slice(self.weights(part.name, stem, &Device::Cpu)?.files());
+            }
         }
         fingerprint(&self.path, files)
     }
 }
 
-/// Tokenizer and text encoder together.
-pub struct TextEncoder {
-    tokenizer: Tokenizer,
-    encoder: T5Encoder,
-    device: Device,
-}
-
-impl TextEncoder {
-    /// Token ids as diffusers makes them for PixArt with `clean_caption=False`: lower case, no blanks around.
-    pub fn tokenize(&self, texts: &[&str]) -> Result<Tokens> {
-        let texts: Vec<String> = texts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
-        self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// Embeddings `[b, tokens, channels]` and mask `[b, tokens]` of texts.
-    pub fn encode(&self, texts: &[&str]) -> Result<(Tensor, Tensor)> {
-        if texts.is_empty() {
-            return Err(ModelError::Input("there is no text to encode".into()));
-        }
-        let tokens = self.tokenize(texts)?;
-        let parts = (0..texts.len())
-            .step_by(TEXT_BATCH)
-            .map(|first| self.encoder.encode(&tokens.range(first..texts.len().min(first + TEXT_BATCH))))
-            .collect::<Result<Vec<_>>>()?;
-        Ok((Tensor::cat(&parts, 0)?, tokens.mask(&self.device)?))
-    }
-}
+/// States and pooled vectors of texts.
+type Clip = (Tensor, Tensor);

@@ -5,10 +5,24 @@
 
 pub mod block_model;
 pub mod clip;
+mod clip_bpe;
+mod clip_layers;
+pub mod clip_text;
 pub mod diffusers;
+pub mod dit;
+mod embeddings;
+mod feed_forward;
+pub mod flux;
+mod joint_attention;
+mod modulation;
+mod patches;
+mod pipelines;
 pub mod pixart;
 mod pixart_embeddings;
+pub mod prompts;
+pub mod sd3;
 pub mod t5;
 pub mod tokenizer;
 pub mod vae;
 mod vae_blocks;
+mod vae_tiles;

@@ -13,8 +13,11 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
-use super::block_model::{BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
-use super::pixart_embeddings::{AdaLayerNormSingle, CaptionProjection, positions};
+use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
+use super::embeddings::{TextProjection, positions};
+use super::feed_forward::FeedForward;
+use super::patches::{check_latents, grid, unpatch};
+use super::pixart_embeddings::AdaLayerNormSingle;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 use crate::files::weights::{Params, Weights};
@@ -144,11 +147,6 @@ struct CrossAttention {
     out: Linear,
 }
 
-struct FeedForward {
-    up: Linear,
-    down: Linear,
-}
-
 struct Block {
     attn1: SelfAttention,
     attn2: CrossAttention,
@@ -170,10 +168,7 @@ impl Block {
                 kv: Linear::load_stacked(&attn2, &["to_k", "to_v"], config.cross_dim, width, bias)?,
                 out: Linear::load(&attn2.at("to_out.0"), width, width, true)?,
             },
-            ff: FeedForward {
-                up: Linear::load(&params.at("ff.net.0.proj"), width, 4 * width, true)?,
-                down: Linear::load(&params.at("ff.net.2"), 4 * width, width, true)?,
-            },
+            ff: FeedForward::load(&params.at("ff"), width, config.activation)?,
             scale_shift_table: params.tensor("scale_shift_table", &[6, width])?.reshape((1, 6, width))?,
         })
     }
@@ -186,7 +181,7 @@ pub struct PixArt {
     parameters: u64,
     pos_embed: Conv2d,
     adaln_single: AdaLayerNormSingle,
-    caption_projection: Option<CaptionProjection>,
+    caption_projection: Option<TextProjection>,
     transformer_blocks: Vec<Block>,
     scale_shift_table: Tensor,
     proj_out: Linear,
@@ -203,7 +198,10 @@ impl PixArt {
             .and_then(|blocks| Layout::pixart(blocks).ok())
             .ok_or_else(|| ModelError::Input(format!("{} blocks are more than a layout can hold", config.layers)))?;
         let caption_projection = match config.caption_channels {
-            Some(channels) => Some(CaptionProjection::load(&params.at("caption_projection"), channels, width)?),
+            Some(channels) => {
+                let params = params.at("caption_projection");
+                Some(TextProjection::load(&params, channels, width, Activation::GeluTanh)?)
+            }
             None => None,
         };
         Ok(Self {
@@ -232,23 +230,6 @@ impl PixArt {
     pub fn config(&self) -> &PixArtConfig {
         &self.config
     }
-
-    fn grid(&self, size: LatentSize) -> Result<(usize, usize)> {
-        let patch = self.config.patch;
-        if size.height == 0
-            || size.width == 0
-            || !size.height.is_multiple_of(patch)
-            || !size.width.is_multiple_of(patch)
-        {
-            let unit = patch * size.scale;
-            return Err(ModelError::Input(format!(
-                "a picture of {}x{} pixels cannot be cut into patches; height and width must be multiples of {unit}",
-                size.height * size.scale,
-                size.width * size.scale,
-            )));
-        }
-        Ok((size.height / patch, size.width / patch))
-    }
 }
 
 impl BlockModel for PixArt {
@@ -258,6 +239,10 @@ impl BlockModel for PixArt {
 
     fn latent_channels(&self) -> usize {
         self.config.in_channels
+    }
+
+    fn image_tokens(&self, size: LatentSize) -> Result<usize> {
+        grid(size, self.config.patch).map(|(rows, columns)| rows * columns)
     }
 
     fn parameters(&self) -> u64 {
@@ -273,10 +258,10 @@ impl BlockModel for PixArt {
         let square = width * width;
         let attn1 = patches * 4 * square + 2 * patches * patches * width;
         let attn2 = patches * 2 * square + captions * 2 * cross * width + 2 * patches * captions * width;
-        let ff = patches * 8 * square;
+        let ff = patches * FeedForward::macs(width);
         let patch_values = (c.patch * c.patch) as u64;
         let embed = patches * patch_values * (c.in_channels + c.out_channels) as u64 * width;
-        let projection = c.caption_channels.map_or(0, |channels| captions * (channels as u64 * width + square));
+        let projection = c.caption_channels.map_or(0, |channels| captions * TextProjection::macs(channels, c.width()));
         let per_block = [attn1, attn2, ff].map(|macs| macs * passes);
         CostModel {
             slot_macs: per_block.into_iter().cycle().take(self.layout.slots()).collect(),
@@ -286,27 +271,35 @@ impl BlockModel for PixArt {
         }
     }
 
-    fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
-        let (rows, columns) = self.grid(conditioning.size)?;
-        let (batch, tokens, channels) = conditioning.embeddings.dims3()?;
-        let expected = self.config.caption_channels.unwrap_or(self.config.cross_dim);
-        if channels != expected || conditioning.mask.dims() != [batch, tokens] {
-            return Err(ModelError::Input(format!(
-                "the text encoder gives embeddings {:?} with mask {:?}, the transformer expects {expected} channels",
-                conditioning.embeddings.dims(),
-                conditioning.mask.dims()
-            )));
+    fn activations(&self, geometry: &Geometry) -> Activations {
+        let c = &self.config;
+        let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
+        let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
+        let captions = geometry.tokens as u64 * (width + c.caption_channels.unwrap_or(0) as u64);
+        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
+        let stream = patches * width * (1 + 1 + 4 + 1);
+        Activations {
+            shared: 4 * (patches * width + (6 * c.layers as u64 + 6) * width),
+            per_image: 4 * passes * (stream + captions),
         }
+    }
+
+    fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
+        let (rows, columns) = grid(conditioning.size, self.config.patch)?;
+        let prompts = &conditioning.prompts;
+        let (embeddings, _) =
+            prompts.expect_embeddings(self.config.caption_channels.unwrap_or(self.config.cross_dim))?;
+        let mask = prompts.expect_mask()?;
         let captions = match &self.caption_projection {
-            Some(projection) => projection.forward(&conditioning.embeddings)?,
-            None => conditioning.embeddings.clone(),
+            Some(projection) => projection.forward(embeddings)?,
+            None => embeddings.clone(),
         };
         let base = (self.config.sample_size / self.config.patch) as f64;
         Ok(Box::new(Captioned {
             model: self,
             captions,
             // diffusers: zero for a token, -10000 for padding.
-            bias: AttentionBias::Keys(((&conditioning.mask - 1.0)? * 10000.0)?),
+            bias: AttentionBias::Keys(((mask - 1.0)? * 10000.0)?),
             positions: positions(rows, columns, self.config.width(), base, self.config.interpolation, &self.device)?,
             size: conditioning.size,
         }))
@@ -325,19 +318,7 @@ struct Captioned<'a> {
 impl Conditioned for Captioned<'_> {
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>> {
         let (model, size) = (self.model, self.size);
-        let (batch, channels, height, width) = latents.dims4()?;
-        if (batch, channels, height, width)
-            != (self.captions.dim(0)?, model.config.in_channels, size.height, size.width)
-        {
-            return Err(ModelError::Input(format!(
-                "latents {:?} do not fit {} prompts of {}x{} with {} channels",
-                latents.dims(),
-                self.captions.dim(0)?,
-                size.height,
-                size.width,
-                model.config.in_channels
-            )));
-        }
+        check_latents(latents, self.captions.dim(0)?, model.config.in_channels, size)?;
         let patches = model.pos_embed.forward(latents)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let (modulation, embedded) =
             model.adaln_single.forward(timestep, size.height * size.scale, size.width * size.scale)?;
@@ -394,10 +375,7 @@ impl State for Forward<'_> {
                 let [k, v] = [0, 1].map(|i| kv.narrow(2, i * width, width));
                 block.attn2.out.forward(&attention(&q, &k?, &v?, heads, scale, &self.bound.bias)?)?
             }
-            _ => {
-                let up = block.ff.up.forward_with(&self.modulated(modulation, 3)?, config.activation)?;
-                block.ff.down.forward(&up)?
-            }
+            _ => block.ff.forward(&self.modulated(modulation, 3)?)?,
         };
         Ok(output)
     }
@@ -417,14 +395,6 @@ impl State for Forward<'_> {
         let PixArtConfig { patch, in_channels, out_channels, .. } = model.config;
         let table = model.scale_shift_table.broadcast_add(&self.embedded)?;
         let normed = layer_norm_modulated(&self.hidden, &table.narrow(1, 0, 1)?, &table.narrow(1, 1, 1)?, FINAL_EPS)?;
-        let (rows, columns) = model.grid(size)?;
-        // [b, rows, columns, patch, patch, c] → [b, c, rows, patch, columns, patch], the first channels only.
-        let patches = model.proj_out.forward(&normed)?;
-        let output = patches
-            .reshape(vec![patches.dim(0)?, rows, columns, patch, patch, out_channels])?
-            .narrow(5, 0, in_channels)?
-            .permute(vec![0, 5, 1, 3, 2, 4])?
-            .reshape((patches.dim(0)?, in_channels, size.height, size.width))?;
-        Ok(output)
+        unpatch(&model.proj_out.forward(&normed)?, size, patch, out_channels, in_channels)
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
+use super::clip_bpe;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 
@@ -46,10 +47,24 @@ impl Tokens {
         Ok(Tensor::from_vec(values, (self.batch(), self.length), device)?)
     }
 
+    /// The same with padding that counts as text.
+    #[must_use]
+    pub fn unmasked(self) -> Self {
+        Self { mask: vec![1; self.mask.len()], ..self }
+    }
+
     /// The same with some texts only.
     pub fn range(&self, texts: std::ops::Range<usize>) -> Self {
         let values = texts.start * self.length..texts.end * self.length;
         Self { ids: self.ids[values.clone()].into(), mask: self.mask[values].into(), length: self.length }
+    }
+}
+
+/// The text of a special token; older files hold an object of its properties.
+pub(super) fn token(config: &Config, field: &str) -> Result<String> {
+    match config.object_opt(field) {
+        Ok(Some(token)) => Ok(token.text("content")?.to_owned()),
+        _ => Ok(config.text(field)?.to_owned()),
     }
 }
 
@@ -62,11 +77,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` and `tokenizer_config.json` in a folder. Texts are padded and cut to `length` tokens,
+    /// Opens `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`, and `tokenizer_config.json` in a folder. Texts are padded and cut to `length` tokens,
     /// or to the config's `model_max_length` where that is less.
     pub fn open(folder: &Path, length: usize) -> Result<Self> {
         let path = folder.join("tokenizer.json");
-        if !path.is_file() {
+        let bpe = folder.join("merges.txt");
+        if !path.is_file() && !bpe.is_file() {
             let hint = if folder.join("spiece.model").is_file() {
                 format!(
                     "only tokenizer.json is read, not spiece.model; make it with Python: \
@@ -78,8 +94,13 @@ impl Tokenizer {
             };
             return Err(ModelError::Missing { path, hint });
         }
+        let path = if path.is_file() { path } else { bpe };
         let failed = |e: tokenizers::Error| ModelError::Parse { path: path.clone(), message: e.to_string() };
-        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(failed)?;
+        let mut inner = if path.ends_with("merges.txt") {
+            tokenizers::Tokenizer::from_bytes(clip_bpe::definition(folder)?).map_err(failed)?
+        } else {
+            tokenizers::Tokenizer::from_file(&path).map_err(failed)?
+        };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         let config = Config::read(&folder.join("tokenizer_config.json"))?;
@@ -89,11 +110,7 @@ impl Tokenizer {
             return Err(config.wrong("model_max_length", "a positive number", limit.to_string()));
         }
         let length = if limit < length as f64 { limit as usize } else { length };
-        let pad_token = match config.object_opt("pad_token") {
-            // Older files hold an object of the token's properties.
-            Ok(Some(token)) => token.text("content")?.to_owned(),
-            _ => config.text("pad_token")?.to_owned(),
-        };
+        let pad_token = token(&config, "pad_token")?;
         let pad = inner
             .token_to_id(&pad_token)
             .ok_or_else(|| config.wrong("pad_token", "a token of tokenizer.json", format!("'{pad_token}'")))?;

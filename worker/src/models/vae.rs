@@ -5,6 +5,7 @@
 use candle_core::{Device, Tensor};
 
 use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
+use super::vae_tiles::Tiles;
 use crate::files::config::Config;
 use crate::files::error::Result;
 use crate::files::weights::Weights;
@@ -23,6 +24,8 @@ pub struct VaeConfig {
     pub layers_per_block: usize,
     /// Groups of the norms.
     pub groups: usize,
+    /// Pixels a side of the pictures it was made for, and of a tile where pictures are decoded in tiles.
+    pub sample_size: usize,
     /// Latents are divided by it.
     pub scaling_factor: f64,
     /// Added to the latents after that.
@@ -79,6 +82,7 @@ impl VaeConfig {
             channels,
             layers_per_block: config.size_or("layers_per_block", 1)?,
             groups,
+            sample_size: config.size_or("sample_size", 32)?,
             scaling_factor,
             shift_factor: config.number_or("shift_factor", 0.0)?,
             statistics,
@@ -122,9 +126,33 @@ impl VaeConfig {
     }
 }
 
+impl VaeConfig {
+    /// Values that are held at once at the peak of decoding one picture of `height × width` latent pixels.
+    fn decode_values(&self, height: usize, width: usize) -> u64 {
+        let mut pixels = (height * width) as u64;
+        let mut inputs = self.channels.last().copied().unwrap_or(1) as u64;
+        // A resnet block holds its input, what is inside, its norm and the output.
+        let mut peak = pixels * inputs * if self.mid_attention { 7 } else { 5 };
+        for (level, &channels) in self.channels.iter().rev().enumerate() {
+            let channels = channels as u64;
+            // The block's own input is held until it has ended.
+            let first = 2 * inputs + 2 * channels;
+            peak = peak.max(pixels * first.max(inputs + 4 * channels));
+            if level + 1 < self.channels.len() {
+                let before = pixels * (inputs + channels);
+                pixels *= 4;
+                peak = peak.max(before + 2 * pixels * channels);
+            }
+            inputs = channels;
+        }
+        peak
+    }
+}
+
 /// The decoder.
 pub struct VaeDecoder {
     config: VaeConfig,
+    tiles: Option<Tiles>,
     parameters: u64,
     post_quant_conv: Option<Conv2d>,
     conv_in: Conv2d,
@@ -171,8 +199,41 @@ impl VaeDecoder {
             conv_norm_out: GroupNorm::load(&decoder.at("conv_norm_out"), groups, last, EPS)?,
             conv_out: Conv2d::load_same(&decoder.at("conv_out"), last, config.out_channels, 3)?,
             device: params.device().clone(),
+            tiles: None,
             config,
         })
+    }
+
+    /// Decodes pictures larger than the size it was made for in tiles: less memory, and pictures that differ a little.
+    #[must_use]
+    pub fn tiled(self) -> Self {
+        let tiles = Some(Tiles::new(self.config.sample_size, self.config.scale()));
+        Self { tiles, ..self }
+    }
+
+    /// Multiply-accumulates to decode one picture of `height × width` latent pixels, norms left out.
+    pub fn decode_macs(&self, height: usize, width: usize) -> u64 {
+        match self.tiles.filter(|tiles| tiles.cut(height, width)) {
+            None => self.config.decode_macs(height, width),
+            Some(tiles) => tiles
+                .along(height)
+                .flat_map(|(_, tall)| tiles.along(width).map(move |(_, wide)| (tall, wide)))
+                .map(|(tall, wide)| self.config.decode_macs(tall, wide))
+                .sum(),
+        }
+    }
+
+    /// Bytes at the peak of decoding one picture of `height × width` latent pixels, weights left out.
+    pub fn decode_bytes(&self, height: usize, width: usize) -> u64 {
+        let picture = 3 * (height * width * self.config.scale().pow(2)) as u64;
+        match self.tiles.filter(|tiles| tiles.cut(height, width)) {
+            None => 4 * self.config.decode_values(height, width),
+            Some(tiles) => {
+                let largest = |side: usize| tiles.along(side).map(|(_, length)| length).max().unwrap_or(side);
+                // Two rows of tiles and the picture are there beside the tile that is decoded.
+                4 * (self.config.decode_values(largest(height), largest(width)) + 3 * picture)
+            }
+        }
     }
 
     /// The config it was loaded with.
@@ -199,9 +260,17 @@ impl VaeDecoder {
             }
             None => latents.affine(1.0 / c.scaling_factor, c.shift_factor)?,
         };
+        let (_, _, height, width) = scaled.dims4()?;
+        match self.tiles.filter(|tiles| tiles.cut(height, width)) {
+            Some(tiles) => tiles.decode(&scaled, |tile| self.decode_scaled(tile)),
+            None => self.decode_scaled(&scaled),
+        }
+    }
+
+    fn decode_scaled(&self, scaled: &Tensor) -> Result<Tensor> {
         let mut x = match &self.post_quant_conv {
-            Some(conv) => conv.forward(&scaled)?,
-            None => scaled,
+            Some(conv) => conv.forward(scaled)?,
+            None => scaled.clone(),
         };
         x = self.mid_resnets[0].forward(&self.conv_in.forward(&x)?)?;
         if let Some(attention) = &self.mid_attention {

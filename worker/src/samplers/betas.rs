@@ -1,6 +1,69 @@
 //! The noise levels that a model was trained with, rounded as diffusers rounds them.
 
-use super::dpm_solver::BetaSchedule;
+use crate::files::config::Config;
+use crate::files::error::Result;
+
+/// The most training timesteps that make sense; there is a noise level in memory for each.
+const MAX_TIMESTEPS: usize = 1_000_000;
+
+/// How noise grows over the training timesteps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BetaSchedule {
+    /// Betas grow linearly.
+    Linear,
+    /// Their square roots do.
+    ScaledLinear,
+    /// A squared cosine of the timestep (arXiv 2102.09672).
+    SquaredCos,
+}
+
+/// What a model predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prediction {
+    /// The noise in the latents.
+    Noise,
+    /// The clean latents.
+    Sample,
+    /// `alpha · noise - sigma · sample` (arXiv 2202.00512).
+    Velocity,
+}
+
+impl Prediction {
+    pub(super) fn read(config: &Config) -> Result<Self> {
+        Ok(match config.choice("prediction_type", "epsilon", &["epsilon", "sample", "v_prediction"])? {
+            "epsilon" => Self::Noise,
+            "sample" => Self::Sample,
+            _ => Self::Velocity,
+        })
+    }
+}
+
+/// Reads the betas of a scheduler's config: their schedule, and the share of the signal, `ᾱ`, that is left at every
+/// training timestep.
+pub(super) fn read_signals(config: &Config) -> Result<(BetaSchedule, Vec<f64>)> {
+    for flag in ["thresholding", "rescale_betas_zero_snr"] {
+        config.not_set(flag)?;
+    }
+    if config.has("trained_betas") {
+        return Err(config.unsupported("trained_betas", "a list", "null"));
+    }
+    let schedule = match config.choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2"])? {
+        "linear" => BetaSchedule::Linear,
+        "scaled_linear" => BetaSchedule::ScaledLinear,
+        _ => BetaSchedule::SquaredCos,
+    };
+    let (start, end) = (config.number_or("beta_start", 1e-4)?, config.number_or("beta_end", 0.02)?);
+    for (field, beta) in [("beta_start", start), ("beta_end", end)] {
+        if !(beta > 0.0 && beta < 1.0) {
+            return Err(config.wrong(field, "a number between 0 and 1", beta.to_string()));
+        }
+    }
+    let count = config.size_or("num_train_timesteps", 1000)?;
+    if count > MAX_TIMESTEPS {
+        return Err(config.wrong("num_train_timesteps", format!("at most {MAX_TIMESTEPS}"), count.to_string()));
+    }
+    Ok((schedule, signals(schedule, start, end, count)))
+}
 
 /// Values between `start` and `end`, both included, as `torch.linspace` gives them in f32.
 fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
@@ -14,8 +77,7 @@ fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Noise over signal, `sqrt((1 - ᾱ) / ᾱ)`, for every training timestep.
-pub(super) fn training_sigmas(schedule: BetaSchedule, start: f64, end: f64, count: usize) -> Vec<f64> {
+fn signals(schedule: BetaSchedule, start: f64, end: f64, count: usize) -> Vec<f64> {
     let betas: Vec<f32> = match schedule {
         BetaSchedule::Linear => linspace(start as f32, end as f32, count),
         BetaSchedule::ScaledLinear => {
@@ -33,8 +95,7 @@ pub(super) fn training_sigmas(schedule: BetaSchedule, start: f64, end: f64, coun
         .into_iter()
         .map(|beta| {
             product *= f64::from(1.0 - beta);
-            let signal = product as f32;
-            f64::from(((1.0 - signal) / signal).sqrt())
+            f64::from(product as f32)
         })
         .collect()
 }

@@ -6,23 +6,9 @@
 use candle_core::Tensor;
 
 use super::Sampler;
-use super::betas::training_sigmas;
+use super::betas::{BetaSchedule, Prediction, read_signals};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
-
-/// The most training timesteps that make sense; there is a noise level in memory for each.
-const MAX_TIMESTEPS: usize = 1_000_000;
-
-/// How noise grows over the training timesteps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BetaSchedule {
-    /// Betas grow linearly.
-    Linear,
-    /// Their square roots do.
-    ScaledLinear,
-    /// A squared cosine of the timestep (arXiv 2102.09672).
-    SquaredCos,
-}
 
 /// How timesteps are picked from the training schedule (arXiv 2305.08891, table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +16,6 @@ enum Spacing {
     Linspace,
     Leading,
     Trailing,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Prediction {
-    Noise,
-    Sample,
-    Velocity,
 }
 
 /// What `scheduler_config.json` says.
@@ -59,58 +38,32 @@ pub struct DpmSolverConfig {
 impl DpmSolverConfig {
     /// Reads a config; what is not implemented is an error that names the field.
     pub fn read(config: &Config) -> Result<Self> {
-        for flag in [
-            "thresholding",
-            "use_exponential_sigmas",
-            "use_beta_sigmas",
-            "use_lu_lambdas",
-            "use_flow_sigmas",
-            "rescale_betas_zero_snr",
-            "use_dynamic_shifting",
-        ] {
+        for flag in
+            ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"]
+        {
             config.not_set(flag)?;
-        }
-        if config.has("trained_betas") {
-            return Err(config.unsupported("trained_betas", "a list", "null"));
         }
         config.choice("algorithm_type", "dpmsolver++", &["dpmsolver++"])?;
         // `variance_type` makes diffusers cut the output to three channels; models here drop the variance themselves.
         if let Some(kind) = config.text_opt("variance_type")? {
             return Err(config.unsupported("variance_type", kind, "null"));
         }
-        let (schedule_name, schedule) =
-            match config.choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2"])? {
-                name @ "linear" => (name, BetaSchedule::Linear),
-                name @ "scaled_linear" => (name, BetaSchedule::ScaledLinear),
-                name => (name, BetaSchedule::SquaredCos),
-            };
         let order = config.size_or("solver_order", 2)?;
         if order > 3 {
             return Err(config.unsupported("solver_order", order, "1, 2, 3"));
         }
-        let (start, end) = (config.number_or("beta_start", 1e-4)?, config.number_or("beta_end", 0.02)?);
-        for (field, beta) in [("beta_start", start), ("beta_end", end)] {
-            if !(beta > 0.0 && beta < 1.0) {
-                return Err(config.wrong(field, "a number between 0 and 1", beta.to_string()));
-            }
-        }
-        let count = config.size_or("num_train_timesteps", 1000)?;
-        if count > MAX_TIMESTEPS {
-            return Err(config.wrong("num_train_timesteps", format!("at most {MAX_TIMESTEPS}"), count.to_string()));
-        }
+        let (schedule, signals) = read_signals(config)?;
+        // diffusers computes in f32.
+        let sigma = |signal: f64| f64::from(((1.0 - signal as f32) / signal as f32).sqrt());
         Ok(Self {
-            sigmas: training_sigmas(schedule, start, end, count),
+            sigmas: signals.into_iter().map(sigma).collect(),
             order,
-            prediction: match config.choice("prediction_type", "epsilon", &["epsilon", "sample", "v_prediction"])? {
-                "epsilon" => Prediction::Noise,
-                "sample" => Prediction::Sample,
-                _ => Prediction::Velocity,
-            },
+            prediction: Prediction::read(config)?,
             heun: config.choice("solver_type", "midpoint", &["midpoint", "heun"])? == "heun",
             lower_order_final: config.flag_or("lower_order_final", true)?,
             euler_at_final: config.flag_or("euler_at_final", false)?,
             karras: config.flag_or("use_karras_sigmas", false)?,
-            round_karras: schedule_name != "squaredcos_cap_v2",
+            round_karras: schedule != BetaSchedule::SquaredCos,
             final_zero: config.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])? == "zero",
             lambda_min_clipped: config.number_or("lambda_min_clipped", f64::NEG_INFINITY)?,
             spacing: match config.choice("timestep_spacing", "linspace", &["linspace", "leading", "trailing"])? {

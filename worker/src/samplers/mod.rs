@@ -1,7 +1,9 @@
 //! Samplers: from noise to latents, step by step. They know timesteps and tensors, nothing of models or schedules.
 
 mod betas;
+pub mod ddim;
 pub mod dpm_solver;
+pub mod flow_match;
 pub mod noise;
 
 use candle_core::Tensor;
@@ -24,19 +26,32 @@ pub trait Sampler: Send {
 
 /// Starts samplers of one configuration.
 #[derive(Debug, Clone)]
-pub struct SamplerFactory {
-    solver: dpm_solver::DpmSolverConfig,
+pub enum SamplerFactory {
+    /// DPM-Solver++.
+    DpmSolver(dpm_solver::DpmSolverConfig),
+    /// DDIM.
+    Ddim(ddim::DdimConfig),
+    /// Euler's method for flow matching.
+    FlowMatch(flow_match::FlowMatchConfig),
 }
 
 impl SamplerFactory {
-    /// Reads a `scheduler_config.json`.
-    pub fn read(config: &Config) -> Result<Self> {
-        config.choice("_class_name", "", &["DPMSolverMultistepScheduler"])?;
-        Ok(Self { solver: dpm_solver::DpmSolverConfig::read(config)? })
+    /// Reads a `scheduler_config.json`. `sigmas`: those that flow matching begins with under this pipeline.
+    pub fn read(config: &Config, sigmas: flow_match::FlowSigmas) -> Result<Self> {
+        let known = ["DPMSolverMultistepScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"];
+        Ok(match config.choice("_class_name", "", &known)? {
+            "DDIMScheduler" => Self::Ddim(ddim::DdimConfig::read(config)?),
+            "FlowMatchEulerDiscreteScheduler" => Self::FlowMatch(flow_match::FlowMatchConfig::read(config, sigmas)?),
+            _ => Self::DpmSolver(dpm_solver::DpmSolverConfig::read(config)?),
+        })
     }
 
-    /// A sampler for a run of `steps` steps.
-    pub fn start(&self, steps: u32) -> Result<Box<dyn Sampler>> {
-        Ok(Box::new(dpm_solver::DpmSolver::new(&self.solver, steps)?))
+    /// A sampler for a run of `steps` steps over pictures of `image_tokens` tokens, which some shifts depend on.
+    pub fn start(&self, steps: u32, image_tokens: usize) -> Result<Box<dyn Sampler>> {
+        Ok(match self {
+            Self::DpmSolver(config) => Box::new(dpm_solver::DpmSolver::new(config, steps)?),
+            Self::Ddim(config) => Box::new(ddim::Ddim::new(config, steps)?),
+            Self::FlowMatch(config) => Box::new(flow_match::FlowMatch::new(config, steps, image_tokens)?),
+        })
     }
 }

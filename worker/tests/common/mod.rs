@@ -34,6 +34,8 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
         memory_bytes: 0,
         device: DeviceChoice::Cpu,
         clip: None,
+        vae_tiling: false,
+        memory: None,
     })
     .unwrap()
 }

@@ -121,6 +121,22 @@ pub(crate) fn gated_add(x: &[f32], y: &[f32], gate: &BatchRows<'_>, tokens: usiz
     })
 }
 
+/// Turns pairs of values of `x` `[b, tokens, width]`; see `layers::rotate`.
+pub(crate) fn rotate(x: &[f32], cos: &[f32], sin: &[f32], tokens: usize, width: usize) -> Vec<f32> {
+    let pairs = cos.len() / tokens;
+    by_token(x.len(), width, |token, y| {
+        let angles = token % tokens * pairs..(token % tokens + 1) * pairs;
+        let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
+        let heads = y.chunks_exact_mut(2 * pairs).zip(x[token * width..][..width].chunks_exact(2 * pairs));
+        for (y, x) in heads {
+            let turned = y.as_chunks_mut::<2>().0.iter_mut().zip(x.as_chunks::<2>().0).zip(cos.iter().zip(sin));
+            for ((y, &[a, b]), (cos, sin)) in turned {
+                *y = [a * cos - b * sin, b * cos + a * sin];
+            }
+        }
+    })
+}
+
 /// A tensor of `length` values, each token's `width` of which `fill` writes.
 fn by_token(length: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut y = vec![0f32; length];

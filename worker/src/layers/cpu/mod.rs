@@ -13,7 +13,9 @@ mod simd;
 #[cfg(test)]
 pub(super) mod testing;
 
-pub(super) use kernels::{ConvShape, attention, conv_same, gated_add, group_norm, layer_norm_modulated, linear};
+pub(super) use kernels::{
+    ConvShape, attention, conv_same, gated_add, group_norm, layer_norm_modulated, linear, rotate,
+};
 pub(super) use rows::{BatchRows, TokenRows, contiguous};
 
 /// What the kernels use of this processor, for people.

@@ -1,0 +1,182 @@
+//! CLIP's text tower: transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`, and half of its `CLIPModel`.
+//!
+//! Weights: folder `text_encoder` of FLUX and SD3 (CLIP-L), `text_encoder_2` of SD3 (OpenCLIP-G).
+
+use candle_core::{IndexOp, Tensor};
+
+use super::clip_layers::{Layer, TowerConfig, load_layers};
+use super::tokenizer::Tokens;
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+use crate::files::weights::{Params, Weights};
+use crate::layers::{AttentionBias, LayerNorm, Linear};
+
+/// What `config.json`, or `text_config` in it, says. Defaults are transformers'.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextConfig {
+    /// Sizes of the layers.
+    pub tower: TowerConfig,
+    /// Tokens that are known.
+    pub vocab_size: usize,
+    /// Tokens per text at most.
+    pub max_tokens: usize,
+    /// The token whose first position stands for the text; 2 means the largest id, as in transformers.
+    pub eos_token: i64,
+}
+
+impl TextConfig {
+    /// Reads and checks a config.
+    pub fn read(config: &Config) -> Result<Self> {
+        Ok(Self {
+            vocab_size: config.size_or("vocab_size", 49408)?,
+            max_tokens: config.size_or("max_position_embeddings", 77)?,
+            eos_token: config.integer_or("eos_token_id", 49407)?,
+            tower: TowerConfig::read(config, [512, 8, 12, 2048])?,
+        })
+    }
+}
+
+/// What tokens may see of the padding after them. No token sees what comes later, so only padding itself differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// Nothing, as where a mask is given.
+    Masked,
+    /// Padding is text like any other, as in diffusers' pipelines.
+    Attended,
+}
+
+/// What a text becomes.
+pub struct TextStates {
+    /// The states that enter the last layer, `[b, tokens, width]`.
+    pub penultimate: Tensor,
+    /// The states after the last layer and the final norm, `[b, tokens, width]`.
+    pub last: Tensor,
+}
+
+/// Embeddings, layers and final norm.
+pub struct TextTower {
+    config: TextConfig,
+    token_embedding: Tensor,
+    positions: Tensor,
+    layers: Vec<Layer>,
+    final_layer_norm: LayerNorm,
+}
+
+impl TextTower {
+    /// Loads the tower; `params` are those below `text_model`.
+    pub fn load(params: &Params<'_>, config: TextConfig) -> Result<Self> {
+        let (embeddings, c) = (params.at("embeddings"), &config.tower);
+        Ok(Self {
+            token_embedding: embeddings.at("token_embedding").tensor("weight", &[config.vocab_size, c.width])?,
+            positions: embeddings.at("position_embedding").tensor("weight", &[config.max_tokens, c.width])?,
+            layers: load_layers(params, c)?,
+            final_layer_norm: LayerNorm::load(&params.at("final_layer_norm"), c.width, c.eps)?,
+            config,
+        })
+    }
+
+    /// Encodes padded tokens.
+    pub fn forward(&self, tokens: &Tokens, padding: Padding) -> Result<TextStates> {
+        let c = &self.config;
+        let (batch, length, device) = (tokens.batch(), tokens.length(), self.token_embedding.device());
+        if length > c.max_tokens {
+            return Err(ModelError::Input(format!("{length} tokens per text, CLIP takes {}", c.max_tokens)));
+        }
+        if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= c.vocab_size) {
+            return Err(ModelError::Input(format!("the tokenizer gives token {id}, CLIP knows {}", c.vocab_size)));
+        }
+        let ids = Tensor::from_slice(tokens.ids(), batch * length, device)?;
+        let mut x = self
+            .token_embedding
+            .index_select(&ids, 0)?
+            .reshape((batch, length, c.tower.width))?
+            .broadcast_add(&self.positions.narrow(0, 0, length)?.unsqueeze(0)?)?;
+        let causal: Vec<f32> =
+            (0..length * length).map(|i| if i % length > i / length { -1e30 } else { 0.0 }).collect();
+        let causal = Tensor::from_vec(causal, (1, 1, length, length), device)?;
+        let bias = AttentionBias::Scores(match padding {
+            Padding::Attended => causal,
+            Padding::Masked => {
+                let padding = ((tokens.mask(device)?.reshape((batch, 1, 1, length))? - 1.0)? * 1e30)?;
+                causal.broadcast_add(&padding)?
+            }
+        });
+        let mut penultimate = x.clone();
+        for layer in &self.layers {
+            penultimate = x;
+            x = layer.forward(&penultimate, &bias, &c.tower)?;
+        }
+        Ok(TextStates { penultimate, last: self.final_layer_norm.forward(&x)? })
+    }
+
+    /// The states that stand for whole texts, `[b, width]`.
+    pub fn pool(&self, last: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        let eos = self.config.eos_token;
+        let pooled: Vec<Tensor> = tokens
+            .ids()
+            .chunks_exact(tokens.length())
+            .enumerate()
+            .map(|(row, ids)| Ok(last.i((row, pooled_position(ids, eos)))?))
+            .collect::<Result<_>>()?;
+        Ok(Tensor::stack(&pooled, 0)?)
+    }
+}
+
+/// A text tower that stands alone, with a projection of the pooled state where the class has one.
+pub struct ClipTextEncoder {
+    tower: TextTower,
+    projection: Option<Linear>,
+}
+
+impl ClipTextEncoder {
+    /// Loads `CLIPTextModel`, or `CLIPTextModelWithProjection` where `projected`.
+    pub fn load(weights: &Weights, config: &Config, projected: bool) -> Result<Self> {
+        config.choice("model_type", "clip_text_model", &["clip_text_model", "clip"])?;
+        let text = TextConfig::read(config)?;
+        let (params, width) = (weights.root(), text.tower.width);
+        let projection = if projected {
+            let size = config.size_or("projection_dim", 512)?;
+            Some(Linear::load(&params.at("text_projection"), width, size, false)?)
+        } else {
+            None
+        };
+        // Newer releases of transformers save the model without its outer name.
+        let bare = params.has("embeddings.token_embedding.weight");
+        let tower = TextTower::load(&if bare { params } else { params.at("text_model") }, text)?;
+        Ok(Self { tower, projection })
+    }
+
+    /// The states before the last layer, `[b, tokens, width]`, and the vector of each text, `[b, channels]`.
+    pub fn encode(&self, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
+        let states = self.tower.forward(tokens, Padding::Attended)?;
+        let pooled = self.tower.pool(&states.last, tokens)?;
+        let pooled = match &self.projection {
+            Some(projection) => projection.forward(&pooled)?,
+            None => pooled,
+        };
+        Ok((states.penultimate, pooled))
+    }
+}
+
+/// Where the text's vector is read: at the first end token, or at the largest id for configs that name token 2, which
+/// transformers reads so because the original checkpoints carry a wrong number. Without an end token, at the first.
+fn pooled_position(ids: &[u32], eos: i64) -> usize {
+    if eos == 2 {
+        let largest = ids.iter().max();
+        ids.iter().position(|id| Some(id) == largest).unwrap_or(0)
+    } else {
+        ids.iter().position(|&id| i64::from(id) == eos).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pooling_follows_transformers() {
+        assert_eq!(pooled_position(&[5, 1, 9, 1, 0], 1), 1);
+        assert_eq!(pooled_position(&[5, 9, 9, 0], 2), 1);
+        assert_eq!(pooled_position(&[5, 9], 1), 0);
+    }
+}

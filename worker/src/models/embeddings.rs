@@ -1,0 +1,118 @@
+//! What transformers add to their tokens: positions, numbers such as the timestep, projected texts.
+//!
+//! Absent on purpose: how a model puts them together, which is in its own file.
+
+use candle_core::{Device, Tensor};
+
+use crate::files::error::Result;
+use crate::files::weights::Params;
+use crate::layers::{Activation, Linear};
+
+/// Frequencies in the sinusoidal embedding of a number.
+const FREQUENCIES: usize = 128;
+
+/// Sinusoidal position embeddings `[1, rows · columns, width]`; the first half of the width encodes the column, the
+/// second the row. `base` is the side in patches of the size the model was made for, so that positions of other
+/// sizes are interpolated. (diffusers `get_2d_sincos_pos_embed`.)
+pub(super) fn positions(
+    rows: usize,
+    columns: usize,
+    width: usize,
+    base: f64,
+    interpolation: f64,
+    device: &Device,
+) -> Result<Tensor> {
+    let half = width / 2;
+    let place = |i: usize, n: usize| {
+        // diffusers divides in f32.
+        let step = (n as f64 / base) as f32;
+        f64::from(i as f32 / step / interpolation as f32)
+    };
+    let mut values = Vec::with_capacity(rows * columns * width);
+    for row in 0..rows {
+        for column in 0..columns {
+            for position in [place(column, columns), place(row, rows)] {
+                let angle = |i: usize| position / 10000f64.powf(i as f64 / (half as f64 / 2.0));
+                values.extend((0..half / 2).map(|i| angle(i).sin() as f32));
+                values.extend((0..half / 2).map(|i| angle(i).cos() as f32));
+            }
+        }
+    }
+    Ok(Tensor::from_vec(values, (1, rows * columns, width), device)?)
+}
+
+/// How the frequencies of a number's sinusoid are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// They end just above 1 / 10000. (diffusers `downscale_freq_shift=0`.)
+    Open,
+    /// They end at 1 / 10000. (diffusers `downscale_freq_shift=1`.)
+    Closed,
+}
+
+/// Cosines, then sines of a number at [`FREQUENCIES`] frequencies, `[1, 256]`. (diffusers `Timesteps(256, True, …)`.)
+fn sinusoid(number: f64, spread: Spread, device: &Device) -> Result<Tensor> {
+    let angle = |i: usize| {
+        let frequency = match spread {
+            Spread::Open => (-(10000f64.ln()) * i as f64 / FREQUENCIES as f64).exp() as f32,
+            // Rounded where torch rounds.
+            Spread::Closed => (-(10000f64.ln()) as f32 * i as f32 / (FREQUENCIES - 1) as f32).exp(),
+        };
+        number as f32 * frequency
+    };
+    let values: Vec<f32> =
+        (0..FREQUENCIES).map(|i| angle(i).cos()).chain((0..FREQUENCIES).map(|i| angle(i).sin())).collect();
+    Ok(Tensor::from_vec(values, (1, 2 * FREQUENCIES), device)?)
+}
+
+/// A number's sinusoid through two linear layers. (diffusers `TimestepEmbedding`.)
+pub(super) struct NumberEmbedding {
+    first: Linear,
+    second: Linear,
+    spread: Spread,
+}
+
+impl NumberEmbedding {
+    pub(super) fn load(params: &Params<'_>, width: usize, spread: Spread) -> Result<Self> {
+        Ok(Self {
+            spread,
+            first: Linear::load(&params.at("linear_1"), 2 * FREQUENCIES, width, true)?,
+            second: Linear::load(&params.at("linear_2"), width, width, true)?,
+        })
+    }
+
+    /// `[1, width]`.
+    pub(super) fn forward(&self, number: f64, device: &Device) -> Result<Tensor> {
+        let waves = sinusoid(number, self.spread, device)?;
+        Ok(self.second.forward(&self.first.forward_with(&waves, Activation::Silu)?)?)
+    }
+
+    pub(super) fn macs(width: usize) -> u64 {
+        (2 * FREQUENCIES * width + width * width) as u64
+    }
+}
+
+/// Text embeddings into the transformer's width. (diffusers `PixArtAlphaTextProjection`.)
+pub(super) struct TextProjection {
+    activation: Activation,
+    first: Linear,
+    second: Linear,
+}
+
+impl TextProjection {
+    pub(super) fn load(params: &Params<'_>, channels: usize, width: usize, activation: Activation) -> Result<Self> {
+        Ok(Self {
+            activation,
+            first: Linear::load(&params.at("linear_1"), channels, width, true)?,
+            second: Linear::load(&params.at("linear_2"), width, width, true)?,
+        })
+    }
+
+    pub(super) fn forward(&self, texts: &Tensor) -> Result<Tensor> {
+        Ok(self.second.forward(&self.first.forward_with(texts, self.activation)?)?)
+    }
+
+    pub(super) fn macs(channels: usize, width: usize) -> u64 {
+        (width * (channels + width)) as u64
+    }
+}

@@ -1,0 +1,139 @@
+//! Prompts into what a model is conditioned on, by the encoders of its folder, as diffusers' pipelines do it.
+//!
+//! Encoders are loaded one after the other and dropped: together they may be larger than the transformer.
+
+use candle_core::{D, Device, Tensor};
+
+use super::block_model::Prompts;
+use super::clip_text::ClipTextEncoder;
+use super::t5::T5Encoder;
+use super::tokenizer::{Tokenizer, Tokens};
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
+
+/// Texts that go through an encoder at once.
+const BATCH: usize = 8;
+
+/// T5 with its tokenizer.
+pub struct TextEncoder {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) encoder: T5Encoder,
+    pub(super) device: Device,
+}
+
+impl TextEncoder {
+    /// Token ids as diffusers makes them for PixArt with `clean_caption=False`: lower case, no blanks around.
+    pub fn tokenize(&self, texts: &[&str]) -> Result<Tokens> {
+        let texts: Vec<String> = texts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
+        self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// PixArt's prompts: embeddings with the mask of their padding.
+    pub fn masked(&self, texts: &[&str]) -> Result<Prompts> {
+        let tokens = self.tokenize(texts)?;
+        Ok(Prompts::masked(self.in_batches(&tokens)?, tokens.mask(&self.device)?))
+    }
+
+    /// Embeddings `[b, tokens, channels]` for FLUX and SD3, whose pipelines let padding be read like text.
+    pub(super) fn unmasked(&self, texts: &[&str]) -> Result<Tensor> {
+        self.in_batches(&self.tokenizer.encode(texts)?.unmasked())
+    }
+
+    fn in_batches(&self, tokens: &Tokens) -> Result<Tensor> {
+        let parts = batches(tokens).map(|part| self.encoder.encode(&part)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+/// The states before CLIP's last layer, `[b, tokens, width]`, and the vector of each text, `[b, channels]`.
+pub(super) fn clip(tokenizer: &Tokenizer, encoder: &ClipTextEncoder, texts: &[&str]) -> Result<(Tensor, Tensor)> {
+    let tokens = tokenizer.encode(texts)?;
+    let parts = batches(&tokens).map(|part| encoder.encode(&part)).collect::<Result<Vec<_>>>()?;
+    let (states, pooled): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    Ok((Tensor::cat(&states, 0)?, Tensor::cat(&pooled, 0)?))
+}
+
+fn batches(tokens: &Tokens) -> impl Iterator<Item = Tokens> {
+    let count = tokens.batch();
+    (0..count).step_by(BATCH).map(move |first| tokens.range(first..count.min(first + BATCH)))
+}
+
+/// SD3's prompts: the states of both CLIPs side by side, filled up with zeros to T5's width, then T5's.
+pub(super) fn stable_diffusion_3(clips: [(Tensor, Tensor); 2], t5: &Tensor) -> Result<Prompts> {
+    let [(first, first_pooled), (second, second_pooled)] = clips;
+    let states = Tensor::cat(&[first, second], D::Minus1)?;
+    let (found, room) = (states.dim(D::Minus1)?, t5.dim(D::Minus1)?);
+    let missing = room.checked_sub(found).ok_or_else(|| {
+        ModelError::Input(format!("the CLIP text encoders give {found} channels, more than the {room} of T5"))
+    })?;
+    let states = states.pad_with_zeros(D::Minus1, 0, missing)?;
+    let pooled = Tensor::cat(&[first_pooled, second_pooled], D::Minus1)?;
+    Ok(Prompts::pooled(Tensor::cat(&[&states, t5], 1)?, pooled))
+}
+
+/// The classes of a model, by number and name.
+pub(super) struct Classes {
+    count: usize,
+    /// Lower case; a class has as many entries as names.
+    names: Vec<(String, u32)>,
+}
+
+impl Classes {
+    /// Reads `id2label` of a `model_index.json`, where names are separated by commas, for a model of `count` classes.
+    pub(super) fn read(index: &Config, count: usize) -> Result<Self> {
+        let mut names = Vec::new();
+        if let Some(labels) = index.object_opt("id2label")? {
+            for (id, label) in labels.texts_by_name()? {
+                let number = id.parse().ok().filter(|&number: &u32| (number as usize) < count);
+                let number =
+                    number.ok_or_else(|| labels.wrong(&id, format!("a class below {count}"), format!("'{id}'")))?;
+                names.push((label.to_lowercase(), number));
+                names.extend(label.split(',').map(|name| (name.trim().to_lowercase(), number)));
+            }
+        }
+        Ok(Self { count, names })
+    }
+
+    /// Prompts that are numbers or names of classes; an empty one is the class of no label.
+    pub(super) fn prompts(&self, texts: &[&str], device: &Device) -> Result<Prompts> {
+        let classes = texts.iter().map(|text| self.find(text.trim())).collect::<Result<Vec<u32>>>()?;
+        Ok(Prompts::classes(Tensor::from_vec(classes, texts.len(), device)?))
+    }
+
+    fn find(&self, text: &str) -> Result<u32> {
+        if text.is_empty() {
+            return Ok(self.count as u32);
+        }
+        let number = text.parse().ok().filter(|&number: &u32| (number as usize) < self.count);
+        let named = || {
+            let name = text.to_lowercase();
+            self.names.iter().find(|(known, _)| *known == name).map(|&(_, number)| number)
+        };
+        number.or_else(named).ok_or_else(|| {
+            let such_as =
+                self.names.first().map(|(name, _)| format!(" or a name such as '{name}'")).unwrap_or_default();
+            let count = self.count;
+            ModelError::Input(format!("'{text}' is no class of the model: use a number below {count}{such_as}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_class_is_found_by_number_and_by_any_of_its_names() {
+        let text = r#"{"id2label": {"0": "tench, Tinca tinca", "2": "goldfish"}}"#;
+        let index = Config::parse(Path::new("model_index.json"), text).unwrap();
+        let classes = Classes::read(&index, 3).unwrap();
+        let found = |text: &str| classes.find(text);
+        assert_eq!([found("1").unwrap(), found("Goldfish").unwrap(), found("tinca tinca").unwrap()], [1, 2, 0]);
+        assert_eq!([found("tench, tinca tinca").unwrap(), found("").unwrap()], [0, 3]);
+        let error = found("3").unwrap_err().to_string();
+        assert_eq!(error, "'3' is no class of the model: use a number below 3 or a name such as 'tench, tinca tinca'");
+        assert!(Classes::read(&index, 2).is_err(), "a label of a class that is not there");
+    }
+}
