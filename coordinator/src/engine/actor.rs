@@ -17,6 +17,7 @@ use super::meters::Meters;
 use super::state::{Inconsistent, State};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
+use crate::faults::{self, Point};
 use crate::ports::{Clock, Fact, IdSource, Store, StoreError};
 
 /// Calls that may wait to be decided; the next is refused as busy.
@@ -180,7 +181,9 @@ impl Actor {
         }
         let now = self.settings.clock.now();
         let context = Context { now, policy: &self.settings.policy, ids: self.settings.ids.as_ref() };
+        faults::pass(Point::DecideBefore);
         let decided = decide(&self.state, request, command, &context);
+        faults::pass(Point::DecideAfter);
         let decided = decided.inspect_err(|refusal| self.meters.refused(command, refusal));
         let Decision { facts, touches, answer } = decided?;
         if !facts.is_empty() {
@@ -188,6 +191,7 @@ impl Actor {
             self.meters.decided(command, &facts);
             self.unsynced = true;
             self.dirty = true;
+            faults::pass(Point::ApplyBefore);
         }
         for fact in facts {
             self.news.extend(news(&fact));
@@ -202,6 +206,7 @@ impl Actor {
         for touch in touches {
             self.state.touch(touch);
         }
+        faults::pass(Point::ApplyAfter);
         Ok(answer.unwrap_or(Answer::Accepted))
     }
 
@@ -275,10 +280,14 @@ impl Actor {
             self.broken = Some(e);
             self.news.clear();
         }
+        if !self.outbox.is_empty() {
+            faults::pass(Point::AnswerBefore);
+        }
         for (reply, result) in self.outbox.drain(..) {
             // Whoever asked may have gone away; the effect stands, and a repeat gets the same answer.
             let _ = reply.send(result);
         }
+        faults::pass(Point::AnswerAfter);
         for change in self.news.drain(..) {
             // No watcher is fine.
             let _ = self.changes.send(change);

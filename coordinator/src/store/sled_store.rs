@@ -1,14 +1,20 @@
 //! The store on sled 0.34.
 //!
 //! sled's own `flush` ends in `sync_file_range` on Linux, which does not reach the disk's platter: [`SledStore::sync`]
-//! therefore calls fsync on the database file after it.
+//! therefore calls fsync on the database file after it. What sled writes when it opens a database and never syncs (its
+//! settings, the names of its files) is synced by [`SledStore::open`].
+//!
+//! After an error of the database nothing more is written until it is opened again: the error does not tell what has
+//! reached the disk, and what is decided on top of a wrong guess would be worse than nothing.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
 use super::{Records, Visit, Write, codec};
+use crate::faults::{self, Point};
 use crate::ports::{Fact, Store, StoreError};
 
 /// The storage format that this program reads and writes.
@@ -21,6 +27,8 @@ const VERSION_KEY: &[u8] = b"!format";
 pub struct SledStore {
     db: sled::Db,
     file: File,
+    /// The first error of a commit or a sync.
+    failed: OnceLock<StoreError>,
 }
 
 fn failed(e: impl std::fmt::Display) -> StoreError {
@@ -48,7 +56,8 @@ impl SledStore {
             }
         }
         let file = File::open(database_file(path)).map_err(failed)?;
-        let store = Self { db, file };
+        sync_names(path).map_err(failed)?;
+        let store = Self { db, file, failed: OnceLock::new() };
         store.sync()?;
         Ok(store)
     }
@@ -90,6 +99,56 @@ impl SledStore {
             batch.insert(key, value);
         }
         self.db.apply_batch(batch).map_err(failed)
+    }
+
+    /// Does nothing if something has failed before, and remembers if this fails.
+    fn unless_failed(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        match self.failed.get() {
+            Some(error) => Err(error.clone()),
+            None => work().inspect_err(|error| drop(self.failed.set(error.clone()))),
+        }
+    }
+
+    fn write(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for write in facts.iter().flat_map(codec::writes) {
+            match write {
+                Write::Put(key, value) => batch.insert(key, value),
+                Write::Remove(key) => batch.remove(key),
+                Write::RemovePrefix(prefix) => {
+                    for key in self.db.scan_prefix(prefix).keys() {
+                        batch.remove(key.map_err(failed)?);
+                    }
+                }
+            }
+        }
+        faults::check(Point::CommitBefore)?;
+        self.db.apply_batch(batch).map_err(failed)?;
+        faults::check(Point::CommitAfter)
+    }
+}
+
+/// Makes durable what sled writes when it opens a database: its settings, and the names of all its files.
+fn sync_names(path: &Path) -> std::io::Result<()> {
+    File::open(path.join("conf"))?.sync_all()?;
+    for folder in [path.join("blobs").as_path(), path] {
+        sync_folder(folder)?;
+    }
+    // The folder's own name, which sled may have made with all folders above it.
+    for above in path.canonicalize()?.ancestors().skip(1) {
+        sync_folder(above)?;
+    }
+    Ok(())
+}
+
+/// Makes the names in a folder durable. Where a folder cannot be opened or synced, its names come with the files.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind;
+    match File::open(path).and_then(|folder| folder.sync_all()) {
+        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
+            Ok(())
+        }
+        other => other,
     }
 }
 
@@ -171,24 +230,18 @@ impl Store for SledStore {
     }
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for write in facts.iter().flat_map(codec::writes) {
-            match write {
-                Write::Put(key, value) => batch.insert(key, value),
-                Write::Remove(key) => batch.remove(key),
-                Write::RemovePrefix(prefix) => {
-                    for key in self.db.scan_prefix(prefix).keys() {
-                        batch.remove(key.map_err(failed)?);
-                    }
-                }
-            }
-        }
-        self.db.apply_batch(batch).map_err(failed)
+        self.unless_failed(|| self.write(facts))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(failed)?;
-        self.file.sync_data().map_err(failed)
+        self.unless_failed(|| {
+            faults::check(Point::FlushBefore)?;
+            self.db.flush().map_err(failed)?;
+            faults::check(Point::FlushAfter)?;
+            faults::check(Point::FsyncBefore)?;
+            self.file.sync_data().map_err(failed)?;
+            faults::check(Point::FsyncAfter)
+        })
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
