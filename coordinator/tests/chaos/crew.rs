@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A call that takes longer has lost its connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Searches at a time: where one waits for its last lease to expire, there is work in another.
+/// Searches at a time, small and large. A small one ends often; where it waits for leases that a dead coordinator gave
+/// out and nobody knows of, there is work in a large one.
 const LAUNCHERS: u64 = 3;
 
 /// What kind of load.
@@ -33,7 +34,7 @@ const LAUNCHERS: u64 = 3;
 pub(crate) struct Load {
     pub(crate) seed: u64,
     pub(crate) workers: u64,
-    /// Evaluations of a search.
+    /// Evaluations of a small search.
     pub(crate) evaluations: u64,
     /// Bytes of the pictures that come with a result, at most.
     pub(crate) pictures: usize,
@@ -135,7 +136,8 @@ impl Member {
     /// One search after the other.
     async fn launch(mut self) {
         for number in 0.. {
-            let spec = toy::spec(self.load.evaluations, self.chance.bits() >> 12, u32::from(self.load.pictures > 0));
+            let evaluations = self.load.evaluations * (1 + 6 * self.number);
+            let spec = toy::spec(evaluations, self.chance.bits() >> 12, u32::from(self.load.pictures > 0));
             let id = format!("s-{}-{number}", self.number);
             let request = pb::CreateSearchRequest {
                 request_id: self.request_id(),

@@ -50,10 +50,10 @@ fn schedule(seed: u64, rounds: usize) -> Vec<Death> {
     for _ in 0..rounds {
         #[cfg(feature = "faults")]
         for point in Point::ALL {
-            deaths.push(Death::At(point, 1 + chance.below(60) as u64));
+            deaths.push(Death::At(point, 1 + chance.below(30) as u64));
             if point.is_of_the_store() {
                 let then = Duration::from_millis(chance.below(40) as u64);
-                deaths.push(Death::Error(point, 1 + chance.below(40) as u64, then));
+                deaths.push(Death::Error(point, 1 + chance.below(30) as u64, then));
             }
         }
         for _ in 0..4 {
@@ -93,7 +93,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         // Taken and let go: it is free, and the coordinators of this store share it one after the other.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let load = Load { seed, workers: 6, evaluations: 40, pictures: 0 };
+        let load = Load { seed, workers: 6, evaluations: 30, pictures: 0 };
         let path = folder.path();
         let (data, copy, log) = (path.join("store"), path.join("copy"), path.join("log"));
         Self { data, copy, log, port, crew: Crew::start(load, port, Arc::new(|| {})), last: None, _folder: folder }
@@ -211,9 +211,13 @@ async fn run(seed: u64, rounds: usize) {
     for (number, part) in deaths.chunks(PER_STORE).enumerate() {
         let mut world = World::new(seed.wrapping_add(number as u64)).await;
         for (i, death) in part.iter().enumerate() {
+            let (began, before) = (std::time::Instant::now(), world.crew.answers());
             if let Err(problem) = world.live(death, &mut tally).await {
                 let kept = world._folder.keep();
                 panic!("seed {seed}, death {}, {death:?}: {problem}\nkept: {}", number * PER_STORE + i, kept.display());
+            }
+            if std::env::var("CHAOS_VERBOSE").is_ok() {
+                println!("{death:?}: {:?}, {} answers", began.elapsed(), world.crew.answers() - before);
             }
         }
         let ledger = world.crew.ledger();
