@@ -33,6 +33,8 @@ const LAUNCHERS: u64 = 3;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) seed: u64,
+    /// Keeps the names of several loads on one store apart.
+    pub(crate) life: u64,
     pub(crate) workers: u64,
     /// Evaluations of a small search.
     pub(crate) evaluations: u64,
@@ -46,13 +48,13 @@ pub(crate) struct Crew {
     tasks: JoinSet<()>,
 }
 
-/// Told after every answer. For the time at which a promise was made.
-pub(crate) type Told = Arc<dyn Fn() + Send + Sync>;
+/// Told of every answer, with all that was answered by then.
+pub(crate) type Told = Arc<dyn Fn(&Ledger) + Send + Sync>;
 
 impl Crew {
-    /// Starts it, against a coordinator that need not be there yet.
-    pub(crate) fn start(load: Load, port: u16, told: Told) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+    /// Starts it, against a coordinator that need not be there yet. Answers are added to the ledger.
+    pub(crate) fn start(load: Load, port: u16, told: Told, ledger: Ledger) -> Self {
+        let ledger = Arc::new(Mutex::new(ledger));
         let mut tasks = JoinSet::new();
         let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
         let channel = channel.connect_timeout(PATIENCE).tcp_nodelay(true).connect_lazy();
@@ -85,6 +87,12 @@ impl Crew {
         lock(&self.ledger).answers()
     }
 
+    /// Ends it and gives what was answered.
+    pub(crate) async fn stop(mut self) -> Ledger {
+        self.tasks.shutdown().await;
+        self.ledger()
+    }
+
     /// Panics if one of the crew has: a refusal that should not be.
     pub(crate) fn fine(&mut self) {
         if let Some(ended) = self.tasks.try_join_next() {
@@ -111,7 +119,7 @@ struct Member {
 impl Member {
     fn request_id(&mut self) -> String {
         self.calls += 1;
-        format!("r-{}-{}", self.number, self.calls)
+        format!("r-{}-{}-{}", self.load.life, self.number, self.calls)
     }
 
     /// Calls until there is an answer that is one: not that nobody listens, or that the store fails.
@@ -129,8 +137,9 @@ impl Member {
     }
 
     fn note(&self, note: impl FnOnce(&mut Ledger)) {
-        note(&mut lock(&self.ledger));
-        (self.told)();
+        let mut ledger = lock(&self.ledger);
+        note(&mut ledger);
+        (self.told)(&ledger);
     }
 
     /// One search after the other.
@@ -138,7 +147,7 @@ impl Member {
         for number in 0.. {
             let evaluations = self.load.evaluations * (1 + 6 * self.number);
             let spec = toy::spec(evaluations, self.chance.bits() >> 12, u32::from(self.load.pictures > 0));
-            let id = format!("s-{}-{number}", self.number);
+            let id = format!("s-{}-{}-{number}", self.load.life, self.number);
             let request = pb::CreateSearchRequest {
                 request_id: self.request_id(),
                 search_id: id.clone(),

@@ -24,7 +24,7 @@ use crate::process::{Process, Started, start, start_unseen};
 use crate::toy;
 
 /// Deaths of one store. Then comes a new one: the more there is to read, the longer each takes.
-const PER_STORE: usize = 40;
+const PER_STORE: usize = 20;
 /// A moment that is not passed by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -93,10 +93,10 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         // Taken and let go: it is free, and the coordinators of this store share it one after the other.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let load = Load { seed, workers: 6, evaluations: 30, pictures: 0 };
+        let load = Load { seed, life: 0, workers: 6, evaluations: 30, pictures: 0 };
         let path = folder.path();
         let (data, copy, log) = (path.join("store"), path.join("copy"), path.join("log"));
-        Self { data, copy, log, port, crew: Crew::start(load, port, Arc::new(|| {})), last: None, _folder: folder }
+        Self { data, copy, log, port, crew: Crew::start(load, port, Arc::new(|_: &Ledger| {}), Ledger::default()), last: None, _folder: folder }
     }
 
     /// A life and a death.
@@ -190,7 +190,7 @@ pub(crate) fn inspect(data: &Path, ledger: &Ledger) -> Result<State, String> {
     Ok(state)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -237,7 +237,7 @@ async fn run(seed: u64, rounds: usize) {
 }
 
 /// Seed and rounds from the environment, for who replays: `CHAOS_SEED`, `CHAOS_ROUNDS`.
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 

@@ -20,7 +20,25 @@ pub(crate) struct Ledger {
     pub(crate) requests: Vec<RequestId>,
 }
 
+/// How long each list was at some moment.
+pub(crate) type Marks = [usize; 4];
+
 impl Ledger {
+    /// How much there is now.
+    pub(crate) fn marks(&self) -> Marks {
+        [self.searches.len(), self.workers.len(), self.results.len(), self.requests.len()]
+    }
+
+    /// What there was at that moment.
+    pub(crate) fn until(&self, [searches, workers, results, requests]: Marks) -> Self {
+        Self {
+            searches: self.searches[..searches].to_vec(),
+            workers: self.workers[..workers].to_vec(),
+            results: self.results[..results].to_vec(),
+            requests: self.requests[..requests].to_vec(),
+        }
+    }
+
     /// How many answers there were.
     pub(crate) fn answers(&self) -> usize {
         self.requests.len()

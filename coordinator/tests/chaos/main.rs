@@ -15,5 +15,7 @@ mod crew;
 mod invariants;
 mod kills;
 mod ledger;
+#[cfg(target_os = "linux")]
+mod power;
 mod process;
 mod toy;
