@@ -1,8 +1,7 @@
 //! The store on sled 0.34.
 //!
 //! sled's own `flush` ends in `sync_file_range` on Linux, which does not reach the disk's platter: [`SledStore::sync`]
-//! therefore calls fsync on the database file after it. What sled writes when it opens a database and never syncs (its
-//! settings, the names of its files) is synced by [`SledStore::open`].
+//! therefore calls fsync on the database file after it. sled never syncs the names of its files: [`SledStore::open`] does.
 //!
 //! After an error of the database nothing more is written until it is opened again: the error does not tell what has
 //! reached the disk, and what is decided on top of a wrong guess would be worse than nothing.
@@ -13,14 +12,15 @@ use std::sync::OnceLock;
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::{Records, Visit, Write, codec};
+use super::creation::{self, sync_folder};
+use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
 use crate::ports::{Fact, Store, StoreError};
 
-/// The storage format that this program reads and writes.
-pub const FORMAT_VERSION: u64 = 1;
+/// The storage format that this program writes. It reads those before: 1 had values of any size in one piece.
+pub const FORMAT_VERSION: u64 = 2;
 
-const VERSION_KEY: &[u8] = b"!format";
+pub(super) const VERSION_KEY: &[u8] = b"!format";
 
 /// Keeps records in a sled database.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct SledStore {
     failed: OnceLock<StoreError>,
 }
 
-fn failed(e: impl std::fmt::Display) -> StoreError {
+pub(super) fn failed(e: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(e.to_string())
 }
 
@@ -40,24 +40,24 @@ impl SledStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
         refuse_foreign(path)?;
+        if !database_file(path).exists() {
+            creation::create(path)?;
+        }
+        remove_unfinished_snapshots(path).map_err(failed)?;
         let db = open_database(path)?;
-        match db.get(VERSION_KEY).map_err(failed)? {
-            Some(bytes) => {
-                let found = <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes);
-                if found != FORMAT_VERSION {
-                    return Err(StoreError::Version { path: shown, found, supported: FORMAT_VERSION });
-                }
-            }
-            None if db.is_empty() => {
-                db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
-            }
-            None => {
-                return Err(StoreError::Foreign { path: shown, found: "a sled database of another program".into() });
-            }
+        let Some(bytes) = sled::Tree::get(&db, VERSION_KEY).map_err(failed)? else {
+            return Err(StoreError::Foreign { path: shown, found: "a sled database of another program".into() });
+        };
+        let found = <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes);
+        if !(1..=FORMAT_VERSION).contains(&found) {
+            return Err(StoreError::Version { path: shown, found, supported: FORMAT_VERSION });
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
         let store = Self { db, file, failed: OnceLock::new() };
+        if found == 1 {
+            store.split_large_values()?;
+        }
         store.sync()?;
         Ok(store)
     }
@@ -75,11 +75,24 @@ impl SledStore {
     pub(super) fn records(&self, each: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.db.iter() {
             let (key, value) = entry.map_err(failed)?;
-            if &*key != VERSION_KEY {
+            if &*key != VERSION_KEY && !pieces::is_further(&key) {
+                let value = pieces::whole(&self.db, &key, value)?;
                 each(&key, &value)?;
             }
         }
         Ok(())
+    }
+
+    /// From format 1 to 2. Cut off, it begins again: what is split already is small.
+    fn split_large_values(&self) -> Result<(), StoreError> {
+        for entry in self.db.iter() {
+            let (key, value) = entry.map_err(failed)?;
+            if value.len() > pieces::PIECE {
+                self.put([(key.to_vec(), value.to_vec())])?;
+            }
+        }
+        self.sync()?;
+        self.db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map(drop).map_err(failed)
     }
 
     /// How many records there are. Reads all keys.
@@ -96,7 +109,7 @@ impl SledStore {
     pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for (key, value) in records {
-            batch.insert(key, value);
+            pieces::insert(&self.db, &mut batch, key, value)?;
         }
         self.db.apply_batch(batch).map_err(failed)
     }
@@ -113,10 +126,11 @@ impl SledStore {
         let mut batch = sled::Batch::default();
         for write in facts.iter().flat_map(codec::writes) {
             match write {
-                Write::Put(key, value) => batch.insert(key, value),
-                Write::Remove(key) => batch.remove(key),
+                Write::Put(key, value) => pieces::insert(&self.db, &mut batch, key, value)?,
+                Write::Remove(key) => pieces::remove(&self.db, &mut batch, key)?,
                 Write::RemovePrefix(prefix) => {
-                    for key in self.db.scan_prefix(prefix).keys() {
+                    let further = pieces::further(&prefix);
+                    for key in self.db.scan_prefix(prefix).keys().chain(self.db.scan_prefix(further).keys()) {
                         batch.remove(key.map_err(failed)?);
                     }
                 }
@@ -128,32 +142,26 @@ impl SledStore {
     }
 }
 
-/// Makes durable what sled writes when it opens a database: its settings, and the names of all its files.
-fn sync_names(path: &Path) -> std::io::Result<()> {
-    File::open(path.join("conf"))?.sync_all()?;
-    for folder in [path.join("blobs").as_path(), path] {
-        sync_folder(folder)?;
-    }
-    // The folder's own name, which sled may have made with all folders above it.
-    for above in path.canonicalize()?.ancestors().skip(1) {
-        sync_folder(above)?;
+/// A snapshot that was being written when the process died: sled would take it for the newest, and the database for torn.
+fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            std::fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
 
-/// Makes the names in a folder durable. Where a folder cannot be opened or synced, its names come with the files.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    use std::io::ErrorKind;
-    match File::open(path).and_then(|folder| folder.sync_all()) {
-        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
-            Ok(())
-        }
-        other => other,
-    }
+/// Makes durable what sled changes when it opens a database: which snapshot there is, and what is no longer there.
+fn sync_names(path: &Path) -> std::io::Result<()> {
+    sync_folder(&path.join("blobs"))?;
+    sync_folder(path)
 }
 
 /// sled answers most damage with an error and some with a panic: both are told as what they are.
-fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
+pub(super) fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
     let open = || sled::Config::new().path(path).open();
     match std::panic::catch_unwind(open) {
         Ok(opened) => opened.map_err(|e| open_error(path, &e)),
@@ -173,7 +181,7 @@ pub fn set_aside(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn database_file(path: &Path) -> PathBuf {
+pub(super) fn database_file(path: &Path) -> PathBuf {
     path.join("db")
 }
 
@@ -182,7 +190,7 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     let foreign = |found: String| StoreError::Foreign { path: path.display().to_string(), found };
     match std::fs::read_dir(path) {
         Ok(mut entries) => match entries.next() {
-            Some(Ok(first)) if !database_file(path).exists() => {
+            Some(Ok(first)) if !database_file(path).exists() && !creation::is_unfinished(path) => {
                 Err(foreign(format!("it holds '{}' and no database", first.file_name().to_string_lossy())))
             }
             _ => Ok(()),
@@ -193,7 +201,7 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
             let aside = set_aside(path).display().to_string();
             Err(StoreError::SetAside { path: path.display().to_string(), aside })
         }
-        // Not there yet: sled makes it.
+        // Not there yet: it is made.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed(format!("{}: {e}", path.display()))),
     }
@@ -214,13 +222,14 @@ impl Records for sled::Db {
     fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.scan_prefix(prefix) {
             let (key, value) = entry.map_err(failed)?;
-            each(&key, &value)?;
+            each(&key, &pieces::whole(self, &key, value)?)?;
         }
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(sled::Tree::get(self, key).map_err(failed)?.map(|value| value.to_vec()))
+        let value = sled::Tree::get(self, key).map_err(failed)?;
+        value.map(|value| Ok(pieces::whole(self, key, value)?.to_vec())).transpose()
     }
 }
 

@@ -146,7 +146,7 @@ impl Member {
     async fn launch(mut self) {
         for number in 0.. {
             let evaluations = self.load.evaluations * (1 + 6 * self.number);
-            let spec = toy::spec(evaluations, self.chance.bits() >> 12, u32::from(self.load.pictures > 0));
+            let spec = toy::spec(evaluations, self.chance.bits() >> 12);
             let id = format!("s-{}-{}-{number}", self.load.life, self.number);
             let request = pb::CreateSearchRequest {
                 request_id: self.request_id(),

@@ -124,11 +124,16 @@ fn rename(names: &mut BTreeMap<PathBuf, FileId>, folders: &mut BTreeSet<PathBuf>
     match op {
         Op::Create { file, name } => drop(names.insert(name.clone(), *file)),
         Op::MakeFolder { name } => drop(folders.insert(name.clone())),
-        Op::Rename { from, to } => {
-            if let Some(file) = names.remove(from) {
-                names.insert(to.clone(), file);
+        Op::Rename { file, from, to } => match file {
+            Some(file) => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
             }
-        }
+            None => {
+                folders.remove(from);
+                folders.insert(to.clone());
+            }
+        },
         Op::Remove { name } => drop(names.remove(name)),
         Op::Write { .. } | Op::Truncate { .. } | Op::SyncFile { .. } | Op::SyncFolder { .. } => {}
     }

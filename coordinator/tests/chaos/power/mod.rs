@@ -43,7 +43,7 @@ async fn run(seed: u64, lives: u64, cuts_per_life: usize) {
     for life in 0..lives {
         let (mut disk, files) = Disk::of(&root);
         record::begin(&root, &files);
-        let pictures = [0, 3_000, 400_000][chance.below(3)];
+        let pictures = [0, 3_000, 200_000][chance.below(3)];
         let load = Load { seed: seed.wrapping_add(life), life, workers: 4, evaluations: 30, pictures };
         let (after, marks) = work(&root.join("store"), load, ledger.clone()).await;
         let ops = record::end();
@@ -69,8 +69,11 @@ async fn run(seed: u64, lives: u64, cuts_per_life: usize) {
             }
             if let Err(problem) = inspect(&image.join("store"), &promised) {
                 let kept = folder.keep();
+                let told: Vec<String> = ops[..moment].iter().map(ToString::to_string).collect();
+                std::fs::write(kept.join("requests"), told.join("\n")).unwrap();
                 panic!(
-                    "seed {seed}, life {life} with pictures of {pictures}, cut at {moment} of {}: {problem}\nkept: {}",
+                    "seed {seed}, life {life} with pictures of {pictures}, cut at {moment} of {}: {problem}\n\
+                     kept with the requests to the disk: {}",
                     ops.len(),
                     kept.display()
                 );

@@ -27,10 +27,20 @@ pub(crate) enum Op {
     MakeFolder { name: PathBuf },
     Write { file: FileId, at: u64, bytes: Vec<u8> },
     Truncate { file: FileId, length: u64 },
-    Rename { from: PathBuf, to: PathBuf },
+    /// Of a file, or of an empty folder.
+    Rename { file: Option<FileId>, from: PathBuf, to: PathBuf },
     Remove { name: PathBuf },
     SyncFile { file: FileId },
     SyncFolder { name: PathBuf },
+}
+
+impl std::fmt::Display for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write { file, at, bytes } => write!(f, "write {} bytes at {at} of file {file}", bytes.len()),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -197,10 +207,11 @@ unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
         let names = recorder.below(from).zip(recorder.below(to));
         let done = call();
         if let Some((from, to)) = names.filter(|_| done == 0) {
-            if let Some(file) = recorder.names.remove(&from) {
+            let file = recorder.names.remove(&from);
+            if let Some(file) = file {
                 recorder.names.insert(to.clone(), file);
             }
-            recorder.ops.push(Op::Rename { from, to });
+            recorder.ops.push(Op::Rename { file, from, to });
         }
         done
     });
