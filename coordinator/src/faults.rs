@@ -31,7 +31,7 @@ pub enum Point {
     FlushBefore,
     /// It has handed everything to the system.
     FlushAfter,
-    /// The system has what goes into other files than the database's own on the disk.
+    /// What the system has is about to be put on the disk.
     FsyncBefore,
     /// Everything is on the disk.
     FsyncAfter,
@@ -170,7 +170,9 @@ mod armed {
         fn from_str(value: &str) -> Result<Self, FaultError> {
             let wrong = |problem: &str| FaultError { value: value.to_owned(), problem: problem.to_owned() };
             let parts: Vec<&str> = value.split(':').collect();
-            let [name, nth, action] = parts[..] else { return Err(wrong("write moment:pass:kill or moment:pass:error")) };
+            let [name, nth, action] = parts[..] else {
+                return Err(wrong("write moment:pass:kill or moment:pass:error"));
+            };
             let point = Point::ALL.into_iter().find(|point| point.name() == name);
             let point = point.ok_or_else(|| {
                 let names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();

@@ -40,7 +40,12 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         drop(db);
         install(path, &making).map_err(told)?;
     }
-    fs::remove_dir_all(&creating).or_else(unless_gone).map_err(told)
+    clear_away(path).map_err(told)
+}
+
+/// Removes the folder in which the database was made, once there is a database.
+pub(super) fn clear_away(path: &Path) -> io::Result<()> {
+    remove(&path.join(CREATING))
 }
 
 /// Removes what a creation that was cut off has left.
@@ -56,7 +61,7 @@ fn clear(path: &Path, creating: &Path) -> io::Result<()> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path).or_else(unless_gone),
         Ok(_) => fs::remove_file(path),
         Err(e) => unless_gone(e),
     }
@@ -92,7 +97,9 @@ fn install(path: &Path, making: &Path) -> io::Result<()> {
 /// Makes the names in a folder durable. Where a folder cannot be opened or synced, its names come with the files.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path).and_then(|folder| folder.sync_all()) {
-        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
+        Err(e)
+            if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported | ErrorKind::InvalidInput) =>
+        {
             Ok(())
         }
         other => other,

@@ -43,33 +43,40 @@ fn count(value: &[u8]) -> u32 {
     }
 }
 
-/// Writes a value, in pieces if it is large, and removes what is left over of the value before.
-pub(super) fn insert(db: &sled::Db, batch: &mut sled::Batch, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-    remove_further(db, batch, &key)?;
+/// A value as it is written.
+pub(super) struct Parts {
+    /// Under its own key.
+    pub(super) first: Vec<u8>,
+    /// Under keys of their own. Nobody sees them before the first is there, so they may be written ahead of it.
+    pub(super) further: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Takes a value apart, if it is large.
+pub(super) fn parts(key: &[u8], value: Vec<u8>) -> Parts {
     if value.len() <= PIECE {
-        batch.insert(key, value);
-        return Ok(());
+        return Parts { first: value, further: vec![] };
     }
     let (first, rest) = value.split_at(PIECE - HEAD);
-    let mut number = 0u32;
-    for piece in rest.chunks(PIECE) {
-        batch.insert(key_of(&key, number), piece);
-        number += 1;
-    }
-    batch.insert(key, [&[SPLIT], &number.to_be_bytes()[..], first].concat());
-    Ok(())
+    let further: Vec<_> = (0u32..).zip(rest.chunks(PIECE)).map(|(i, piece)| (key_of(key, i), piece.to_vec())).collect();
+    let count = u32::try_from(further.len()).unwrap_or(u32::MAX);
+    Parts { first: [&[SPLIT], &count.to_be_bytes()[..], first].concat(), further }
+}
+
+/// Removes the pieces that the value before has and the new one has not.
+pub(super) fn trim(db: &sled::Db, batch: &mut sled::Batch, key: &[u8], new: &Parts) -> Result<(), StoreError> {
+    remove_further(db, batch, key, count(&new.first))
 }
 
 /// Removes a value with all its pieces.
 pub(super) fn remove(db: &sled::Db, batch: &mut sled::Batch, key: Vec<u8>) -> Result<(), StoreError> {
-    remove_further(db, batch, &key)?;
+    remove_further(db, batch, &key, 0)?;
     batch.remove(key);
     Ok(())
 }
 
-fn remove_further(db: &sled::Db, batch: &mut sled::Batch, key: &[u8]) -> Result<(), StoreError> {
+fn remove_further(db: &sled::Db, batch: &mut sled::Batch, key: &[u8], from: u32) -> Result<(), StoreError> {
     let before = db.get(key).map_err(failed)?;
-    for number in 0..before.map_or(0, |value| count(&value)) {
+    for number in from..before.map_or(0, |value| count(&value)) {
         batch.remove(key_of(key, number));
     }
     Ok(())

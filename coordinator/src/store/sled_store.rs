@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
@@ -22,11 +23,19 @@ pub const FORMAT_VERSION: u64 = 2;
 
 pub(super) const VERSION_KEY: &[u8] = b"!format";
 
+/// Bytes of keys and values that may be written without a sync. In the header of each segment of its log (512 KiB) sled
+/// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the
+/// disk has. As long as no whole segment lies between two syncs, no such note is ever ahead of what it is believed for.
+/// What sled writes is several times what it is given.
+const UNSYNCED: usize = 64 * 1024;
+
 /// Keeps records in a sled database.
 #[derive(Debug)]
 pub struct SledStore {
     db: sled::Db,
     file: File,
+    /// Bytes of keys and values since the last sync.
+    unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
     failed: OnceLock<StoreError>,
 }
@@ -43,6 +52,7 @@ impl SledStore {
         if !database_file(path).exists() {
             creation::create(path)?;
         }
+        creation::clear_away(path).map_err(failed)?;
         remove_unfinished_snapshots(path).map_err(failed)?;
         let db = open_database(path)?;
         let Some(bytes) = sled::Tree::get(&db, VERSION_KEY).map_err(failed)? else {
@@ -54,7 +64,7 @@ impl SledStore {
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
-        let store = Self { db, file, failed: OnceLock::new() };
+        let store = Self { db, file, unsynced: AtomicUsize::new(0), failed: OnceLock::new() };
         if found == 1 {
             store.split_large_values()?;
         }
@@ -107,11 +117,39 @@ impl SledStore {
 
     /// Writes records as they are, all or none.
     pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut batch = Batch::default();
         for (key, value) in records {
-            pieces::insert(&self.db, &mut batch, key, value)?;
+            self.insert(&mut batch, key, value)?;
         }
-        self.db.apply_batch(batch).map_err(failed)
+        self.apply(batch)
+    }
+
+    /// Adds a value to a batch. The further pieces of a large one are written at once.
+    fn insert(&self, batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        let parts = pieces::parts(&key, value);
+        pieces::trim(&self.db, &mut batch.inner, &key, &parts)?;
+        for piece in parts.further {
+            let mut ahead = Batch::default();
+            ahead.insert(piece.0, piece.1);
+            self.apply(ahead)?;
+        }
+        batch.insert(key, parts.first);
+        Ok(())
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.db.apply_batch(batch.inner).map_err(failed)?;
+        let unsynced = self.unsynced.fetch_add(batch.bytes, Ordering::Relaxed) + batch.bytes;
+        if unsynced > UNSYNCED { self.sync_file() } else { Ok(()) }
+    }
+
+    fn sync_file(&self) -> Result<(), StoreError> {
+        // Before, so that what is written meanwhile counts.
+        self.unsynced.store(0, Ordering::Relaxed);
+        self.db.flush().map_err(failed)?;
+        faults::check(Point::FlushAfter)?;
+        faults::check(Point::FsyncBefore)?;
+        self.file.sync_data().map_err(failed)
     }
 
     /// Does nothing if something has failed before, and remembers if this fails.
@@ -123,22 +161,36 @@ impl SledStore {
     }
 
     fn write(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut batch = Batch::default();
         for write in facts.iter().flat_map(codec::writes) {
             match write {
-                Write::Put(key, value) => pieces::insert(&self.db, &mut batch, key, value)?,
-                Write::Remove(key) => pieces::remove(&self.db, &mut batch, key)?,
+                Write::Put(key, value) => self.insert(&mut batch, key, value)?,
+                Write::Remove(key) => pieces::remove(&self.db, &mut batch.inner, key)?,
                 Write::RemovePrefix(prefix) => {
                     let further = pieces::further(&prefix);
                     for key in self.db.scan_prefix(prefix).keys().chain(self.db.scan_prefix(further).keys()) {
-                        batch.remove(key.map_err(failed)?);
+                        batch.inner.remove(key.map_err(failed)?);
                     }
                 }
             }
         }
         faults::check(Point::CommitBefore)?;
-        self.db.apply_batch(batch).map_err(failed)?;
+        self.apply(batch)?;
         faults::check(Point::CommitAfter)
+    }
+}
+
+/// A batch and how much is in it.
+#[derive(Default)]
+struct Batch {
+    inner: sled::Batch,
+    bytes: usize,
+}
+
+impl Batch {
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += key.len() + value.len();
+        self.inner.insert(key, value);
     }
 }
 
@@ -245,10 +297,7 @@ impl Store for SledStore {
     fn sync(&self) -> Result<(), StoreError> {
         self.unless_failed(|| {
             faults::check(Point::FlushBefore)?;
-            self.db.flush().map_err(failed)?;
-            faults::check(Point::FlushAfter)?;
-            faults::check(Point::FsyncBefore)?;
-            self.file.sync_data().map_err(failed)?;
+            self.sync_file()?;
             faults::check(Point::FsyncAfter)
         })
     }

@@ -96,7 +96,15 @@ impl World {
         let load = Load { seed, life: 0, workers: 6, evaluations: 30, pictures: 0 };
         let path = folder.path();
         let (data, copy, log) = (path.join("store"), path.join("copy"), path.join("log"));
-        Self { data, copy, log, port, crew: Crew::start(load, port, Arc::new(|_: &Ledger| {}), Ledger::default()), last: None, _folder: folder }
+        Self {
+            data,
+            copy,
+            log,
+            port,
+            crew: Crew::start(load, port, Arc::new(|_: &Ledger| {}), Ledger::default()),
+            last: None,
+            _folder: folder,
+        }
     }
 
     /// A life and a death.

@@ -9,7 +9,12 @@
 //! cargo test -p evocache --test chaos -- --ignored --nocapture power
 //! ```
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking, and prints its seed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its seed"
+)]
 
 mod crew;
 mod invariants;

@@ -32,10 +32,7 @@ pub(crate) fn spec(evaluations: u64, seed: u64) -> SearchSpec {
         forecast: false,
         prompts: (0..PROMPTS as u64).map(|seed| Prompt { text: format!("prompt {seed}"), seed }).collect(),
         plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 1 },
-        objectives: vec![
-            objective("latency_ratio", Direction::Minimize),
-            objective("likeness", Direction::Maximize),
-        ],
+        objectives: vec![objective("latency_ratio", Direction::Minimize), objective("likeness", Direction::Maximize)],
         budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
         // Half of the searches evaluate on one prompt before they evaluate on both.
         algorithm: Algorithm {

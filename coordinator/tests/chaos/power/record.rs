@@ -23,15 +23,37 @@ pub(crate) type FileId = usize;
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// A file that was not there before got a name.
-    Create { file: FileId, name: PathBuf },
-    MakeFolder { name: PathBuf },
-    Write { file: FileId, at: u64, bytes: Vec<u8> },
-    Truncate { file: FileId, length: u64 },
+    Create {
+        file: FileId,
+        name: PathBuf,
+    },
+    MakeFolder {
+        name: PathBuf,
+    },
+    Write {
+        file: FileId,
+        at: u64,
+        bytes: Vec<u8>,
+    },
+    Truncate {
+        file: FileId,
+        length: u64,
+    },
     /// Of a file, or of an empty folder.
-    Rename { file: Option<FileId>, from: PathBuf, to: PathBuf },
-    Remove { name: PathBuf },
-    SyncFile { file: FileId },
-    SyncFolder { name: PathBuf },
+    Rename {
+        file: Option<FileId>,
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        name: PathBuf,
+    },
+    SyncFile {
+        file: FileId,
+    },
+    SyncFolder {
+        name: PathBuf,
+    },
 }
 
 impl std::fmt::Display for Op {
@@ -135,7 +157,8 @@ impl Recorder {
 
 fn open_any(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     // SAFETY: the arguments are the caller's, handed on to the system as they are.
-    let call = || unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags | libc::O_LARGEFILE, mode) as c_int };
+    let call =
+        || unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags | libc::O_LARGEFILE, mode) as c_int };
     let noted = noting(|recorder| {
         let below = recorder.below(path);
         let fd = call();
