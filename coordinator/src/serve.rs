@@ -17,7 +17,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::api::{self, Calls, Gate, Services};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
-use crate::engine::{Engine, EngineError, Settings};
+use crate::engine::{Engine, EngineError, Settings, Thinking};
 use crate::http::{Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::store::SledStore;
@@ -172,7 +172,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     };
     let store = Arc::new(SledStore::open(&options.data).map_err(ServeError::Store)?);
     let policy = retry_policy(options.lease_ttl);
-    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy };
+    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, thinking: Thinking::Aside };
     let engine = Engine::start(settings)?;
     let (stopping, stop) = watch::channel(false);
     let services = Services { engine: engine.handle(), lease_ttl: options.lease_ttl, stopping: stop.clone() };

@@ -54,7 +54,7 @@ fn measurement((share, error): (f64, f64)) -> Measurement {
         macs: (share * MACS).round().max(1.0) as u64,
         baseline_macs: MACS as u64,
         peak_cache_bytes: 0,
-        device_time: Duration::from_millis(1),
+        device_time: Duration::from_secs(1),
         thumbnails: vec![],
         profile: None,
     }
@@ -78,6 +78,7 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
         draft.algorithm.population = super::ecad::POPULATION as u32;
     }
     let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
+    let mut adviser = breeder.adviser();
     let verbose = std::env::args().any(|a| a == "--shares");
     for index in 0..evaluations {
         let id = CandidateId(index);
@@ -86,6 +87,7 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
         let truth = landscape.truth(&bits(&proposal.schedule));
         seen(truth);
         breeder.tell(id, &measurement(landscape.measured(truth, seed, index))).unwrap();
+        breeder.think(&mut adviser);
     }
     if verbose && seed == 1 {
         println!("{} {name}:", landscape.name);
@@ -109,6 +111,7 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
     let mut draft = spec(Strategy::SteadyState, true, seed, evaluations, STEPS as u32);
     draft.algorithm.remeasure = remeasure;
     let mut breeder = Breeder::new(checked(draft), layout()).unwrap();
+    let mut adviser = breeder.adviser();
     let (mut truths, mut repeated) = (Vec::new(), 0);
     for index in 0..evaluations {
         let id = CandidateId(index);
@@ -120,6 +123,7 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
         let mut stream = Stream::new(seed, "luck", index);
         let normal = (0..12).map(|_| stream.unit()).sum::<f64>() - 6.0;
         breeder.tell(id, &measurement((share * (noise * normal).exp(), error))).unwrap();
+        breeder.think(&mut adviser);
     }
     breeder.settle();
     let slower = |id: CandidateId| {
@@ -140,6 +144,7 @@ pub(crate) fn timing() {
         draft.objectives[0].metric = "macs_ratio".into();
         let before = resident_bytes();
         let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
+        let mut adviser = breeder.adviser();
         let mut stream = Stream::new(1, "timing", 0);
         // All on one front, so that the archive grows with every result.
         let mut result = || {
@@ -151,6 +156,7 @@ pub(crate) fn timing() {
             let proposal = breeder.ask(id).unwrap();
             breeder.record(id, &proposal);
             breeder.tell(id, &result()).unwrap();
+            breeder.think(&mut adviser);
         }
         let later = || (members..members + timed).map(CandidateId);
         let begin = cpu_micros();

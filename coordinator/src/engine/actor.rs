@@ -1,20 +1,20 @@
-//! The engine's thread: takes what is queued, decides, commits, applies, flushes once, answers.
+//! The engine's loop: takes what is queued, decides, commits, applies, flushes once, answers.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evocache_proto::domain::WorkerId;
-use tokio::sync::broadcast;
+use evocache_proto::domain::SearchId;
+use tokio::sync::{broadcast, mpsc};
 
+use super::advisers::{Advisers, Heard, Thinking};
 use super::command::{Answer, Command, Refusal, Request};
 use super::decide::{Context, Decision, decide};
 use super::handle::{Change, Handle, Message, Reply};
 use super::meters::Meters;
 use super::state::{Inconsistent, State};
+use super::waiters::{Waiter, Waiters};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::faults::{self, Point};
@@ -41,6 +41,8 @@ pub struct Settings {
     pub ids: Arc<dyn IdSource>,
     /// How long leases last and how often a candidate is tried.
     pub policy: RetryPolicy,
+    /// Where models think.
+    pub thinking: Thinking,
 }
 
 /// Why an engine does not start.
@@ -63,32 +65,49 @@ pub struct Engine {
     thread: JoinHandle<()>,
 }
 
+/// Recovers the state from the store. Nothing is done before the work is run.
+pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
+    let now = settings.clock.now();
+    let state = State::recover(settings.store.load()?, now, &settings.policy)?;
+    let (queue, inbox) = mpsc::channel(QUEUE);
+    let (changes, _) = broadcast::channel(CHANGES);
+    let meters = Arc::new(Meters::default());
+    let store = Arc::downgrade(&settings.store);
+    let actor = Actor {
+        advisers: Advisers::new(settings.thinking, queue.clone()),
+        state,
+        settings,
+        inbox,
+        changes: changes.clone(),
+        waiters: Waiters::default(),
+        outbox: vec![],
+        news: vec![],
+        dirty: false,
+        unsynced: false,
+        broken: None,
+        meters: meters.clone(),
+        ticked: now,
+        tidied: now,
+    };
+    Ok((Handle { queue, changes, store, meters }, Work(actor)))
+}
+
+/// What an engine does; to be run on any runtime that has time. Blocks while it writes to the disk.
+pub struct Work(Actor);
+
+impl Work {
+    /// Ends after what is queued once it is told to [stop](Handle::stop).
+    pub async fn run(self) {
+        self.0.run().await;
+    }
+}
+
 impl Engine {
-    /// Recovers the state from the store and starts the thread.
+    /// Recovers the state from the store and starts a thread of its own.
     pub fn start(settings: Settings) -> Result<Self, EngineError> {
-        let now = settings.clock.now();
-        let state = State::recover(settings.store.load()?, now, &settings.policy)?;
-        let (queue, inbox) = sync_channel(QUEUE);
-        let (changes, _) = broadcast::channel(CHANGES);
-        let meters = Arc::new(Meters::default());
-        let store = Arc::downgrade(&settings.store);
-        let handle = Handle { queue, changes: changes.clone(), store, meters: meters.clone() };
-        let actor = Actor {
-            state,
-            settings,
-            inbox,
-            changes,
-            waiters: VecDeque::new(),
-            outbox: vec![],
-            news: vec![],
-            dirty: false,
-            unsynced: false,
-            broken: None,
-            meters,
-            ticked: now,
-            tidied: now,
-        };
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || actor.run())?;
+        let (handle, work) = open(settings)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || runtime.block_on(work.run()))?;
         Ok(Self { handle, thread })
     }
 
@@ -106,18 +125,13 @@ impl Engine {
     }
 }
 
-struct Waiter {
-    worker: WorkerId,
-    until: Timestamp,
-    reply: Reply,
-}
-
 struct Actor {
     state: State,
     settings: Settings,
-    inbox: Receiver<Message>,
+    inbox: mpsc::Receiver<Message>,
+    advisers: Advisers,
     changes: broadcast::Sender<Change>,
-    waiters: VecDeque<Waiter>,
+    waiters: Waiters,
     /// Answers that wait for the flush.
     outbox: Vec<(Reply, Result<Answer, Refusal>)>,
     /// Changes to tell watchers after the flush.
@@ -133,16 +147,19 @@ struct Actor {
 }
 
 impl Actor {
-    fn run(mut self) {
+    async fn run(mut self) {
+        let searches: Vec<SearchId> = self.state.searches.keys().cloned().collect();
+        searches.iter().for_each(|search| self.teach(search));
+        let mut messages = Vec::with_capacity(BATCH);
         loop {
-            let mut next = match self.inbox.recv_timeout(TICK) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let mut taken = 0;
-            while let Some(message) = next.take() {
-                self.meters.queued.fetch_sub(1, Relaxed);
+            // Nothing queued is fine: the clock is looked at all the same.
+            if let Ok(0) = tokio::time::timeout(TICK, self.inbox.recv_many(&mut messages, BATCH)).await {
+                return;
+            }
+            for message in messages.drain(..) {
+                if !matches!(message, Message::Advised { .. }) {
+                    self.meters.queued.fetch_sub(1, Relaxed);
+                }
                 match message {
                     Message::Stop => {
                         self.flush();
@@ -152,13 +169,11 @@ impl Actor {
                     Message::Do { request, command, reply } => self.take(request.as_ref(), &command, reply),
                     Message::Wait { worker, wait, reply } => {
                         let until = self.settings.clock.now().plus(wait);
-                        self.waiters.push_back(Waiter { worker, until, reply });
-                        self.dirty = true;
+                        self.receive(Waiter { worker, until, reply });
                     }
-                }
-                taken += 1;
-                if taken < BATCH {
-                    next = self.inbox.try_recv().ok();
+                    Message::Advised { search, advice } => {
+                        self.heard(&search, advice.map_or(Heard::Mute, Heard::Advice));
+                    }
                 }
             }
             self.look_at_clock();
@@ -193,8 +208,17 @@ impl Actor {
             self.dirty = true;
             faults::pass(Point::ApplyBefore);
         }
+        let (mut taught, mut leavers): (Vec<SearchId>, Vec<Waiter>) = (vec![], vec![]);
         for fact in facts {
             self.news.extend(news(&fact));
+            if let Fact::Evaluated { search, .. } | Fact::SearchMoved { search, .. } | Fact::SearchDeleted { search } =
+                &fact
+            {
+                taught.push(search.clone());
+            }
+            if let Fact::WorkerDraining { worker } | Fact::WorkerForgotten { worker } = &fact {
+                leavers.extend(self.waiters.take_worker(worker));
+            }
             if let Err(e) = self.state.apply(fact, now) {
                 // A decision made a fact that does not fit: a bug. Disk is ahead of memory; a restart would show it.
                 tracing::error!(error = %e, "a decision contradicts the state");
@@ -207,18 +231,51 @@ impl Actor {
             self.state.touch(touch);
         }
         faults::pass(Point::ApplyAfter);
+        taught.iter().for_each(|search| self.teach(search));
+        leavers.into_iter().for_each(|waiter| self.answer(waiter));
         Ok(answer.unwrap_or(Answer::Accepted))
+    }
+
+    /// Hands on what the search's adviser is to hear.
+    fn teach(&mut self, id: &SearchId) {
+        let search = self.state.searches.get_mut(id);
+        let Some(search) = search.filter(|search| !search.phase.is_final()) else {
+            self.advisers.dismiss(id);
+            return;
+        };
+        let Some((_, breeder)) = &mut search.bound else { return };
+        let lessons = breeder.lessons();
+        if lessons.is_empty() {
+            return;
+        }
+        let heard = self.advisers.teach(id, lessons, || breeder.adviser());
+        self.heard(id, heard);
+    }
+
+    fn heard(&mut self, id: &SearchId, heard: Heard) {
+        let bound = self.state.searches.get_mut(id).and_then(|search| search.bound.as_mut());
+        let Some((_, breeder)) = bound else { return };
+        match heard {
+            Heard::Nothing => return,
+            Heard::Advice(advice) => breeder.give(advice),
+            Heard::Mute => breeder.go_unadvised(),
+        }
+        // Whoever waited for advice need not wait any more.
+        self.dirty = true;
     }
 
     fn look_at_clock(&mut self) {
         let now = self.settings.clock.now();
+        while let Some(waiter) = self.waiters.take_impatient(now) {
+            self.answer(waiter);
+        }
         if now.since(self.ticked) < TICK {
             return;
         }
         self.ticked = now;
         self.background(&Command::Tick);
-        // A candidate's back-off may have passed, or a waiter's patience.
-        self.dirty |= !self.waiters.is_empty();
+        // A candidate's back-off may have passed.
+        self.dirty |= self.waiters.len() > 0;
         if now.since(self.tidied) >= TIDY {
             self.tidied = now;
             self.background(&Command::Tidy);
@@ -233,36 +290,38 @@ impl Actor {
         }
     }
 
-    /// Gives waiting workers what there is, first come first served. Workers that declared the same are served
-    /// alike: when there is nothing for one of them, the others are not asked.
+    /// A worker asks for work: it gets some at once, or waits in line behind those that declared the same.
+    fn receive(&mut self, waiter: Waiter) {
+        let class = self.state.workers.get(&waiter.worker).filter(|worker| !worker.draining).map(|w| w.class.clone());
+        match class {
+            Some(class) => {
+                self.waiters.push(class, waiter);
+                self.dirty = true;
+            }
+            None => self.answer(waiter),
+        }
+    }
+
+    /// Answers a worker now, with work or without.
+    fn answer(&mut self, waiter: Waiter) {
+        if !waiter.reply.is_closed() {
+            let result = self.carry_out(None, &Command::Acquire { worker: waiter.worker });
+            self.outbox.push((waiter.reply, result));
+        }
+    }
+
+    /// Gives waiting workers what there is, first come first served in every class.
     fn serve_waiters(&mut self) {
-        let now = self.settings.clock.now();
-        let mut idle: BTreeSet<(String, String, String)> = BTreeSet::new();
-        for waiter in std::mem::take(&mut self.waiters) {
-            if waiter.reply.is_closed() {
-                continue;
-            }
-            let entry = self.state.workers.get(&waiter.worker);
-            let draining = entry.is_some_and(|w| w.draining);
-            let key = entry.map(|w| {
-                let d = &w.registration.declaration;
-                (d.model.clone(), d.fingerprint.clone(), d.layout.to_string())
-            });
-            let known_idle = !draining && key.as_ref().is_some_and(|key| idle.contains(key));
-            let patient = now < waiter.until;
-            if known_idle && patient {
-                self.waiters.push_back(waiter);
-                continue;
-            }
-            let result = self.carry_out(None, &Command::Acquire { worker: waiter.worker.clone() });
-            let nothing = matches!(&result, Ok(Answer::Work { offer: None, draining: false }));
-            if nothing {
-                idle.extend(key);
-            }
-            if nothing && patient {
-                self.waiters.push_back(waiter);
-            } else {
-                self.outbox.push((waiter.reply, result));
+        for class in self.waiters.classes() {
+            while let Some((place, worker)) = self.waiters.first(&class) {
+                let result = self.carry_out(None, &Command::Acquire { worker });
+                if matches!(&result, Ok(Answer::Work { offer: None, draining: false })) {
+                    break;
+                }
+                let taken = self.waiters.take(&class, place);
+                if let Some(waiter) = taken {
+                    self.outbox.push((waiter.reply, result));
+                }
             }
         }
     }

@@ -194,7 +194,7 @@ pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
 
 fn nothing_left(search: &Search) -> bool {
     let next = CandidateId(search.candidates.len() as u64);
-    search.bound.as_ref().is_some_and(|(_, breeder)| breeder.ask(next).is_none())
+    search.bound.as_ref().is_some_and(|(_, breeder)| !breeder.is_thinking() && breeder.ask(next).is_none())
 }
 
 fn locate<'a>(state: &'a State, key: &LeaseKey) -> Result<(&'a Search, &'a Candidate), Refusal> {

@@ -1,16 +1,17 @@
 //! How the rest of the program talks to the engine. Cheap to clone.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::command::{Answer, Command, Refusal, Request};
 use super::meters::Meters;
 use super::state::State;
 use crate::domain::evaluation::Evaluation;
+use crate::domain::search::Advice;
 use crate::domain::time::Timestamp;
 use crate::ports::Store;
 use evocache_proto::domain::{CandidateId, SearchId, WorkerId};
@@ -28,16 +29,29 @@ pub(super) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
 pub(super) type Look = Box<dyn FnOnce(&State, Timestamp) + Send>;
 
 pub(super) enum Message {
-    Do { request: Option<Request>, command: Box<Command>, reply: Reply },
-    Wait { worker: WorkerId, wait: Duration, reply: Reply },
+    Do {
+        request: Option<Request>,
+        command: Box<Command>,
+        reply: Reply,
+    },
+    Wait {
+        worker: WorkerId,
+        wait: Duration,
+        reply: Reply,
+    },
     Look(Look),
+    /// What a search's models say; `None`: nothing, from now on.
+    Advised {
+        search: SearchId,
+        advice: Option<Advice>,
+    },
     Stop,
 }
 
 /// Sends commands and questions to the engine's thread.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) queue: SyncSender<Message>,
+    pub(super) queue: mpsc::Sender<Message>,
     pub(super) changes: broadcast::Sender<Change>,
     /// Weak: the store closes with the engine, not with the last connection.
     pub(super) store: Weak<dyn Store>,
@@ -95,11 +109,13 @@ impl Handle {
         self.store.strong_count() > 0
     }
 
-    /// Makes the engine's thread end after what is queued.
+    /// Makes the engine end after what is queued.
     pub fn stop(&self) {
-        // If the thread is gone already, it has stopped.
         self.meters.queued.fetch_add(1, Relaxed);
-        let _ = self.queue.send(Message::Stop);
+        // If the thread is gone already, it has stopped. A full queue is soon shorter.
+        while let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Stop) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn send(&self, message: Message) -> Result<(), Refusal> {
@@ -109,7 +125,7 @@ impl Handle {
             self.meters.queued.fetch_sub(1, Relaxed);
             match e {
                 TrySendError::Full(_) => Refusal::Busy,
-                TrySendError::Disconnected(_) => Refusal::Stopping,
+                TrySendError::Closed(_) => Refusal::Stopping,
             }
         })
     }

@@ -7,6 +7,7 @@
 //! Absent on purpose: gRPC, sled, and any clock but the [`Clock`](crate::ports::Clock) port.
 
 mod actor;
+mod advisers;
 mod command;
 mod decide;
 mod evaluate;
@@ -16,8 +17,10 @@ mod meters;
 mod search;
 mod state;
 mod transfer;
+mod waiters;
 
-pub use actor::{Engine, EngineError, Settings};
+pub use actor::{Engine, EngineError, Settings, Work, open};
+pub use advisers::Thinking;
 pub use command::{Answer, Command, LeaseKey, Move, Offer, Refusal, Renewal, Request};
 pub use decide::{Context, Decision, REQUEST_MEMORY, WORKER_MEMORY, decide};
 pub use evaluate::HOPELESS_FAILURES;

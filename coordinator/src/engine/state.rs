@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, RequestId, SearchId, WorkerId};
+use evocache_proto::domain::{CandidateId, Declaration, RequestId, SearchId, WorkerId};
 
 use super::search::{Candidate, Search};
 use crate::domain::evaluation::Evaluation;
@@ -17,11 +17,13 @@ use crate::ports::{Fact, Registration, RequestRecord};
 pub struct Worker {
     /// What it declared, and when.
     pub registration: Registration,
+    /// What it has in common with all that declared the same.
+    pub class: Arc<str>,
     /// Gets no more work.
     pub draining: bool,
     /// Last heard of; after a restart, the moment of the restart. Not stored.
     pub seen: Timestamp,
-    /// Evaluations accepted from it.
+    /// Evaluations accepted from it, of the searches that there are.
     pub completed: u64,
     /// Failures that it reported since the coordinator started. Not stored.
     pub failed: u64,
@@ -69,6 +71,12 @@ pub struct State {
     pub requests: BTreeMap<RequestId, RequestRecord>,
 }
 
+/// Workers of one class can serve the same searches.
+fn class(d: &Declaration) -> Arc<str> {
+    let metrics: Vec<_> = d.metrics.iter().map(|m| (&m.name, m.direction)).collect();
+    format!("{:?}", (&d.model, &d.fingerprint, d.layout.to_string(), d.forecast, d.profiles, metrics)).into()
+}
+
 impl State {
     /// The state that stored facts add up to, for a coordinator that starts at `now`.
     pub fn recover(facts: Vec<Fact>, now: Timestamp, policy: &RetryPolicy) -> Result<Self, Inconsistent> {
@@ -79,6 +87,9 @@ impl State {
         for search in state.searches.values_mut() {
             for candidate in &mut search.candidates {
                 candidate.lease = std::mem::take(&mut candidate.lease).after_restart(now, policy);
+            }
+            if let Some((_, breeder)) = &mut search.bound {
+                breeder.resume();
             }
         }
         Ok(state)
@@ -92,7 +103,8 @@ impl State {
     pub fn apply(&mut self, fact: Fact, now: Timestamp) -> Result<(), Inconsistent> {
         match fact {
             Fact::WorkerRegistered { worker, registration } => {
-                let entry = Worker { registration, draining: false, seen: now, completed: 0, failed: 0 };
+                let class = class(&registration.declaration);
+                let entry = Worker { registration, class, draining: false, seen: now, completed: 0, failed: 0 };
                 self.workers.insert(worker, entry);
             }
             Fact::WorkerDraining { worker } => {
@@ -122,7 +134,14 @@ impl State {
                 search.reason = reason;
                 search.ended = phase.is_final().then_some(at);
             }
-            Fact::SearchDeleted { search } => drop(self.searches.remove(&search)),
+            Fact::SearchDeleted { search } => {
+                // Its evaluations are no longer stored: without them, a restart counts as it does here.
+                for evaluation in self.searches.remove(&search).into_iter().flat_map(|search| search.evaluations) {
+                    if let Some(worker) = self.workers.get_mut(&evaluation.worker) {
+                        worker.completed = worker.completed.saturating_sub(1);
+                    }
+                }
+            }
             Fact::CandidateCreated { search, candidate, proposal } => {
                 let search = self.search_mut(&search)?;
                 if candidate.0 != search.candidates.len() as u64 {

@@ -157,7 +157,7 @@ impl World {
         let (data, log, port, fault) = (self.data.clone(), self.log.clone(), self.port, fault.map(str::to_owned));
         let started = tokio::task::spawn_blocking(move || start(&data, port, &log, fault.as_deref())).await.unwrap();
         match started {
-            (process, Started::Listens(_, took)) => {
+            (process, Started::Listens(took)) => {
                 tally.slowest = tally.slowest.max(took);
                 Some(process)
             }
@@ -219,13 +219,9 @@ async fn run(seed: u64, rounds: usize) {
     for (number, part) in deaths.chunks(PER_STORE).enumerate() {
         let mut world = World::new(seed.wrapping_add(number as u64)).await;
         for (i, death) in part.iter().enumerate() {
-            let (began, before) = (std::time::Instant::now(), world.crew.answers());
             if let Err(problem) = world.live(death, &mut tally).await {
                 let kept = world._folder.keep();
                 panic!("seed {seed}, death {}, {death:?}: {problem}\nkept: {}", number * PER_STORE + i, kept.display());
-            }
-            if std::env::var("CHAOS_VERBOSE").is_ok() {
-                println!("{death:?}: {:?}, {} answers", began.elapsed(), world.crew.answers() - before);
             }
         }
         let ledger = world.crew.ledger();

@@ -13,13 +13,15 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and prints its seed"
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking and prints its seed; kills and power cuts happen in real time"
 )]
 
 mod crew;
 mod invariants;
 mod kills;
 mod ledger;
+mod machine;
 #[cfg(target_os = "linux")]
 mod power;
 mod process;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evocache::domain::lease::RetryPolicy;
 use evocache::domain::time::Timestamp;
-use evocache::engine::{Answer, Command, Engine, Handle, LeaseKey, Offer, Settings};
+use evocache::engine::{Answer, Command, Engine, Handle, LeaseKey, Offer, Settings, Thinking};
 use evocache::ports::{Clock, IdSource, Store};
 use evocache_proto::domain::{
     Algorithm, Budget, Decision, Declaration, Direction, Layout, Measurement, MeasurementPlan, MetricDeclaration,
@@ -132,6 +132,8 @@ pub(crate) fn policy() -> RetryPolicy {
 }
 
 pub(crate) struct World {
+    /// How long a device says that it was busy with an evaluation. Zero: no model is worth its while.
+    pub(crate) busy: Duration,
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) handle: Handle,
@@ -141,9 +143,11 @@ pub(crate) struct World {
 pub(crate) fn world(store: Arc<dyn Store>, first_id: u64) -> World {
     let clock = Arc::new(ManualClock::default());
     let ids = Arc::new(Counting(AtomicU64::new(first_id)));
-    let engine = Engine::start(Settings { store, clock: clock.clone(), ids, policy: policy() }).unwrap();
+    let engine =
+        Engine::start(Settings { store, clock: clock.clone(), ids, policy: policy(), thinking: Thinking::Here })
+            .unwrap();
     let handle = engine.handle();
-    World { engine, clock, handle }
+    World { busy: Duration::from_millis(10), engine, clock, handle }
 }
 
 impl World {
@@ -186,6 +190,7 @@ impl World {
         for done in 0..most {
             let Some(offer) = self.offer(worker).await else { return done };
             let mut measurement = measure(&offer.schedule);
+            measurement.device_time = self.busy;
             if offer.prompts > 0 {
                 measurement.metrics[0].values.truncate(offer.prompts as usize);
             }
@@ -218,6 +223,9 @@ impl World {
                         text += &format!("{model:?} {:?} {}\n", breeder.front().members(), breeder.hypervolume());
                         text += &format!("{:?}\n", breeder.population().collect::<Vec<_>>());
                         let next = evocache_proto::domain::CandidateId(search.candidates.len() as u64);
+                        // What models advise is not stored.
+                        let mut breeder = breeder.clone();
+                        breeder.resume();
                         text += &format!("next {:?}\n", breeder.ask(next));
                         text += &format!("{:?} {:?}\n", breeder.best_speedup(), breeder.seeds_best_speedup());
                     }

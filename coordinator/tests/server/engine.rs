@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{TTL, declaration, measure, world};
+use crate::common::{TTL, World, declaration, measure, world};
 use evocache::engine::{Answer, Command, Move, Refusal, Request};
 use evocache::ports::{Fact, Phase, Store, StoreError};
 use evocache::store::{MemoryStore, SledStore};
@@ -42,9 +42,10 @@ async fn a_search_runs_to_its_budget_and_improves_on_its_seeds() {
 }
 
 /// Runs a search with a restart after each of the given numbers of evaluations, and says what it came to.
-async fn with_restarts(open: impl Fn() -> Arc<dyn Store>, rungs: &[u32], restarts: &[usize]) -> String {
+async fn with_restarts(open: impl Fn() -> Arc<dyn Store>, rungs: &[u32], restarts: &[usize], busy: u64) -> String {
+    let busy = Duration::from_millis(busy);
     let mut first_id = 0;
-    let mut world = world(open(), first_id);
+    let mut world = World { busy, ..world(open(), first_id) };
     let worker = world.register("w").await;
     let mut draft = crate::common::draft(60);
     draft.algorithm.rungs = rungs.to_vec();
@@ -54,7 +55,7 @@ async fn with_restarts(open: impl Fn() -> Arc<dyn Store>, rungs: &[u32], restart
         let before = world.digest().await;
         world.engine.stop();
         first_id += 1000;
-        world = crate::common::world(open(), first_id);
+        world = World { busy, ..crate::common::world(open(), first_id) };
         assert_eq!(world.digest().await, before, "recovery gives another state");
     }
     world.work(&worker, 1000).await;
@@ -67,13 +68,20 @@ async fn with_restarts(open: impl Fn() -> Arc<dyn Store>, rungs: &[u32], restart
 async fn restarts_change_nothing_on_either_store() {
     for rungs in [&[][..], &[1, 2]] {
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let undisturbed = with_restarts(|| memory.clone(), rungs, &[]).await;
+        let undisturbed = with_restarts(|| memory.clone(), rungs, &[], 0).await;
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        assert_eq!(with_restarts(|| memory.clone(), rungs, &[1, 7, 30]).await, undisturbed);
+        assert_eq!(with_restarts(|| memory.clone(), rungs, &[1, 7, 30], 0).await, undisturbed);
         let folder = tempfile::tempdir().unwrap();
         let open = || Arc::new(SledStore::open(folder.path()).unwrap()) as Arc<dyn Store>;
-        assert_eq!(with_restarts(open, rungs, &[1, 7, 30]).await, undisturbed);
+        assert_eq!(with_restarts(open, rungs, &[1, 7, 30], 0).await, undisturbed);
     }
+}
+
+#[tokio::test]
+async fn after_a_restart_models_begin_anew_and_the_search_ends_as_well() {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let digest = with_restarts(|| memory.clone(), &[], &[30, 5], 1000).await;
+    assert!(digest.starts_with("s Completed") && digest.contains("model-greedy"), "{digest}");
 }
 
 #[tokio::test]

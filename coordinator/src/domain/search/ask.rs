@@ -31,7 +31,7 @@ impl Breeder {
     /// Candidate 0 is the all-compute schedule of the largest step count. No schedule that is already known (open,
     /// measured or failed) is proposed again, but to measure a member of the front once more or to evaluate a promising
     /// one on more prompts. `None`: nothing new was found, which happens in tiny spaces, or nothing can be bred before
-    /// open candidates have their results.
+    /// open candidates have their results or the adviser has answered.
     pub fn ask(&self, index: CandidateId) -> Option<Proposal> {
         self.ask_for(index, &|_| false)
     }
@@ -41,6 +41,9 @@ impl Breeder {
     pub fn ask_for(&self, index: CandidateId, here: Here<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
             return Some(Proposal { prompts: 0, ..self.seed(self.baseline.clone(), "all-compute") });
+        }
+        if self.is_thinking() {
+            return None;
         }
         let mut stream = Stream::new(self.spec.seed, "offspring", index.0);
         if self.spec.algorithm.strategy == Strategy::Imported {
@@ -120,14 +123,14 @@ impl Breeder {
 
     /// The next schedule of the model's plan, as often as its credit allows.
     fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
-        let model = self.model.as_ref()?;
+        let advised = self.advised.as_ref()?;
         let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
         let chance = stream.chance(share);
-        let certain = model.is_closing() && share > CLEAR;
+        let certain = advised.is_closing() && share > CLEAR;
         if !(chance || certain) {
             return None;
         }
-        let planned = model.plan().iter().find(|planned| self.is_new(&planned.id))?;
+        let planned = advised.current().plan.iter().find(|planned| self.is_new(&planned.id))?;
         let provenance =
             Provenance { parents: Vec::new(), operator: planned.operator.to_owned(), seed_family: MODEL.to_owned() };
         Some(Proposal { schedule: planned.schedule.clone(), provenance, prompts: self.rungs.first() })

@@ -8,10 +8,11 @@ use evocache_proto::domain::{
     CandidateId, Layout, Measurement, Schedule, ScheduleError, ScheduleId, SearchSpec, Strategy,
 };
 
+use super::advice::{Advice, Advised, Lesson};
 use super::credit::{Credit, OperatorShare};
 use super::genome::Space;
 use super::knowledge::Knowledge;
-use super::model::{Lesson, Model};
+use super::model::Adviser;
 use super::nsga2::Generations;
 use super::remeasure::UnderWay;
 use super::rungs::Rungs;
@@ -92,6 +93,8 @@ pub struct Breeder {
     profiled: bool,
     pub(super) candidates: BTreeMap<CandidateId, Candidate>,
     known: BTreeMap<ScheduleId, CandidateId>,
+    /// Candidates without a result.
+    open: usize,
     /// Prompts of all candidates that did not fail.
     pub(super) prompts: u64,
     /// Prompts of all candidates with a result.
@@ -102,7 +105,7 @@ pub struct Breeder {
     pub(super) generations: Option<Generations>,
     pub(super) credit: Credit,
     pub(super) parts: Parts,
-    pub(super) model: Option<Model>,
+    pub(super) advised: Option<Advised>,
 }
 
 impl Breeder {
@@ -127,7 +130,9 @@ impl Breeder {
         let size = spec.algorithm.population as usize;
         Ok(Self {
             variation: Variation::new(spec.algorithm.crossover, parts.operators),
-            model: Model::new(&spec, &space).filter(|_| parts.model && strategy == Strategy::SteadyState),
+            advised: Adviser::new(&spec, &space)
+                .filter(|_| parts.model && strategy == Strategy::SteadyState)
+                .and_then(|_| Advised::new(&spec, &space)),
             knowledge: Knowledge::new(&spec, &space),
             rungs: Rungs::new(&spec.algorithm.rungs, spec.prompts.len()),
             generations: (strategy == Strategy::Nsga2).then(|| Generations::new(size)),
@@ -142,6 +147,7 @@ impl Breeder {
             profiled: false,
             candidates: BTreeMap::new(),
             known: BTreeMap::new(),
+            open: 0,
             prompts: 0,
             told: 0,
             under_way: UnderWay::default(),
@@ -175,6 +181,7 @@ impl Breeder {
             },
         );
         self.prompts += self.prompts_of(proposal.prompts);
+        self.open += 1;
         self.skip_known_seeds();
     }
 
@@ -182,17 +189,17 @@ impl Breeder {
     ///
     /// Check with [`objectives`](Self::objectives) before the fact is stored whether the measurement has a score.
     pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
-        let Candidate { schedule, first, operator, prompts, again, .. } = self.open(index)?.clone();
+        let Candidate { schedule, first, operator, prompts, again, .. } = self.still_open(index)?.clone();
         let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());
         let observed = observed.map_err(|error| TellError::Score(index, error))?;
-        self.open(index)?.status = Status::Measured;
+        self.still_open(index)?.status = Status::Measured;
+        self.open -= 1;
         if index == CandidateId(0) {
             self.rungs.set_baseline(measurement);
             self.calibrate(measurement);
         }
         self.knowledge.time(&self.space, first, &schedule, measurement.latency_ratio());
         self.told += self.prompts_of(prompts);
-        let spent = self.spent();
         let mut joined = None;
         if let Some(again) = again {
             self.under_way.end(again);
@@ -200,10 +207,8 @@ impl Breeder {
         } else if let Some(rung) = self.rungs.rung(prompts) {
             let observed = self.knowledge.believed(first, &observed);
             let likely = self.rungs.tell(rung, index, self.knowledge.objectives(), &observed, measurement);
-            if let Some(model) = &mut self.model {
-                let score = &self.knowledge.objectives().judge(&likely);
-                let lesson = Lesson { candidate: index, schedule: &schedule, score, whole: false };
-                model.tell(&self.space, lesson, spent);
+            if let Some(advised) = &mut self.advised {
+                advised.tell(index, &schedule, &self.knowledge.objectives().judge(&likely), false);
             }
         } else {
             // What was promoted is the work of whoever made it.
@@ -214,9 +219,8 @@ impl Breeder {
             } else {
                 self.credit.book(operator, operator.starts_with(PLANNED), added.gain);
             }
-            if let Some(model) = &mut self.model {
-                let lesson = Lesson { candidate: index, schedule: &schedule, score: &added.score, whole: true };
-                model.tell(&self.space, lesson, spent);
+            if let Some(advised) = &mut self.advised {
+                advised.tell(index, &schedule, &added.score, true);
             }
             joined = Some(added.inserted);
         }
@@ -226,14 +230,19 @@ impl Breeder {
         if self.knowledge.is_due() {
             self.settle();
         }
+        let (spent, open) = (self.spent(), self.open);
+        if let Some(advised) = &mut self.advised {
+            advised.pass(measurement.device_time, open, spent);
+        }
         Ok(joined)
     }
 
     /// The candidate will have no measurement: every attempt failed, or it was cancelled. It is not proposed again.
     pub fn fail(&mut self, index: CandidateId) -> Result<(), TellError> {
-        let candidate = self.open(index)?;
+        let candidate = self.still_open(index)?;
         candidate.status = Status::Failed;
         let (prompts, again) = (candidate.prompts, candidate.again);
+        self.open -= 1;
         self.prompts -= self.prompts_of(prompts);
         if let Some(again) = again {
             self.under_way.end(again);
@@ -249,11 +258,55 @@ impl Breeder {
         if !self.knowledge.rescore() {
             return;
         }
-        if let Some(model) = &mut self.model {
-            model.rescore(|candidate| self.knowledge.score(candidate));
+        if let Some(advised) = &mut self.advised {
+            advised.rescore(self.knowledge.scores());
         }
         let (objectives, front) = (self.knowledge.objectives(), self.knowledge.archive());
         self.rungs.prune(|hopeful| !front.covers(&objectives.judge(hopeful)));
+    }
+
+    /// An adviser for this search that has heard nothing yet; `None` where none can help.
+    pub fn adviser(&self) -> Option<Adviser> {
+        self.advised.as_ref().and_then(|_| Adviser::new(&self.spec, &self.space))
+    }
+
+    /// What the adviser is to hear, since this was last asked.
+    pub fn lessons(&mut self) -> Vec<Lesson> {
+        self.advised.as_mut().map_or_else(Vec::new, Advised::lessons)
+    }
+
+    /// The adviser's answer. One that nobody waits for changes nothing.
+    pub fn give(&mut self, advice: Advice) {
+        if let Some(advised) = &mut self.advised {
+            advised.give(advice);
+        }
+    }
+
+    /// The adviser is a new one, which is to hear all lessons again: those of a breeder that was made by replay.
+    pub fn resume(&mut self) {
+        let open = self.open;
+        if let Some(advised) = &mut self.advised {
+            advised.resume(open);
+        }
+    }
+
+    /// There will be no advice any more.
+    pub fn go_unadvised(&mut self) {
+        self.advised = None;
+    }
+
+    /// Whether nothing can be proposed before the adviser has answered.
+    pub fn is_thinking(&self) -> bool {
+        self.advised.as_ref().is_some_and(Advised::is_awaited)
+    }
+
+    /// Lets an adviser of one's own hear all lessons, at once and here.
+    pub fn think(&mut self, adviser: &mut Option<Adviser>) {
+        for lesson in self.lessons() {
+            if let Some(advice) = adviser.as_mut().and_then(|adviser| adviser.hear(lesson)) {
+                self.give(advice);
+            }
+        }
     }
 
     /// A worker's calibration profile gives more seeds.
@@ -263,8 +316,8 @@ impl Breeder {
             self.seeds = seeds::all(&self.spec, &self.space, self.baseline_id, Some(profile));
             self.next_seed = 0;
             self.skip_known_seeds();
-            if let Some(model) = &mut self.model {
-                model.calibrate(profile);
+            if let Some(advised) = &mut self.advised {
+                advised.calibrate(profile);
             }
         }
     }
@@ -286,7 +339,7 @@ impl Breeder {
         if prompts == 0 { self.spec.prompts.len() as u64 } else { u64::from(prompts) }
     }
 
-    fn open(&mut self, index: CandidateId) -> Result<&mut Candidate, TellError> {
+    fn still_open(&mut self, index: CandidateId) -> Result<&mut Candidate, TellError> {
         let candidate = self.candidates.get_mut(&index).ok_or(TellError::Unknown(index))?;
         match candidate.status {
             Status::Open => Ok(candidate),
@@ -347,7 +400,7 @@ impl Breeder {
     /// For each model of the error, its rank correlation with fresh results of about equal cost; `None` until there
     /// are enough. A model whose correlation is poor plans nothing.
     pub fn model_correlations(&self) -> Vec<(&'static str, Option<f64>)> {
-        self.model.as_ref().map_or_else(Vec::new, Model::correlations)
+        self.advised.as_ref().map_or_else(Vec::new, |advised| advised.current().correlations.clone())
     }
 
     /// What is believed of a candidate's latency ratio, by all measurements of its schedule.

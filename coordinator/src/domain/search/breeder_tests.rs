@@ -1,6 +1,6 @@
 //! Tests of the breeder as a whole, on synthetic landscapes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use evocache_proto::domain::{BlockGroup, Component, Decision, Imported, SpecDraft};
 
@@ -123,11 +123,13 @@ fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorde
     // Live, a candidate is recorded when it is asked for; after a restart all are recorded before the first result.
     let mut live = Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
     let landscape = Landscape::new(&small(), 10);
+    let mut adviser = live.adviser();
     let mut proposals = Vec::new();
     for index in (0..120).map(CandidateId) {
         let proposal = live.ask(index).unwrap();
         live.record(index, &proposal);
         live.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+        live.think(&mut adviser);
         proposals.push(proposal);
     }
     let mut replayed = Breeder::new(live.spec.clone(), Arc::new(small())).unwrap();
@@ -137,8 +139,72 @@ fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorde
     for (index, proposal) in (0..).map(CandidateId).zip(&proposals) {
         replayed.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
     }
-    assert!(live == replayed);
-    assert_eq!(live.ask(CandidateId(120)), replayed.ask(CandidateId(120)));
+    assert!(facts(&live) == facts(&replayed));
+    assert_eq!(facts(&live).ask(CandidateId(120)), facts(&replayed).ask(CandidateId(120)));
+    // A new adviser hears everything, and what it says counts only when the next advice would.
+    replayed.resume();
+    let mut adviser = replayed.adviser();
+    replayed.think(&mut adviser);
+    assert!(!replayed.is_thinking() && replayed.model_correlations().is_empty());
+    for index in (120..140).map(CandidateId) {
+        let proposal = replayed.ask(index).unwrap();
+        replayed.record(index, &proposal);
+        replayed.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+        replayed.think(&mut adviser);
+    }
+    assert!(!replayed.model_correlations().is_empty());
+}
+
+/// What rests on facts alone: without what an adviser said.
+fn facts(breeder: &Breeder) -> Breeder {
+    Breeder { advised: None, ..breeder.clone() }
+}
+
+#[test]
+fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_comes() {
+    let landscape = Landscape::new(&small(), 10);
+    // Three candidates in flight, results in order; the adviser answers at once, or as late as can be.
+    let run = |late: bool| {
+        let mut breeder =
+            Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
+        let (mut adviser, mut open, mut waited) = (breeder.adviser(), VecDeque::new(), 0);
+        let mut proposals = Vec::new();
+        for index in (0..120).map(CandidateId) {
+            if breeder.is_thinking() {
+                assert_eq!(breeder.ask(index), None);
+                breeder.think(&mut adviser);
+                waited += 1;
+            }
+            let proposal = breeder.ask(index).unwrap();
+            breeder.record(index, &proposal);
+            open.push_back((index, proposal.clone()));
+            proposals.push(proposal);
+            if open.len() == 3 {
+                let (index, proposal) = open.pop_front().unwrap();
+                breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+            }
+            if !late {
+                breeder.think(&mut adviser);
+            }
+        }
+        (proposals, waited)
+    };
+    let ((prompt, never), (late, often)) = (run(false), run(true));
+    assert_eq!(prompt, late);
+    assert!(never == 0 && often > 10, "{never} {often}");
+    assert!(prompt.iter().any(|p| p.provenance.operator.starts_with("model-")));
+}
+
+#[test]
+fn evaluations_that_take_no_time_are_not_worth_a_thought() {
+    let landscape = Landscape::new(&small(), 20);
+    let quick = run_with(draft(Strategy::SteadyState, &[20], 200, 1), small(), 4, |_, proposal| {
+        let mut measurement = landscape.measure(&proposal.schedule);
+        measurement.device_time = std::time::Duration::ZERO;
+        measurement
+    });
+    let planned = |b: &Breeder| b.operator_shares().iter().any(|s| s.operator.starts_with("model-"));
+    assert!(!planned(&quick) && planned(&run(draft(Strategy::SteadyState, &[20], 200, 1), small(), 4)));
 }
 
 #[test]
@@ -162,10 +228,13 @@ fn a_search_without_a_part_still_searches() {
         let spec = spec(draft(Strategy::SteadyState, &[10], 80, 3));
         let mut breeder = Breeder::with_parts(spec, Arc::new(small()), parts).unwrap();
         let landscape = Landscape::new(&small(), 10);
+        let mut adviser = breeder.adviser();
+        assert_eq!(adviser.is_some(), parts.model);
         for index in (0..80).map(CandidateId) {
             let proposal = breeder.ask(index).unwrap();
             breeder.record(index, &proposal);
             breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+            breeder.think(&mut adviser);
         }
         let planned = breeder.operator_shares().iter().any(|s| s.operator.starts_with("model-"));
         assert_eq!(planned, parts.model);
@@ -283,10 +352,12 @@ fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
 fn members_of_the_front_are_measured_by_others_if_there_are_any() {
     let landscape = Landscape::new(&small(), 20);
     let mut breeder = Breeder::new(spec(draft(Strategy::SteadyState, &[20, 12], 100, 2)), Arc::new(small())).unwrap();
+    let mut adviser = breeder.adviser();
     for index in (0..32).map(CandidateId) {
         let proposal = breeder.ask(index).unwrap();
         breeder.record(index, &proposal);
         breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+        breeder.think(&mut adviser);
     }
     let next = (32..48).map(CandidateId).find_map(|index| {
         let proposal = breeder.ask_for(index, &|_| false)?;
@@ -340,7 +411,7 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
         replayed.tell(index, &by_prompt(&landscape, &proposal)).unwrap();
     }
     replayed.settle();
-    assert!(breeder == replayed);
+    assert!(facts(&breeder) == facts(&replayed));
 }
 
 #[test]

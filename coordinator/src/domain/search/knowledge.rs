@@ -132,6 +132,11 @@ impl Knowledge {
         self.evidence.get(&candidate).map(|e| e.score)
     }
 
+    /// All scores, by candidate.
+    pub(super) fn scores(&self) -> impl Iterator<Item = (CandidateId, Score)> {
+        self.evidence.iter().map(|(&candidate, evidence)| (candidate, evidence.score))
+    }
+
     /// Candidates with results on all prompts.
     pub(super) fn candidates(&self) -> impl Iterator<Item = CandidateId> {
         self.evidence.keys().copied()

@@ -4,6 +4,7 @@
 //! a step's weight depends on its place, and what went wrong compounds over the steps after it. Taking fewer steps
 //! is wrong too. They show the sizes of effects; they predict no model.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use evocache_proto::domain::{
     Objective, Prompt, Sampling, Schedule, SearchSpec, SpecDraft, Strategy,
 };
 
-use super::{Breeder, Proposal};
+use super::{Adviser, Breeder, Proposal};
 use crate::domain::rng::Stream;
 
 pub(crate) struct Landscape {
@@ -72,7 +73,7 @@ impl Landscape {
             macs: schedule.computed() as u64,
             baseline_macs: all as u64,
             peak_cache_bytes: 0,
-            device_time: Duration::from_millis(1),
+            device_time: Duration::from_secs(1),
             thumbnails: vec![],
             profile: None,
         }
@@ -128,34 +129,38 @@ pub(crate) fn run_with(
         Ok(breeder) => breeder,
         Err(error) => panic!("{error}"),
     };
-    let mut open = std::collections::VecDeque::new();
+    let mut run = Run { adviser: breeder.adviser(), open: VecDeque::new() };
     for index in 0..evaluations {
         let proposal = loop {
             let proposal = breeder.ask(CandidateId(index));
-            if proposal.is_some() || open.is_empty() {
+            if proposal.is_some() || run.open.is_empty() {
                 break proposal;
             }
-            finish(&mut breeder, &mut open, &mut measure);
+            run.finish(&mut breeder, &mut measure);
         };
         let Some(proposal) = proposal else { break };
         breeder.record(CandidateId(index), &proposal);
-        open.push_back((CandidateId(index), proposal));
-        while open.len() as u64 >= workers || (index + 1 == evaluations && !open.is_empty()) {
-            finish(&mut breeder, &mut open, &mut measure);
+        run.open.push_back((CandidateId(index), proposal));
+        while run.open.len() as u64 >= workers || (index + 1 == evaluations && !run.open.is_empty()) {
+            run.finish(&mut breeder, &mut measure);
         }
     }
     breeder.settle();
     breeder
 }
 
-fn finish(
-    breeder: &mut Breeder,
-    open: &mut std::collections::VecDeque<(CandidateId, Proposal)>,
-    measure: &mut impl FnMut(CandidateId, &Proposal) -> Measurement,
-) {
-    if let Some((index, proposal)) = open.pop_front()
-        && let Err(error) = breeder.tell(index, &measure(index, &proposal))
-    {
-        panic!("{error}");
+struct Run {
+    adviser: Option<Adviser>,
+    open: VecDeque<(CandidateId, Proposal)>,
+}
+
+impl Run {
+    fn finish(&mut self, breeder: &mut Breeder, measure: &mut impl FnMut(CandidateId, &Proposal) -> Measurement) {
+        if let Some((index, proposal)) = self.open.pop_front()
+            && let Err(error) = breeder.tell(index, &measure(index, &proposal))
+        {
+            panic!("{error}");
+        }
+        breeder.think(&mut self.adviser);
     }
 }

@@ -5,8 +5,9 @@
 //! the estimate is `f + w (m - f)` in logarithms, with `w = τ² / (τ² + σ²/n)`, and its deviation is `σ √(w/n)`. So on a
 //! quiet machine a measurement counts nearly alone, and on a noisy one a lucky one is believed as little as it deserves.
 //!
-//! `σ` and `τ` are the likeliest pair on a grid, given how far repeated measurements are from their means, how far
-//! those means are from the line, and a prior. What is far out counts as [`CLIP`] times the median, because one
+//! `σ` and `τ` are the geometric means of their posterior on a grid, given how far repeated measurements are from their
+//! means, how far those means are from the line, and a prior. (The likeliest pair jumps: much noise and no misfit
+//! explains results about as well as a little less noise and a large misfit, and believes luck.) What is far out counts as [`CLIP`] times the median, because one
 //! disturbed worker must not make all others look noisy. Absent: where a measurement comes from.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::domain::estimate::Estimate;
 const NOISE: (f64, f64) = (0.01, 1.5);
 const MISFIT: (f64, f64) = (0.02, 0.7);
 /// The grid that both are looked for on: the first, the ratio of neighbours, how many.
-const GRID: (f64, f64, i32) = (0.001, 1.25, 28);
+const GRID: (f64, f64, i32) = (0.001, 1.05, 130);
 /// The line is improved so often by a weighted regression: its errors are relative.
 const ROUNDS: usize = 2;
 /// The line is nowhere lower.
@@ -114,7 +115,7 @@ impl Latencies {
         self.weigh();
     }
 
-    /// The likeliest noise and misfit.
+    /// Noise and misfit by all that was measured.
     fn weigh(&mut self) {
         let repeated = self.rows.values().filter(|row| row.ratios.len() > 1);
         let within = squares(
@@ -139,20 +140,24 @@ impl Latencies {
         let groups: Vec<(f64, f64, f64)> =
             by_count.into_iter().map(|(n, rest)| (n as f64, kept * rest.len() as f64, squares(rest))).collect();
         let grid = || (0..GRID.2).map(|i| GRID.0 * GRID.1.powi(i));
-        let mut best = f64::NEG_INFINITY;
+        let mut posterior = Vec::new();
         for noise in grid() {
             let repeats = likelihood(freedom, within, noise * noise) + prior(noise, NOISE);
             for misfit in grid() {
                 let rest = groups
                     .iter()
                     .map(|&(n, count, squares)| likelihood(count, squares, misfit * misfit + noise * noise / n));
-                let total = repeats + prior(misfit, MISFIT) + rest.sum::<f64>();
-                if total > best {
-                    best = total;
-                    (self.noise, self.misfit) = (noise * noise, misfit * misfit);
-                }
+                posterior.push((repeats + prior(misfit, MISFIT) + rest.sum::<f64>(), noise.ln(), misfit.ln()));
             }
         }
+        let likeliest = posterior.iter().map(|p| p.0).fold(f64::NEG_INFINITY, f64::max);
+        let (mut all, mut noise, mut misfit) = (0.0, 0.0, 0.0);
+        for (log, ln_noise, ln_misfit) in posterior {
+            let weight = (log - likeliest).exp();
+            (all, noise, misfit) = (all + weight, noise + weight * ln_noise, misfit + weight * ln_misfit);
+        }
+        // The likeliest pair has weight 1, so there is something to divide by.
+        (self.noise, self.misfit) = ((2.0 * noise / all).exp(), (2.0 * misfit / all).exp());
     }
 
     /// Relative standard deviation of one measurement; `None` while nothing was measured twice.

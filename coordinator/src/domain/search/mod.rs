@@ -3,6 +3,7 @@
 //! Absent: time, threads, storage, workers and leases. [`Breeder::ask`] depends on nothing but the facts recorded so
 //! far and the index asked for; equal facts in equal order give equal candidates.
 
+mod advice;
 mod ask;
 mod breeder;
 mod calibrated;
@@ -28,9 +29,11 @@ mod rungs;
 mod seeds;
 mod variation;
 
+pub use advice::{Advice, Lesson};
 pub use breeder::{Breeder, BreederError, REMEASURE, TellError};
 pub use credit::OperatorShare;
 pub use knowledge::REPORTED_QUALITY_RATIO;
+pub use model::Adviser;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //!
 //! Absent: what the store does not use (memory maps, `writev`, hard links, descriptors made by `dup`).
 
-#![expect(unsafe_code, reason = "stands in for the C library")]
+#![expect(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "stands in for the C library, see SAFETY below")]
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};

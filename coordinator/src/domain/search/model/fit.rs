@@ -7,10 +7,10 @@ use evocache_proto::domain::Decision;
 use super::cells::{Cells, Features, Setting, normal};
 use super::drift::{Data, Drift, MOST_PARAMETERS};
 use super::link::Link;
-use super::{Model, Planned, Predictor, plan};
+use super::{Adviser, Predictor, plan};
 use crate::domain::rng::Stream;
+use crate::domain::search::advice::Planned;
 use crate::domain::search::dense::Factor;
-use crate::domain::search::genome::Space;
 
 /// Results that the additive model holds, at most. When it is full it begins anew with half of them: the last ones,
 /// and an even choice of those before.
@@ -41,12 +41,12 @@ fn chosen(n: usize, most: usize) -> Vec<usize> {
     (0..early).map(|i| i * (n - late) / early).chain(n - late..n).collect()
 }
 
-impl Model {
-    /// Fits all models anew and makes a plan.
-    pub(super) fn fit(&mut self, space: &Space) {
+impl Adviser {
+    /// Fits all models anew.
+    pub(super) fn fit(&mut self) {
         self.fits += 1;
         let rows: Vec<_> = self.rows.iter().rev().take(COST_ROWS).collect();
-        let rows = rows.into_iter().map(|row| (self.costs.features_of(space, &row.schedule), row.cost, 1.0));
+        let rows = rows.into_iter().map(|row| (self.costs.features_of(&self.space, &row.schedule), row.cost, 1.0));
         let rows: Vec<_> = rows.collect();
         self.costs.fit(rows.into_iter());
         self.fit_additive();
@@ -69,7 +69,6 @@ impl Model {
             });
             self.experts[1].predictor = Some(alone);
         }
-        self.make_plan(space);
     }
 
     /// Nine tenths of the errors are below this.
@@ -173,17 +172,17 @@ impl Model {
         ranking
     }
 
-    fn make_plan(&mut self, space: &Space) {
+    /// What the trusted models would try, best first.
+    pub(super) fn plan(&self, wanted: usize, closing: bool) -> Vec<Planned> {
         let ranking = self.ranking();
-        let wanted = 2 * self.pause();
         let mut lists = Vec::new();
         if let Some(&(record, best)) = ranking.first() {
-            lists.push(self.promising(space, best, "model-greedy", wanted));
-            if !self.is_closing() {
-                lists.push(self.promising(space, &self.draw(best), "model-draw", wanted));
+            lists.push(self.promising(best, "model-greedy", wanted));
+            if !closing {
+                lists.push(self.promising(&self.draw(best), "model-draw", wanted));
             }
-            if let Some(&(_, second)) = ranking.get(1).filter(|r| r.0 >= SECOND * record && !self.is_closing()) {
-                lists.push(self.promising(space, second, "model-second", wanted / 2));
+            if let Some(&(_, second)) = ranking.get(1).filter(|r| r.0 >= SECOND * record && !closing) {
+                lists.push(self.promising(second, "model-second", wanted / 2));
             }
         }
         let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
@@ -195,10 +194,9 @@ impl Model {
                 planned.extend(list.by_ref().take(if i == 0 { 2 } else { 1 }));
             }
             if planned.len() == before {
-                break;
+                return planned;
             }
         }
-        self.plan = planned;
     }
 
     /// Another model that explains the results about as well.
@@ -217,8 +215,8 @@ impl Model {
     }
 
     /// The schedules of a predicted front that promise most hypervolume beside what is measured, best first.
-    fn promising(&self, space: &Space, predictor: &Predictor, operator: &'static str, most: usize) -> Vec<Planned> {
-        let counts = &self.grid.counts;
+    fn promising(&self, predictor: &Predictor, operator: &'static str, most: usize) -> Vec<Planned> {
+        let (space, counts) = (&self.space, &self.grid.counts);
         // All step counts in turn, the one of the uncached run every other time.
         let turn = self.fits as usize;
         let steps = if turn.is_multiple_of(2) { counts[0] } else { counts[turn / 2 % counts.len()] };

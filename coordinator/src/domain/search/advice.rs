@@ -1,0 +1,227 @@
+//! What the search tells its models of the error, when it asks them, and what they answered last.
+//!
+//! Models take long to think, so they do not think here: whoever drives a [`Breeder`](super::Breeder) hands its
+//! [`Lesson`]s to an [`Adviser`](super::Adviser), wherever that runs, and the [`Advice`] back. So that a slow adviser
+//! changes nothing but the time, advice has a result from which on it counts: it is not used before, and from there
+//! on nothing is proposed without it. How often advice is asked for depends on what came back and on nothing else.
+//! Absent: the models, which are in `model/`, and threads, which are the engine's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evocache_proto::domain::{CandidateId, Profile, Schedule, ScheduleId, SearchSpec, builtin_direction};
+
+use super::genome::Space;
+use crate::domain::pareto::Score;
+
+/// The share of the budget after which only what promises most is tried.
+const CLOSING: f64 = 0.85;
+/// No model below this many results.
+const FIRST: usize = 24;
+/// Results from one advice to the next: the 25th part of all, within these limits.
+const PAUSE: (usize, usize) = (4, 60);
+/// Seconds that models need to think, roughly, for each decision of a schedule.
+const SECONDS_PER_CELL: f64 = 1.5e-4;
+/// Models think during at most half of the time.
+const SHARE: f64 = 2.0;
+/// How fast the mean time of an evaluation follows.
+const FOLLOWS: f64 = 0.1;
+
+/// Something for the models to learn or to do, in the order in which it happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lesson {
+    /// A worker measured how much every output changes from step to step.
+    Profile(Arc<Profile>),
+    /// A result.
+    Result {
+        /// Whose.
+        candidate: CandidateId,
+        /// Its schedule.
+        schedule: Arc<Schedule>,
+        /// Losses under the first objective that is a cost and the first that is a quality metric.
+        losses: (f64, f64),
+        /// On all prompts. What was measured on a part of them teaches, but promises nothing.
+        whole: bool,
+    },
+    /// What is believed of results that were told before.
+    Rescored(Vec<(CandidateId, (f64, f64))>),
+    /// Learn from everything, and say what to try.
+    Advise {
+        /// To be given back.
+        number: u64,
+        /// How many schedules will be wanted before the next advice, roughly.
+        wanted: usize,
+        /// The search is about to end: nothing is to be tried for the sake of learning.
+        closing: bool,
+    },
+}
+
+/// A schedule that a model would try.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Planned {
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) id: ScheduleId,
+    /// What made it: the operator's name.
+    pub(super) operator: &'static str,
+}
+
+/// What the models answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Advice {
+    pub(super) number: u64,
+    /// What to try, best first; empty while no model is trusted.
+    pub(super) plan: Vec<Planned>,
+    /// For each model, its name and its rank correlation on fresh results of about equal cost.
+    pub(super) correlations: Vec<(&'static str, Option<f64>)>,
+}
+
+/// Advice that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Asked {
+    number: u64,
+    /// Counts from so many results on.
+    from: usize,
+}
+
+/// One search's side of the conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Advised {
+    /// Which objectives are the cost and the error.
+    objectives: (usize, usize),
+    /// How long the models need to think.
+    thinking: f64,
+    lessons: Vec<Lesson>,
+    told: usize,
+    /// Mean time that devices need for an evaluation, in seconds.
+    evaluating: f64,
+    closing: bool,
+    /// Results when advice was asked for last.
+    last: usize,
+    numbers: u64,
+    asked: Option<Asked>,
+    /// Given, but does not count yet.
+    waiting: Option<Advice>,
+    advice: Advice,
+}
+
+impl Advised {
+    /// `None` where there is no cost or no quality metric to model.
+    pub(super) fn new(spec: &SearchSpec, space: &Space) -> Option<Self> {
+        let steps = space.steps().first().copied()? as usize;
+        Some(Self {
+            objectives: objectives(spec)?,
+            thinking: SECONDS_PER_CELL * (steps * space.slots()) as f64,
+            lessons: Vec::new(),
+            told: 0,
+            evaluating: 0.0,
+            closing: false,
+            last: 0,
+            numbers: 0,
+            asked: None,
+            waiting: None,
+            advice: Advice::default(),
+        })
+    }
+
+    pub(super) fn calibrate(&mut self, profile: &Profile) {
+        self.lessons.push(Lesson::Profile(Arc::new(profile.clone())));
+    }
+
+    pub(super) fn tell(&mut self, candidate: CandidateId, schedule: &Arc<Schedule>, score: &Score, whole: bool) {
+        let losses = (score.losses[self.objectives.0], score.losses[self.objectives.1]);
+        self.lessons.push(Lesson::Result { candidate, schedule: schedule.clone(), losses, whole });
+        self.told += 1;
+    }
+
+    pub(super) fn rescore(&mut self, scores: impl Iterator<Item = (CandidateId, Score)>) {
+        let losses = |score: Score| (score.losses[self.objectives.0], score.losses[self.objectives.1]);
+        self.lessons.push(Lesson::Rescored(scores.map(|(candidate, score)| (candidate, losses(score))).collect()));
+    }
+
+    /// A result was taken in. `open` are candidates without one, `spent` is the share of the budget used up.
+    pub(super) fn pass(&mut self, device_time: Duration, open: usize, spent: f64) {
+        let weight = FOLLOWS.max(1.0 / self.told.max(1) as f64);
+        self.evaluating += weight * (device_time.as_secs_f64() - self.evaluating);
+        self.closing = spent >= CLOSING;
+        self.take();
+        if self.asked.is_none() && self.told >= FIRST.max(self.last + self.pause(open)) {
+            // What is open was proposed without this advice, and its results come while the models think.
+            self.ask(self.told + open);
+        }
+    }
+
+    /// Results from one advice to the next.
+    fn pause(&self, open: usize) -> usize {
+        // Evaluations that cost nothing are not worth a thought.
+        let meanwhile = SHARE * self.thinking / self.evaluating.max(1e-9) * open.max(1) as f64;
+        self.news().max(open).max(meanwhile as usize)
+    }
+
+    /// Results from one advice to the next where models think fast.
+    fn news(&self) -> usize {
+        (self.told / 25).clamp(PAUSE.0, PAUSE.1)
+    }
+
+    fn ask(&mut self, from: usize) {
+        self.numbers += 1;
+        let (number, wanted, closing) = (self.numbers, 2 * self.news(), self.closing);
+        self.lessons.push(Lesson::Advise { number, wanted, closing });
+        self.asked = Some(Asked { number, from });
+        self.last = self.told;
+    }
+
+    /// After a restart the models are gone: new ones are to hear everything again. Their first advice counts when the
+    /// next one would have.
+    pub(super) fn resume(&mut self, open: usize) {
+        (self.asked, self.waiting, self.advice) = (None, None, Advice::default());
+        let last = self.lessons.iter().rposition(|lesson| matches!(lesson, Lesson::Rescored(_)));
+        let mut at = 0..;
+        self.lessons.retain(|lesson| match (lesson, at.next()) {
+            (Lesson::Advise { .. }, _) => false,
+            (Lesson::Rescored(_), at) => at == last,
+            _ => true,
+        });
+        let pause = self.pause(open);
+        if self.told >= FIRST.max(pause) {
+            self.ask(self.told + pause);
+        }
+    }
+
+    pub(super) fn give(&mut self, advice: Advice) {
+        if self.asked.is_some_and(|asked| asked.number == advice.number) {
+            self.waiting = Some(advice);
+            self.take();
+        }
+    }
+
+    fn take(&mut self) {
+        if self.asked.is_some_and(|asked| self.told >= asked.from)
+            && let Some(advice) = self.waiting.take()
+        {
+            (self.advice, self.asked) = (advice, None);
+        }
+    }
+
+    /// Whether nothing may be proposed before the adviser has answered.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.asked.is_some_and(|asked| self.told >= asked.from)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    pub(super) fn current(&self) -> &Advice {
+        &self.advice
+    }
+
+    pub(super) fn lessons(&mut self) -> Vec<Lesson> {
+        std::mem::take(&mut self.lessons)
+    }
+}
+
+/// Which objectives are the first cost and the first quality metric.
+pub(super) fn objectives(spec: &SearchSpec) -> Option<(usize, usize)> {
+    let find = |builtin: bool| spec.objectives.iter().position(|o| builtin_direction(&o.metric).is_some() == builtin);
+    Some((find(true)?, find(false)?))
+}

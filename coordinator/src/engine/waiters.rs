@@ -1,0 +1,121 @@
+//! Workers that wait for work: many that have nothing to do cost nothing but their memory.
+//!
+//! Workers that declared the same are one class: when there is nothing for the one that waits longest, the others are
+//! not asked. Absent: what there is to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use evocache_proto::domain::WorkerId;
+
+use super::handle::Reply;
+use crate::domain::time::Timestamp;
+
+/// What workers of one class have in common.
+pub(super) type Class = Arc<str>;
+
+/// One that waits.
+pub(super) struct Waiter {
+    pub(super) worker: WorkerId,
+    pub(super) until: Timestamp,
+    pub(super) reply: Reply,
+}
+
+/// All that wait.
+#[derive(Default)]
+pub(super) struct Waiters {
+    classes: BTreeMap<Class, BTreeMap<u64, Waiter>>,
+    patience: BTreeSet<(Timestamp, u64, Class)>,
+    places: BTreeMap<WorkerId, BTreeSet<(Class, u64)>>,
+    next: u64,
+}
+
+impl Waiters {
+    pub(super) fn push(&mut self, class: Class, waiter: Waiter) {
+        let place = self.next;
+        self.next += 1;
+        self.patience.insert((waiter.until, place, class.clone()));
+        self.places.entry(waiter.worker.clone()).or_default().insert((class.clone(), place));
+        self.classes.entry(class).or_default().insert(place, waiter);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.patience.len()
+    }
+
+    pub(super) fn classes(&self) -> Vec<Class> {
+        self.classes.keys().cloned().collect()
+    }
+
+    /// The worker of this class that waits longest and is still there. It stays until it is taken.
+    pub(super) fn first(&mut self, class: &Class) -> Option<(u64, WorkerId)> {
+        loop {
+            let (&place, waiter) = self.classes.get(class)?.first_key_value()?;
+            if !waiter.reply.is_closed() {
+                return Some((place, waiter.worker.clone()));
+            }
+            self.take(class, place);
+        }
+    }
+
+    pub(super) fn take(&mut self, class: &Class, place: u64) -> Option<Waiter> {
+        let of_class = self.classes.get_mut(class)?;
+        let waiter = of_class.remove(&place)?;
+        if of_class.is_empty() {
+            self.classes.remove(class);
+        }
+        self.patience.remove(&(waiter.until, place, class.clone()));
+        if let Some(places) = self.places.get_mut(&waiter.worker) {
+            places.remove(&(class.clone(), place));
+            if places.is_empty() {
+                self.places.remove(&waiter.worker);
+            }
+        }
+        Some(waiter)
+    }
+
+    /// Takes one whose patience is over.
+    pub(super) fn take_impatient(&mut self, now: Timestamp) -> Option<Waiter> {
+        let (_, place, class) = self.patience.first().filter(|(until, ..)| *until <= now).cloned()?;
+        self.take(&class, place)
+    }
+
+    /// Takes all of one worker.
+    pub(super) fn take_worker(&mut self, worker: &WorkerId) -> Vec<Waiter> {
+        let places = self.places.get(worker).cloned().unwrap_or_default();
+        places.into_iter().filter_map(|(class, place)| self.take(&class, place)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_served_in_turn_and_leave_no_trace() {
+        let mut waiters = Waiters::default();
+        let classes: [Class; 2] = ["a".into(), "b".into()];
+        let worker = |i: usize| WorkerId::new(format!("w{i}")).unwrap();
+        let mut answers = vec![];
+        for i in 0..6usize {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            answers.push(answer);
+            let until = Timestamp(100 - 10 * i as u64);
+            waiters.push(classes[i % 2].clone(), Waiter { worker: worker(i), until, reply });
+        }
+        assert_eq!((waiters.len(), waiters.classes().len()), (6, 2));
+        // The one that waits longest has gone away.
+        answers[0].close();
+        assert_eq!(waiters.first(&classes[0]).unwrap().1, worker(2));
+        assert_eq!(waiters.len(), 5);
+        let (place, _) = waiters.first(&classes[0]).unwrap();
+        assert_eq!(waiters.take(&classes[0], place).unwrap().worker, worker(2));
+        assert_eq!(waiters.take_impatient(Timestamp(50)).unwrap().worker, worker(5));
+        assert!(waiters.take_impatient(Timestamp(50)).is_none());
+        assert_eq!(waiters.take_worker(&worker(3)).len(), 1);
+        for _ in 0..2 {
+            assert!(waiters.take_impatient(Timestamp(1000)).is_some());
+        }
+        assert!(waiters.len() == 0 && waiters.classes().is_empty() && waiters.places.is_empty());
+    }
+}
