@@ -25,4 +25,5 @@ mod machine;
 #[cfg(target_os = "linux")]
 mod power;
 mod process;
+mod simulation;
 mod toy;
