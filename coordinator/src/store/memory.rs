@@ -20,11 +20,6 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// A store of these records, whatever they are.
-    pub fn of(records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
-        Self { records: Mutex::new(records.into_iter().collect()) }
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
         // Every change is a single call on the map, so a panicking thread leaves it whole.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
