@@ -15,6 +15,7 @@
 //! - [`http`]: health and metrics for operators.
 //! - [`tokens`]: the file of tokens: who may call, as what.
 //! - [`reload`]: reads certificates and tokens again while it runs.
+//! - [`faults`]: named moments at which tests let the process die or the store fail; nothing without its feature.
 //! - [`serve`]: puts these together into a running coordinator.
 //! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
 //! - [`client`], [`cli`]: the typed client and the command line; they know the coordinator by its gRPC API only.
@@ -22,6 +23,7 @@
 //! - [`simulate`]: a real coordinator with workers that only wait: plans a cluster, measures the coordinator.
 
 pub mod domain;
+pub mod faults;
 pub mod ports;
 
 #[cfg(feature = "server")]

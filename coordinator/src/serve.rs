@@ -103,6 +103,10 @@ pub enum ServeError {
     /// The services cannot be described.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A fault that a test asks for cannot be read.
+    #[cfg(feature = "faults")]
+    #[error(transparent)]
+    Fault(#[from] crate::faults::FaultError),
 }
 
 impl ServeError {
@@ -127,6 +131,8 @@ impl ServeError {
             Self::Tls(e) => return Some(e.hint().to_owned()),
             Self::Tokens(_) => return Some("`evocache token new` makes an entry, as the file wants it".into()),
             Self::Listen { .. } | Self::Reflection(_) => return None,
+            #[cfg(feature = "faults")]
+            Self::Fault(_) => return None,
             Self::Store(e) | Self::Engine(EngineError::Store(e)) => e,
             Self::Engine(EngineError::Inconsistent(_) | EngineError::Thread(_)) => return None,
         };
@@ -167,6 +173,8 @@ pub(crate) fn retry_policy(ttl: Duration) -> RetryPolicy {
 
 /// Starts a coordinator: opens the store, recovers, listens.
 pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
+    #[cfg(feature = "faults")]
+    crate::faults::arm()?;
     let security = options.security;
     if security.tls.is_none() && !options.allow_remote_plaintext && !api::is_loopback(&options.listen) {
         return Err(ServeError::Plaintext(options.listen));

@@ -17,6 +17,7 @@ use super::state::{Inconsistent, State};
 use super::waiters::{Waiter, Waiters};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
+use crate::faults::{self, Point};
 use crate::ports::{Clock, Fact, IdSource, Store, StoreError};
 
 /// Calls that may wait to be decided; the next is refused as busy.
@@ -195,7 +196,9 @@ impl Actor {
         }
         let now = self.settings.clock.now();
         let context = Context { now, policy: &self.settings.policy, ids: self.settings.ids.as_ref() };
+        faults::pass(Point::DecideBefore);
         let decided = decide(&self.state, request, command, &context);
+        faults::pass(Point::DecideAfter);
         let decided = decided.inspect_err(|refusal| self.meters.refused(command, refusal));
         let Decision { facts, touches, answer } = decided?;
         if !facts.is_empty() {
@@ -203,6 +206,7 @@ impl Actor {
             self.meters.decided(command, &facts);
             self.unsynced = true;
             self.dirty = true;
+            faults::pass(Point::ApplyBefore);
         }
         let (mut taught, mut leavers): (Vec<SearchId>, Vec<Waiter>) = (vec![], vec![]);
         for fact in facts {
@@ -226,6 +230,7 @@ impl Actor {
         for touch in touches {
             self.state.touch(touch);
         }
+        faults::pass(Point::ApplyAfter);
         taught.iter().for_each(|search| self.teach(search));
         leavers.into_iter().for_each(|waiter| self.answer(waiter));
         Ok(answer.unwrap_or(Answer::Accepted))
@@ -334,10 +339,14 @@ impl Actor {
             self.broken = Some(e);
             self.news.clear();
         }
+        if !self.outbox.is_empty() {
+            faults::pass(Point::AnswerBefore);
+        }
         for (reply, result) in self.outbox.drain(..) {
             // Whoever asked may have gone away; the effect stands, and a repeat gets the same answer.
             let _ = reply.send(result);
         }
+        faults::pass(Point::AnswerAfter);
         for change in self.news.drain(..) {
             // No watcher is fine.
             let _ = self.changes.send(change);

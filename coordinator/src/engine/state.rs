@@ -23,7 +23,7 @@ pub struct Worker {
     pub draining: bool,
     /// Last heard of; after a restart, the moment of the restart. Not stored.
     pub seen: Timestamp,
-    /// Evaluations accepted from it.
+    /// Evaluations accepted from it, of the searches that there are.
     pub completed: u64,
     /// Failures that it reported since the coordinator started. Not stored.
     pub failed: u64,
@@ -135,7 +135,14 @@ impl State {
                 search.reason = reason;
                 search.ended = phase.is_final().then_some(at);
             }
-            Fact::SearchDeleted { search } => drop(self.searches.remove(&search)),
+            Fact::SearchDeleted { search } => {
+                // Its evaluations are no longer stored: without them, a restart counts as it does here.
+                for evaluation in self.searches.remove(&search).into_iter().flat_map(|search| search.evaluations) {
+                    if let Some(worker) = self.workers.get_mut(&evaluation.worker) {
+                        worker.completed = worker.completed.saturating_sub(1);
+                    }
+                }
+            }
             Fact::CandidateCreated { search, candidate, proposal } => {
                 let search = self.search_mut(&search)?;
                 if candidate.0 != search.candidates.len() as u64 {

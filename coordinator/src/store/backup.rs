@@ -154,13 +154,13 @@ fn read(from: &mut dyn BufRead, progress: &mut Progress<'_>, each: &mut Take<'_>
         Ok(_) | Err(StreamError::Damaged(_)) => return Err(StreamError::Foreign),
         Err(e) => return Err(e),
     }
-    for (found, ours) in [
-        (u64::from(u32::from_be_bytes(from.fixed()?)), u64::from(LAYOUT)),
-        (u64::from_be_bytes(from.fixed()?), FORMAT_VERSION),
-    ] {
-        if found != ours {
-            return Err(StreamError::Version { found });
-        }
+    let layout = u64::from(u32::from_be_bytes(from.fixed()?));
+    if layout != u64::from(LAYOUT) {
+        return Err(StreamError::Version { found: layout });
+    }
+    let format = u64::from_be_bytes(from.fixed()?);
+    if !(1..=FORMAT_VERSION).contains(&format) {
+        return Err(StreamError::Version { found: format });
     }
     let count = u64::from_be_bytes(from.fixed()?);
     let mut last: Option<Vec<u8>> = None;

@@ -11,8 +11,10 @@
 
 pub mod backup;
 mod codec;
+mod creation;
 mod inspect;
 mod memory;
+mod pieces;
 mod records;
 mod sled_store;
 

@@ -1,29 +1,50 @@
 //! The store on sled 0.34.
 //!
 //! sled's own `flush` ends in `sync_file_range` on Linux, which does not reach the disk's platter: [`SledStore::sync`]
-//! therefore calls fsync on the database file after it.
+//! therefore calls fsync on the database file after it. sled never syncs the names of its files: [`SledStore::open`] does.
+//!
+//! After an error of the database nothing more is written until it is opened again: the error does not tell what has
+//! reached the disk, and what is decided on top of a wrong guess would be worse than nothing.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::{Records, Visit, Write, codec};
+use super::creation::{self, sync_folder};
+use super::{Records, Visit, Write, codec, pieces};
+use crate::faults::{self, Point};
 use crate::ports::{Fact, Store, StoreError};
 
-/// The storage format that this program reads and writes.
-pub const FORMAT_VERSION: u64 = 1;
+/// The storage format that this program writes. It reads those before: 1 had values of any size in one piece.
+pub const FORMAT_VERSION: u64 = 2;
 
-const VERSION_KEY: &[u8] = b"!format";
+/// How often a lock is looked at again, and how long after.
+const LOOKS: u32 = 10;
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+
+pub(super) const VERSION_KEY: &[u8] = b"!format";
+
+/// Bytes of keys and values that may be written without a sync. In the header of each segment of its log (512 KiB) sled
+/// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the
+/// disk has. As long as no whole segment lies between two syncs, no such note is ever ahead of what it is believed for.
+/// What sled writes is several times what it is given.
+const UNSYNCED: usize = 64 * 1024;
 
 /// Keeps records in a sled database.
 #[derive(Debug)]
 pub struct SledStore {
     db: sled::Db,
     file: File,
+    /// Bytes of keys and values since the last sync.
+    unsynced: AtomicUsize,
+    /// The first error of a commit or a sync.
+    failed: OnceLock<StoreError>,
 }
 
-fn failed(e: impl std::fmt::Display) -> StoreError {
+pub(super) fn failed(e: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(e.to_string())
 }
 
@@ -32,23 +53,25 @@ impl SledStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
         refuse_foreign(path)?;
+        if !database_file(path).exists() {
+            creation::create(path)?;
+        }
+        creation::clear_away(path).map_err(failed)?;
+        remove_unfinished_snapshots(path).map_err(failed)?;
         let db = open_database(path)?;
-        match db.get(VERSION_KEY).map_err(failed)? {
-            Some(bytes) => {
-                let found = <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes);
-                if found != FORMAT_VERSION {
-                    return Err(StoreError::Version { path: shown, found, supported: FORMAT_VERSION });
-                }
-            }
-            None if db.is_empty() => {
-                db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
-            }
-            None => {
-                return Err(StoreError::Foreign { path: shown, found: "a sled database of another program".into() });
-            }
+        let Some(bytes) = sled::Tree::get(&db, VERSION_KEY).map_err(failed)? else {
+            return Err(StoreError::Foreign { path: shown, found: "a sled database of another program".into() });
+        };
+        let found = <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes);
+        if !(1..=FORMAT_VERSION).contains(&found) {
+            return Err(StoreError::Version { path: shown, found, supported: FORMAT_VERSION });
         }
         let file = File::open(database_file(path)).map_err(failed)?;
-        let store = Self { db, file };
+        sync_names(path).map_err(failed)?;
+        let store = Self { db, file, unsynced: AtomicUsize::new(0), failed: OnceLock::new() };
+        if found == 1 {
+            store.split_large_values()?;
+        }
         store.sync()?;
         Ok(store)
     }
@@ -66,11 +89,24 @@ impl SledStore {
     pub(super) fn records(&self, each: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.db.iter() {
             let (key, value) = entry.map_err(failed)?;
-            if &*key != VERSION_KEY {
+            if &*key != VERSION_KEY && !pieces::is_further(&key) {
+                let value = pieces::whole(&self.db, &key, value)?;
                 each(&key, &value)?;
             }
         }
         Ok(())
+    }
+
+    /// From format 1 to 2. Cut off, it begins again: what is split already is small.
+    fn split_large_values(&self) -> Result<(), StoreError> {
+        for entry in self.db.iter() {
+            let (key, value) = entry.map_err(failed)?;
+            if value.len() > pieces::PIECE {
+                self.put([(key.to_vec(), value.to_vec())])?;
+            }
+        }
+        self.sync()?;
+        self.db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map(drop).map_err(failed)
     }
 
     /// How many records there are. Reads all keys.
@@ -85,20 +121,115 @@ impl SledStore {
 
     /// Writes records as they are, all or none.
     pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut batch = Batch::default();
         for (key, value) in records {
-            batch.insert(key, value);
+            self.insert(&mut batch, key, value)?;
         }
-        self.db.apply_batch(batch).map_err(failed)
+        self.apply(batch)
+    }
+
+    /// Adds a value to a batch. The further pieces of a large one are written at once.
+    fn insert(&self, batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        let parts = pieces::parts(&key, value);
+        pieces::trim(&self.db, &mut batch.inner, &key, &parts)?;
+        for piece in parts.further {
+            let mut ahead = Batch::default();
+            ahead.insert(piece.0, piece.1);
+            self.apply(ahead)?;
+        }
+        batch.insert(key, parts.first);
+        Ok(())
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.db.apply_batch(batch.inner).map_err(failed)?;
+        let unsynced = self.unsynced.fetch_add(batch.bytes, Ordering::Relaxed) + batch.bytes;
+        if unsynced > UNSYNCED { self.sync_file() } else { Ok(()) }
+    }
+
+    fn sync_file(&self) -> Result<(), StoreError> {
+        // Before, so that what is written meanwhile counts.
+        self.unsynced.store(0, Ordering::Relaxed);
+        self.db.flush().map_err(failed)?;
+        faults::check(Point::FlushAfter)?;
+        faults::check(Point::FsyncBefore)?;
+        self.file.sync_data().map_err(failed)
+    }
+
+    /// Does nothing if something has failed before, and remembers if this fails.
+    fn unless_failed(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        match self.failed.get() {
+            Some(error) => Err(error.clone()),
+            None => work().inspect_err(|error| drop(self.failed.set(error.clone()))),
+        }
+    }
+
+    fn write(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for write in facts.iter().flat_map(codec::writes) {
+            match write {
+                Write::Put(key, value) => self.insert(&mut batch, key, value)?,
+                Write::Remove(key) => pieces::remove(&self.db, &mut batch.inner, key)?,
+                Write::RemovePrefix(prefix) => {
+                    let further = pieces::further(&prefix);
+                    for key in self.db.scan_prefix(prefix).keys().chain(self.db.scan_prefix(further).keys()) {
+                        batch.inner.remove(key.map_err(failed)?);
+                    }
+                }
+            }
+        }
+        faults::check(Point::CommitBefore)?;
+        self.apply(batch)?;
+        faults::check(Point::CommitAfter)
     }
 }
 
+/// A batch and how much is in it.
+#[derive(Default)]
+struct Batch {
+    inner: sled::Batch,
+    bytes: usize,
+}
+
+impl Batch {
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += key.len() + value.len();
+        self.inner.insert(key, value);
+    }
+}
+
+/// A snapshot that was being written when the process died: sled would take it for the newest, and the database for torn.
+fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes durable what sled changes when it opens a database: which snapshot there is, and what is no longer there.
+fn sync_names(path: &Path) -> std::io::Result<()> {
+    sync_folder(&path.join("blobs"))?;
+    sync_folder(path)
+}
+
 /// sled answers most damage with an error and some with a panic: both are told as what they are.
-fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
-    let open = || sled::Config::new().path(path).open();
-    match std::panic::catch_unwind(open) {
-        Ok(opened) => opened.map_err(|e| open_error(path, &e)),
-        Err(_) => Err(torn(path, "the database gave up on it")),
+///
+/// A database that this process has just closed is locked for a moment longer, while sled's threads end: a lock is
+/// looked at again before it is believed.
+pub(super) fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
+    let mut patience = LOOKS;
+    loop {
+        let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).open());
+        let opened = opened.map_err(|_| torn(path, "the database gave up on it"))?;
+        match opened.map_err(|e| open_error(path, &e)) {
+            Err(StoreError::Locked { .. }) if patience > 0 => patience -= 1,
+            result => return result,
+        }
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -114,7 +245,7 @@ pub fn set_aside(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn database_file(path: &Path) -> PathBuf {
+pub(super) fn database_file(path: &Path) -> PathBuf {
     path.join("db")
 }
 
@@ -123,7 +254,7 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     let foreign = |found: String| StoreError::Foreign { path: path.display().to_string(), found };
     match std::fs::read_dir(path) {
         Ok(mut entries) => match entries.next() {
-            Some(Ok(first)) if !database_file(path).exists() => {
+            Some(Ok(first)) if !database_file(path).exists() && !creation::is_unfinished(path) => {
                 Err(foreign(format!("it holds '{}' and no database", first.file_name().to_string_lossy())))
             }
             _ => Ok(()),
@@ -134,7 +265,7 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
             let aside = set_aside(path).display().to_string();
             Err(StoreError::SetAside { path: path.display().to_string(), aside })
         }
-        // Not there yet: sled makes it.
+        // Not there yet: it is made.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed(format!("{}: {e}", path.display()))),
     }
@@ -155,13 +286,14 @@ impl Records for sled::Db {
     fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.scan_prefix(prefix) {
             let (key, value) = entry.map_err(failed)?;
-            each(&key, &value)?;
+            each(&key, &pieces::whole(self, &key, value)?)?;
         }
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(sled::Tree::get(self, key).map_err(failed)?.map(|value| value.to_vec()))
+        let value = sled::Tree::get(self, key).map_err(failed)?;
+        value.map(|value| Ok(pieces::whole(self, key, value)?.to_vec())).transpose()
     }
 }
 
@@ -171,24 +303,15 @@ impl Store for SledStore {
     }
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for write in facts.iter().flat_map(codec::writes) {
-            match write {
-                Write::Put(key, value) => batch.insert(key, value),
-                Write::Remove(key) => batch.remove(key),
-                Write::RemovePrefix(prefix) => {
-                    for key in self.db.scan_prefix(prefix).keys() {
-                        batch.remove(key.map_err(failed)?);
-                    }
-                }
-            }
-        }
-        self.db.apply_batch(batch).map_err(failed)
+        self.unless_failed(|| self.write(facts))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(failed)?;
-        self.file.sync_data().map_err(failed)
+        self.unless_failed(|| {
+            faults::check(Point::FlushBefore)?;
+            self.sync_file()?;
+            faults::check(Point::FsyncAfter)
+        })
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {

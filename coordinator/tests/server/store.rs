@@ -204,3 +204,88 @@ fn a_record_that_cannot_be_read_is_named() {
     let error = SledStore::open(folder.path()).unwrap().load().unwrap_err();
     assert_eq!(error, StoreError::Corrupt { key: "p/s".into(), problem: "unknown phase 99".into() });
 }
+
+/// An evaluation with pictures that are larger than what sled keeps in its log.
+fn pictured(search: &str) -> (Vec<Fact>, Vec<Vec<u8>>) {
+    let mut all = facts(search);
+    let pictures: Vec<Vec<u8>> =
+        (0..4u8).map(|i| (0..200_000u32).map(|j| (j as u8).wrapping_mul(i + 3)).collect()).collect();
+    let Fact::Evaluated { evaluation, .. } = &mut all[10] else { panic!("{:?}", all[10]) };
+    Arc::make_mut(evaluation).measurement.thumbnails = pictures.clone();
+    (all, pictures)
+}
+
+#[test]
+fn large_values_are_split_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let (all, pictures) = pictured("s");
+    store.commit(&all).unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), pictures);
+    let blobs = std::fs::read_dir(folder.path().join("blobs")).unwrap().count();
+    assert_eq!(blobs, 0, "sled never syncs what it puts into files of their own");
+    drop(store);
+    let store = SledStore::open(folder.path()).unwrap();
+    assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), pictures);
+    store
+        .commit(&[
+            Fact::SearchDeleted { search: id("s") },
+            Fact::WorkerForgotten { worker: worker("w-1") },
+            Fact::RequestForgotten { request: RequestId::new("r-1").unwrap() },
+        ])
+        .unwrap();
+    drop(store);
+    let keys: Vec<_> = sled::open(folder.path()).unwrap().iter().keys().map(Result::unwrap).collect();
+    assert_eq!(keys, vec![sled::IVec::from(b"!format")]);
+}
+
+#[test]
+fn a_store_of_the_first_format_is_read_and_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all, pictures) = pictured("s");
+    SledStore::open(folder.path()).unwrap().commit(&all).unwrap();
+    // As the first format had it: whole, and in a file of its own.
+    let db = sled::open(folder.path()).unwrap();
+    let key = db.scan_prefix(b"t/").keys().next().unwrap().unwrap();
+    let mut whole = db.get(&key).unwrap().unwrap()[5..].to_vec();
+    for piece in db.scan_prefix(b"+t/") {
+        let (key, value) = piece.unwrap();
+        whole.extend_from_slice(&value);
+        db.remove(key).unwrap();
+    }
+    db.insert(key, whole).unwrap();
+    db.insert(b"!format", &1u64.to_be_bytes()).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    assert!(std::fs::read_dir(folder.path().join("blobs")).unwrap().count() > 0);
+
+    let store = SledStore::open(folder.path()).unwrap();
+    assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), pictures);
+    drop(store);
+    let db = sled::open(folder.path()).unwrap();
+    assert_eq!(db.get(b"!format").unwrap().unwrap(), FORMAT_VERSION.to_be_bytes());
+    assert!(db.iter().values().all(|value| value.unwrap().len() <= 4096));
+}
+
+#[test]
+fn a_store_whose_making_was_cut_off_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let making = folder.path().join(".creating/database");
+    std::fs::create_dir_all(making.join("blobs")).unwrap();
+    std::fs::write(making.join("conf"), "segment_si").unwrap();
+    std::fs::write(folder.path().join("conf"), "").unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    store.commit(&facts("s")).unwrap();
+    drop(store);
+    assert_eq!(SledStore::open(folder.path()).unwrap().load().unwrap(), facts("s"));
+    assert!(!folder.path().join(".creating").exists());
+}
+
+#[test]
+fn a_snapshot_that_was_being_written_is_not_taken_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    SledStore::open(folder.path()).unwrap().commit(&facts("s")).unwrap();
+    std::fs::write(folder.path().join("snap.7FFFFFFFFFFFFFFF.generating"), "half").unwrap();
+    assert_eq!(SledStore::open(folder.path()).unwrap().load().unwrap(), facts("s"));
+}

@@ -1,0 +1,236 @@
+//! Named moments at which a test lets the coordinator die or its store fail: before and after each step of
+//! decide → commit → apply → flush → fsync → answer.
+//!
+//! Only with the feature `faults`, which no release has; without it every call here is nothing. The environment says
+//! what happens: `EVOCACHE_FAULT=commit.after:17:kill` is SIGKILL at the 17th pass of that moment, by the process to
+//! itself, and `commit.after:17:error` an error of the store there.
+//!
+//! Absent: chance. Which moment, and which pass of it, is the test's to draw, from a seed that it prints.
+
+use crate::ports::StoreError;
+
+/// The variable that says what happens.
+pub const VARIABLE: &str = "EVOCACHE_FAULT";
+
+/// A moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// A command is about to be decided.
+    DecideBefore,
+    /// Its facts are known, and nowhere but in the decision.
+    DecideAfter,
+    /// They are about to be handed to the database.
+    CommitBefore,
+    /// The database has them; they need not be on disk.
+    CommitAfter,
+    /// They are about to be applied to the state in memory.
+    ApplyBefore,
+    /// The state has them.
+    ApplyAfter,
+    /// The database is about to write what it still holds.
+    FlushBefore,
+    /// It has handed everything to the system.
+    FlushAfter,
+    /// What the system has is about to be put on the disk.
+    FsyncBefore,
+    /// Everything is on the disk.
+    FsyncAfter,
+    /// The first answer is about to go out.
+    AnswerBefore,
+    /// All answers are out.
+    AnswerAfter,
+}
+
+impl Point {
+    /// All of them: a test goes through this list, so a moment without a test fails it.
+    pub const ALL: [Self; 12] = [
+        Self::DecideBefore,
+        Self::DecideAfter,
+        Self::CommitBefore,
+        Self::CommitAfter,
+        Self::ApplyBefore,
+        Self::ApplyAfter,
+        Self::FlushBefore,
+        Self::FlushAfter,
+        Self::FsyncBefore,
+        Self::FsyncAfter,
+        Self::AnswerBefore,
+        Self::AnswerAfter,
+    ];
+
+    /// As the variable has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DecideBefore => "decide.before",
+            Self::DecideAfter => "decide.after",
+            Self::CommitBefore => "commit.before",
+            Self::CommitAfter => "commit.after",
+            Self::ApplyBefore => "apply.before",
+            Self::ApplyAfter => "apply.after",
+            Self::FlushBefore => "flush.before",
+            Self::FlushAfter => "flush.after",
+            Self::FsyncBefore => "fsync.before",
+            Self::FsyncAfter => "fsync.after",
+            Self::AnswerBefore => "answer.before",
+            Self::AnswerAfter => "answer.after",
+        }
+    }
+
+    /// Whether the store may fail there: the moment is one of the store's own.
+    pub fn is_of_the_store(self) -> bool {
+        match self {
+            Self::CommitBefore
+            | Self::CommitAfter
+            | Self::FlushBefore
+            | Self::FlushAfter
+            | Self::FsyncBefore
+            | Self::FsyncAfter => true,
+            Self::DecideBefore
+            | Self::DecideAfter
+            | Self::ApplyBefore
+            | Self::ApplyAfter
+            | Self::AnswerBefore
+            | Self::AnswerAfter => false,
+        }
+    }
+}
+
+/// The variable cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{VARIABLE}='{value}': {problem}")]
+pub struct FaultError {
+    /// What it holds.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The engine passes this moment.
+#[inline(always)]
+pub fn pass(point: Point) {
+    #[cfg(feature = "faults")]
+    armed::hit(point);
+    #[cfg(not(feature = "faults"))]
+    let _ = point;
+}
+
+/// The store passes this moment, at which it may be told to fail.
+#[inline(always)]
+pub fn check(point: Point) -> Result<(), StoreError> {
+    #[cfg(feature = "faults")]
+    if armed::hit(point) {
+        return Err(StoreError::Failed(format!("{VARIABLE} asks for an error at {}", point.name())));
+    }
+    #[cfg(not(feature = "faults"))]
+    let _ = point;
+    Ok(())
+}
+
+#[cfg(feature = "faults")]
+pub use armed::arm;
+
+#[cfg(feature = "faults")]
+mod armed {
+    use std::str::FromStr;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::{FaultError, Point, VARIABLE};
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Action {
+        Kill,
+        Error,
+    }
+
+    #[derive(Debug)]
+    struct Fault {
+        point: Point,
+        nth: u64,
+        action: Action,
+        passed: AtomicU64,
+    }
+
+    static FAULT: OnceLock<Fault> = OnceLock::new();
+
+    /// Reads the variable, once in the life of a process.
+    #[expect(clippy::disallowed_methods, reason = "for tests of the real binary, whose help is not to name it")]
+    pub fn arm() -> Result<(), FaultError> {
+        if let Ok(value) = std::env::var(VARIABLE) {
+            let fault = value.parse()?;
+            tracing::warn!(fault = value, "faults are armed");
+            FAULT.get_or_init(|| fault);
+        }
+        Ok(())
+    }
+
+    impl FromStr for Fault {
+        type Err = FaultError;
+
+        fn from_str(value: &str) -> Result<Self, FaultError> {
+            let wrong = |problem: &str| FaultError { value: value.to_owned(), problem: problem.to_owned() };
+            let parts: Vec<&str> = value.split(':').collect();
+            let [name, nth, action] = parts[..] else {
+                return Err(wrong("write moment:pass:kill or moment:pass:error"));
+            };
+            let point = Point::ALL.into_iter().find(|point| point.name() == name);
+            let point = point.ok_or_else(|| {
+                let names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+                wrong(&format!("'{name}' is no moment; there are {}", names.join(", ")))
+            })?;
+            let nth = nth.parse().ok().filter(|&nth| nth > 0).ok_or_else(|| wrong("passes are counted from 1"))?;
+            let action = match action {
+                "kill" => Action::Kill,
+                "error" if point.is_of_the_store() => Action::Error,
+                "error" => return Err(wrong("only the store can be told to fail; write kill")),
+                _ => return Err(wrong("the action is kill or error")),
+            };
+            Ok(Self { point, nth, action, passed: AtomicU64::new(0) })
+        }
+    }
+
+    /// Counts a pass; dies if it is the one. Whether the store is to fail.
+    pub(super) fn hit(point: Point) -> bool {
+        let Some(fault) = FAULT.get().filter(|fault| fault.point == point) else { return false };
+        if fault.passed.fetch_add(1, Ordering::Relaxed) + 1 != fault.nth {
+            return false;
+        }
+        match fault.action {
+            Action::Error => true,
+            Action::Kill => die(),
+        }
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    #[cfg(unix)]
+    fn die() -> bool {
+        // Nothing to do about a failure; it cannot fail for oneself.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        true
+    }
+
+    #[cfg(not(unix))]
+    fn die() -> bool {
+        std::process::abort()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn faults_are_read_and_what_is_wrong_is_named() {
+            for point in Point::ALL {
+                let fault: Fault = format!("{}:3:kill", point.name()).parse().unwrap();
+                assert_eq!((fault.point, fault.nth, fault.action), (point, 3, Action::Kill));
+                let error = format!("{}:1:error", point.name()).parse::<Fault>();
+                assert_eq!(error.is_ok(), point.is_of_the_store(), "{error:?}");
+            }
+            let problem = |value: &str| value.parse::<Fault>().unwrap_err().to_string();
+            assert!(problem("commit.during:1:kill").contains("'commit.during' is no moment; there are decide.before"));
+            assert!(problem("commit.after:0:kill").contains("from 1"));
+            assert!(problem("commit.after:1:explode").contains("kill or error"));
+            assert!(problem("commit.after").contains("moment:pass:kill"));
+        }
+    }
+}
