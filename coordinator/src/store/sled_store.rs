@@ -21,11 +21,11 @@ use crate::ports::{Fact, Store, StoreError};
 /// The storage format that this program writes. It reads those before: 1 had values of any size in one piece.
 pub const FORMAT_VERSION: u64 = 2;
 
+pub(super) const VERSION_KEY: &[u8] = b"!format";
+
 /// How often a lock is looked at again, and how long after.
 const LOOKS: u32 = 10;
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
-
-pub(super) const VERSION_KEY: &[u8] = b"!format";
 
 /// Bytes of keys and values that may be written without a sync. In the header of each segment of its log (512 KiB) sled
 /// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the

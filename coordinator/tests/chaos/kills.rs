@@ -26,6 +26,7 @@ use crate::toy;
 /// Deaths of one store. Then comes a new one: the more there is to read, the longer each takes.
 const PER_STORE: usize = 20;
 /// A moment that is not passed by then is not waited for.
+#[cfg(feature = "faults")]
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How a coordinator dies.

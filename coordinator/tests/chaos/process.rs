@@ -16,6 +16,7 @@ impl Process {
         self.0.wait().unwrap();
     }
 
+    #[cfg(feature = "faults")]
     /// Waits at most so long for it to die by itself.
     pub(crate) fn dies(&mut self, patience: Duration) -> bool {
         let began = Instant::now();

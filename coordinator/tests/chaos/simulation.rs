@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use evocache::api::{self, Calls, Gate, Services};
+use evocache::api::{self, Calls, Gate, Limiter, Quotas, Services};
 use evocache::domain::lease::RetryPolicy;
 use evocache::domain::rng::Stream;
 use evocache::domain::time::Timestamp;
@@ -134,7 +134,8 @@ async fn coordinator(world: Arc<World>) -> Ended {
     let (engine, work) = open(settings)?;
     let (_stopping, stop) = tokio::sync::watch::channel(false);
     let services = Services { engine, lease_ttl: TTL, stopping: stop };
-    let router = api::router(api::server(None)?, Gate::new(None, clock), Calls::default(), services).await?;
+    let gate = Gate::new(None, Limiter::new(&Quotas::NONE), clock);
+    let router = api::router(api::server(), gate, Calls::default(), services).await?;
     let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
     let incoming = futures::stream::unfold(listener, |listener| async {
         let accepted = listener.accept().await.map(|(stream, _)| Connection(stream));

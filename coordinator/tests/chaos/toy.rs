@@ -42,6 +42,7 @@ pub(crate) fn spec(evaluations: u64, seed: u64) -> SearchSpec {
         },
         seed,
         labels: BTreeMap::new(),
+        placement: Default::default(),
         imported: vec![],
     }
     .validate()
@@ -58,6 +59,8 @@ pub(crate) fn declaration(name: &str) -> Declaration {
         layout: Layout::clone(&layout()),
         forecast: false,
         profiles: false,
+        memory_bytes: 0,
+        labels: BTreeMap::new(),
         metrics: vec![MetricDeclaration {
             name: "likeness".into(),
             direction: Direction::Maximize,
