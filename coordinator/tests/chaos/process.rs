@@ -16,8 +16,8 @@ impl Process {
         self.0.wait().unwrap();
     }
 
-    #[cfg(feature = "faults")]
     /// Waits at most so long for it to die by itself.
+    #[cfg(feature = "faults")]
     pub(crate) fn dies(&mut self, patience: Duration) -> bool {
         let began = Instant::now();
         while began.elapsed() < patience {

@@ -105,7 +105,9 @@ fn a_search_leaves_joined_traces_and_neither_in_them_nor_in_any_log_a_token_or_a
     coordinator.evocache(&["list", "--token-file", &wrong]).fails(1, &["does not know"]);
     // Whoever ends in order sends what is left.
     signal(&worker, "TERM");
-    assert!(worker.wait().unwrap().success());
+    let ended = worker.wait().unwrap();
+    let told = std::fs::read_to_string(&logs[1]).unwrap();
+    assert!(ended.success(), "{ended}: {}", told.lines().rev().take(5).collect::<Vec<_>>().join("\n"));
     assert_eq!(coordinator.stop(), 0);
 
     let spans = collector.spans();
