@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::local::spec_file;
-use crate::support::{Coordinator, command, evocache, signal, write};
+use crate::support::{Coordinator, command, evocache, write};
 
 /// What came in.
 #[derive(Clone, Default)]
@@ -103,8 +103,7 @@ fn a_search_leaves_joined_traces_and_neither_in_them_nor_in_any_log_a_token_or_a
     coordinator.evocache(&["watch", "traced", "--token-file", &operator]).ok();
     let wrong = write(folder.path(), "wrong.token", "planted-and-unknown");
     coordinator.evocache(&["list", "--token-file", &wrong]).fails(1, &["does not know"]);
-    // Whoever ends in order sends what is left.
-    signal(&worker, "TERM");
+    // Whoever ends in order sends what is left. Waiting closes its stdin, which is its order to leave.
     let ended = worker.wait().unwrap();
     let told = std::fs::read_to_string(&logs[1]).unwrap();
     assert!(ended.success(), "{ended}: {}", told.lines().rev().take(5).collect::<Vec<_>>().join("\n"));
