@@ -238,18 +238,18 @@ impl Actor {
 
     /// Hands on what the search's adviser is to hear.
     fn teach(&mut self, id: &SearchId) {
-        let search = self.state.searches.get_mut(id);
-        let Some(search) = search.filter(|search| !search.phase.is_final()) else {
+        let Some(search) = self.state.searches.get_mut(id) else {
             self.advisers.dismiss(id);
             return;
         };
         let Some((_, breeder)) = &mut search.bound else { return };
         let lessons = breeder.lessons();
-        if lessons.is_empty() {
-            return;
+        if search.phase.is_final() {
+            self.advisers.dismiss(id);
+        } else if !lessons.is_empty() {
+            let heard = self.advisers.teach(id, lessons, || breeder.adviser());
+            self.heard(id, heard);
         }
-        let heard = self.advisers.teach(id, lessons, || breeder.adviser());
-        self.heard(id, heard);
     }
 
     fn heard(&mut self, id: &SearchId, heard: Heard) {

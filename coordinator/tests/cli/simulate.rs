@@ -19,7 +19,7 @@ fn a_simulation_makes_all_evaluations_and_tells_what_they_took() {
 
 #[test]
 fn failures_and_deaths_cost_time_and_no_evaluation() {
-    let more = ["--workers", "3", "--time", "20ms+-30%", "--failure-rate", "10%", "--kill-rate", "900"];
+    let more = ["--workers", "3", "--time", "20ms+-30%", "--failure-rate", "10%", "--kill-rate", "36000"];
     let outcome = evocache(&[SMALL, &more, &["--lease-ttl", "300ms", "--json"]].concat());
     let told = outcome.json();
     assert_eq!(told["evaluations"], 30);
