@@ -2,11 +2,11 @@
 
 use crate::support::evocache;
 
-const SMALL: &[&str] = &["simulate", "--evaluations", "30", "--layout", "pixart:2", "--steps", "6,4", "--prompts", "3"];
+const SMALL: &[&str] = &["simulate", "--layout", "pixart:2", "--steps", "6,4", "--prompts", "3"];
 
 #[test]
 fn a_simulation_makes_all_evaluations_and_tells_what_they_took() {
-    let more = ["--workers", "4", "--time", "0", "--price", "2", "--json"];
+    let more = ["--evaluations", "30", "--workers", "4", "--time", "0", "--price", "2", "--json"];
     let told = evocache(&[SMALL, &more].concat()).json();
     assert_eq!((told["evaluations"].as_u64(), told["workers"].as_u64()), (Some(30), Some(4)));
     assert!(told["evaluations_per_second"].as_f64().unwrap() > 0.0);
@@ -19,10 +19,11 @@ fn a_simulation_makes_all_evaluations_and_tells_what_they_took() {
 
 #[test]
 fn failures_and_deaths_cost_time_and_no_evaluation() {
-    let more = ["--workers", "3", "--time", "20ms+-30%", "--failure-rate", "10%", "--kill-rate", "36000"];
-    let outcome = evocache(&[SMALL, &more, &["--lease-ttl", "300ms", "--json"]].concat());
+    // A worker lives for 200 ms on average, an evaluation takes 20: of 100 about ten die, and hardly any again and again.
+    let more = ["--workers", "3", "--time", "20ms+-30%", "--failure-rate", "10%", "--kill-rate", "900"];
+    let outcome = evocache(&[SMALL, &more, &["--evaluations", "100", "--lease-ttl", "300ms", "--json"]].concat());
     let told = outcome.json();
-    assert_eq!(told["evaluations"], 30);
+    assert_eq!(told["evaluations"], 100);
     assert!(told["killed"].as_u64().unwrap() > 0, "{}", outcome.stdout);
     assert!(told["utilisation"].as_f64().unwrap() < 1.0);
 }
