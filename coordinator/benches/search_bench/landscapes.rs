@@ -1,14 +1,17 @@
 //! Synthetic landscapes of 60 steps × 28 slots: a schedule's computed share and an error in `[0, 1]`, both minimised.
+//! `steps` has schedules of fewer steps too.
 //!
 //! They show the sizes of effects between strategies; they predict no model. `pair` and `age` have weights drawn by
 //! numpy (`../data/make_weights.py`); the others have weights from this project's own streams and are made to be
 //! unlike those two and each other. A schedule of ours always computes step 0, so the smallest share is 1/60.
-//! Absent: step counts other than 60, forecasts, and anything that a real model does.
+//! Absent: forecasts, and anything that a real model does.
 
 use evocache::domain::rng::Stream;
 
-/// Steps of every landscape.
+/// Steps of every landscape; the largest step count of `steps`.
 pub(crate) const STEPS: usize = 60;
+/// All step counts of `steps`.
+const FEWER: [u32; 5] = [60, 45, 30, 20, 15];
 /// Slots of every landscape.
 pub(crate) const SLOTS: usize = 28;
 /// Decisions of a schedule.
@@ -29,6 +32,9 @@ enum Kind {
     Coupled { group: Vec<usize>, weight: Vec<f64> },
     /// Four slots and one stretch of steps matter, all else hardly.
     Critical { slot: Vec<f64>, step: Vec<f64> },
+    /// Smooth in relative time: what is cached errs with the square of its age, and a step count by what a step is longer
+    /// than one of 60; late steps matter less. Neither alone is best: few steps err much, and so does caching for long.
+    Steps { slot: Vec<f64> },
     /// Regular schedules resonate: slots refreshed together and equal gaps are what is wrong with them.
     Misleading { slot: Vec<f64> },
 }
@@ -43,7 +49,7 @@ pub(crate) struct Landscape {
 }
 
 /// All names, in the order of tables.
-pub(crate) const NAMES: [&str; 7] = ["pair", "age", "plateau", "noise", "coupled", "critical", "misleading"];
+pub(crate) const NAMES: [&str; 8] = ["pair", "age", "plateau", "noise", "coupled", "critical", "misleading", "steps"];
 
 fn read(name: &str) -> Vec<f64> {
     let header = format!("# {name} ");
@@ -85,9 +91,15 @@ impl Landscape {
                 let step = (0..STEPS).map(|t| if (24..36).contains(&t) { 1.0 } else { 0.15 }).collect();
                 Kind::Critical { slot, step }
             }
+            "steps" => Kind::Steps { slot: draw("steps.slot", SLOTS, 1.2) },
             _ => Kind::Misleading { slot: draw("misleading.slot", SLOTS, 1.0) },
         };
         Some(Self { name, kind, noise: if name == "noise" { (0.05, 0.10) } else { (0.0, 0.0) } })
+    }
+
+    /// The step counts that a schedule may have, largest first.
+    pub(crate) fn steps(&self) -> &'static [u32] {
+        if matches!(self.kind, Kind::Steps { .. }) { &FEWER } else { &FEWER[..1] }
     }
 
     /// Share computed and error of `bits`, step-major, 1 = compute.
@@ -150,6 +162,16 @@ impl Landscape {
                 let mut sum = 0.0;
                 ages(bits, |t, age| sum += step[t] * (0..SLOTS).map(|s| slot[s] * age[s] as f64).sum::<f64>());
                 1.0 - (-sum / 60.0).exp()
+            }
+            Kind::Steps { slot } => {
+                let longer = STEPS as f64 / (bits.len() / SLOTS) as f64;
+                let mut sum = 8.0 * (longer.powi(2) - 1.0);
+                ages(bits, |step, age| {
+                    let late = 1.5 - step as f64 * longer / STEPS as f64;
+                    let aged = |s: usize| slot[s] * (age[s] as f64 * longer).powi(2) / SLOTS as f64;
+                    sum += late * longer * (0..SLOTS).map(aged).sum::<f64>();
+                });
+                1.0 - (-sum / 600.0).exp()
             }
             Kind::Misleading { slot } => misleading(bits, slot),
         }

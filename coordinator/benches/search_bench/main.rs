@@ -31,12 +31,13 @@ use landscapes::Landscape;
 /// Evaluations after which the hypervolume is shown.
 const AFTER: [u64; 6] = [250, 500, 1000, 2000, 6000, 39_600];
 
-const STRATEGIES: [&str; 9] = [
+const STRATEGIES: [&str; 10] = [
     "ecad-random",
     "ecad-heuristic",
     "nsga2",
     "random",
     "evocache",
+    "no-steps",
     "no-seeds",
     "no-operators",
     "no-selection",

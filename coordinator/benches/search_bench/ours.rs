@@ -17,12 +17,12 @@ fn layout() -> Arc<Layout> {
     Arc::new(Layout::new(vec![BlockGroup { name: "block".into(), count: SLOTS as u32, components }]).unwrap())
 }
 
-fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: u32) -> SpecDraft {
+fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: &[u32]) -> SpecDraft {
     let objective = |metric: &str| Objective { metric: metric.into(), direction: Direction::Minimize, bound: None };
     SpecDraft {
         model: ModelRef { name: "synthetic".into(), fingerprint: None },
         sampling: Sampling {
-            steps: vec![steps],
+            steps: steps.to_vec(),
             guidance_scale: 1.0,
             height: None,
             width: None,
@@ -74,7 +74,8 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
     };
     let parts =
         Parts { operators: name != "no-operators", selection: name != "no-selection", model: name != "no-model" };
-    let mut draft = spec(strategy, name != "no-seeds", seed, evaluations, STEPS as u32);
+    let steps = if name == "no-steps" { &landscape.steps()[..1] } else { landscape.steps() };
+    let mut draft = spec(strategy, name != "no-seeds", seed, evaluations, steps);
     if strategy == Strategy::Nsga2 {
         draft.algorithm.population = super::ecad::POPULATION as u32;
     }
@@ -109,7 +110,7 @@ pub(crate) struct Luck {
 
 /// Runs a search with noisy latencies. Only the reported front counts, by true values.
 pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f64, remeasure: bool) -> Luck {
-    let mut draft = spec(Strategy::SteadyState, true, seed, evaluations, STEPS as u32);
+    let mut draft = spec(Strategy::SteadyState, true, seed, evaluations, landscape.steps());
     draft.algorithm.remeasure = remeasure;
     let mut breeder = Breeder::new(checked(draft), layout()).unwrap();
     let mut adviser = breeder.adviser();
@@ -140,7 +141,7 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
 pub(crate) fn timing() {
     for model in [false, true] {
         let parts = Parts { model, ..Parts::default() };
-        let mut draft = spec(Strategy::SteadyState, true, 1, 100_000, STEPS as u32);
+        let mut draft = spec(Strategy::SteadyState, true, 1, 100_000, &[STEPS as u32]);
         // Of a latency that has nothing to do with the schedule hardly anything would be believed.
         draft.objectives[0].metric = "macs_ratio".into();
         let before = resident_bytes();
