@@ -23,6 +23,7 @@ pub(super) struct Own {
     child: Child,
     /// Open as long as the coordinator may write to it.
     _stdout: BufReader<ChildStdout>,
+    lease_ttl: Duration,
     scratch: Scratch,
 }
 
@@ -41,7 +42,17 @@ impl Own {
     pub(super) async fn start(lease_ttl: Duration) -> Result<Self, Failure> {
         let folder = std::env::temp_dir().join(format!("evocache-simulate-{}", new_request_id()));
         std::fs::create_dir_all(&folder).map_err(|e| Failure::file("create", &folder, &e))?;
-        let scratch = Scratch(folder);
+        Self::over(Scratch(folder), lease_ttl).await
+    }
+
+    /// Kills it and starts it again on what it has stored.
+    pub(super) async fn restart(mut self) -> Result<Self, Failure> {
+        self.child.kill().await.map_err(|e| Failure::new(format!("cannot kill the coordinator: {e}")))?;
+        let Self { scratch, lease_ttl, .. } = self;
+        Self::over(scratch, lease_ttl).await
+    }
+
+    async fn over(scratch: Scratch, lease_ttl: Duration) -> Result<Self, Failure> {
         let log = scratch.0.join("log");
         let mut child = command(&scratch.0, &log, lease_ttl)
             .and_then(|mut command| command.spawn())
@@ -56,7 +67,7 @@ impl Own {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             Failure::new(format!("the coordinator did not start: {}", log.trim()))
         })?;
-        Ok(Self { url, child, _stdout: stdout, scratch })
+        Ok(Self { url, child, _stdout: stdout, lease_ttl, scratch })
     }
 
     /// What it has used so far, where the system tells.

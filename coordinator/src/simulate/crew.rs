@@ -20,13 +20,13 @@ use crate::client::new_request_id;
 /// Workers that share a connection. HTTP/2 servers take some hundred calls at a time on one.
 const SHARE: u32 = 100;
 /// A call that was not taken is repeated after this.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 /// And given up after so many repeats.
 const REPEATS: u64 = 100;
 /// Longer than any simulation.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long AcquireLease waits.
-const WAIT: prost_types::Duration = prost_types::Duration { seconds: 20, nanos: 0 };
+pub(super) const WAIT: prost_types::Duration = prost_types::Duration { seconds: 20, nanos: 0 };
 
 /// What has happened to one worker, or to all.
 #[derive(Debug, Default)]
@@ -122,10 +122,14 @@ impl Crew {
     }
 }
 
-async fn connect(url: &str) -> Result<WorkerServiceClient<Channel>, Failure> {
+pub(super) async fn connect(url: &str) -> Result<WorkerServiceClient<Channel>, Failure> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| Failure::usage(format!("'{url}': {e}")))?;
     let channel = endpoint.tcp_nodelay(true).connect().await;
     Ok(WorkerServiceClient::new(channel.map_err(|e| Failure::new(format!("cannot connect to {url}: {e}")))?))
+}
+
+pub(super) fn refused(number: u32, status: &Status) -> Failure {
+    Failure::new(format!("simulated worker {number}: {:?}: {}", status.code(), status.message()))
 }
 
 struct Worker {
@@ -158,10 +162,7 @@ impl Worker {
             match self.live().await {
                 Ok(End::Stopped) => return Ok(self.tally),
                 Ok(End::Again) => {}
-                Err(status) => {
-                    let (number, message) = (self.number, status.message());
-                    return Err(Failure::new(format!("simulated worker {number}: {:?}: {message}", status.code())));
-                }
+                Err(status) => return Err(refused(self.number, &status)),
             }
         }
     }

@@ -7,6 +7,7 @@
 mod coordinator;
 mod crew;
 mod dice;
+mod idle;
 mod measure;
 mod plan;
 mod report;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use plan::{SimulateArgs, TimeLaw};
 
@@ -25,8 +27,12 @@ use crate::cli::signals;
 use crate::client::{Client, Search};
 use coordinator::{Own, Usage};
 use crew::Crew;
+use idle::{Idle, first_lease};
 use plan::Plan;
+use report::{Costs, Restarted};
 
+/// How long idle workers are watched before the search.
+const QUIET: Duration = Duration::from_secs(30);
 /// How often the search is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -34,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Failure> {
     let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
     let plan = Arc::new(Plan::new(&args)?);
-    let own = match &args.against {
+    let mut own = match &args.against {
         Some(_) => None,
         None => Some(Own::start(plan.lease_ttl).await?),
     };
@@ -44,6 +50,11 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
         (None, None) => return Err(Failure::new("there is no coordinator")),
     };
     let client = Client::connect(&url).await?;
+    let mut idle = Idle::start(&plan, &url).await?;
+    let quiet = match &own {
+        Some(own) if idle.len() > 0 => watch_idle(own, &mut idle).await?,
+        Some(_) | None => None,
+    };
     let search = client.create_search(None, &plan.spec).await?;
     let before = own.as_ref().map(Own::usage);
     let (stop, stopped) = watch::channel(false);
@@ -51,6 +62,7 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     let ended = tokio::select! {
         ended = follow(&client, &search, &plan, printer) => Some(ended?),
         lost = crew.lost() => return Err(lost),
+        lost = idle.lost() => return Err(lost),
         () = interrupted => None,
     };
     let after = own.as_ref().map(Own::usage);
@@ -62,25 +74,61 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     let tally = crew.join().await?;
     let usage = before.zip(after).and_then(|(before, after)| Usage::between(&before?, &after?));
     let store = own.as_ref().and_then(Own::store_bytes);
+    let waiting = idle.len();
+    drop(idle);
+    let mut restarted = None;
+    if args.restart && ended.is_some() {
+        restarted = match own.take() {
+            Some(killed) => {
+                let (again, how) = restart(killed, &plan).await?;
+                own = Some(again);
+                Some(how)
+            }
+            None => None,
+        };
+    }
     if let Some(own) = own {
         own.stop().await;
     }
-    let figures = report::figures(&plan, tally, usage, store);
+    let costs = Costs { usage, store, idle: quiet.map(|share| (waiting, share)), restarted };
+    let figures = report::figures(&plan, tally, costs);
     printer.answer(|| report::view(&plan, &figures), || report::text(&plan, &figures))?;
     match ended {
         None => Ok(Exit::Interrupted),
+        Some(_) if args.restart => Ok(Exit::Ok),
         Some(search) if search.state == crate::client::SearchState::Completed => Ok(Exit::Ok),
         Some(search) => Err(Failure::new(format!("the search {}: {}", search.state.as_str(), search.end_reason))),
     }
 }
 
-/// Returns when the search has ended. Asks now and then: a watch would have the coordinator send every evaluation.
+/// The share of a core that the coordinator needs while nothing happens.
+async fn watch_idle(own: &Own, idle: &mut Idle) -> Result<Option<f64>, Failure> {
+    let before = own.usage();
+    tokio::select! {
+        () = tokio::time::sleep(QUIET) => {}
+        lost = idle.lost() => return Err(lost),
+    }
+    let used = before.zip(own.usage()).and_then(|(before, after)| Usage::between(&before, &after));
+    Ok(used.map(|used| used.cpu / QUIET.as_secs_f64()))
+}
+
+/// Kills the coordinator and starts it again.
+async fn restart(own: Own, plan: &Plan) -> Result<(Own, Restarted), Failure> {
+    let began = Instant::now();
+    let own = own.restart().await?;
+    let listening = began.elapsed();
+    first_lease(plan, &own.url).await?;
+    let memory = own.usage().map(|usage| usage.memory);
+    Ok((own, Restarted { listening, first_lease: began.elapsed(), memory }))
+}
+
+/// Returns when the search has made its evaluations, or has ended. Asks now and then: a watch would have the coordinator send every evaluation.
 async fn follow(client: &Client, search: &Search, plan: &Plan, printer: Printer) -> Result<Search, Failure> {
     let mut live = Live::new(printer, plan.spec.budget.evaluations);
     loop {
         let now = client.search(&search.id).await?;
         live.update(now.state, &now.progress);
-        if now.state.is_final() {
+        if now.state.is_final() || now.progress.evaluations >= plan.evaluations {
             live.finish();
             return Ok(now);
         }

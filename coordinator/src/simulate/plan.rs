@@ -27,6 +27,12 @@ pub struct SimulateArgs {
     /// Evaluations that the search makes
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub evaluations: u64,
+    /// Workers with another model that wait for work all the while, on a connection each, from before the search on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub idle: u32,
+    /// Before the search ends, kill the coordinator and start it again: how long until it hands out work?
+    #[arg(long, conflicts_with = "against")]
+    pub restart: bool,
     /// What an evaluation takes, and how much that varies (2s, 2s±20%, 2s+-20%); 0: nothing
     #[arg(long, value_name = "TIME", default_value = "2s±20%")]
     pub time: TimeLaw,
@@ -114,6 +120,10 @@ fn parse_layout(text: &str) -> Result<Layout, String> {
 pub(super) struct Plan {
     /// How many workers.
     pub(super) workers: u32,
+    /// How many more that have nothing to do.
+    pub(super) idle: u32,
+    /// Evaluations until the simulation is over.
+    pub(super) evaluations: u64,
     /// What the search is for.
     pub(super) spec: SearchSpec,
     /// What can be cached.
@@ -160,6 +170,9 @@ impl Plan {
             cost: None,
         };
         let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
+        // A search that is to outlive a restart has work left, whatever is under way then.
+        let left = if args.restart { 2 * u64::from(args.workers) + 1 } else { 0 };
+        let budget = Budget { evaluations: Some(args.evaluations + left), ..Budget::default() };
         let draft = SpecDraft {
             model: ModelRef { name: model, fingerprint: None },
             sampling: Sampling {
@@ -173,7 +186,7 @@ impl Plan {
             prompts: (0..args.prompts).map(|i| Prompt { text: format!("prompt {i}"), seed: u64::from(i) }).collect(),
             plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 5, thumbnails: 0 },
             objectives: vec![objective("latency_ratio", Direction::Minimize), objective(QUALITY, Direction::Maximize)],
-            budget: Budget { evaluations: Some(args.evaluations), ..Budget::default() },
+            budget,
             algorithm: Algorithm::default(),
             seed: args.seed,
             labels: BTreeMap::from([("purpose".into(), "simulation".into())]),
@@ -182,6 +195,8 @@ impl Plan {
         };
         Ok(Self {
             workers: args.workers,
+            idle: args.idle,
+            evaluations: args.evaluations,
             spec: draft.validate().map_err(Failure::usage)?,
             layout,
             declaration,

@@ -21,12 +21,35 @@ pub(super) struct Figures {
     gpu_hours: f64,
     cost: Option<f64>,
     per_second: f64,
-    usage: Option<Usage>,
-    store: Option<u64>,
+    costs: Costs,
+}
+
+/// What the coordinator has needed, where that can be told.
+#[derive(Debug, Default)]
+pub(super) struct Costs {
+    /// While the search ran.
+    pub(super) usage: Option<Usage>,
+    /// Bytes of its store.
+    pub(super) store: Option<u64>,
+    /// Workers that had nothing to do, and the share of a core that they cost before the search.
+    pub(super) idle: Option<(usize, f64)>,
+    /// Of a kill and a new start.
+    pub(super) restarted: Option<Restarted>,
+}
+
+/// How a coordinator came back.
+#[derive(Debug)]
+pub(super) struct Restarted {
+    /// From the kill to its listening.
+    pub(super) listening: Duration,
+    /// From the kill to the first lease.
+    pub(super) first_lease: Duration,
+    /// Its largest resident memory by then.
+    pub(super) memory: Option<u64>,
 }
 
 /// Makes figures of what was counted.
-pub(super) fn figures(plan: &Plan, mut tally: Tally, usage: Option<Usage>, store: Option<u64>) -> Figures {
+pub(super) fn figures(plan: &Plan, mut tally: Tally, costs: Costs) -> Figures {
     let makespan = tally.first.zip(tally.last).map_or(Duration::ZERO, |(first, last)| last - first);
     let seconds = makespan.as_secs_f64().max(1e-9);
     let worked = seconds * f64::from(plan.workers);
@@ -39,8 +62,7 @@ pub(super) fn figures(plan: &Plan, mut tally: Tally, usage: Option<Usage>, store
         gpu_hours,
         cost: plan.price.map(|price| price * gpu_hours),
         per_second: tally.completed as f64 / seconds,
-        usage,
-        store,
+        costs,
         tally,
     }
 }
@@ -70,12 +92,18 @@ pub(super) fn view(plan: &Plan, f: &Figures) -> Value {
         "evaluations_per_second": f.per_second,
         "acquire_lease": latency(&f.tally.acquire_us),
         "complete_evaluation": latency(&f.tally.complete_us),
-        "coordinator": f.usage.map(|usage| json!({
+        "coordinator": f.costs.usage.map(|usage| json!({
             "cpu_seconds": usage.cpu,
             "cpu_ms_per_evaluation": 1000.0 * usage.cpu / evaluations,
             "peak_memory_bytes": usage.memory,
         })),
-        "store_bytes": f.store,
+        "store_bytes": f.costs.store,
+        "idle": f.costs.idle.map(|(workers, share)| json!({ "workers": workers, "cpu_share": share })),
+        "restart": f.costs.restarted.as_ref().map(|r| json!({
+            "listening_seconds": r.listening.as_secs_f64(),
+            "first_lease_seconds": r.first_lease.as_secs_f64(),
+            "peak_memory_bytes": r.memory,
+        })),
     })
 }
 
@@ -106,13 +134,22 @@ pub(super) fn text(plan: &Plan, f: &Figures) -> String {
             line(name, format!("p50 {p50:.2} ms, p99 {p99:.2} ms"));
         }
     }
-    if let Some(usage) = f.usage {
+    if let Some((workers, share)) = f.costs.idle {
+        line("idle workers", format!("{workers}, {} of a core before the search", show_percent(share)));
+    }
+    if let Some(usage) = f.costs.usage {
         let each = 1000.0 * usage.cpu / t.completed.max(1) as f64;
         let memory = show_bytes(usage.memory);
         line("coordinator", format!("{each:.2} ms of CPU per evaluation, {memory} of memory at most"));
     }
-    if let Some(bytes) = f.store {
+    if let Some(bytes) = f.costs.store {
         line("store", show_bytes(bytes));
+    }
+    if let Some(restarted) = &f.costs.restarted {
+        let (lease, listening) = (restarted.first_lease.as_secs_f64(), restarted.listening.as_secs_f64());
+        let memory =
+            restarted.memory.map_or(String::new(), |bytes| format!(", {} of memory at most", show_bytes(bytes)));
+        line("restart", format!("first lease after {lease:.2} s (listening after {listening:.2} s){memory}"));
     }
     lines.join("\n")
 }
