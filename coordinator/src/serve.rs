@@ -37,6 +37,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// The store's folder.
     pub data: PathBuf,
+    /// Bytes that are to stay free on the store's disk; 0: what happens when it is full is left to chance.
+    pub reserve: u64,
     /// How long a lease lives without renewal.
     pub lease_ttl: Duration,
     /// Listen on an address that other machines reach, although nothing is encrypted.
@@ -203,7 +205,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         Some(address) => Some(Http::start(address).await.map_err(|source| ServeError::Listen { address, source })?),
         None => None,
     };
-    let store = Arc::new(SledStore::open(&options.data).map_err(ServeError::Store)?);
+    let store = SledStore::open(&options.data).map_err(ServeError::Store)?;
+    let store = Arc::new(store.keep_free(options.reserve));
     let policy = retry_policy(options.lease_ttl);
     let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, thinking: Thinking::Aside };
     let engine = Engine::start(settings)?;

@@ -150,6 +150,7 @@ pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
         start_time: Some(time(e.started)),
         end_time: Some(time(e.finished)),
         attempt: e.attempt,
+        disowned: search.disowned.contains(&e.worker),
         values: names.filter_map(|n| Some((n.to_owned(), measurement.value(n, hit_rate)?))).collect(),
         latency_ratio: latency.map(|l| pb::Estimate {
             value: l.value,
@@ -171,7 +172,9 @@ pub(super) fn worker(
     ttl: std::time::Duration,
 ) -> pb::Worker {
     let declaration = &worker.registration.declaration;
-    let liveness = if worker.draining {
+    let liveness = if worker.quarantine.is_some() {
+        pb::WorkerState::Quarantined
+    } else if worker.draining {
         pb::WorkerState::Draining
     } else if now.since(worker.seen) > super::silence(ttl) {
         pb::WorkerState::Stale
@@ -199,5 +202,6 @@ pub(super) fn worker(
         leases: leases.collect(),
         completed: worker.completed,
         failed: worker.failed,
+        quarantine: worker.quarantine.clone().unwrap_or_default(),
     }
 }

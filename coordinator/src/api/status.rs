@@ -10,6 +10,7 @@
 //! | wrong phase | FAILED_PRECONDITION | SEARCH_STATE |
 //! | lease not the caller's | FAILED_PRECONDITION | LEASE_SUPERSEDED |
 //! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
+//! | others cannot repeat what the worker measures | FAILED_PRECONDITION | WORKER_QUARANTINED |
 //! | other protocol | FAILED_PRECONDITION | PROTOCOL_VERSION |
 //! | nothing satisfies the question | NOT_FOUND | NO_SCHEDULE, with the nearest miss |
 //! | no token, or none that is known or still valid | UNAUTHENTICATED | TOKEN_MISSING, TOKEN_UNKNOWN, TOKEN_EXPIRED |
@@ -18,6 +19,7 @@
 //! | too many calls in a while, too many at once | RESOURCE_EXHAUSTED | RATE_LIMITED, TOO_MANY_CALLS, with RetryInfo |
 //! | message too large for its call | OUT_OF_RANGE | MESSAGE_TOO_LARGE |
 //! | queue full | RESOURCE_EXHAUSTED | BUSY, with RetryInfo |
+//! | no room on the store's disk | UNAVAILABLE | STORE_FULL, with RetryInfo |
 //! | store failed | UNAVAILABLE | STORE_FAILED |
 //! | stopping | UNAVAILABLE | STOPPING, with RetryInfo |
 //! | bug | INTERNAL | INTERNAL, the text is in the log under the id that is told |
@@ -167,7 +169,11 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
             with(Code::FailedPrecondition, "LEASE_SUPERSEDED", text, &facts)
         }
         Refusal::Ended(id) => with(Code::FailedPrecondition, "SEARCH_ENDED", text, &[("search_id", id.to_string())]),
+        Refusal::Quarantined { worker, .. } => {
+            with(Code::FailedPrecondition, "WORKER_QUARANTINED", text, &[("worker_id", worker.to_string())])
+        }
         Refusal::Busy => retry(Code::ResourceExhausted, "BUSY", text, Duration::from_secs(1)),
+        Refusal::Full(_) => retry(Code::Unavailable, "STORE_FULL", text, Duration::from_secs(10)),
         Refusal::Store(_) => with(Code::Unavailable, "STORE_FAILED", text, &[]),
         Refusal::Stopping => retry(Code::Unavailable, "STOPPING", text, Duration::from_secs(2)),
         Refusal::Internal(detail) => {

@@ -17,6 +17,10 @@ impl Workers {
     /// The worker of a call, if the caller may speak for it.
     async fn worker(&self, caller: &Caller, text: &str) -> Result<WorkerId, Status> {
         let id = WorkerId::new(text).map_err(|e| status::invalid("worker_id", e))?;
+        if !caller.is_known() {
+            // Without tokens the engine decides: it takes late results of workers that it has forgotten.
+            return Ok(id);
+        }
         // An id is given once and its principal never changes: what holds now holds when the call is carried out.
         let asked = id.clone();
         let principal = self.0.engine.query(move |state: &crate::engine::State, _| {
@@ -24,10 +28,9 @@ impl Workers {
         });
         match principal.await.map_err(status::refusal)? {
             Some(principal) if !caller.speaks_for(&principal) => Err(status::worker_of_another(&id)),
+            Some(_) => Ok(id),
             // Whose it was is forgotten with it, and its late results with that.
-            None if caller.is_known() => Err(status::refusal(Refusal::NoWorker(id))),
-            // Without tokens the engine decides: it takes late results of workers that it has forgotten.
-            Some(_) | None => Ok(id),
+            None => Err(status::refusal(Refusal::NoWorker(id))),
         }
     }
 }
@@ -153,9 +156,9 @@ impl WorkerService for Workers {
         caller.about(&lease);
         let measurement = message.measurement.as_ref().ok_or_else(|| status::invalid("measurement", "is missing"))?;
         let measurement = wire::measurement(measurement).map_err(|e| status::malformed(e.within("measurement")))?;
-        let request = request(&message.request_id, &message)?;
+        // Named by its lease: a repeat is told from the state, without a record of the call.
         let command = Command::Complete { worker, lease, measurement };
-        self.0.engine.command(request, command).await.map_err(status::refusal)?;
+        self.0.engine.command(None, command).await.map_err(status::refusal)?;
         Ok(Response::new(pb::CompleteEvaluationResponse {}))
     }
 

@@ -15,6 +15,8 @@ pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, F
         printer.json(&Value::Array(workers.iter().map(view::worker).collect()))?;
         return Ok(Exit::Ok);
     }
+    let quarantined = workers.iter().filter(|worker| !worker.quarantine.is_empty());
+    let notes: Vec<String> = quarantined.map(|w| format!("{} is in quarantine: {}", w.name, w.quarantine)).collect();
     let mut table = Table::new(&[
         ("worker", Side::Left),
         ("name", Side::Left),
@@ -45,6 +47,7 @@ pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, F
             .note(&format!("no workers; `evocache-worker run --coordinator {} --model DIR` starts one", client.url()));
     } else {
         printer.data(&table.render())?;
+        notes.iter().for_each(|note| printer.note(note));
     }
     Ok(Exit::Ok)
 }

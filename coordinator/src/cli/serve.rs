@@ -49,6 +49,7 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
     let running = start(ServeOptions {
         listen: args.listen,
         data: args.data.clone(),
+        reserve: args.reserve,
         lease_ttl: args.lease_ttl,
         allow_remote_plaintext: args.allow_remote_plaintext,
         http: args.http,

@@ -200,6 +200,7 @@ pub fn evaluation(e: &Evaluation) -> Value {
         "start_time": time(e.start_time),
         "end_time": time(e.end_time),
         "attempt": e.attempt,
+        "disowned": e.disowned,
     })
 }
 
@@ -247,6 +248,7 @@ pub fn worker(w: &Worker) -> Value {
         "last_seen_time": time(w.last_seen_time),
         "completed": w.completed,
         "failed": w.failed,
+        "quarantine": w.quarantine,
         "leases": w.leases.iter().map(|l| json!({
             "search_id": l.search_id,
             "candidate": l.candidate.0,

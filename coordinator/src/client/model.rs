@@ -223,6 +223,8 @@ pub struct Evaluation {
     pub end_time: Option<SystemTime>,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// Whether the worker is in quarantine, so that the result counts no more.
+    pub disowned: bool,
     /// The latency ratio by all measurements of the schedule; absent for an evaluation on a part of the prompts.
     pub estimate: Option<Estimate>,
 }
@@ -383,6 +385,8 @@ pub enum WorkerState {
     Stale,
     /// Gets no more work.
     Draining,
+    /// Others cannot repeat what it has measured: gets no more work, and its results count no more.
+    Quarantined,
 }
 
 impl WorkerState {
@@ -392,6 +396,7 @@ impl WorkerState {
             Self::Alive => "alive",
             Self::Stale => "stale",
             Self::Draining => "draining",
+            Self::Quarantined => "quarantined",
         }
     }
 }
@@ -432,6 +437,8 @@ pub struct Worker {
     pub completed: u64,
     /// Evaluations that it could not do.
     pub failed: u64,
+    /// Why it is in quarantine; empty if it is not.
+    pub quarantine: String,
 }
 
 /// A time as RFC 3339, UTC.

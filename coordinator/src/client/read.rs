@@ -130,6 +130,7 @@ pub(super) fn evaluation(
         start_time: time(m.start_time.as_ref()),
         end_time: time(m.end_time.as_ref()),
         attempt: m.attempt,
+        disowned: m.disowned,
         estimate: m.latency_ratio.as_ref().map(|e| estimate(call, e)).transpose()?,
     })
 }
@@ -190,6 +191,7 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
         Ok(pb::WorkerState::Alive) => WorkerState::Alive,
         Ok(pb::WorkerState::Stale) => WorkerState::Stale,
         Ok(pb::WorkerState::Draining) => WorkerState::Draining,
+        Ok(pb::WorkerState::Quarantined) => WorkerState::Quarantined,
         Ok(pb::WorkerState::Unspecified) | Err(_) => {
             return Err(ClientError::Malformed { call, problem: format!("worker state {} is unknown", m.state) });
         }
@@ -211,6 +213,7 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
             .collect(),
         completed: m.completed,
         failed: m.failed,
+        quarantine: m.quarantine.clone(),
     })
 }
 

@@ -8,7 +8,8 @@
 //! - [`estimate`]: numbers with their uncertainty;
 //! - [`search`]: breeds candidates;
 //! - [`lease`]: the state machine of one candidate's evaluation;
-//! - [`evaluation`], [`query`]: results, and the best schedule for a constraint.
+//! - [`evaluation`], [`query`]: results, and the best schedule for a constraint;
+//! - [`trust`]: workers whose results others cannot repeat.
 
 pub mod archive;
 pub mod estimate;
@@ -21,3 +22,4 @@ pub mod query;
 pub mod rng;
 pub mod search;
 pub mod time;
+pub mod trust;

@@ -18,7 +18,7 @@ use super::waiters::{Waiter, Waiters};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::faults::{self, Point};
-use crate::ports::{Clock, Fact, IdSource, Store, StoreError};
+use crate::ports::{Clock, Fact, IdSource, Room, Store, StoreError};
 
 /// Calls that may wait to be decided; the next is refused as busy.
 const QUEUE: usize = 16 * 1024;
@@ -85,6 +85,7 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         dirty: false,
         unsynced: false,
         broken: None,
+        scarce: None,
         meters: meters.clone(),
         ticked: now,
         tidied: now,
@@ -141,6 +142,8 @@ struct Actor {
     unsynced: bool,
     /// A flush failed: memory may be ahead of the disk, so nothing more is decided.
     broken: Option<StoreError>,
+    /// The store's room, while it is scarce.
+    scarce: Option<Room>,
     meters: Arc<Meters>,
     ticked: Timestamp,
     tidied: Timestamp,
@@ -148,6 +151,7 @@ struct Actor {
 
 impl Actor {
     async fn run(mut self) {
+        self.look_at_room();
         let searches: Vec<SearchId> = self.state.searches.keys().cloned().collect();
         searches.iter().for_each(|search| self.teach(search));
         let mut messages = Vec::with_capacity(BATCH);
@@ -195,13 +199,17 @@ impl Actor {
             return Err(Refusal::Store(error.clone()));
         }
         let now = self.settings.clock.now();
-        let context = Context { now, policy: &self.settings.policy, ids: self.settings.ids.as_ref() };
+        let (policy, ids) = (&self.settings.policy, self.settings.ids.as_ref());
+        let context = Context { now, policy, ids, scarce: self.scarce };
         faults::pass(Point::DecideBefore);
         let decided = decide(&self.state, request, command, &context);
         faults::pass(Point::DecideAfter);
         let decided = decided.inspect_err(|refusal| self.meters.refused(command, refusal));
         let Decision { facts, touches, answer } = decided?;
         if !facts.is_empty() {
+            if let Some(room) = self.scarce.filter(Room::is_used_up) {
+                return Err(Refusal::Full(room));
+            }
             self.settings.store.commit(&facts)?;
             self.meters.decided(command, &facts);
             self.unsynced = true;
@@ -211,12 +219,24 @@ impl Actor {
         let (mut taught, mut leavers): (Vec<SearchId>, Vec<Waiter>) = (vec![], vec![]);
         for fact in facts {
             self.news.extend(news(&fact));
-            if let Fact::Evaluated { search, .. } | Fact::SearchMoved { search, .. } | Fact::SearchDeleted { search } =
-                &fact
+            if let Fact::Evaluated { search, .. }
+            | Fact::Disowned { search, .. }
+            | Fact::SearchMoved { search, .. }
+            | Fact::SearchDeleted { search } = &fact
             {
                 taught.push(search.clone());
             }
-            if let Fact::WorkerDraining { worker } | Fact::WorkerForgotten { worker } = &fact {
+            if let Fact::Disowned { search, .. } = &fact {
+                // It has heard what is no longer believed.
+                self.advisers.dismiss(search);
+            }
+            if let Fact::WorkerQuarantined { worker, reason, .. } = &fact {
+                tracing::warn!(%worker, reason, "worker in quarantine");
+            }
+            if let Fact::WorkerDraining { worker }
+            | Fact::WorkerQuarantined { worker, .. }
+            | Fact::WorkerForgotten { worker } = &fact
+            {
                 leavers.extend(self.waiters.take_worker(worker));
             }
             if let Err(e) = self.state.apply(fact, now) {
@@ -273,6 +293,7 @@ impl Actor {
             return;
         }
         self.ticked = now;
+        self.look_at_room();
         self.background(&Command::Tick);
         // A candidate's back-off may have passed.
         self.dirty |= self.waiters.len() > 0;
@@ -282,9 +303,22 @@ impl Actor {
         }
     }
 
+    fn look_at_room(&mut self) {
+        let room = self.settings.store.room();
+        let scarce = room.filter(Room::is_scarce);
+        match (self.scarce, scarce) {
+            (None, Some(room)) => tracing::error!("nothing new is begun: {}", Refusal::Full(room)),
+            (Some(_), None) => tracing::info!("the store's disk has room again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.scarce = scarce;
+        self.meters.room(room);
+    }
+
     fn background(&mut self, command: &Command) {
         if let Err(e) = self.carry_out(None, command)
             && self.broken.is_none()
+            && !matches!(e, Refusal::Full(_))
         {
             tracing::warn!(error = %e, "background work was not carried out");
         }
@@ -370,6 +404,7 @@ fn news(fact: &Fact) -> Option<Change> {
         Fact::SearchCreated { search, .. }
         | Fact::SearchBound { search, .. }
         | Fact::SearchMoved { search, .. }
+        | Fact::Disowned { search, .. }
         | Fact::SearchDeleted { search } => Some(Change { search: search.clone(), evaluation: None }),
         Fact::LeaseMoved { search, state, .. } if !state.is_open() => {
             Some(Change { search: search.clone(), evaluation: None })
@@ -378,6 +413,7 @@ fn news(fact: &Fact) -> Option<Change> {
         | Fact::CandidateCreated { .. }
         | Fact::WorkerRegistered { .. }
         | Fact::WorkerDraining { .. }
+        | Fact::WorkerQuarantined { .. }
         | Fact::WorkerForgotten { .. }
         | Fact::RequestAnswered { .. }
         | Fact::RequestForgotten { .. } => None,

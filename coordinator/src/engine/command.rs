@@ -7,7 +7,7 @@ use evocache_proto::domain::{
     CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchSpec, WorkerId,
 };
 
-use crate::ports::StoreError;
+use crate::ports::{Room, StoreError};
 
 /// Names a mutating call so that a repeat gets the first answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,6 +204,14 @@ pub enum Refusal {
     /// The lease is not (any more) the worker's.
     #[error("the lease on candidate {} of search '{}' with epoch {} was superseded", .0.candidate, .0.search, .0.epoch)]
     Superseded(LeaseKey),
+    /// Others cannot repeat what the worker has measured.
+    #[error("worker '{worker}' is in quarantine: {reason}; look at its device, then start it again")]
+    Quarantined {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
     /// The search has ended; nobody wants the result.
     #[error("search '{0}' has ended; drop the evaluation")]
     Ended(SearchId),
@@ -213,6 +221,12 @@ pub enum Refusal {
     /// Too many calls wait to be decided.
     #[error("the coordinator has too many calls waiting")]
     Busy,
+    /// The store's disk has no room for this now.
+    #[error(
+        "the store's disk has {} MiB left, and {} MiB are kept free: it goes on by itself when there is room",
+        .0.left >> 20, .0.reserve >> 20
+    )]
+    Full(Room),
     /// The store failed; memory and disk are as they were.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -10,7 +10,7 @@ use super::state::{State, Touch};
 use super::{evaluate, grant, transfer};
 use crate::domain::lease::{self, Event, RetryPolicy};
 use crate::domain::time::Timestamp;
-use crate::ports::{Fact, IdSource, Phase, Registration, RequestRecord};
+use crate::ports::{Fact, IdSource, Phase, Registration, RequestRecord, Room};
 
 /// A repeat of a call is answered like the first for this long.
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -53,6 +53,8 @@ pub struct Context<'a> {
     pub policy: &'a RetryPolicy,
     /// Makes ids.
     pub ids: &'a dyn IdSource,
+    /// The room that the store has, if it is scarce: nothing new is begun.
+    pub scarce: Option<Room>,
 }
 
 /// Decides a command. A repeated request gets the first answer and changes nothing.
@@ -67,6 +69,9 @@ pub fn decide(
     }
     let mut decision = match command {
         Command::Create { search, spec, from } => {
+            if let Some(room) = context.scarce {
+                return Err(Refusal::Full(room));
+            }
             let id = match search {
                 Some(id) if state.searches.contains_key(id) => return Err(Refusal::Exists(id.clone())),
                 Some(id) => id.clone(),

@@ -6,10 +6,12 @@ use evocache_proto::domain::{CandidateId, Measurement, Profile, SearchId, Worker
 
 use super::command::{Answer, LeaseKey, Refusal, Renewal};
 use super::decide::{Context, Decision, end, find};
+use super::judge::judge;
 use super::search::{Candidate, Search};
 use super::state::{State, Touch};
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease::{self, Event, State as LeaseState, Transition};
+use crate::domain::search::REMEASURE;
 use crate::domain::time::Timestamp;
 use crate::ports::{Fact, Phase};
 
@@ -71,6 +73,9 @@ pub(super) fn complete(
         Ok(Transition::Unchanged) => return Ok(Decision::answer(Answer::Accepted).touch(seen)),
         Err(refusal) => return Err(refused(refusal, key)),
     };
+    if let Some(reason) = quarantine(state, worker) {
+        return Err(Refusal::Quarantined { worker: worker.clone(), reason });
+    }
     let Some((model, breeder)) = &search.bound else {
         return Err(Refusal::Internal(format!("search '{}' has a lease but no model", search.id)));
     };
@@ -110,10 +115,17 @@ pub(super) fn complete(
         .fact(moved(search, key.candidate, candidate, next))
         .fact(Fact::Evaluated { search: search.id.clone(), sequence, evaluation });
     let spent = search.device_time + measurement.device_time;
+    // What is compared with the results of others may have to be judged first; the clock ends the search then.
+    let compared = candidate.proposal.provenance.operator == REMEASURE || !search.trust.knows(worker);
     Ok(match exhausted(search, search.prompts_of(key.candidate) as u64, spent, context.now) {
-        Some(reason) => end(search, Phase::Completed, reason, decision, context),
-        None => decision,
+        Some(reason) if !compared => end(search, Phase::Completed, reason, decision, context),
+        Some(_) | None => decision,
     })
+}
+
+/// Why the worker is not believed, if it is not.
+pub(super) fn quarantine(state: &State, worker: &WorkerId) -> Option<String> {
+    state.workers.get(worker)?.quarantine.clone()
 }
 
 /// The candidate could not be evaluated: back to the queue, or given up.
@@ -165,6 +177,10 @@ pub(super) fn release(
 
 /// Expires leases whose time is over, and ends searches whose budget is.
 pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
+    if let Some(decision) = judge(state, context) {
+        // What it changes is for the next look at the clock.
+        return decision;
+    }
     let mut decision = Decision::default();
     for search in state.searches.values() {
         let (mut failures, mut last) = (0, String::new());
@@ -203,7 +219,7 @@ fn locate<'a>(state: &'a State, key: &LeaseKey) -> Result<(&'a Search, &'a Candi
     Ok((search, candidate))
 }
 
-fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
+pub(super) fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
     Fact::LeaseMoved { search: SearchId::clone(&search.id), candidate, state, granted: entry.granted }
 }
 

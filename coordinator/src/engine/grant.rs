@@ -6,10 +6,11 @@ use evocache_proto::domain::{CandidateId, WorkerId};
 
 use super::command::{Answer, LeaseKey, Offer, Refusal};
 use super::decide::{Context, Decision};
+use super::evaluate::quarantine;
 use super::search::Search;
 use super::state::{State, Touch, Worker};
 use crate::domain::lease::{self, Event, State as LeaseState, Transition};
-use crate::domain::search::{Breeder, Proposal};
+use crate::domain::search::{Breeder, Proposal, Witness};
 use crate::ports::{Fact, ModelFacts, Phase};
 
 /// Grants the worker a candidate of one of the searches that it can serve: of those of the highest priority the one
@@ -17,8 +18,14 @@ use crate::ports::{Fact, ModelFacts, Phase};
 pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Result<Decision, Refusal> {
     let worker = state.workers.get(id).ok_or_else(|| Refusal::NoWorker(id.clone()))?;
     let seen = Touch::Seen { worker: id.clone(), at: context.now };
+    if let Some(reason) = quarantine(state, id) {
+        return Err(Refusal::Quarantined { worker: id.clone(), reason });
+    }
     if worker.draining {
         return Ok(Decision::answer(Answer::Work { offer: None, draining: true }).touch(seen));
+    }
+    if context.scarce.is_some() {
+        return Ok(Decision::answer(Answer::Work { offer: None, draining: false }).touch(seen));
     }
     let mut able: Vec<&Search> = state.searches.values().filter(|search| can_serve(search, worker)).collect();
     able.sort_by(|a, b| {
@@ -84,7 +91,11 @@ fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -
     let candidate = CandidateId(search.candidates.len() as u64);
     let mut first = vec![];
     let proposal = match &search.bound {
-        Some((_, breeder)) => breeder.ask_for(candidate, &|measured| search.only_by(id, measured)),
+        Some((_, breeder)) => {
+            let alone = |measured: CandidateId| search.only_by(id, measured);
+            let unproven = |measured: CandidateId| search.is_unproven(measured);
+            breeder.ask_for(candidate, Witness { alone: &alone, unproven: &unproven })
+        }
         None => {
             let declaration = &worker.registration.declaration;
             let model = ModelFacts {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::command::{Command, Refusal};
 use crate::domain::lease;
-use crate::ports::Fact;
+use crate::ports::{Fact, Room};
 
 /// Upper limits of a histogram's buckets in microseconds: what a disk or a call takes, from good to hopeless.
 const LIMITS: [u64; 14] =
@@ -64,6 +64,9 @@ pub struct Meters {
     /// A store that cannot be flushed: nothing more is decided.
     pub(super) broken: AtomicBool,
     pub(super) flushes: Histogram,
+    /// Bytes left for the store plus one; 0 while unknown.
+    room: AtomicU64,
+    reserve: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
     granted: AtomicU64,
@@ -93,6 +96,8 @@ pub struct Counts {
     pub broken: bool,
     /// How long flushes took.
     pub flushes: Buckets,
+    /// The room that the store has, where that is known.
+    pub room: Option<Room>,
 }
 
 impl Meters {
@@ -108,7 +113,14 @@ impl Meters {
             queued: u64::try_from(self.queued.load(Relaxed)).unwrap_or(0),
             broken: self.broken.load(Relaxed),
             flushes: self.flushes.read(),
+            room: self.room.load(Relaxed).checked_sub(1).map(|left| Room { left, reserve: self.reserve.load(Relaxed) }),
         }
+    }
+
+    /// The store's room was looked at.
+    pub(super) fn room(&self, room: Option<Room>) {
+        self.reserve.store(room.map_or(0, |room| room.reserve), Relaxed);
+        self.room.store(room.map_or(0, |room| room.left.saturating_add(1)), Relaxed);
     }
 
     /// A command was carried out and made these facts.

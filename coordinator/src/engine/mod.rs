@@ -13,6 +13,7 @@ mod decide;
 mod evaluate;
 mod grant;
 mod handle;
+mod judge;
 mod meters;
 mod search;
 mod state;

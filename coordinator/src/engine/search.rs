@@ -8,8 +8,9 @@ use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchSpec, Wor
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
-use crate::domain::search::{Breeder, Proposal, Provenance, REMEASURE};
+use crate::domain::search::{Breeder, Proposal, Provenance, REMEASURE, TellError};
 use crate::domain::time::Timestamp;
+use crate::domain::trust::Trust;
 use crate::ports::{ModelFacts, Phase};
 
 /// A candidate and the state of its lease.
@@ -52,6 +53,10 @@ pub struct Search {
     pub pending: BTreeSet<CandidateId>,
     /// Candidates that a worker has.
     pub leased: BTreeSet<CandidateId>,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Workers whose results count no more.
+    pub disowned: BTreeSet<WorkerId>,
     /// Evaluations of schedules that were measured before, by the candidate that they repeat.
     pub again: BTreeMap<CandidateId, Vec<CandidateId>>,
     /// Candidates given up.
@@ -80,6 +85,8 @@ impl Search {
             evaluations: vec![],
             pending: BTreeSet::new(),
             leased: BTreeSet::new(),
+            trust: Trust::default(),
+            disowned: BTreeSet::new(),
             again: BTreeMap::new(),
             failed: 0,
             device_time: Duration::ZERO,
@@ -100,7 +107,8 @@ impl Search {
 
     /// The uncached run's evaluation.
     pub fn baseline(&self) -> Option<&Arc<Evaluation>> {
-        self.evaluation(CandidateId(0))
+        let first = CandidateId(0);
+        self.evaluation(self.bound.as_ref().map_or(first, |(_, breeder)| breeder.stand_in(first)))
     }
 
     /// The evaluations of the front, fastest first.
@@ -147,6 +155,11 @@ impl Search {
     pub(super) fn only_by(&self, worker: &WorkerId, candidate: CandidateId) -> bool {
         let by = |id: CandidateId| self.evaluation(id).is_none_or(|e| &e.worker == worker);
         by(candidate) && self.again.get(&candidate).is_none_or(|ids| ids.iter().all(|&id| by(id)))
+    }
+
+    /// Whether whoever has measured a candidate is one of whom nobody knows whether others measure the same.
+    pub(super) fn is_unproven(&self, candidate: CandidateId) -> bool {
+        self.evaluation(candidate).is_some_and(|e| !self.trust.is_proven(&e.worker))
     }
 
     /// Why a worker cannot take part; `Ok` if it can. The model's name is the caller's to compare.
@@ -216,13 +229,63 @@ impl Search {
         }
     }
 
-    /// Takes an evaluation into the running figures.
-    pub(super) fn count(&mut self, evaluation: &Evaluation) {
+    /// Takes an evaluation into all that evaluations add up to.
+    pub(super) fn add_up(&mut self, evaluation: &Evaluation) -> Result<(), TellError> {
         self.device_time += evaluation.measurement.device_time;
-        self.evaluated_prompts += self.prompts_of(evaluation.candidate) as u64;
+        if self.disowned.contains(&evaluation.worker) {
+            return self.bound.as_mut().map_or(Ok(()), |(_, breeder)| breeder.disown(evaluation.candidate));
+        }
+        if let Some((_, breeder)) = &mut self.bound {
+            breeder.tell(evaluation.candidate, &evaluation.measurement)?;
+        }
+        let prompts = self.prompts_of(evaluation.candidate);
+        self.evaluated_prompts += prompts as u64;
+        if prompts == self.spec.prompts.len() {
+            self.compare(evaluation);
+        }
         let Provenance { parents, operator, .. } = &evaluation.provenance;
         if let Some(&first) = parents.first().filter(|_| operator == REMEASURE) {
             self.again.entry(first).or_default().push(evaluation.candidate);
         }
+        Ok(())
+    }
+
+    /// Holds a result against those of others.
+    fn compare(&mut self, evaluation: &Evaluation) {
+        let repeats = (evaluation.provenance.operator == REMEASURE).then(|| evaluation.provenance.parents.first());
+        let first = repeats.flatten().copied();
+        let again = first.and_then(|first| self.again.get(&first));
+        let measured = first.into_iter().chain(again.into_iter().flatten().copied());
+        let others: Vec<Arc<Evaluation>> = measured
+            .filter(|&id| id != evaluation.candidate && self.prompts_of(id) == self.spec.prompts.len())
+            .filter_map(|id| self.evaluation(id).filter(|e| !self.disowned.contains(&e.worker)).cloned())
+            .collect();
+        let others = others.iter().map(|other| (&other.worker, &other.measurement));
+        self.trust.tell(&evaluation.worker, &evaluation.measurement, others);
+    }
+
+    /// A worker's results count no more: everything is added up anew without them, as after a restart.
+    pub(super) fn disown(&mut self, worker: WorkerId) -> Result<(), TellError> {
+        self.disowned.insert(worker);
+        let Some((model, old)) = self.bound.take() else { return Ok(()) };
+        // What could be bred once can be bred again.
+        let Ok(mut breeder) = Breeder::new(self.spec.clone(), model.layout.clone()) else { return Ok(()) };
+        for (number, candidate) in (0..).zip(&self.candidates) {
+            breeder.record(CandidateId(number), &candidate.proposal);
+        }
+        self.bound = Some((model, breeder));
+        (self.device_time, self.evaluated_prompts) = (Duration::ZERO, 0);
+        (self.trust, self.again) = (Trust::default(), BTreeMap::new());
+        for evaluation in self.evaluations.clone() {
+            self.add_up(&evaluation)?;
+        }
+        let Some((_, breeder)) = &mut self.bound else { return Ok(()) };
+        for (number, candidate) in (0..).zip(&self.candidates) {
+            if matches!(candidate.lease, lease::State::Failed { .. }) {
+                breeder.fail(CandidateId(number))?;
+            }
+        }
+        breeder.succeed(&old);
+        Ok(())
     }
 }

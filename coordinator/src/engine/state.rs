@@ -21,6 +21,8 @@ pub struct Worker {
     pub class: Arc<str>,
     /// Gets no more work.
     pub draining: bool,
+    /// Why its results are not believed, if they are not. It gets no more work.
+    pub quarantine: Option<String>,
     /// Last heard of; after a restart, the moment of the restart. Not stored.
     pub seen: Timestamp,
     /// Evaluations accepted from it, of the searches that there are.
@@ -105,13 +107,32 @@ impl State {
         match fact {
             Fact::WorkerRegistered { worker, registration } => {
                 let class = class(&registration.declaration);
-                let entry = Worker { registration, class, draining: false, seen: now, completed: 0, failed: 0 };
+                let entry = Worker {
+                    registration,
+                    class,
+                    draining: false,
+                    quarantine: None,
+                    seen: now,
+                    completed: 0,
+                    failed: 0,
+                };
                 self.workers.insert(worker, entry);
             }
             Fact::WorkerDraining { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.draining = true;
                 }
+            }
+            Fact::WorkerQuarantined { worker, reason, .. } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.quarantine = Some(reason);
+                }
+            }
+            Fact::Disowned { search, worker } => {
+                let search = self.search_mut(&search)?;
+                let disowned = search.disown(worker);
+                disowned
+                    .map_err(|e| Inconsistent(format!("search '{}', without a worker's results: {e}", search.id)))?;
             }
             Fact::WorkerForgotten { worker } => drop(self.workers.remove(&worker)),
             Fact::SearchCreated { search, spec, at } => {
@@ -222,12 +243,7 @@ impl Search {
             return Err(Inconsistent(format!("search '{id}': candidate {candidate} is unknown or evaluated already")));
         };
         entry.evaluation = Some(self.evaluations.len());
-        if let Some((_, breeder)) = &mut self.bound {
-            breeder
-                .tell(candidate, &evaluation.measurement)
-                .map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
-        }
-        self.count(&evaluation);
+        self.add_up(&evaluation).map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
         // Pictures stay in the store: in memory they would outweigh everything else.
         let mut evaluation = evaluation;
         if !evaluation.measurement.thumbnails.is_empty() {

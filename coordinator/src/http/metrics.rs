@@ -26,6 +26,7 @@ struct Gauges {
     workers: usize,
     alive: usize,
     draining: usize,
+    quarantined: usize,
     leased: usize,
     pending: usize,
     phases: Vec<(&'static str, usize)>,
@@ -38,6 +39,7 @@ fn look(state: &State, now: Timestamp, silence: Duration) -> Gauges {
         workers: state.workers.len(),
         alive: state.workers.values().filter(|w| now.since(w.seen) <= silence).count(),
         draining: state.workers.values().filter(|w| w.draining).count(),
+        quarantined: state.workers.values().filter(|w| w.quarantine.is_some()).count(),
         leased: searches().map(|s| s.leased.len()).sum(),
         pending: searches().map(|s| s.pending.len()).sum(),
         phases: PHASES.map(|(phase, name)| (name, searches().filter(|s| s.phase == phase).count())).to_vec(),
@@ -81,6 +83,12 @@ fn counters(text: &mut Exposition, counts: &Counts) {
     text.single("evocache_engine_queue_length", "gauge", help, counts.queued);
     let help = "1 after a flush that failed: nothing is decided until a restart.";
     text.single("evocache_store_broken", "gauge", help, u8::from(counts.broken));
+    if let Some(room) = counts.room {
+        let help = "What can still be written to the store's disk.";
+        text.single("evocache_store_room_bytes", "gauge", help, room.left);
+        let help = "Below this nothing new is begun; below a quarter of it nothing is written.";
+        text.single("evocache_store_reserve_bytes", "gauge", help, room.reserve);
+    }
     text.family("evocache_store_flush_duration_seconds", "histogram", "How long a flush to disk took.");
     text.histogram("evocache_store_flush_duration_seconds", &[], &counts.flushes);
 }
@@ -92,6 +100,8 @@ fn states(text: &mut Exposition, gauges: &Gauges) {
         text.sample("evocache_workers", &[("state", state)], n);
     }
     text.single("evocache_workers_draining", "gauge", "Workers that get no more work.", gauges.draining);
+    let help = "Workers whose results are not believed.";
+    text.single("evocache_workers_quarantined", "gauge", help, gauges.quarantined);
     text.family("evocache_searches", "gauge", "Searches by where they stand.");
     for &(phase, n) in &gauges.phases {
         text.sample("evocache_searches", &[("phase", phase)], n);

@@ -41,6 +41,7 @@ pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     let plan = setup::plan(&args)?;
     let coordinator = serve::start(ServeOptions {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        reserve: 0,
         data: plan.store(),
         lease_ttl: LEASE_TTL,
         allow_remote_plaintext: false,

@@ -95,6 +95,22 @@ pub enum Fact {
         /// Which.
         worker: WorkerId,
     },
+    /// A worker's results are not believed: it gets no more work.
+    WorkerQuarantined {
+        /// Which.
+        worker: WorkerId,
+        /// Why, for people.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// What a worker has measured counts no more in a search.
+    Disowned {
+        /// Which search.
+        search: SearchId,
+        /// Whose results.
+        worker: WorkerId,
+    },
     /// A search was created.
     SearchCreated {
         /// Its id.

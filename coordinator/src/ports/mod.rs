@@ -66,6 +66,27 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// How much room a store has on its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that can still be written.
+    pub left: u64,
+    /// Bytes that are to stay free.
+    pub reserve: u64,
+}
+
+impl Room {
+    /// Nothing new is begun; what is under way may be finished.
+    pub fn is_scarce(&self) -> bool {
+        self.left < self.reserve
+    }
+
+    /// Nothing at all is written: what a database does with a full disk is hard to say.
+    pub fn is_used_up(&self) -> bool {
+        self.left < self.reserve / 4
+    }
+}
+
 /// Where facts outlive the process.
 ///
 /// A commit is atomic: after a crash all of its facts are there or none. It is durable once [`sync`](Self::sync)
@@ -79,6 +100,10 @@ pub trait Store: Send + Sync + 'static {
     fn sync(&self) -> Result<(), StoreError>;
     /// The pictures that came with an evaluation.
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError>;
+    /// How much room there is; `None` where that is unknown or does not matter.
+    fn room(&self) -> Option<Room> {
+        None
+    }
 }
 
 /// What time it is.

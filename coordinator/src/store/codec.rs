@@ -4,16 +4,19 @@
 //! |---|---|
 //! | `w/` worker | registration |
 //! | `d/` worker | draining, empty |
+//! | `q/` worker | why it is in quarantine |
 //! | `s/` search | specification |
 //! | `m/` search | what the first worker declared |
 //! | `p/` search | phase |
-//! | `c/` search `\0` candidate | schedule and provenance |
-//! | `l/` search `\0` candidate | lease |
-//! | `e/` search `\0` sequence | evaluation |
+//! | `c/` search `\0` candidate | schedule and provenance; the lease, if the same decision granted one |
+//! | `l/` search `\0` candidate | lease, where it is neither the candidate's first nor ended by its evaluation |
+//! | `e/` search `\0` sequence | evaluation, and the epoch that it ended |
+//! | `x/` search `\0` worker | whose results count no more, empty |
 //! | `t/` search `\0` candidate | thumbnails |
 //! | `r/` request | answered call |
 //!
-//! Numbers in keys are big-endian, so that records come back in their order.
+//! Numbers in keys are big-endian, so that records come back in their order. A lease is what its evaluation says, else
+//! what `l/` says, else what its candidate says: so an evaluation costs two records, both at the end of their kind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +27,8 @@ use prost::Message;
 
 use super::records::{
     AnsweredRecord, CancelledRecord, CandidateRecord, EvaluationRecord, FailedRecord, GrantRecord, LeaseRecord,
-    LeaseState, LeasedRecord, ModelRecord, PendingRecord, PhaseRecord, SearchRecord, ThumbnailsRecord, WorkerRecord,
+    LeaseState, LeasedRecord, ModelRecord, PendingRecord, PhaseRecord, QuarantineRecord, SearchRecord,
+    ThumbnailsRecord, WorkerRecord,
 };
 use super::{Records, Write};
 use crate::domain::evaluation::Evaluation;
@@ -54,8 +58,50 @@ fn of_search(kind: u8, search: &SearchId) -> Vec<u8> {
     key
 }
 
-/// What a fact writes.
-pub(super) fn writes(fact: &Fact) -> Vec<Write> {
+/// What a decision writes.
+pub(super) fn writes(facts: &[Fact]) -> Vec<Write> {
+    let mut writes = vec![];
+    let mut rest = facts;
+    while let [first, others @ ..] = rest {
+        rest = others;
+        match others.first().and_then(|second| pair(first, second)) {
+            Some(both) => {
+                writes.extend(both);
+                rest = &others[1..];
+            }
+            None => writes.extend(alone(first)),
+        }
+    }
+    writes
+}
+
+/// What two facts write that are told by one record: a candidate and its first lease, the end of a lease and the
+/// evaluation that ended it.
+fn pair(first: &Fact, second: &Fact) -> Option<Vec<Write>> {
+    match (first, second) {
+        (
+            Fact::CandidateCreated { search, candidate, proposal },
+            Fact::LeaseMoved { search: leased, candidate: of, state, granted },
+        ) if search == leased && candidate == of => {
+            let record = CandidateRecord { lease: Some(lease_record(state, *granted)), ..candidate_record(proposal) };
+            Some(vec![Write::New(numbered(b'c', search, candidate.0), record.encode_to_vec())])
+        }
+        (
+            Fact::LeaseMoved { search, candidate, state: lease::State::Done { epoch, worker }, granted },
+            Fact::Evaluated { search: evaluated_in, sequence, evaluation },
+        ) if search == evaluated_in
+            && *candidate == evaluation.candidate
+            && *worker == evaluation.worker
+            && *granted == evaluation.started =>
+        {
+            Some(evaluated(search, *sequence, evaluation, Some(*epoch)))
+        }
+        _ => None,
+    }
+}
+
+/// What a fact writes by itself.
+fn alone(fact: &Fact) -> Vec<Write> {
     match fact {
         Fact::WorkerRegistered { worker, registration } => {
             let record = WorkerRecord {
@@ -67,7 +113,15 @@ pub(super) fn writes(fact: &Fact) -> Vec<Write> {
         }
         Fact::WorkerDraining { worker } => vec![Write::Put(key(b'd', worker.as_str()), vec![])],
         Fact::WorkerForgotten { worker } => {
-            vec![Write::Remove(key(b'w', worker.as_str())), Write::Remove(key(b'd', worker.as_str()))]
+            b"wdq".iter().map(|&kind| Write::Remove(key(kind, worker.as_str()))).collect()
+        }
+        Fact::WorkerQuarantined { worker, reason, at } => {
+            let record = QuarantineRecord { reason: reason.clone(), at: at.0 };
+            vec![Write::Put(key(b'q', worker.as_str()), record.encode_to_vec())]
+        }
+        Fact::Disowned { search, worker } => {
+            let key = [of_search(b'x', search), worker.as_str().as_bytes().to_vec()].concat();
+            vec![Write::Put(key, vec![])]
         }
         Fact::SearchCreated { search, spec, at } => {
             let record = SearchRecord { spec: Some(spec.as_ref().into()), at: at.0 };
@@ -85,21 +139,15 @@ pub(super) fn writes(fact: &Fact) -> Vec<Write> {
         Fact::SearchDeleted { search } => b"smp"
             .iter()
             .map(|&kind| Write::Remove(key(kind, search.as_str())))
-            .chain(b"clet".iter().map(|&kind| Write::RemovePrefix(of_search(kind, search))))
+            .chain(b"clext".iter().map(|&kind| Write::RemovePrefix(of_search(kind, search))))
             .collect(),
         Fact::CandidateCreated { search, candidate, proposal } => {
-            let record = CandidateRecord {
-                steps: proposal.schedule.steps(),
-                decisions: proposal.schedule.packed().to_vec(),
-                provenance: Some(provenance_message(&proposal.provenance)),
-                prompts: proposal.prompts,
-            };
-            vec![Write::Put(numbered(b'c', search, candidate.0), record.encode_to_vec())]
+            vec![Write::New(numbered(b'c', search, candidate.0), candidate_record(proposal).encode_to_vec())]
         }
         Fact::LeaseMoved { search, candidate, state, granted } => {
             vec![Write::Put(numbered(b'l', search, candidate.0), lease_record(state, *granted).encode_to_vec())]
         }
-        Fact::Evaluated { search, sequence, evaluation } => evaluated(search, *sequence, evaluation),
+        Fact::Evaluated { search, sequence, evaluation } => evaluated(search, *sequence, evaluation, None),
         Fact::RequestAnswered { request, record } => {
             let record = AnsweredRecord {
                 kind: record.kind.clone(),
@@ -113,7 +161,17 @@ pub(super) fn writes(fact: &Fact) -> Vec<Write> {
     }
 }
 
-fn evaluated(search: &SearchId, sequence: u64, evaluation: &Evaluation) -> Vec<Write> {
+fn candidate_record(proposal: &Proposal) -> CandidateRecord {
+    CandidateRecord {
+        steps: proposal.schedule.steps(),
+        decisions: proposal.schedule.packed().to_vec(),
+        provenance: Some(provenance_message(&proposal.provenance)),
+        prompts: proposal.prompts,
+        lease: None,
+    }
+}
+
+fn evaluated(search: &SearchId, sequence: u64, evaluation: &Evaluation, epoch: Option<Epoch>) -> Vec<Write> {
     let mut measurement = pb::Measurement::from(&evaluation.measurement);
     let pictures: Vec<Vec<u8>> = measurement.thumbnails.drain(..).map(|picture| picture.to_vec()).collect();
     let record = EvaluationRecord {
@@ -125,11 +183,12 @@ fn evaluated(search: &SearchId, sequence: u64, evaluation: &Evaluation) -> Vec<W
         started: evaluation.started.0,
         finished: evaluation.finished.0,
         attempt: evaluation.attempt,
+        epoch: epoch.map(|epoch| epoch.0),
     };
-    let mut writes = vec![Write::Put(numbered(b'e', search, sequence), record.encode_to_vec())];
+    let mut writes = vec![Write::New(numbered(b'e', search, sequence), record.encode_to_vec())];
     if !pictures.is_empty() {
         let record = ThumbnailsRecord { pictures };
-        writes.push(Write::Put(numbered(b't', search, evaluation.candidate.0), record.encode_to_vec()));
+        writes.push(Write::New(numbered(b't', search, evaluation.candidate.0), record.encode_to_vec()));
     }
     writes
 }
@@ -159,6 +218,11 @@ pub(super) fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
     })?;
     records.scan(b"d/", &mut |key, _| {
         facts.push(Fact::WorkerDraining { worker: worker_id(key)? });
+        Ok(())
+    })?;
+    records.scan(b"q/", &mut |key, value| {
+        let QuarantineRecord { reason, at } = decode(key, value)?;
+        facts.push(Fact::WorkerQuarantined { worker: worker_id(key)?, reason, at: Timestamp(at) });
         Ok(())
     })?;
     let mut searches = vec![];
@@ -193,13 +257,29 @@ fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) 
         layout = Some(model.layout.clone());
         facts.push(Fact::SearchBound { search: search.clone(), model, at: Timestamp(record.at) });
     }
+    let disowned = of_search(b'x', search);
+    records.scan(&disowned, &mut |key, _| {
+        let worker = String::from_utf8_lossy(&key[disowned.len()..]).into_owned();
+        let worker = WorkerId::new(worker).map_err(|e| corrupt(key, e))?;
+        facts.push(Fact::Disowned { search: search.clone(), worker });
+        Ok(())
+    })?;
     let mut proposals: BTreeMap<CandidateId, Proposal> = BTreeMap::new();
+    let mut leases: BTreeMap<CandidateId, (lease::State, Timestamp)> = BTreeMap::new();
     records.scan(&of_search(b'c', search), &mut |key, value| {
         let candidate = CandidateId(number(key)?);
         let layout: &Arc<Layout> = layout.as_ref().ok_or_else(|| corrupt(key, "its search has no model"))?;
-        let proposal = proposal(key, layout, decode(key, value)?)?;
+        let mut record: CandidateRecord = decode(key, value)?;
+        if let Some(lease) = record.lease.take() {
+            leases.insert(candidate, lease_state(key, lease)?);
+        }
+        let proposal = proposal(key, layout, record)?;
         proposals.insert(candidate, proposal.clone());
         facts.push(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
+        Ok(())
+    })?;
+    records.scan(&of_search(b'l', search), &mut |key, value| {
+        leases.insert(CandidateId(number(key)?), lease_state(key, decode(key, value)?)?);
         Ok(())
     })?;
     records.scan(&of_search(b'e', search), &mut |key, value| {
@@ -219,15 +299,17 @@ fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) 
             finished: Timestamp(record.finished),
             attempt: record.attempt,
         };
+        if let Some(epoch) = record.epoch {
+            let done = lease::State::Done { epoch: Epoch(epoch), worker: evaluation.worker.clone() };
+            leases.insert(candidate, (done, evaluation.started));
+        }
         let sequence = number(key)?;
         facts.push(Fact::Evaluated { search: search.clone(), sequence, evaluation: Arc::new(evaluation) });
         Ok(())
     })?;
-    records.scan(&of_search(b'l', search), &mut |key, value| {
-        let (state, granted) = lease_state(key, decode(key, value)?)?;
-        facts.push(Fact::LeaseMoved { search: search.clone(), candidate: CandidateId(number(key)?), state, granted });
-        Ok(())
-    })?;
+    for (candidate, (state, granted)) in leases {
+        facts.push(Fact::LeaseMoved { search: search.clone(), candidate, state, granted });
+    }
     let phase_key = key(b'p', search.as_str());
     if let Some(bytes) = records.get(&phase_key)? {
         let record: PhaseRecord = decode(&phase_key, &bytes)?;

@@ -8,8 +8,8 @@ use prost::Message;
 
 use super::backup::Progress;
 use super::records::{
-    AnsweredRecord, CandidateRecord, EvaluationRecord, LeaseRecord, ModelRecord, PhaseRecord, SearchRecord,
-    ThumbnailsRecord, WorkerRecord,
+    AnsweredRecord, CandidateRecord, EvaluationRecord, LeaseRecord, ModelRecord, PhaseRecord, QuarantineRecord,
+    SearchRecord, ThumbnailsRecord, WorkerRecord,
 };
 use super::{SledStore, codec};
 use crate::ports::StoreError;
@@ -18,16 +18,18 @@ use crate::ports::StoreError;
 const KEPT: usize = 100;
 
 /// Kinds of records by the first letter of their keys, in the order in which they are told.
-const KINDS: [(u8, &str); 10] = [
+const KINDS: [(u8, &str); 12] = [
     (b's', "searches"),
     (b'm', "models"),
     (b'p', "phases"),
     (b'c', "candidates"),
     (b'l', "leases"),
     (b'e', "evaluations"),
+    (b'x', "disowned results"),
     (b't', "thumbnails"),
     (b'w', "workers"),
     (b'd', "draining workers"),
+    (b'q', "workers in quarantine"),
     (b'r', "answered calls"),
 ];
 
@@ -97,8 +99,9 @@ fn look(key: &[u8], value: &[u8], searches: &BTreeSet<Vec<u8>>) -> Result<u8, St
     };
     match kind {
         b'w' => readable::<WorkerRecord>(key, value)?,
-        b'd' if value.is_empty() => {}
-        b'd' => return Err(codec::corrupt(key, "has a value")),
+        b'd' | b'x' if value.is_empty() => {}
+        b'd' | b'x' => return Err(codec::corrupt(key, "has a value")),
+        b'q' => readable::<QuarantineRecord>(key, value)?,
         b's' => readable::<SearchRecord>(key, value)?,
         b'm' => readable::<ModelRecord>(key, value)?,
         b'p' => readable::<PhaseRecord>(key, value)?,
@@ -115,6 +118,7 @@ fn look(key: &[u8], value: &[u8], searches: &BTreeSet<Vec<u8>>) -> Result<u8, St
             codec::number(key)?;
             Some(rest.split(|&byte| byte == 0).next().unwrap_or_default())
         }
+        b'x' => Some(rest.split(|&byte| byte == 0).next().unwrap_or_default()),
         _ => None,
     };
     match search {

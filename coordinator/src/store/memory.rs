@@ -43,9 +43,9 @@ impl Store for MemoryStore {
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
         let mut records = self.lock();
-        for write in facts.iter().flat_map(codec::writes) {
+        for write in codec::writes(facts) {
             match write {
-                Write::Put(key, value) => drop(records.insert(key, value)),
+                Write::New(key, value) | Write::Put(key, value) => drop(records.insert(key, value)),
                 Write::Remove(key) => drop(records.remove(&key)),
                 Write::RemovePrefix(prefix) => records.retain(|key, _| !key.starts_with(&prefix)),
             }

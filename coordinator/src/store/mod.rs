@@ -24,8 +24,11 @@ pub use sled_store::{FORMAT_VERSION, SledStore, set_aside};
 
 use crate::ports::{Fact, StoreError};
 
-/// What one fact does to the records.
+/// What a fact does to the records.
 enum Write {
+    /// A record whose key was never written before, or was removed.
+    New(Vec<u8>, Vec<u8>),
+    /// A record in the place of one that may be there.
     Put(Vec<u8>, Vec<u8>),
     Remove(Vec<u8>),
     RemovePrefix(Vec<u8>),

@@ -15,6 +15,14 @@ pub(super) struct WorkerRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct QuarantineRecord {
+    #[prost(string, tag = "1")]
+    pub(super) reason: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) at: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct SearchRecord {
     #[prost(message, optional, tag = "1")]
     pub(super) spec: Option<pb::SearchSpec>,
@@ -52,6 +60,9 @@ pub(super) struct CandidateRecord {
     /// 0: all.
     #[prost(uint32, tag = "4")]
     pub(super) prompts: u32,
+    /// The lease that was granted by the decision that made the candidate.
+    #[prost(message, optional, tag = "5")]
+    pub(super) lease: Option<LeaseRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -133,6 +144,9 @@ pub(super) struct EvaluationRecord {
     pub(super) finished: u64,
     #[prost(uint32, tag = "8")]
     pub(super) attempt: u32,
+    /// The lease that the evaluation ended; absent in format 2, where the lease's record says it.
+    #[prost(uint64, optional, tag = "9")]
+    pub(super) epoch: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

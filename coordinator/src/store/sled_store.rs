@@ -16,10 +16,13 @@ use evocache_proto::domain::{CandidateId, SearchId};
 use super::creation::{self, sync_folder};
 use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
+#[cfg(unix)]
+use crate::ports::Room;
 use crate::ports::{Fact, Store, StoreError};
 
-/// The storage format that this program writes. It reads those before: 1 had values of any size in one piece.
-pub const FORMAT_VERSION: u64 = 2;
+/// The storage format that this program writes. It reads those before: 1 had values of any size in one piece, 2 a record
+/// for every lease.
+pub const FORMAT_VERSION: u64 = 3;
 
 pub(super) const VERSION_KEY: &[u8] = b"!format";
 
@@ -42,6 +45,8 @@ pub struct SledStore {
     unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
     failed: OnceLock<StoreError>,
+    /// Bytes that are to stay free on its disk.
+    reserve: u64,
 }
 
 pub(super) fn failed(e: impl std::fmt::Display) -> StoreError {
@@ -68,12 +73,22 @@ impl SledStore {
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
-        let store = Self { db, file, unsynced: AtomicUsize::new(0), failed: OnceLock::new() };
+        let store = Self { db, file, unsynced: AtomicUsize::new(0), failed: OnceLock::new(), reserve: 0 };
         if found == 1 {
             store.split_large_values()?;
         }
+        if found < FORMAT_VERSION {
+            // Format 2 is read as it is: only what is written from now on is for nobody older.
+            store.db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
+        }
         store.sync()?;
         Ok(store)
+    }
+
+    /// The same store, which tells when its disk has less than this many bytes left.
+    pub fn keep_free(mut self, reserve: u64) -> Self {
+        self.reserve = reserve;
+        self
     }
 
     /// Opens the store in this folder; makes none.
@@ -105,8 +120,7 @@ impl SledStore {
                 self.put([(key.to_vec(), value.to_vec())])?;
             }
         }
-        self.sync()?;
-        self.db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map(drop).map_err(failed)
+        self.sync()
     }
 
     /// How many records there are. Reads all keys.
@@ -123,15 +137,20 @@ impl SledStore {
     pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for (key, value) in records {
-            self.insert(&mut batch, key, value)?;
+            self.replace(&mut batch, key, value)?;
         }
         self.apply(batch)
     }
 
-    /// Adds a value to a batch. The further pieces of a large one are written at once.
-    fn insert(&self, batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+    /// Adds a value to a batch that may stand in the place of another.
+    fn replace(&self, batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
         let parts = pieces::parts(&key, value);
         pieces::trim(&self.db, &mut batch.inner, &key, &parts)?;
+        self.insert(batch, key, parts)
+    }
+
+    /// Adds a value to a batch. The further pieces of a large one are written at once.
+    fn insert(&self, batch: &mut Batch, key: Vec<u8>, parts: pieces::Parts) -> Result<(), StoreError> {
         for piece in parts.further {
             let mut ahead = Batch::default();
             ahead.insert(piece.0, piece.1);
@@ -166,9 +185,13 @@ impl SledStore {
 
     fn write(&self, facts: &[Fact]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        for write in facts.iter().flat_map(codec::writes) {
+        for write in codec::writes(facts) {
             match write {
-                Write::Put(key, value) => self.insert(&mut batch, key, value)?,
+                Write::New(key, value) => {
+                    let parts = pieces::parts(&key, value);
+                    self.insert(&mut batch, key, parts)?;
+                }
+                Write::Put(key, value) => self.replace(&mut batch, key, value)?,
                 Write::Remove(key) => pieces::remove(&self.db, &mut batch.inner, key)?,
                 Write::RemovePrefix(prefix) => {
                     let further = pieces::further(&prefix);
@@ -316,5 +339,11 @@ impl Store for SledStore {
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         codec::thumbnails(&self.db, search, candidate)
+    }
+
+    #[cfg(unix)]
+    fn room(&self) -> Option<Room> {
+        let disk = rustix::fs::fstatvfs(&self.file).ok().filter(|_| self.reserve > 0)?;
+        Some(Room { left: disk.f_bavail.saturating_mul(disk.f_frsize), reserve: self.reserve })
     }
 }

@@ -157,7 +157,7 @@ impl World {
     /// As the engine does it: decide, commit, apply. Invariants before and after.
     fn carry_out(&mut self, request: Option<&Request>, command: &Command) -> Result<Result<Answer, Refusal>, String> {
         let before = self.state.clone();
-        let context = Context { now: self.now, policy: &self.policy, ids: &self.ids };
+        let context = Context { now: self.now, policy: &self.policy, ids: &self.ids, scarce: None };
         let Decision { facts, touches, answer } = match decide(&self.state, request, command, &context) {
             Ok(decision) => decision,
             Err(refusal) => return Ok(Err(refusal)),

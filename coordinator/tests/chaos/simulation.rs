@@ -307,9 +307,8 @@ impl Worker {
     async fn complete(&mut self, lease: &pb::Lease) {
         let schedule = wire::schedule(&toy::layout(), lease.schedule.as_ref().unwrap()).unwrap();
         let measurement = toy::measure(&schedule, lease.prompts, vec![], &mut self.chance);
-        let request_id = format!("complete-{}", self.world.number());
         let request = pb::CompleteEvaluationRequest {
-            request_id: request_id.clone(),
+            request_id: format!("complete-{}", self.world.number()),
             worker_id: self.id.to_string(),
             lease: Some(key(lease)),
             measurement: Some((&measurement).into()),
@@ -328,7 +327,6 @@ impl Worker {
             Some(Ok(_)) => {
                 let lease = lease_key(lease);
                 let mut ledger = self.world.ledger.lock().unwrap();
-                ledger.requests.push(RequestId::new(request_id).unwrap());
                 ledger.results.push(Taken { worker: self.id.clone(), lease, measurement });
             }
             Some(Err(status)) if status.code() != Code::FailedPrecondition => {

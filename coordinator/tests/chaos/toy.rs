@@ -19,6 +19,10 @@ pub(crate) fn layout() -> Arc<Layout> {
 }
 
 pub(crate) fn spec(evaluations: u64, seed: u64) -> SearchSpec {
+    draft(evaluations, seed).validate().unwrap()
+}
+
+pub(crate) fn draft(evaluations: u64, seed: u64) -> SpecDraft {
     let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
     SpecDraft {
         model: ModelRef { name: "toy".into(), fingerprint: None },
@@ -45,8 +49,6 @@ pub(crate) fn spec(evaluations: u64, seed: u64) -> SearchSpec {
         placement: Default::default(),
         imported: vec![],
     }
-    .validate()
-    .unwrap()
 }
 
 pub(crate) fn declaration(name: &str) -> Declaration {

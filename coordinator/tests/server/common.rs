@@ -233,9 +233,11 @@ impl World {
                         text += &format!("{:?} {:?}\n", breeder.best_speedup(), breeder.seeds_best_speedup());
                     }
                     text += &format!("{:?} {:?}\n", search.evaluated_prompts, search.open_prompts);
+                    text += &format!("{:?} {:?} {:?}\n", search.again, search.disowned, search.trust);
                 }
                 for (id, worker) in &state.workers {
-                    text += &format!("{id} {:?} {} {}\n", worker.registration, worker.draining, worker.completed);
+                    text += &format!("{id} {:?} {} {}", worker.registration, worker.draining, worker.completed);
+                    text += &format!(" {:?}\n", worker.quarantine);
                 }
                 text += &format!("{:?}", state.requests);
                 text

@@ -118,6 +118,7 @@ async fn calls_are_counted_by_method_and_code() {
     let folder = tempfile::tempdir().unwrap();
     let options = ServeOptions {
         listen: any(),
+        reserve: 0,
         data: folder.path().join("store"),
         lease_ttl: Duration::from_secs(30),
         allow_remote_plaintext: false,

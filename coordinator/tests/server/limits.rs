@@ -30,6 +30,7 @@ impl Limited {
         std::fs::write(&tokens, entries).unwrap();
         let running = start(ServeOptions {
             listen: ([127, 0, 0, 1], 0).into(),
+            reserve: 0,
             data: folder.path().join("store"),
             lease_ttl: Duration::from_secs(30),
             allow_remote_plaintext: false,

@@ -8,6 +8,7 @@ mod common;
 mod engine;
 mod http;
 mod limits;
+mod quarantine;
 mod reload;
 mod security;
 mod services;

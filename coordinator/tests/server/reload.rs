@@ -14,6 +14,7 @@ use crate::http::ask;
 async fn encrypted(folder: &Path, reload_every: Duration) -> Running {
     let files = TlsFiles { certificate: folder.join("server.pem"), key: folder.join("server.key"), client_ca: None };
     let options = ServeOptions {
+        reserve: 0,
         listen: ([127, 0, 0, 1], 0).into(),
         data: folder.join("store"),
         lease_ttl: Duration::from_secs(30),

@@ -26,6 +26,7 @@ struct Server {
 fn options(folder: &tempfile::TempDir) -> ServeOptions {
     ServeOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        reserve: 0,
         data: folder.path().join("store"),
         lease_ttl: Duration::from_secs(30),
         allow_remote_plaintext: false,

@@ -65,6 +65,7 @@ fn facts(search: &str) -> Vec<Fact> {
             },
         },
         Fact::WorkerDraining { worker: worker("w-1") },
+        Fact::WorkerQuarantined { worker: worker("w-1"), reason: "lies".into(), at: Timestamp(6) },
         Fact::SearchCreated { search: search.clone(), spec: spec(10), at: Timestamp(2) },
         Fact::SearchBound {
             search: search.clone(),
@@ -81,6 +82,7 @@ fn facts(search: &str) -> Vec<Fact> {
             },
             at: Timestamp(3),
         },
+        Fact::Disowned { search: search.clone(), worker: worker("w-1") },
     ];
     for i in 0..states.len() as u64 {
         facts.push(Fact::CandidateCreated {
@@ -103,6 +105,12 @@ fn facts(search: &str) -> Vec<Fact> {
     facts
 }
 
+fn evaluation_of(facts: &[Fact]) -> &Arc<Evaluation> {
+    let evaluated = |fact: &_| matches!(fact, Fact::Evaluated { .. });
+    let Some(Fact::Evaluated { evaluation, .. }) = facts.iter().find(|f| evaluated(f)) else { panic!("{facts:?}") };
+    evaluation
+}
+
 fn suite(store: &dyn Store) {
     assert_eq!(store.load().unwrap(), vec![], "a new store is empty");
     let all = facts("s");
@@ -118,7 +126,7 @@ fn suite(store: &dyn Store) {
     assert!(loaded.contains(&moved));
 
     // Thumbnails are kept beside the evaluation and read on demand.
-    let Fact::Evaluated { evaluation, .. } = &all[10] else { panic!("{:?}", all[10]) };
+    let evaluation = evaluation_of(&all);
     let mut pictured = Evaluation::clone(evaluation);
     pictured.candidate = CandidateId(0);
     pictured.measurement.thumbnails = vec![vec![1; 3000], vec![2]];
@@ -140,6 +148,55 @@ fn suite(store: &dyn Store) {
         ])
         .unwrap();
     assert_eq!(store.load().unwrap(), vec![]);
+}
+
+/// What is decided together is told by one record; what comes after it, by another.
+fn a_life_in_two_records(store: &dyn Store) {
+    let all = facts("s");
+    let of = |kind: fn(&Fact) -> bool| all.iter().filter(move |f| kind(f)).cloned();
+    store
+        .commit(&of(|f| matches!(f, Fact::SearchCreated { .. } | Fact::SearchBound { .. })).collect::<Vec<_>>())
+        .unwrap();
+    let created = of(|f| matches!(f, Fact::CandidateCreated { candidate: CandidateId(0 | 1), .. })).collect::<Vec<_>>();
+    let moved = |i: u64, state: State, at: u64| Fact::LeaseMoved {
+        search: id("s"),
+        candidate: CandidateId(i),
+        state,
+        granted: Timestamp(at),
+    };
+    let leased = |epoch: u64, deadline: u64, grants: Vec<Grant>| State::Leased {
+        worker: worker("w-1"),
+        epoch: Epoch(epoch),
+        deadline: Timestamp(deadline),
+        attempt: 1,
+        grants,
+    };
+    let leases = |store: &dyn Store| -> Vec<Fact> {
+        store.load().unwrap().into_iter().filter(|f| matches!(f, Fact::LeaseMoved { .. })).collect()
+    };
+    for (i, created) in (0..).zip(created) {
+        store.commit(&[created, moved(i, leased(1, 99, vec![]), 4)]).unwrap();
+    }
+    assert_eq!(leases(store), [moved(0, leased(1, 4, vec![]), 4), moved(1, leased(1, 4, vec![]), 4)]);
+    // A second grant has a record of its own, which counts from then on.
+    let grants = vec![Grant { epoch: Epoch(1), worker: worker("w-1") }];
+    store.commit(&[moved(1, leased(2, 99, grants.clone()), 5)]).unwrap();
+    assert_eq!(leases(store)[1], moved(1, leased(2, 5, grants), 5));
+    // The evaluation ends it.
+    let done = State::Done { epoch: Epoch(2), worker: worker("w-1") };
+    let evaluated = of(|f| matches!(f, Fact::Evaluated { .. })).next().unwrap();
+    store.commit(&[moved(1, done.clone(), 5), evaluated.clone()]).unwrap();
+    assert_eq!(leases(store)[1], moved(1, done, 5));
+    assert!(store.load().unwrap().contains(&evaluated));
+}
+
+#[test]
+fn both_stores_tell_a_candidate_and_its_end_in_two_records() {
+    a_life_in_two_records(&MemoryStore::new());
+    let folder = tempfile::tempdir().unwrap();
+    a_life_in_two_records(&SledStore::open(folder.path()).unwrap());
+    let keys = |prefix: &[u8]| sled::open(folder.path()).unwrap().scan_prefix(prefix).count();
+    assert_eq!((keys(b"c/"), keys(b"e/"), keys(b"l/")), (2, 1, 1));
 }
 
 #[test]
@@ -210,8 +267,11 @@ fn pictured(search: &str) -> (Vec<Fact>, Vec<Vec<u8>>) {
     let mut all = facts(search);
     let pictures: Vec<Vec<u8>> =
         (0..4u8).map(|i| (0..200_000u32).map(|j| (j as u8).wrapping_mul(i + 3)).collect()).collect();
-    let Fact::Evaluated { evaluation, .. } = &mut all[10] else { panic!("{:?}", all[10]) };
-    Arc::make_mut(evaluation).measurement.thumbnails = pictures.clone();
+    let evaluated = all.iter_mut().find_map(|fact| match fact {
+        Fact::Evaluated { evaluation, .. } => Some(evaluation),
+        _ => None,
+    });
+    Arc::make_mut(evaluated.unwrap()).measurement.thumbnails = pictures.clone();
     (all, pictures)
 }
 

@@ -194,6 +194,19 @@ impl Advised {
         }
     }
 
+    /// What another was told to expect is not for this one.
+    pub(super) fn number_after(&mut self, other: &Self) {
+        self.numbers += other.numbers;
+        for lesson in &mut self.lessons {
+            if let Lesson::Advise { number, .. } = lesson {
+                *number += other.numbers;
+            }
+        }
+        if let Some(asked) = &mut self.asked {
+            asked.number += other.numbers;
+        }
+    }
+
     pub(super) fn give(&mut self, advice: Advice) {
         if self.asked.is_some_and(|asked| asked.number == advice.number) {
             self.waiting = Some(advice);

@@ -1,4 +1,4 @@
-//! What the breeder proposes next: checks, seeds, plans, offspring, chance, in this order. See `README.md`.
+//! What the breeder proposes next: what must be measured again, checks, seeds, plans, offspring, chance, in this order. See `README.md`.
 //!
 //! Everything here reads the breeder's state and changes nothing. Absent: results, which are in `breeder.rs`.
 
@@ -8,7 +8,7 @@ use evocache_proto::domain::{CandidateId, Schedule, Strategy};
 
 use super::breeder::{Breeder, PROMOTE, REMEASURE, SEED, maker};
 use super::genome::Genome;
-use super::remeasure::{self, Here};
+use super::remeasure::{self, Witness};
 use super::{Proposal, Provenance, nsga2, parents, random};
 use crate::domain::rng::Stream;
 
@@ -33,23 +33,25 @@ impl Breeder {
     /// one on more prompts. `None`: nothing new was found, which happens in tiny spaces, or nothing can be bred before
     /// open candidates have their results or the adviser has answered.
     pub fn ask(&self, index: CandidateId) -> Option<Proposal> {
-        self.ask_for(index, &|_| false)
+        self.ask_for(index, Witness::NOBODY)
     }
 
-    /// The same for a worker of which `here` says whether it alone has measured a candidate so far: what is measured
-    /// again is best measured elsewhere.
-    pub fn ask_for(&self, index: CandidateId, here: Here<'_>) -> Option<Proposal> {
+    /// The same for one of several workers.
+    pub fn ask_for(&self, index: CandidateId, witness: Witness<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
             return Some(Proposal { prompts: 0, ..self.seed(self.baseline.clone(), "all-compute") });
         }
         if self.is_thinking() {
             return None;
         }
+        if let Some(proposal) = self.in_place_of_disowned() {
+            return Some(proposal);
+        }
         let mut stream = Stream::new(self.spec.seed, "offspring", index.0);
         if self.spec.algorithm.strategy == Strategy::Imported {
-            return self.next_seed().or_else(|| self.check_all());
+            return self.next_seed().or_else(|| self.check_all(witness));
         }
-        if let Some(proposal) = self.promotion().or_else(|| self.check_at_the_end(here)) {
+        if let Some(proposal) = self.promotion().or_else(|| self.check_at_the_end(witness)) {
             return Some(proposal);
         }
         if let Some(breeds) = self.generations.as_ref().and_then(|g| g.breeds(index)) {
@@ -60,7 +62,7 @@ impl Breeder {
         }
         let bred = match self.spec.algorithm.strategy {
             Strategy::SteadyState => {
-                let again = self.check_in_between(index, here, &mut stream);
+                let again = self.check_in_between(index, witness, &mut stream);
                 again.or_else(|| self.planned(&mut stream)).or_else(|| self.breed(&mut stream))
             }
             Strategy::Random | Strategy::Nsga2 | Strategy::Imported => None,
@@ -85,6 +87,12 @@ impl Breeder {
         Some(Proposal { schedule: candidate.schedule.clone(), provenance, prompts })
     }
 
+    /// The schedule of a result that is not believed.
+    fn in_place_of_disowned(&self) -> Option<Proposal> {
+        let waiting = self.disowned.waiting(|candidate| self.under_way.has(candidate))?;
+        self.once_more(waiting, REMEASURE.to_owned(), 0)
+    }
+
     /// A candidate that is worth more prompts.
     fn promotion(&self) -> Option<Proposal> {
         let knowledge = &self.knowledge;
@@ -93,22 +101,23 @@ impl Breeder {
         self.once_more(candidate, format!("{PROMOTE}{made}"), prompts)
     }
 
-    fn check_in_between(&self, index: CandidateId, here: Here<'_>, stream: &mut Stream) -> Option<Proposal> {
-        let due = || remeasure::in_between(index, &self.knowledge, &self.under_way, here, stream);
+    fn check_in_between(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
+        let due = || remeasure::in_between(index, &self.knowledge, &self.under_way, witness, stream);
         self.once_more(self.spec.algorithm.remeasure.then(due).flatten()?, REMEASURE.to_owned(), 0)
     }
 
-    fn check_at_the_end(&self, here: Here<'_>) -> Option<Proposal> {
+    fn check_at_the_end(&self, witness: Witness<'_>) -> Option<Proposal> {
         let budget = self.spec.budget.evaluations.filter(|_| self.spec.algorithm.remeasure)?;
         let left = budget.saturating_sub(self.prompts / self.prompts_of(0));
-        let due = remeasure::at_the_end(left, budget, &self.knowledge, &self.under_way, here)?;
+        let due = remeasure::at_the_end(left, budget, &self.knowledge, &self.under_way, witness)?;
         self.once_more(due, REMEASURE.to_owned(), 0)
     }
 
     /// Whoever was measured only once.
-    fn check_all(&self) -> Option<Proposal> {
+    fn check_all(&self, witness: Witness<'_>) -> Option<Proposal> {
         let once = |c: &CandidateId| self.knowledge.count(*c) == 1 && !self.under_way.has(*c);
-        let due = self.knowledge.candidates().find(once).filter(|_| self.spec.algorithm.remeasure)?;
+        let due = self.knowledge.candidates().filter(once).min_by_key(|&c| ((witness.alone)(c), c));
+        let due = due.filter(|_| self.spec.algorithm.remeasure)?;
         self.once_more(due, REMEASURE.to_owned(), 0)
     }
 

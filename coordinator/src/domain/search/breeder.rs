@@ -10,6 +10,7 @@ use evocache_proto::domain::{
 
 use super::advice::{Advice, Advised, Lesson};
 use super::credit::{Credit, OperatorShare};
+use super::disown::{Disowned, Repeats};
 use super::genome::Space;
 use super::knowledge::Knowledge;
 use super::model::Adviser;
@@ -72,7 +73,7 @@ pub(super) struct Candidate {
     /// Prompts to evaluate; 0: all.
     prompts: u32,
     /// The candidate that this measures again.
-    again: Option<CandidateId>,
+    pub(super) again: Option<CandidateId>,
     status: Status,
 }
 
@@ -101,6 +102,7 @@ pub struct Breeder {
     told: u64,
     pub(super) knowledge: Knowledge,
     pub(super) under_way: UnderWay,
+    pub(super) disowned: Disowned,
     pub(super) rungs: Rungs,
     pub(super) generations: Option<Generations>,
     pub(super) credit: Credit,
@@ -151,6 +153,7 @@ impl Breeder {
             prompts: 0,
             told: 0,
             under_way: UnderWay::default(),
+            disowned: Disowned::default(),
         })
     }
 
@@ -194,7 +197,8 @@ impl Breeder {
         let observed = observed.map_err(|error| TellError::Score(index, error))?;
         self.still_open(index)?.status = Status::Measured;
         self.open -= 1;
-        if index == CandidateId(0) {
+        let repeats = again.map(|again| self.disowned.repeated(again, index));
+        if index == CandidateId(0) || repeats == Some(Repeats::InPlaceOf(CandidateId(0))) {
             self.rungs.set_baseline(measurement);
             self.calibrate(measurement);
         }
@@ -203,6 +207,8 @@ impl Breeder {
         let mut joined = None;
         if let Some(again) = again {
             self.under_way.end(again);
+        }
+        if let Some(Repeats::Again(again)) = repeats {
             self.knowledge.again(again, &observed);
         } else if let Some(rung) = self.rungs.rung(prompts) {
             let observed = self.knowledge.believed(first, &observed);
@@ -211,8 +217,12 @@ impl Breeder {
                 advised.tell(index, &schedule, &self.knowledge.objectives().judge(&likely), false);
             }
         } else {
-            // What was promoted is the work of whoever made it.
-            let operator = maker(&operator);
+            // What was promoted, or is measured in another's place, is the work of whoever made it.
+            let made = match repeats {
+                Some(Repeats::InPlaceOf(other)) => self.candidates.get(&other).map(|other| other.operator.clone()),
+                Some(Repeats::Again(_)) | None => None,
+            };
+            let operator = maker(made.as_deref().unwrap_or(&operator));
             let added = self.knowledge.add(index, first, observed, operator == SEED);
             if operator == SEED {
                 self.credit.book_seed(SEED, added.gain);

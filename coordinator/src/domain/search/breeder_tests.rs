@@ -6,8 +6,8 @@ use evocache_proto::domain::{BlockGroup, Component, Decision, Imported, SpecDraf
 
 use super::*;
 use crate::domain::rng::Stream;
-use crate::domain::search::Provenance;
 use crate::domain::search::landscape::{Landscape, draft, run, run_with, spec};
+use crate::domain::search::{Provenance, Witness};
 
 fn small() -> Layout {
     Layout::pixart(4).unwrap()
@@ -360,11 +360,11 @@ fn members_of_the_front_are_measured_by_others_if_there_are_any() {
         breeder.think(&mut adviser);
     }
     let next = (32..48).map(CandidateId).find_map(|index| {
-        let proposal = breeder.ask_for(index, &|_| false)?;
+        let proposal = breeder.ask(index)?;
         (proposal.provenance.operator == REMEASURE).then(|| (index, proposal.provenance.parents[0]))
     });
     let (index, chosen) = next.unwrap();
-    let elsewhere = breeder.ask_for(index, &|c| c == chosen).unwrap();
+    let elsewhere = breeder.ask_for(index, Witness { alone: &|c| c == chosen, ..Witness::NOBODY }).unwrap();
     assert_ne!(elsewhere.provenance.parents, [chosen]);
 }
 

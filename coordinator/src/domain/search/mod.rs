@@ -11,6 +11,7 @@ mod costs;
 mod credit;
 mod crossover;
 mod dense;
+mod disown;
 mod genome;
 mod knowledge;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use breeder::{Breeder, BreederError, REMEASURE, TellError};
 pub use credit::OperatorShare;
 pub use knowledge::REPORTED_QUALITY_RATIO;
 pub use model::Adviser;
+pub use remeasure::Witness;
 
 use std::sync::Arc;
 

@@ -3,7 +3,9 @@
 //! Members of the front are there because their measurements were good, and some measurements are good by luck. While
 //! the noise is hardly known, and then as long as a member's latency is uncertain, every eighth candidate is a member of
 //! the front measured again, the one with the fewest measurements first. Near the end of the budget all members that
-//! are still uncertain are, as far as a tenth of the budget goes. Absent: the statistics (`latency.rs`).
+//! are still uncertain are, as far as a tenth of the budget goes. However certain, members are measured
+//! again by others until it is known of their worker that others measure the same. Absent: the statistics
+//! (`latency.rs`), and who is to be believed (`../trust.rs`).
 
 use std::collections::BTreeMap;
 
@@ -49,15 +51,26 @@ impl UnderWay {
     }
 }
 
-/// Who measured a candidate is the caller's to know: whether it was only ever measured by the worker that asks.
-pub(super) type Here<'a> = &'a dyn Fn(CandidateId) -> bool;
+/// Who measured a candidate is the caller's to know.
+#[derive(Clone, Copy)]
+pub struct Witness<'a> {
+    /// Whether it was only ever measured by the worker that asks: what is measured again is best measured elsewhere.
+    pub alone: &'a dyn Fn(CandidateId) -> bool,
+    /// Whether it was measured by one of whom nobody knows yet that others measure the same: another worker is to see.
+    pub unproven: &'a dyn Fn(CandidateId) -> bool,
+}
+
+impl Witness<'_> {
+    /// For a worker that is the only one.
+    pub const NOBODY: Self = Self { alone: &|_| false, unproven: &|_| false };
+}
 
 /// A member of the front to measure again while the search goes on.
 pub(super) fn in_between(
     index: CandidateId,
     knowledge: &Knowledge,
     under_way: &UnderWay,
-    here: Here<'_>,
+    witness: Witness<'_>,
     stream: &mut Stream,
 ) -> Option<CandidateId> {
     if index.0 % SHARE != SHARE - 1 {
@@ -68,7 +81,7 @@ pub(super) fn in_between(
     let few = members.len() <= LOOKED_AT;
     let looked_at = if few { members.len() } else { LOOKED_AT };
     let chosen = (0..looked_at).map(|i| members[if few { i } else { stream.below(members.len()) }].candidate);
-    first_due(chosen, noisy, knowledge, under_way, here)
+    first_due(chosen, noisy, knowledge, under_way, witness)
 }
 
 /// A member of the front to measure again before the budget is spent: `left` evaluations of `budget`.
@@ -77,26 +90,28 @@ pub(super) fn at_the_end(
     budget: u64,
     knowledge: &Knowledge,
     under_way: &UnderWay,
-    here: Here<'_>,
+    witness: Witness<'_>,
 ) -> Option<CandidateId> {
     let members = knowledge.archive().members();
     if left > (budget / KEPT).min(members.len() as u64) {
         return None;
     }
-    first_due(members.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, under_way, here)
+    first_due(members.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, under_way, witness)
 }
 
-/// Of uncertain candidates the one with the fewest measurements; of several, one that another worker has measured.
+/// Of candidates that are uncertain or unproven the one with the fewest measurements; of several, one that another worker
+/// has measured.
 fn first_due(
     candidates: impl Iterator<Item = CandidateId>,
     uncertain: f64,
     knowledge: &Knowledge,
     under_way: &UnderWay,
-    here: Here<'_>,
+    witness: Witness<'_>,
 ) -> Option<CandidateId> {
     let due = candidates.filter(|&c| {
         let deviation = knowledge.estimate(c).map_or(0.0, |latency| latency.deviation);
-        deviation > uncertain && knowledge.count(c) < MOST && !under_way.has(c)
+        let due = deviation > uncertain || ((witness.unproven)(c) && !(witness.alone)(c));
+        due && knowledge.count(c) < MOST && !under_way.has(c)
     });
-    due.min_by_key(|&c| (knowledge.count(c), here(c), c))
+    due.min_by_key(|&c| (knowledge.count(c), (witness.alone)(c), c))
 }

@@ -121,6 +121,7 @@ async fn run(seed: u64, lives: u64, cuts_per_life: usize, sync: Sync) -> Result<
 async fn work(data: &std::path::Path, load: Load, ledger: Ledger) -> (Ledger, Vec<(usize, Marks)>) {
     let options = ServeOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        reserve: 0,
         data: data.to_owned(),
         lease_ttl: Duration::from_secs(2),
         allow_remote_plaintext: false,
