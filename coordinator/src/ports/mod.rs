@@ -90,7 +90,7 @@ impl Room {
 /// Where facts outlive the process.
 ///
 /// A commit is atomic: after a crash all of its facts are there or none. It is durable once [`sync`](Self::sync)
-/// has returned after it.
+/// has returned after it; before, it may be in memory only.
 pub trait Store: Send + Sync + 'static {
     /// All facts that describe the present, in an order that [`Fact`]s can be applied in.
     fn load(&self) -> Result<Vec<Fact>, StoreError>;

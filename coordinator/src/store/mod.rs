@@ -14,6 +14,7 @@ mod codec;
 mod creation;
 mod inspect;
 mod memory;
+mod pending;
 mod pieces;
 mod records;
 mod sled_store;

@@ -10,6 +10,7 @@
 //!
 //! No small value begins with 0: it is empty or a message, and 0 is no field's tag. Numbers are big-endian.
 
+use super::pending::Pending;
 use super::sled_store::failed;
 use crate::ports::StoreError;
 
@@ -63,21 +64,21 @@ pub(super) fn parts(key: &[u8], value: Vec<u8>) -> Parts {
 }
 
 /// Removes the pieces that the value before has and the new one has not.
-pub(super) fn trim(db: &sled::Db, batch: &mut sled::Batch, key: &[u8], new: &Parts) -> Result<(), StoreError> {
-    remove_further(db, batch, key, count(&new.first))
+pub(super) fn trim(db: &sled::Db, pending: &mut Pending, key: &[u8], new: &Parts) -> Result<(), StoreError> {
+    remove_further(db, pending, key, count(&new.first))
 }
 
 /// Removes a value with all its pieces.
-pub(super) fn remove(db: &sled::Db, batch: &mut sled::Batch, key: Vec<u8>) -> Result<(), StoreError> {
-    remove_further(db, batch, &key, 0)?;
-    batch.remove(key);
+pub(super) fn remove(db: &sled::Db, pending: &mut Pending, key: Vec<u8>) -> Result<(), StoreError> {
+    remove_further(db, pending, &key, 0)?;
+    pending.remove(key);
     Ok(())
 }
 
-fn remove_further(db: &sled::Db, batch: &mut sled::Batch, key: &[u8], from: u32) -> Result<(), StoreError> {
-    let before = db.get(key).map_err(failed)?;
+fn remove_further(db: &sled::Db, pending: &mut Pending, key: &[u8], from: u32) -> Result<(), StoreError> {
+    let before = pending.get(db, key)?;
     for number in from..before.map_or(0, |value| count(&value)) {
-        batch.remove(key_of(key, number));
+        pending.remove(key_of(key, number));
     }
     Ok(())
 }

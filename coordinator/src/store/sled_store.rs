@@ -8,12 +8,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
 use super::creation::{self, sync_folder};
+use super::pending::Pending;
 use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
 #[cfg(unix)]
@@ -30,7 +31,7 @@ pub(super) const VERSION_KEY: &[u8] = b"!format";
 const LOOKS: u32 = 10;
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Bytes of keys and values that may be written without a sync. In the header of each segment of its log (512 KiB) sled
+/// Bytes of keys and values that may be handed to the database without a sync, and in one batch. In the header of each segment of its log (512 KiB) sled
 /// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the
 /// disk has. As long as no whole segment lies between two syncs, no such note is ever ahead of what it is believed for.
 /// What sled writes is several times what it is given.
@@ -41,6 +42,8 @@ const UNSYNCED: usize = 64 * 1024;
 pub struct SledStore {
     db: sled::Db,
     file: File,
+    /// What is decided and not yet in the database.
+    pending: Mutex<Pending>,
     /// Bytes of keys and values since the last sync.
     unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
@@ -73,7 +76,7 @@ impl SledStore {
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
-        let store = Self { db, file, unsynced: AtomicUsize::new(0), failed: OnceLock::new(), reserve: 0 };
+        let store = Self { db, file, pending: Mutex::default(), unsynced: AtomicUsize::new(0), failed: OnceLock::new(), reserve: 0 };
         if found == 1 {
             store.split_large_values()?;
         }
@@ -135,35 +138,46 @@ impl SledStore {
 
     /// Writes records as they are, all or none.
     pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
+        let mut pending = Pending::default();
         for (key, value) in records {
-            self.replace(&mut batch, key, value)?;
+            self.replace(&mut pending, key, value)?;
         }
-        self.apply(batch)
+        self.apply(&mut pending)
     }
 
-    /// Adds a value to a batch that may stand in the place of another.
-    fn replace(&self, batch: &mut Batch, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+    /// Writes a value that may stand in the place of another.
+    fn replace(&self, pending: &mut Pending, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
         let parts = pieces::parts(&key, value);
-        pieces::trim(&self.db, &mut batch.inner, &key, &parts)?;
-        self.insert(batch, key, parts)
+        pieces::trim(&self.db, pending, &key, &parts)?;
+        self.insert(pending, key, parts)
     }
 
-    /// Adds a value to a batch. The further pieces of a large one are written at once.
-    fn insert(&self, batch: &mut Batch, key: Vec<u8>, parts: pieces::Parts) -> Result<(), StoreError> {
-        for piece in parts.further {
-            let mut ahead = Batch::default();
-            ahead.insert(piece.0, piece.1);
-            self.apply(ahead)?;
+    /// Writes a value. The further pieces of a large one are written at once.
+    fn insert(&self, pending: &mut Pending, key: Vec<u8>, parts: pieces::Parts) -> Result<(), StoreError> {
+        let mut ahead = Pending::default();
+        for (key, piece) in parts.further {
+            ahead.put(key, piece);
+            if ahead.bytes() > UNSYNCED / 2 {
+                self.apply(&mut ahead)?;
+            }
         }
-        batch.insert(key, parts.first);
+        self.apply(&mut ahead)?;
+        pending.put(key, parts.first);
         Ok(())
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.db.apply_batch(batch.inner).map_err(failed)?;
-        let unsynced = self.unsynced.fetch_add(batch.bytes, Ordering::Relaxed) + batch.bytes;
-        if unsynced > UNSYNCED { self.sync_file() } else { Ok(()) }
+    /// Hands pending writes to the database, in one batch.
+    fn apply(&self, pending: &mut Pending) -> Result<(), StoreError> {
+        let bytes = pending.bytes();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed);
+        if unsynced > 0 && unsynced + bytes > UNSYNCED {
+            self.sync_file()?;
+            self.unsynced.store(bytes, Ordering::Relaxed);
+        }
+        self.db.apply_batch(pending.take()).map_err(failed)
     }
 
     fn sync_file(&self) -> Result<(), StoreError> {
@@ -183,41 +197,58 @@ impl SledStore {
         }
     }
 
+    /// Makes the writes of a decision pending, beside those of others. Those go first where there would be too many.
     fn write(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        for write in codec::writes(facts) {
+        let writes = codec::writes(facts);
+        let mut pending = self.pending();
+        if pending.bytes() + writes.iter().map(size).sum::<usize>() > UNSYNCED {
+            self.write_pending(&mut pending)?;
+        }
+        for write in writes {
             match write {
                 Write::New(key, value) => {
                     let parts = pieces::parts(&key, value);
-                    self.insert(&mut batch, key, parts)?;
+                    self.insert(&mut pending, key, parts)?;
                 }
-                Write::Put(key, value) => self.replace(&mut batch, key, value)?,
-                Write::Remove(key) => pieces::remove(&self.db, &mut batch.inner, key)?,
+                Write::Put(key, value) => self.replace(&mut pending, key, value)?,
+                Write::Remove(key) => pieces::remove(&self.db, &mut pending, key)?,
                 Write::RemovePrefix(prefix) => {
-                    let further = pieces::further(&prefix);
-                    for key in self.db.scan_prefix(prefix).keys().chain(self.db.scan_prefix(further).keys()) {
-                        batch.inner.remove(key.map_err(failed)?);
-                    }
+                    pending.remove_prefix(&self.db, &prefix)?;
+                    pending.remove_prefix(&self.db, &pieces::further(&prefix))?;
                 }
             }
         }
-        faults::check(Point::CommitBefore)?;
-        self.apply(batch)?;
-        faults::check(Point::CommitAfter)
+        Ok(())
+    }
+
+    /// Hands the database what is pending.
+    fn write_pending(&self, pending: &mut Pending) -> Result<(), StoreError> {
+        if pending.bytes() > 0 {
+            faults::check(Point::CommitBefore)?;
+            self.apply(pending)?;
+            faults::check(Point::CommitAfter)?;
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // A panic in between would be a bug of ours; what was decided by then is as it was.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A batch and how much is in it.
-#[derive(Default)]
-struct Batch {
-    inner: sled::Batch,
-    bytes: usize,
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        // Whoever wants to know whether it is on disk has synced.
+        let _ = self.unless_failed(|| self.write_pending(&mut self.pending()));
+    }
 }
 
-impl Batch {
-    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.bytes += key.len() + value.len();
-        self.inner.insert(key, value);
+/// What a write adds to what is pending: at most a piece of its value.
+fn size(write: &Write) -> usize {
+    match write {
+        Write::New(key, value) | Write::Put(key, value) => key.len() + value.len().min(pieces::PIECE),
+        Write::Remove(key) | Write::RemovePrefix(key) => key.len(),
     }
 }
 
@@ -322,6 +353,7 @@ impl Records for sled::Db {
 
 impl Store for SledStore {
     fn load(&self) -> Result<Vec<Fact>, StoreError> {
+        self.unless_failed(|| self.write_pending(&mut self.pending()))?;
         super::load(&self.db)
     }
 
@@ -331,6 +363,7 @@ impl Store for SledStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.unless_failed(|| {
+            self.write_pending(&mut self.pending())?;
             faults::check(Point::FlushBefore)?;
             self.sync_file()?;
             faults::check(Point::FsyncAfter)
@@ -338,6 +371,8 @@ impl Store for SledStore {
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
+        // They may be of an evaluation that was decided a moment ago.
+        self.unless_failed(|| self.write_pending(&mut self.pending()))?;
         codec::thumbnails(&self.db, search, candidate)
     }
 

@@ -22,6 +22,8 @@ const FIRST: usize = 24;
 const PAUSE: (usize, usize) = (4, 60);
 /// Seconds that models need to think, roughly, for each decision of a schedule.
 const SECONDS_PER_CELL: f64 = 1.5e-4;
+/// Seconds that they need to hear of a result, roughly, for each decision.
+const SECONDS_TO_HEAR: f64 = 2e-6;
 /// Models think during at most half of the time.
 const SHARE: f64 = 2.0;
 /// How fast the mean time of an evaluation follows, and by how much the number of workers is forgotten at each result.
@@ -89,8 +91,9 @@ struct Asked {
 pub(super) struct Advised {
     /// Which objectives are the cost and the error.
     objectives: (usize, usize),
-    /// How long the models need to think.
+    /// How long the models need to think, and to hear of one result.
     thinking: f64,
+    hearing: f64,
     lessons: Vec<Lesson>,
     told: usize,
     /// Mean time that devices need for an evaluation, in seconds.
@@ -114,6 +117,7 @@ impl Advised {
         Some(Self {
             objectives: objectives(spec)?,
             thinking: SECONDS_PER_CELL * (steps * space.slots()) as f64,
+            hearing: SECONDS_TO_HEAR * (steps * space.slots()) as f64,
             lessons: Vec::new(),
             told: 0,
             evaluating: 0.0,
@@ -150,10 +154,16 @@ impl Advised {
         self.crowd = (self.crowd - FORGETS).max(open as f64 + 1.0);
         self.closing = spent >= CLOSING;
         self.take();
-        if self.asked.is_none() && self.told >= FIRST.max(self.last + self.pause()) {
+        if self.asked.is_none() && self.keeps_up() && self.told >= FIRST.max(self.last + self.pause()) {
             // What is open was proposed without this advice, and its results come while the models think.
             self.ask(self.told + self.crowd as usize - 1);
         }
+    }
+
+    /// Whether results come no faster than they can be heard of. Where they do, evaluations are cheap, and an answer would
+    /// come ever later.
+    fn keeps_up(&self) -> bool {
+        self.evaluating >= self.hearing * self.crowd
     }
 
     /// Results from one advice to the next.
@@ -189,7 +199,7 @@ impl Advised {
         });
         self.crowd = open as f64 + 1.0;
         let pause = self.pause();
-        if self.told >= FIRST.max(pause) {
+        if self.keeps_up() && self.told >= FIRST.max(pause) {
             self.ask(self.told + pause);
         }
     }
@@ -235,8 +245,9 @@ impl Advised {
         &self.advice
     }
 
+    /// What is to be heard now.
     pub(super) fn lessons(&mut self) -> Vec<Lesson> {
-        std::mem::take(&mut self.lessons)
+        if self.keeps_up() || self.asked.is_some() { std::mem::take(&mut self.lessons) } else { Vec::new() }
     }
 }
 

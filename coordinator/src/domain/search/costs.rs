@@ -30,9 +30,9 @@ impl Costs {
     /// What the line sees of a schedule.
     pub(super) fn features_of(&self, space: &Space, schedule: &Schedule) -> Vec<f64> {
         let mut counts = vec![0u32; self.coefficients.len()];
-        let slots = space.slots();
-        for (i, decision) in schedule.decisions().enumerate() {
-            counts[1 + space.component_of(i % slots)] += u32::from(decision == Decision::Compute);
+        let kinds = (0..space.slots()).map(|slot| 1 + space.component_of(slot)).cycle();
+        for (decision, kind) in schedule.decisions().zip(kinds) {
+            counts[kind] += u32::from(decision == Decision::Compute);
         }
         let mut features: Vec<f64> = counts.into_iter().map(|count| f64::from(count) / self.cells).collect();
         features[0] = f64::from(schedule.steps()) / self.steps;
