@@ -28,6 +28,9 @@ const BATCH: usize = 512;
 const TICK: Duration = Duration::from_millis(250);
 /// How often old things are forgotten.
 const TIDY: Duration = Duration::from_secs(60);
+/// Facts that are read ahead of their recovery: so many at a time, so often.
+const CHUNK: usize = 512;
+const CHUNKS: usize = 4;
 /// Changes a watcher may lag behind before it misses some.
 const CHANGES: usize = 1024;
 
@@ -68,7 +71,7 @@ pub struct Engine {
 /// Recovers the state from the store. Nothing is done before the work is run.
 pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
     let now = settings.clock.now();
-    let state = State::recover(settings.store.load()?, now, &settings.policy)?;
+    let state = recover(settings.store.as_ref(), now, &settings.policy)?;
     let (queue, inbox) = mpsc::channel(QUEUE);
     let (changes, _) = broadcast::channel(CHANGES);
     let meters = Arc::new(Meters::default());
@@ -91,6 +94,30 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         tidied: now,
     };
     Ok((Handle { queue, changes, store, meters }, Work(actor)))
+}
+
+/// The state that the store's facts add up to. They are read on another thread, ahead of what is made of them.
+fn recover(store: &dyn Store, now: Timestamp, policy: &RetryPolicy) -> Result<State, EngineError> {
+    let (sender, facts) = std::sync::mpsc::sync_channel(CHUNKS);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let read = store.replay(&mut |fact| {
+                chunk.push(fact);
+                if chunk.len() == CHUNK {
+                    // Whoever has given up says why.
+                    let _ = sender.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+                }
+            });
+            let _ = sender.send(chunk);
+            read
+        });
+        let state = State::recover(facts.into_iter().flatten(), now, policy);
+        // A store that cannot be read has told only a part.
+        let read = reader.join().map_err(|_| StoreError::Failed("reading it panicked: see the log".into()))?;
+        read?;
+        Ok(state?)
+    })
 }
 
 /// What an engine does; to be run on any runtime that has time. Blocks while it writes to the disk.

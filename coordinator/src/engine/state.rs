@@ -82,7 +82,11 @@ fn class(d: &Declaration) -> Arc<str> {
 
 impl State {
     /// The state that stored facts add up to, for a coordinator that starts at `now`.
-    pub fn recover(facts: Vec<Fact>, now: Timestamp, policy: &RetryPolicy) -> Result<Self, Inconsistent> {
+    pub fn recover(
+        facts: impl IntoIterator<Item = Fact>,
+        now: Timestamp,
+        policy: &RetryPolicy,
+    ) -> Result<Self, Inconsistent> {
         let mut state = Self::default();
         for fact in facts {
             state.apply(fact, now)?;

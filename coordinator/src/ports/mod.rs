@@ -92,8 +92,14 @@ impl Room {
 /// A commit is atomic: after a crash all of its facts are there or none. It is durable once [`sync`](Self::sync)
 /// has returned after it; before, it may be in memory only.
 pub trait Store: Send + Sync + 'static {
-    /// All facts that describe the present, in an order that [`Fact`]s can be applied in.
-    fn load(&self) -> Result<Vec<Fact>, StoreError>;
+    /// Tells all facts that describe the present, in an order that [`Fact`]s can be applied in.
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError>;
+    /// All of them at once.
+    fn load(&self) -> Result<Vec<Fact>, StoreError> {
+        let mut facts = vec![];
+        self.replay(&mut |fact| facts.push(fact))?;
+        Ok(facts)
+    }
     /// Writes the facts of one decision, all or none.
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError>;
     /// Returns when everything committed so far survives a power cut.

@@ -78,7 +78,9 @@ async fn wait(mut stub: WorkerServiceClient<Channel>, id: String) -> Result<(), 
 /// Returns when a new worker has been given work of the search.
 pub(super) async fn first_lease(plan: &Plan, url: &str) -> Result<(), Failure> {
     let mut stub = connect(url).await?;
-    let request = wire::register_request(new_request_id().to_string(), &plan.declaration);
+    let mut declaration = plan.declaration.clone();
+    declaration.name = "simulated/after".into();
+    let request = wire::register_request(new_request_id().to_string(), &declaration);
     let id = stub.register_worker(request).await.map_err(|status| refused(0, &status))?.into_inner().worker_id;
     let request = pb::AcquireLeaseRequest { worker_id: id, wait: Some(WAIT) };
     let answer = stub.acquire_lease(request).await.map_err(|status| refused(0, &status))?;

@@ -206,23 +206,22 @@ pub(super) fn thumbnails(
 }
 
 /// All facts in an order in which they can be applied.
-pub(super) fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
-    let mut facts = vec![];
+pub(super) fn replay(records: &dyn Records, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
     records.scan(b"w/", &mut |key, value| {
         let record: WorkerRecord = decode(key, value)?;
         let declaration = required(key, "declaration", record.declaration)?;
         let declaration = Arc::new(wire::declaration(&declaration).map_err(|e| corrupt(key, e))?);
         let registration = Registration { declaration, at: Timestamp(record.at), principal: record.principal };
-        facts.push(Fact::WorkerRegistered { worker: worker_id(key)?, registration });
+        each(Fact::WorkerRegistered { worker: worker_id(key)?, registration });
         Ok(())
     })?;
     records.scan(b"d/", &mut |key, _| {
-        facts.push(Fact::WorkerDraining { worker: worker_id(key)? });
+        each(Fact::WorkerDraining { worker: worker_id(key)? });
         Ok(())
     })?;
     records.scan(b"q/", &mut |key, value| {
         let QuarantineRecord { reason, at } = decode(key, value)?;
-        facts.push(Fact::WorkerQuarantined { worker: worker_id(key)?, reason, at: Timestamp(at) });
+        each(Fact::WorkerQuarantined { worker: worker_id(key)?, reason, at: Timestamp(at) });
         Ok(())
     })?;
     let mut searches = vec![];
@@ -231,37 +230,36 @@ pub(super) fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
         let spec = wire::search_spec(&required(key, "spec", record.spec)?).map_err(|e| corrupt(key, e))?;
         let search = SearchId::new(name(key)?).map_err(|e| corrupt(key, e))?;
         searches.push(search.clone());
-        facts.push(Fact::SearchCreated { search, spec: Arc::new(spec), at: Timestamp(record.at) });
+        each(Fact::SearchCreated { search, spec: Arc::new(spec), at: Timestamp(record.at) });
         Ok(())
     })?;
     for search in &searches {
-        load_search(records, search, &mut facts)?;
+        replay_search(records, search, each)?;
     }
     records.scan(b"r/", &mut |key, value| {
         let record: AnsweredRecord = decode(key, value)?;
         let digest = <[u8; 32]>::try_from(record.digest).map_err(|_| corrupt(key, "digest has not 32 bytes"))?;
         let request = RequestId::new(name(key)?).map_err(|e| corrupt(key, e))?;
         let record = RequestRecord { kind: record.kind, digest, subject: record.subject, at: Timestamp(record.at) };
-        facts.push(Fact::RequestAnswered { request, record });
+        each(Fact::RequestAnswered { request, record });
         Ok(())
-    })?;
-    Ok(facts)
+    })
 }
 
-fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) -> Result<(), StoreError> {
+fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
     let mut layout = None;
     let bound = key(b'm', search.as_str());
     if let Some(bytes) = records.get(&bound)? {
         let record: ModelRecord = decode(&bound, &bytes)?;
         let model = model_facts(&bound, &required(&bound, "model", record.model)?)?;
         layout = Some(model.layout.clone());
-        facts.push(Fact::SearchBound { search: search.clone(), model, at: Timestamp(record.at) });
+        each(Fact::SearchBound { search: search.clone(), model, at: Timestamp(record.at) });
     }
     let disowned = of_search(b'x', search);
     records.scan(&disowned, &mut |key, _| {
         let worker = String::from_utf8_lossy(&key[disowned.len()..]).into_owned();
         let worker = WorkerId::new(worker).map_err(|e| corrupt(key, e))?;
-        facts.push(Fact::Disowned { search: search.clone(), worker });
+        each(Fact::Disowned { search: search.clone(), worker });
         Ok(())
     })?;
     let mut proposals: BTreeMap<CandidateId, Proposal> = BTreeMap::new();
@@ -275,7 +273,7 @@ fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) 
         }
         let proposal = proposal(key, layout, record)?;
         proposals.insert(candidate, proposal.clone());
-        facts.push(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
+        each(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
         Ok(())
     })?;
     records.scan(&of_search(b'l', search), &mut |key, value| {
@@ -304,11 +302,11 @@ fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) 
             leases.insert(candidate, (done, evaluation.started));
         }
         let sequence = number(key)?;
-        facts.push(Fact::Evaluated { search: search.clone(), sequence, evaluation: Arc::new(evaluation) });
+        each(Fact::Evaluated { search: search.clone(), sequence, evaluation: Arc::new(evaluation) });
         Ok(())
     })?;
     for (candidate, (state, granted)) in leases {
-        facts.push(Fact::LeaseMoved { search: search.clone(), candidate, state, granted });
+        each(Fact::LeaseMoved { search: search.clone(), candidate, state, granted });
     }
     let phase_key = key(b'p', search.as_str());
     if let Some(bytes) = records.get(&phase_key)? {
@@ -316,7 +314,7 @@ fn load_search(records: &dyn Records, search: &SearchId, facts: &mut Vec<Fact>) 
         let phase = (record.phase as usize).checked_sub(1).and_then(|i| PHASES.get(i));
         let phase = *phase.ok_or_else(|| corrupt(&phase_key, format!("unknown phase {}", record.phase)))?;
         let at = Timestamp(record.at);
-        facts.push(Fact::SearchMoved { search: search.clone(), phase, reason: record.reason, at });
+        each(Fact::SearchMoved { search: search.clone(), phase, reason: record.reason, at });
     }
     Ok(())
 }

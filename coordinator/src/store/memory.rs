@@ -37,8 +37,8 @@ impl Records for BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 impl Store for MemoryStore {
-    fn load(&self) -> Result<Vec<Fact>, StoreError> {
-        super::load(&*self.lock())
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        codec::replay(&*self.lock(), each)
     }
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {

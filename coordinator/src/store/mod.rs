@@ -6,7 +6,8 @@
 //! Not stored, because it follows from the rest or is not worth a write: renewals and deadlines (after a restart
 //! every lease gets a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
 //!
-//! Each record is one key with a prost message as value; all records of a decision are written as one batch.
+//! Each record is one key with a prost message as value; all records of a decision are written as one batch, together
+//! with those of the decisions beside it.
 //! One suite (`tests/store.rs`) runs over both stores. `backup` and `inspect` are for the offline tools.
 
 pub mod backup;
@@ -23,7 +24,7 @@ pub use inspect::{Damage, Inspection, inspect};
 pub use memory::MemoryStore;
 pub use sled_store::{FORMAT_VERSION, SledStore, set_aside};
 
-use crate::ports::{Fact, StoreError};
+use crate::ports::StoreError;
 
 /// What a fact does to the records.
 enum Write {
@@ -42,8 +43,4 @@ type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
 trait Records {
     fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError>;
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-}
-
-fn load(records: &dyn Records) -> Result<Vec<Fact>, StoreError> {
-    codec::load(records)
 }

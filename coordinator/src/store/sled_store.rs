@@ -8,8 +8,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
@@ -30,6 +30,9 @@ pub(super) const VERSION_KEY: &[u8] = b"!format";
 /// How often a lock is looked at again, and how long after.
 const LOOKS: u32 = 10;
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Bytes of pages that sled keeps in memory. All that is asked for often is in the engine's state.
+const CACHE: u64 = 32 * 1024 * 1024;
 
 /// Bytes of keys and values that may be handed to the database without a sync, and in one batch. In the header of each segment of its log (512 KiB) sled
 /// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the
@@ -76,7 +79,14 @@ impl SledStore {
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
-        let store = Self { db, file, pending: Mutex::default(), unsynced: AtomicUsize::new(0), failed: OnceLock::new(), reserve: 0 };
+        let store = Self {
+            db,
+            file,
+            pending: Mutex::default(),
+            unsynced: AtomicUsize::new(0),
+            failed: OnceLock::new(),
+            reserve: 0,
+        };
         if found == 1 {
             store.split_large_values()?;
         }
@@ -277,7 +287,7 @@ fn sync_names(path: &Path) -> std::io::Result<()> {
 pub(super) fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
     let mut patience = LOOKS;
     loop {
-        let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).open());
+        let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE).open());
         let opened = opened.map_err(|_| torn(path, "the database gave up on it"))?;
         match opened.map_err(|e| open_error(path, &e)) {
             Err(StoreError::Locked { .. }) if patience > 0 => patience -= 1,
@@ -352,9 +362,9 @@ impl Records for sled::Db {
 }
 
 impl Store for SledStore {
-    fn load(&self) -> Result<Vec<Fact>, StoreError> {
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
         self.unless_failed(|| self.write_pending(&mut self.pending()))?;
-        super::load(&self.db)
+        codec::replay(&self.db, each)
     }
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {

@@ -85,8 +85,8 @@ struct Watched {
 }
 
 impl Store for Watched {
-    fn load(&self) -> Result<Vec<Fact>, StoreError> {
-        self.inner.load()
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        self.inner.replay(each)
     }
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {

@@ -409,8 +409,8 @@ struct Failing {
 }
 
 impl Store for Failing {
-    fn load(&self) -> Result<Vec<Fact>, StoreError> {
-        self.inner.load()
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        self.inner.replay(each)
     }
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
         match self.commit.load(std::sync::atomic::Ordering::SeqCst) {

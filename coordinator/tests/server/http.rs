@@ -41,8 +41,8 @@ pub(crate) async fn ask(address: SocketAddr, path: &str) -> (u16, String) {
 struct Failing(MemoryStore, AtomicBool);
 
 impl Store for Failing {
-    fn load(&self) -> Result<Vec<Fact>, StoreError> {
-        self.0.load()
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        self.0.replay(each)
     }
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
         self.0.commit(facts)

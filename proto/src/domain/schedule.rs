@@ -214,7 +214,10 @@ impl Schedule {
     /// All decisions, step-major.
     pub fn decisions(&self) -> impl Iterator<Item = Decision> + '_ {
         // Byte by byte: searches read whole schedules by the thousand.
-        self.packed.iter().flat_map(|&byte| (0..4).map(move |i| unpack(byte, i))).take(self.steps as usize * self.slots())
+        self.packed
+            .iter()
+            .flat_map(|&byte| (0..4).map(move |i| unpack(byte, i)))
+            .take(self.steps as usize * self.slots())
     }
 
     /// How many decisions are [`Decision::Compute`].

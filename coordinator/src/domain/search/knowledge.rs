@@ -24,8 +24,10 @@ pub const REPORTED_QUALITY_RATIO: f64 = 0.98;
 const GROWTH: f64 = 1e-3;
 /// What a newcomer to the front is credited with where the hypervolume has more than two dimensions.
 const JOINING: f64 = 1e-3;
-/// Everything is scored anew after this part of the results.
+/// Everything is scored anew after this part of the results; from so many on, when noise and line are well known, after
+/// that one.
 const RESCORED: usize = 12;
+const MANY: (usize, usize) = (2000, 4);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Evidence {
@@ -200,7 +202,8 @@ impl Knowledge {
 
     /// Whether so much was told that scores should be looked at again.
     pub(super) fn is_due(&self) -> bool {
-        self.told > self.scored + self.told / RESCORED
+        let part = if self.told < MANY.0 { RESCORED } else { MANY.1 };
+        self.told > self.scored + self.told / part
     }
 
     /// Scores everything anew. Says whether there was a reason to.
