@@ -5,7 +5,7 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{assert_identical, copy_model, model_dir, pipeline, plain_forward, random_schedule, values};
 use evocache_proto::domain::{Decision, Layout, Schedule};
 use evocache_worker::cancel::CancelToken;
@@ -152,6 +152,10 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
         fn image_tokens(&self, _: LatentSize) -> Result<usize> {
             Ok(1)
         }
+        fn dtype(&self) -> DType {
+            DType::F32
+        }
+
         fn parameters(&self) -> u64 {
             0
         }

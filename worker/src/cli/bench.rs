@@ -71,6 +71,7 @@ impl Bench {
             labels: Default::default(),
             memory_bytes: 0,
             device: self.device,
+            precision: self.model.precision(self.device),
             clip: None,
             vae_tiling: self.model.vae_tiling,
             memory: self.model.memory(self.device),

@@ -142,6 +142,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         labels: args.labels.iter().cloned().collect(),
         memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
         device: args.device,
+        precision: args.model.precision(args.device),
         clip: args.clip.clone(),
         vae_tiling: args.model.vae_tiling,
         memory: args.model.memory(args.device),

@@ -1,14 +1,14 @@
 //! Weights in safetensors files: one file, a sharded set, or a variant of these, fp16 or bf16.
 //!
-//! Tensors are read one at a time when a model asks for them and become f32, so the memory taken is that of the
-//! model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
+//! Tensors are read one at a time when a model asks for them and become f32, or what they are asked to be, so the memory
+//! taken is that of the model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
@@ -29,6 +29,7 @@ pub struct Weights {
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Entry>,
     device: Device,
+    dtype: DType,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +71,13 @@ impl Weights {
         for (number, path) in files.iter().enumerate() {
             read_header(path, number, &mut tensors)?;
         }
-        Ok(Self { origin, files, tensors, device: device.clone() })
+        Ok(Self { origin, files, tensors, device: device.clone(), dtype: DType::F32 })
+    }
+
+    /// The same as numbers of another kind.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
     }
 
     /// The files that the weights are in.
@@ -119,7 +126,8 @@ impl Weights {
         if values.iter().any(|value| !value.is_finite()) {
             return Err(ModelError::NotFinite { path: path.clone(), tensor: name.into() });
         }
-        Ok(Tensor::from_vec(values, expected, &self.device)?)
+        // Rounded before it goes to the device, which may have room for the rounded ones only.
+        Ok(Tensor::from_vec(values, expected, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 }
 
@@ -136,7 +144,7 @@ impl Params<'_> {
         Self { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
     }
 
-    /// The tensor of this name as f32; the shape must be the given one.
+    /// The tensor of this name; the shape must be the given one.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.read(&format!("{}{name}", self.prefix), shape)
     }
@@ -149,6 +157,11 @@ impl Params<'_> {
     /// Where the tensors go.
     pub fn device(&self) -> &Device {
         &self.weights.device
+    }
+
+    /// What numbers the tensors are made of.
+    pub fn dtype(&self) -> DType {
+        self.weights.dtype
     }
 }
 

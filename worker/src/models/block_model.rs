@@ -64,6 +64,12 @@ impl Prompts {
         })
     }
 
+    /// The texts in numbers of this kind; a mask and classes stay what they are.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let part = |x: &Option<Tensor>| x.as_ref().map(|x| x.to_dtype(dtype)).transpose();
+        Ok(Self { embeddings: part(&self.embeddings)?, pooled: part(&self.pooled)?, ..self.clone() })
+    }
+
     /// Pictures `first..first + count`.
     pub fn batch(&self, first: usize, count: usize) -> Result<Self> {
         self.map(|x| x.narrow(0, first, count))
@@ -201,6 +207,9 @@ pub trait BlockModel: Send + Sync {
     /// Values in all weights.
     fn parameters(&self) -> u64;
 
+    /// What numbers weights, activations and stored outputs are made of. Latents are f32 on both sides of the model.
+    fn dtype(&self) -> DType;
+
     /// Costs per image of one forward pass and, in `image_macs`, of [`condition`](Self::condition).
     fn cost(&self, geometry: &Geometry) -> CostModel;
 
@@ -213,7 +222,7 @@ pub trait BlockModel: Send + Sync {
 
 /// A model bound to a batch of prompts.
 pub trait Conditioned {
-    /// Begins a forward pass: latents `[b, c, h, w]` at a timestep of the training schedule.
+    /// Begins a forward pass: latents `[b, c, h, w]` in f32 at a timestep of the training schedule.
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>>;
 }
 
@@ -225,6 +234,6 @@ pub trait State {
     /// Puts a component's output into the state. To be called once per slot, in the layout's order.
     fn combine(&mut self, slot: Slot, output: &Tensor) -> Result<()>;
 
-    /// The model's output `[b, c, h, w]`, with the channels of the latents only.
+    /// The model's output `[b, c, h, w]` in f32, with the channels of the latents only.
     fn finish(self: Box<Self>) -> Result<Tensor>;
 }
