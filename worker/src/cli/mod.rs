@@ -11,6 +11,8 @@ mod inspect;
 pub mod log;
 mod model;
 pub mod run;
+mod signals;
+mod supervisor;
 mod table;
 
 use std::io::Write;
