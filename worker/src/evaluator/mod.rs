@@ -3,7 +3,7 @@
 pub mod api;
 
 #[cfg(feature = "candle")]
-mod clock;
+pub(crate) mod clock;
 #[cfg(feature = "candle")]
 mod cuda;
 #[cfg(feature = "candle")]

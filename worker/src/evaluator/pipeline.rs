@@ -58,6 +58,18 @@ pub struct Generated {
     pub trace: Trace,
 }
 
+/// Fails where a device cannot compute with numbers of this kind.
+pub fn can_compute(device: &Device, dtype: DType) -> Result<()> {
+    if device.is_cpu() && dtype == DType::BF16 {
+        return Err(ModelError::Device {
+            device: "cpu".into(),
+            problem: "candle does not multiply bf16 matrices there".into(),
+            hint: "use --precision f32, which is the fastest on the CPU".into(),
+        });
+    }
+    Ok(())
+}
+
 impl Pipeline {
     /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files are there.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
@@ -66,13 +78,7 @@ impl Pipeline {
 
     /// The same with a transformer in numbers of another kind; encoders and decoder stay f32.
     pub fn load_as(path: &Path, device: Device, dtype: DType) -> Result<Self> {
-        if device.is_cpu() && dtype == DType::BF16 {
-            return Err(ModelError::Device {
-                device: "cpu".into(),
-                problem: "candle does not multiply bf16 matrices there".into(),
-                hint: "use --precision f32, which is the fastest on the CPU".into(),
-            });
-        }
+        can_compute(&device, dtype)?;
         let folder = ModelFolder::open(path)?;
         let sigmas = if folder.gives_sigmas() { FlowSigmas::Even } else { FlowSigmas::Trained };
         let samplers = SamplerFactory::read(&folder.scheduler_config()?, sigmas)?;
