@@ -163,7 +163,7 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
             CostModel { slot_macs: vec![1; 3], slot_cache_bytes: vec![4; 3], step_macs: 0, image_macs: 0 }
         }
         fn activations(&self, _: &Geometry) -> Activations {
-            Activations { shared: 0, per_image: 0 }
+            Activations { shared: 0, per_image: 0, slots: vec![] }
         }
         fn condition<'a>(&'a self, _: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
             Ok(Box::new(Bound))

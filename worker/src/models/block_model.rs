@@ -179,13 +179,16 @@ pub struct Geometry {
     pub guided: bool,
 }
 
-/// Memory that forward passes take at their peak beside weights and cached outputs, in bytes, predicted from shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Memory that forward passes take beside weights and cached outputs, in bytes, predicted from shapes. Classifier-free
+/// guidance doubles what is per image.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activations {
-    /// Whatever the batch.
+    /// Throughout, whatever the batch.
     pub shared: u64,
-    /// Per image of the batch; classifier-free guidance doubles it.
+    /// Throughout, per image: residual streams, modulations, texts.
     pub per_image: u64,
+    /// While one of the slots is computed, per image, in their order: the most that is there at once, the output included.
+    pub slots: Vec<u64>,
 }
 
 /// A diffusion transformer whose components can be run one by one.
@@ -213,7 +216,7 @@ pub trait BlockModel: Send + Sync {
     /// Costs per image of one forward pass and, in `image_macs`, of [`condition`](Self::condition).
     fn cost(&self, geometry: &Geometry) -> CostModel;
 
-    /// Memory at the peak of a forward pass.
+    /// Memory of a forward pass.
     fn activations(&self, geometry: &Geometry) -> Activations;
 
     /// Binds the model to prompts; what depends on nothing else is computed here, once per generation.

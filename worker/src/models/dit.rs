@@ -235,10 +235,15 @@ impl BlockModel for Dit {
         let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
         let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
-        let stream = patches * width * (1 + 1 + 4 + 1);
+        let stream = patches * width;
+        // Projections, what attention gives, the output; in the feed-forward layer the norm, the inner layer, the output.
+        let slots = [3 + 1 + 1, 1 + 4 + 1].map(|parts| bytes * passes * parts * stream);
         let modulations = (6 * c.layers as u64 + 2) * width;
-        Activations { shared: bytes * patches * width, per_image: bytes * passes * (stream + modulations) }
+        Activations {
+            shared: bytes * patches * width,
+            per_image: bytes * passes * (stream + modulations),
+            slots: slots.into_iter().cycle().take(self.layout.slots()).collect(),
+        }
     }
 
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {

@@ -317,12 +317,21 @@ impl BlockModel for Flux {
         let text = geometry.tokens as u64;
         let all = image + text;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // In a single block's proj_out: the stream, attn, proj_mlp, its activation, and both side by side.
-        let stream = all * width * (1 + 1 + 4 + 4 + 5);
+        // In a double block's attention: each stream's queries, keys, values, with the norms' results beside them; all of them
+        // side by side; turned. In proj_out: the activation of proj_mlp, and both inputs side by side.
+        let double = [(5 + 3 + 2) * all, (1 + 4 + 1) * image, (1 + 4 + 1) * text];
+        let single = [(1 + 3 + 1 + 2) * all, (1 + 4) * all, (4 + 5) * all];
+        let slots = (0..self.layout.slots()).map(|index| {
+            let slot = self.layout.slot(index);
+            let tokens = if slot.group == DOUBLE { double[slot.component] } else { single[slot.component] };
+            bytes * tokens * width
+        });
+        let stream = all * width;
         let modulations = (12 * c.doubles + 3 * c.singles + 2) as u64 * width;
         Activations {
             shared: bytes * all * c.head_dim as u64,
             per_image: bytes * (stream + modulations + text * (width + c.text_channels as u64)),
+            slots: slots.collect(),
         }
     }
 

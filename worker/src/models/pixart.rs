@@ -283,11 +283,15 @@ impl BlockModel for PixArt {
         let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let captions = geometry.tokens as u64 * (width + c.caption_channels.unwrap_or(0) as u64);
         let bytes = self.dtype.size_in_bytes() as u64;
-        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
-        let stream = patches * width * (1 + 1 + 4 + 1);
+        let stream = patches * width;
+        // Projections, what attention gives, the output; in the feed-forward layer the norm, the inner layer, the output.
+        let text = geometry.tokens as u64 * width;
+        let slots =
+            [(3 + 1 + 1) * stream, (1 + 1 + 1) * stream + 2 * text, (1 + 4 + 1) * stream].map(|n| n * passes * bytes);
         Activations {
             shared: bytes * (patches * width + (6 * c.layers as u64 + 6) * width),
             per_image: bytes * passes * (stream + captions),
+            slots: slots.into_iter().cycle().take(self.layout.slots()).collect(),
         }
     }
 

@@ -364,14 +364,30 @@ impl BlockModel for Sd3 {
         let image = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let text = geometry.tokens as u64;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // In the joint attention: both streams, the picture's as the block found it, each stream's projections (with the
-        // norms' results beside them), all of them side by side, the result.
+        // In the attention: each stream's projections with the norms' results beside them, all of them side by side and the
+        // picture's norm; or the latter, the text's projections, what attention gives, both outputs apart and together. In the
+        // feed-forward layers the norm, the inner layer, the output.
         let projections = if c.qk_norm { 5 } else { 3 };
-        let stream = (image + text) * width * (1 + projections + 3 + 1) + image * width;
+        let attn = ((projections + 3) * (image + text) + image).max(6 * (image + text) + projections * text);
+        let modules = self.groups.iter().flat_map(|&group| std::iter::repeat_n(group.modules(), group.count)).flatten();
+        let slots = modules.enumerate().map(|(index, module)| {
+            let tokens = match module {
+                // The first block finds the stream that it works on: it is there once.
+                Module::Attn if index == 0 => attn - image,
+                Module::Attn => attn,
+                Module::Attn2 => (projections + 1 + 1) * image,
+                Module::Ff => (1 + 4 + 1) * image,
+                Module::FfContext => (1 + 4 + 1) * text,
+            };
+            bytes * passes * tokens * width
+        });
+        // The picture's stream as the block found it is there beside both.
+        let stream = (image + text) * width + image * width;
         let modulations: u64 = if c.dual > 0 { 15 } else { 12 } * c.layers as u64 * width;
         Activations {
-            shared: 0,
+            shared: bytes * image * width,
             per_image: bytes * passes * (stream + modulations + text * (width + c.text_channels as u64)),
+            slots: slots.collect(),
         }
     }
 
