@@ -2,7 +2,7 @@
 # Builds evocache-worker with the feature cuda on a machine that needs neither a GPU nor CUDA: the compiler comes from PyPI
 # (requirements.txt), and small archives stand in for CUDA's libraries while linking (shims.py). The binary starts anywhere;
 # to use a GPU it needs the driver (580 or newer), libcublas.so.13 and libcurand.so.10, by ld.so or LD_LIBRARY_PATH; on PyPI
-# these are nvidia-cublas and nvidia-curand. Needs Rust, Python 3, a C++ compiler; x86_64 Linux; about 10 CPU minutes.
+# these are nvidia-cublas and nvidia-curand. Needs Rust, Python 3, a C++ compiler; x86_64 Linux; about 15 CPU minutes.
 #
 #   deploy/cuda/build.sh [more arguments of cargo build]      CUDA_COMPUTE_CAP=90: the oldest GPU to run on [default: 80]
 set -euo pipefail
