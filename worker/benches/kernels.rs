@@ -51,7 +51,10 @@ fn linear(criterion: &mut Criterion) {
             criterion,
             name,
             || layer.forward_with(&x, activation),
-            || activation.apply(&x.reshape(((), WIDTH))?.matmul(&weight)?.broadcast_add(&bias)?),
+            || {
+                let y = x.reshape(((), WIDTH))?.matmul(&weight)?.broadcast_add(&bias)?;
+                if activation == Activation::Identity { Ok(y) } else { y.gelu() }
+            },
         );
     }
 }
@@ -91,6 +94,7 @@ fn pointwise(criterion: &mut Criterion) {
             normed.broadcast_mul(&(&row + 1.0)?)?.broadcast_add(&row)
         },
     );
+    pair(criterion, "gelu", || Activation::GeluTanh.apply(&x), || x.gelu());
     pair(criterion, "gate + residual", || gated_add(&x, &row, &y), || &x + y.broadcast_mul(&row)?);
     let angles = random(&[TOKENS, 36]);
     let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());

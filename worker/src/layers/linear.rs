@@ -67,7 +67,7 @@ impl Linear {
             *last = outputs;
         }
         let y = x.reshape(((), inputs))?.matmul(&self.weight)?.broadcast_add(&self.bias)?;
-        activation.apply(&y)?.reshape(shape)
+        activation.composed(&y)?.reshape(shape)
     }
 }
 

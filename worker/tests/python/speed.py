@@ -1,6 +1,6 @@
 """PyTorch f32 beside evocache-worker on this CPU, with the same threads, round about: one block of each model at its true
-width, the decoder, and the bundled pipeline end to end. `python speed.py WORKER [--threads N] [--rounds N] [PART ...]`, with
-WORKER a release build of evocache-worker, prints a table of the fastest times and their ratios; PART: blocks, pipeline.
+width, the decoder, and the bundled pipeline end to end. Prints a table of the fastest times and their ratios. WORKER is a
+release build of evocache-worker.
 pip install -r speed.requirements.txt
 
 The fastest of all rounds counts on both sides: what disturbs a run only ever adds. PyTorch's blocks make their modulation
@@ -11,7 +11,8 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("worker")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--rounds", type=int, default=5)
-parser.add_argument("parts", nargs="*", default=["blocks", "pipeline"])
+parser.add_argument("--parts", nargs="+", choices=["blocks", "pipeline"], default=["blocks", "pipeline"])
+parser.add_argument("--model", default="", help="only models whose names hold this")
 ARGS = parser.parse_args()
 THREADS = str(ARGS.threads)
 os.environ.update(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS)
@@ -103,7 +104,7 @@ def main():
     calls = blocks() if "blocks" in ARGS.parts else {}
     whole = pipeline() if "pipeline" in ARGS.parts else None
     print(f"{'model':<16} {'block':<22} {'PyTorch':>10} {'evocache':>10} {'ratio':>6}", flush=True)
-    for key, call in calls.items():
+    for key, call in ((k, c) for k, c in calls.items() if ARGS.model in k[0]):
         for _ in range(ARGS.rounds):
             least(them, key, clocked(call))
             rows = [r for r in ours("blocks", "--model", key[0], "--repeats", str(RUNS))["rows"] if r["block"] == key[1]]

@@ -13,6 +13,9 @@ const ROW_BLOCK: usize = 256;
 /// Values of a weight matrix that are packed anew for every block of rows without being felt: what a core's cache holds.
 const SMALL_WEIGHT: usize = 1 << 18;
 
+/// Values that one task of a pointwise function handles: they stay in the cache between copy and function.
+const VALUE_BLOCK: usize = 1 << 14;
+
 /// Query rows whose scores one attention task holds.
 const QUERY_BLOCK: usize = 64;
 
@@ -34,6 +37,16 @@ fn activate(values: &mut [f32], activation: Activation) {
             *x = (0.5 * v * (1.0 + candle_core::cpu::erf::erf_f64(v * std::f64::consts::FRAC_1_SQRT_2))) as f32;
         }),
     }
+}
+
+/// `act(x)`.
+pub(crate) fn activation(x: &[f32], activation: Activation) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    y.par_chunks_mut(VALUE_BLOCK).zip(x.par_chunks(VALUE_BLOCK)).for_each(|(y, x)| {
+        y.copy_from_slice(x);
+        activate(y, activation);
+    });
+    y
 }
 
 /// `act(x · w + b)`, with `x` `[rows, inputs]` and `w` `[inputs, outputs]`.
