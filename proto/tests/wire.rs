@@ -157,6 +157,7 @@ fn calibration_and_measurement_survive_the_wire() {
         baseline_macs: 2,
         peak_cache_bytes: 3,
         device_time: Duration::from_micros(1_234_567),
+        disturbed: 7,
         thumbnails: vec![vec![1, 2, 3]],
         profile: Some(Profile::new(3, 1, vec![0.5; 6]).unwrap()),
     };

@@ -236,6 +236,9 @@ fn the_binary_answers_with_error_hint_and_exit_code() {
         &["has 20 steps", "hint: leave --steps away"],
     );
     fails(generate(&["--height", "30"]), &["height 30 is no multiple of 4"]);
-    fails(generate(&["--device", "cuda:0"]), &["device cuda:0 cannot be used", "feature cuda"]);
+    fails(
+        generate(&["--device", "cuda:0"]),
+        &["device cuda:0 cannot be used", "without CUDA", "hint: deploy/cuda/build.sh"],
+    );
     assert!(!Path::new(&picture).exists());
 }

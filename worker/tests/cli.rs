@@ -106,3 +106,33 @@ fn bench_prints_ten_schedules_and_a_line_through_them() {
     assert!(macs.is_sorted() && macs[9] == schedules[9]["baseline_macs"].as_u64().unwrap(), "{macs:?}");
     assert!(json["fit"]["us_per_mac"].is_number());
 }
+
+#[test]
+fn check_compares_every_family_with_diffusers() {
+    let folders = ["pixart1024", "flux", "dit", "sd35"]
+        .map(|name| format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR")));
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let said = worker(&[&["check"], &folders[..]].concat());
+    assert_eq!(said.lines().filter(|line| line.ends_with("ok")).count(), 4, "{said}");
+
+    // Another sampler than diffusers had is found out.
+    let copy = tempfile::tempdir().unwrap();
+    let status = Command::new("cp").args(["-r", folders[2]]).arg(copy.path()).status().unwrap();
+    assert!(status.success());
+    let config = copy.path().join("dit/scheduler/scheduler_config.json");
+    let changed = std::fs::read_to_string(&config).unwrap().replace("\"beta_end\": 0.02", "\"beta_end\": 0.03");
+    std::fs::write(&config, changed).unwrap();
+    let spoiled = copy.path().join("dit");
+    let output = Command::new(env!("CARGO_BIN_EXE_evocache-worker")).arg("check").arg(&spoiled).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error: dit off by more than"));
+}
+
+#[test]
+fn blocks_are_timed_for_every_component_of_every_kind() {
+    let said = worker(&["blocks", "--model", "dit", "--repeats", "1", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let names: Vec<&str> = json["rows"].as_array().unwrap().iter().map(|r| r["component"].as_str().unwrap()).collect();
+    assert_eq!(names, ["attn1", "ff"]);
+    assert!(json["rows"][0]["ms"][0].as_f64().unwrap() > 0.0);
+}

@@ -5,7 +5,7 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{assert_identical, copy_model, model_dir, pipeline, plain_forward, random_schedule, values};
 use evocache_proto::domain::{Decision, Layout, Schedule};
 use evocache_worker::cancel::CancelToken;
@@ -152,6 +152,10 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
         fn image_tokens(&self, _: LatentSize) -> Result<usize> {
             Ok(1)
         }
+        fn dtype(&self) -> DType {
+            DType::F32
+        }
+
         fn parameters(&self) -> u64 {
             0
         }
@@ -159,7 +163,7 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
             CostModel { slot_macs: vec![1; 3], slot_cache_bytes: vec![4; 3], step_macs: 0, image_macs: 0 }
         }
         fn activations(&self, _: &Geometry) -> Activations {
-            Activations { shared: 0, per_image: 0 }
+            Activations { shared: 0, per_image: 0, slots: vec![] }
         }
         fn condition<'a>(&'a self, _: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
             Ok(Box::new(Bound))

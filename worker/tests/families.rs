@@ -14,7 +14,7 @@ use common::copy_model;
 use evocache_proto::domain::{Calibration, Decision, MeasurementPlan, Prompt, Sampling, Schedule};
 use evocache_worker::cancel::CancelToken;
 use evocache_worker::evaluator::api::{Evaluate, Task};
-use evocache_worker::evaluator::device::DeviceChoice;
+use evocache_worker::evaluator::device::{DeviceChoice, Precision};
 use evocache_worker::evaluator::pipeline::Pipeline;
 use evocache_worker::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 use evocache_worker::files::ModelError;
@@ -96,6 +96,7 @@ fn every_family_is_evaluated() {
             labels: Default::default(),
             memory_bytes: 0,
             device: DeviceChoice::Cpu,
+            precision: Precision::F32,
             clip: None,
             vae_tiling: false,
             memory: None,
@@ -139,6 +140,7 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
             labels: Default::default(),
             memory_bytes: 0,
             device: DeviceChoice::Cpu,
+            precision: Precision::F32,
             clip: None,
             vae_tiling: true,
             memory: Some(memory),

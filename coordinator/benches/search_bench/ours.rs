@@ -56,6 +56,7 @@ fn measurement((share, error): (f64, f64)) -> Measurement {
         baseline_macs: MACS as u64,
         peak_cache_bytes: 0,
         device_time: Duration::from_secs(1),
+        disturbed: 0,
         thumbnails: vec![],
         profile: None,
     }

@@ -71,6 +71,7 @@ pub(crate) fn sample(candidate: u64, every: u32, values: &[f64]) -> Evaluation {
             baseline_macs: 2,
             peak_cache_bytes: 0,
             device_time: Duration::from_secs(1),
+            disturbed: 0,
             thumbnails: vec![],
             profile: None,
         },

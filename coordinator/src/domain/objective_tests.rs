@@ -16,6 +16,7 @@ fn measurement(quality: f64, baseline: f64) -> Measurement {
         baseline_macs: 100,
         peak_cache_bytes: 1 << 20,
         device_time: Duration::from_millis(1),
+        disturbed: 0,
         thumbnails: vec![],
         profile: None,
     }

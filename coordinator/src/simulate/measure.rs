@@ -41,6 +41,7 @@ pub(super) fn measure(
         baseline_macs: baseline as u64 + 1,
         peak_cache_bytes: (schedule.cache_hit_rate() * cells) as u64,
         device_time: span.max(Duration::from_millis(1)),
+        disturbed: 0,
         thumbnails: vec![],
         profile: None,
     }

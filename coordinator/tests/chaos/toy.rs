@@ -91,6 +91,7 @@ pub(crate) fn measure(schedule: &Schedule, prompts: u32, pictures: Vec<Vec<u8>>,
         baseline_macs: all as u64 + 1,
         peak_cache_bytes: 8,
         device_time: Duration::from_millis(10),
+        disturbed: 0,
         thumbnails: pictures,
         profile: None,
     }

@@ -6,6 +6,8 @@ mod alone;
 mod answers;
 mod certificates;
 mod coordinator;
+#[cfg(all(unix, feature = "local"))]
+mod devices;
 mod explain;
 #[cfg(feature = "local")]
 mod local;

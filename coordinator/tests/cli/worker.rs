@@ -82,6 +82,7 @@ fn measure(schedule: &Schedule, prompts: usize) -> Measurement {
         baseline_macs: 1_000_001,
         peak_cache_bytes: 1000 * (all - schedule.computed()) as u64,
         device_time: Duration::from_millis(30),
+        disturbed: 0,
         thumbnails: vec![picture([shade, 80, 120]), picture([80, shade, 120])],
         profile: None,
     }

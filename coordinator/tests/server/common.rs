@@ -97,6 +97,7 @@ pub(crate) fn measure(schedule: &Schedule) -> Measurement {
         baseline_macs: baseline,
         peak_cache_bytes: (slots as u64 * u64::from(schedule.steps())).saturating_sub(computed),
         device_time: Duration::from_millis(10),
+        disturbed: 0,
         thumbnails: vec![vec![schedule.steps() as u8; 5]],
         profile: None,
     }

@@ -215,6 +215,7 @@ async fn what_is_wrong_is_told_with_code_reason_and_field() {
         lease: Some(pb::LeaseRef { search_id: "toy".into(), candidate: lease.candidate, epoch: lease.epoch + 1 }),
         measurement: Some(pb::Measurement {
             device_time: Some(prost_types::Duration::default()),
+            disturbed: 0,
             ..pb::Measurement::default()
         }),
     };

@@ -39,6 +39,8 @@ pub struct Measurement {
     pub peak_cache_bytes: u64,
     /// Time the device was busy with this evaluation.
     pub device_time: Duration,
+    /// How many rounds of timed batches were thrown away because the device was slower than before.
+    pub disturbed: u32,
     /// PNG pictures of the first prompts, as many as the measurement plan asks for.
     pub thumbnails: Vec<Vec<u8>>,
     /// Of the uncached run, where it was asked for.
@@ -221,6 +223,7 @@ mod tests {
             baseline_macs: 10,
             peak_cache_bytes: 1,
             device_time: Duration::from_secs(1),
+            disturbed: 0,
             thumbnails: vec![],
             profile: None,
         }

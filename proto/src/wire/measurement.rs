@@ -20,6 +20,7 @@ pub fn measurement(message: &pb::Measurement) -> Result<Measurement, WireError> 
         baseline_macs: message.baseline_macs,
         peak_cache_bytes: message.peak_cache_bytes,
         device_time,
+        disturbed: message.disturbed,
         thumbnails: message.thumbnails.iter().map(|picture| picture.to_vec()).collect(),
         profile: message.profile.as_ref().map(profile).transpose()?,
     })
@@ -47,6 +48,7 @@ impl From<&Measurement> for pb::Measurement {
             baseline_macs: m.baseline_macs,
             peak_cache_bytes: m.peak_cache_bytes,
             device_time: prost_types::Duration::try_from(m.device_time).ok(),
+            disturbed: m.disturbed,
             thumbnails: m.thumbnails.iter().map(|picture| picture.clone().into()).collect(),
             profile: m.profile.as_ref().map(|p| pb::CalibrationProfile {
                 steps: p.steps(),

@@ -47,7 +47,7 @@ impl Default for BackOff {
 
 impl BackOff {
     /// The next wait; the one after it is twice as long.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let wait = self.first.min(self.most);
         self.first = wait.saturating_mul(2);
         wait

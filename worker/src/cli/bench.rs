@@ -71,6 +71,7 @@ impl Bench {
             labels: Default::default(),
             memory_bytes: 0,
             device: self.device,
+            precision: self.model.precision(self.device),
             clip: None,
             vae_tiling: self.model.vae_tiling,
             memory: self.model.memory(self.device),
@@ -127,6 +128,7 @@ impl Bench {
             "min",
             "max",
             "of uncached",
+            "off",
         ]);
         let ms = |us: f64| format!("{:.2}", us / 1e3);
         for Point { schedule, measurement: m } in points {
@@ -143,6 +145,7 @@ impl Bench {
                 ms(base_low),
                 ms(base_high),
                 format!("{:.1} %", 100.0 * m.latency_ratio()),
+                fit.map_or_else(String::new, |fit| format!("{:+.1} %", 100.0 * off(m, fit))),
             ]);
         }
         table.write(out)?;
@@ -157,9 +160,20 @@ impl Bench {
                 100.0 * fit.fixed / baseline,
                 baseline / 1e3
             )?;
+            let worst = points.iter().map(|p| off(&p.measurement, fit).abs()).fold(0.0, f64::max);
+            writeln!(
+                out,
+                "no schedule is off that line by more than {:.1} %: caching itself costs no more",
+                100.0 * worst
+            )?;
         }
         Ok(())
     }
+}
+
+/// How much longer a schedule took than the line through all says for what it computes, relative to the line.
+fn off(measurement: &Measurement, fit: Line) -> f64 {
+    measurement.latency() / (fit.fixed + fit.slope * measurement.macs as f64) - 1.0
 }
 
 fn write_json(out: &mut dyn Write, device: &str, points: &[Point], fit: Option<Line>) -> Result<()> {

@@ -79,7 +79,7 @@ impl Inspect {
                 "image_macs": cost.image_macs,
                 "memory": {
                     "weights": memory.weights,
-                    "denoising": memory.denoising.shared + memory.denoising.per_image,
+                    "denoising": memory.uncached(),
                     "decoding": memory.decoding,
                 },
                 "steps": self.steps,
@@ -100,7 +100,7 @@ impl Inspect {
             out,
             "memory       {} of weights, and {} to denoise or {} to decode one picture",
             bytes(memory.weights),
-            bytes(memory.denoising.shared + memory.denoising.per_image),
+            bytes(memory.uncached()),
             bytes(memory.decoding)
         )?;
         writeln!(out)?;

@@ -5,7 +5,11 @@
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
@@ -28,12 +32,18 @@ pub(super) struct Logging {
 }
 
 impl Logging {
-    /// Starts both. Needs a runtime where traces are sent.
-    pub(super) fn start(args: &RunArgs, filter: EnvFilter) -> Result<Self, CliError> {
-        let format = fmt::layer().with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(io::stderr);
+    /// Starts both. Needs a runtime where traces are sent. Each line carries the device, where one is given.
+    pub(super) fn start(args: &RunArgs, filter: EnvFilter, device: Option<String>) -> Result<Self, CliError> {
+        let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
         let format = match args.log_format {
-            LogFormat::Json => format.with_ansi(false).with_target(true).json().flatten_event(true).boxed(),
-            LogFormat::Text => format.boxed(),
+            LogFormat::Json => {
+                let inner = fmt::format().json().flatten_event(true);
+                lines.with_ansi(false).json().event_format(OfDevice { device, inner, json: true }).boxed()
+            }
+            LogFormat::Text => {
+                let inner = fmt::format().with_target(false);
+                lines.event_format(OfDevice { device, inner, json: false }).boxed()
+            }
         };
         let subscriber = tracing_subscriber::registry().with(format.with_filter(filter));
         #[cfg(feature = "otlp")]
@@ -57,6 +67,40 @@ impl Logging {
         #[cfg(feature = "otlp")]
         if let Some(telemetry) = self.telemetry {
             telemetry.shutdown().await;
+        }
+    }
+}
+
+/// Lines that begin with a device: several processes write to one stderr.
+struct OfDevice<F> {
+    device: Option<String>,
+    inner: F,
+    json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for OfDevice<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let Some(device) = &self.device else { return self.inner.format_event(context, writer, event) };
+        if !self.json {
+            write!(writer, "{device} ")?;
+            return self.inner.format_event(context, writer, event);
+        }
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        match line.strip_prefix('{') {
+            // A device's name has nothing that JSON escapes.
+            Some(rest) => write!(writer, "{{\"device\":\"{device}\",{rest}"),
+            None => writer.write_str(&line),
         }
     }
 }

@@ -1,16 +1,20 @@
-//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, which need none.
+//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, `blocks`, `check`, which need none.
 //!
 //! Each is a struct of arguments with a `run`. Data goes to the writer they are given (stdout), errors back to `main`,
 //! which writes them to stderr with their hints.
 
 mod bench;
+mod blocks;
 mod caller;
+mod check;
 mod fit;
 mod generate;
 mod inspect;
 pub mod log;
 mod model;
 pub mod run;
+mod signals;
+mod supervisor;
 mod table;
 
 use std::io::Write;
@@ -24,6 +28,8 @@ use crate::executor::ExecuteError;
 use crate::files::ModelError;
 
 pub use bench::Bench;
+pub use blocks::Blocks;
+pub use check::Check;
 pub use generate::Generate;
 pub use inspect::Inspect;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Result;
-use crate::evaluator::device::DeviceChoice;
+use crate::evaluator::device::{DeviceChoice, Precision};
 use crate::evaluator::pipeline::Pipeline;
 use crate::files::hub;
 
@@ -25,8 +25,11 @@ pub struct ModelArgs {
     /// Decode pictures larger than the VAE was made for in tiles: less memory, slightly other pictures
     #[arg(long)]
     pub vae_tiling: bool,
+    /// What numbers the transformer computes with: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Bytes that a run may take, weights included, such as 8G; a schedule that needs more is refused before it runs
-    /// [default: what is free on the CPU; no limit on other devices]
+    /// [default: what is free, on the CPU and on CUDA devices]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
 }
@@ -60,9 +63,14 @@ impl ModelArgs {
         self.memory.or_else(|| device.free_memory())
     }
 
+    /// What numbers to compute with on `device`.
+    pub(super) fn precision(&self, device: DeviceChoice) -> Precision {
+        self.precision.unwrap_or_else(|| Precision::native(device))
+    }
+
     /// Loads it.
     pub(super) fn load(&self, device: DeviceChoice) -> Result<Pipeline> {
-        let pipeline = Pipeline::load(&self.folder()?, device.open()?)?;
+        let pipeline = Pipeline::load_as(&self.folder()?, device.open()?, self.precision(device).dtype())?;
         Ok(if self.vae_tiling { pipeline.with_tiles() } else { pipeline })
     }
 }

@@ -19,10 +19,12 @@ use tracing_subscriber::EnvFilter;
 use super::caller::CallerArgs;
 use super::log::{LogFormat, Logging};
 use super::model::ModelArgs;
+use super::signals::Signals;
+use super::supervisor::{self, Post};
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
 use crate::evaluator::api::Evaluate;
-use crate::evaluator::device::DeviceChoice;
+use crate::evaluator::device::{DeviceChoice, DeviceList};
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 
 /// Where rayon and candle read how many threads to start, once, when they first need one.
@@ -47,8 +49,8 @@ pub struct RunArgs {
     /// Name by which searches ask for the model [default: the folder's]
     #[arg(long, value_name = "NAME")]
     pub model_name: Option<String>,
-    /// Name of this worker, for people [default: HOST/PID]
-    #[arg(long, value_name = "NAME")]
+    /// Name of this worker, for people; with --devices, each adds its device [default: HOST/PID]
+    #[arg(long, value_name = "NAME", overrides_with = "name")]
     pub name: Option<String>,
     /// What searches may ask for, such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -60,8 +62,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// Where to run: cpu, cuda, cuda:N, metal
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", overrides_with = "devices")]
     pub device: DeviceChoice,
+    /// Run a worker process on each of these devices under this one: 'all' CUDA devices, or such as cuda:0,cuda:2. One that
+    /// crashes is started again; SIGTERM is passed on once and waited for
+    #[arg(long, value_name = "LIST", overrides_with = "device")]
+    pub devices: Option<DeviceList>,
+    /// How often a worker of --devices that crashes is started again, after 1 s, 2 s, 4 s, … at most a minute; counted anew
+    /// once it has run for ten minutes
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub restarts: u32,
+    /// Set by the process above this one: the log carries the device, and the end of stdin is the end of that process.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
     /// CLIP folder to score pictures with [default: folder 'clip' in the model's, if there is one]
     #[arg(long, value_name = "DIR")]
     pub clip: Option<PathBuf>,
@@ -92,10 +105,9 @@ enum End {
 /// With `--threads` it may replace the process by itself: rayon and candle read the number from the
 /// environment, once, and to change it in a running process would be unsound.
 pub fn run(args: RunArgs) -> ExitCode {
-    let end = match prepare(&args) {
-        Ok(Prepared::Worker(evaluator, runtime, logging)) => work(&args, evaluator, runtime, logging),
-        Ok(Prepared::Done(code)) => return code,
-        Err(error) => Err(error),
+    let end = match &args.devices {
+        Some(devices) => supervise(&args, devices),
+        None => work_alone(&args),
     };
     match end {
         Ok(code) => code,
@@ -106,6 +118,31 @@ pub fn run(args: RunArgs) -> ExitCode {
     }
 }
 
+fn work_alone(args: &RunArgs) -> Result<ExitCode, CliError> {
+    match prepare(args)? {
+        Prepared::Worker(evaluator, runtime, logging) => work(args, evaluator, runtime, logging),
+        Prepared::Done(code) => Ok(code),
+    }
+}
+
+/// One process per device under this one, which computes nothing itself.
+fn supervise(args: &RunArgs, devices: &DeviceList) -> Result<ExitCode, CliError> {
+    let filter = filter(args)?;
+    config(args)?.check()?;
+    let devices = devices.resolve()?;
+    let base = args.name.clone().unwrap_or_else(default_name);
+    let program = std::env::current_exe().map_err(|e| CliError::new(format!("cannot find this program: {e}")))?;
+    let runtime = runtime()?;
+    let logging = {
+        let _inside = runtime.enter();
+        Logging::start(args, filter, None)?
+    };
+    let posts = Post::all(&program, &devices, &base);
+    let end = runtime.block_on(supervisor::run(posts, args.restarts));
+    runtime.block_on(logging.end());
+    end.map_err(|e| CliError::new(format!("cannot start: {e}")))
+}
+
 enum Prepared {
     Worker(Box<dyn Evaluate>, Runtime, Logging),
     /// Another process has done the work.
@@ -113,9 +150,7 @@ enum Prepared {
 }
 
 fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|e| {
-        CliError::new(format!("--log '{}' is no filter: {e}", args.log)).hint("such as 'info' or 'debug'")
-    })?;
+    let filter = filter(args)?;
     if let Some(threads) = args.threads
         && let Some(code) = with_threads(threads).map_err(|e| {
             CliError::new(format!("cannot start with {threads} threads: {e}"))
@@ -124,12 +159,10 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     {
         return Ok(Prepared::Done(code));
     }
-    // One thread is enough for a few small calls; the others are for computing.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| CliError::new(format!("cannot start: {e}")))?;
+    let runtime = runtime()?;
     let logging = {
         let _inside = runtime.enter();
-        Logging::start(args, filter)?
+        Logging::start(args, filter, args.supervised.then(|| args.device.to_string()))?
     };
     // Loading may take minutes; a wrong URL or certificate should not.
     config(args)?.check()?;
@@ -142,11 +175,23 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         labels: args.labels.iter().cloned().collect(),
         memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
         device: args.device,
+        precision: args.model.precision(args.device),
         clip: args.clip.clone(),
         vae_tiling: args.model.vae_tiling,
         memory: args.model.memory(args.device),
     })?;
     Ok(Prepared::Worker(Box::new(evaluator), runtime, logging))
+}
+
+fn filter(args: &RunArgs) -> Result<EnvFilter, CliError> {
+    EnvFilter::try_new(&args.log)
+        .map_err(|e| CliError::new(format!("--log '{}' is no filter: {e}", args.log)).hint("such as 'info' or 'debug'"))
+}
+
+/// One thread is enough for a few small calls; the others are for computing.
+fn runtime() -> Result<Runtime, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| CliError::new(format!("cannot start: {e}")))
 }
 
 fn config(args: &RunArgs) -> Result<AgentConfig, CliError> {
@@ -162,7 +207,7 @@ fn work(
     logging: Logging,
 ) -> Result<ExitCode, CliError> {
     let config = config(args)?;
-    let end = runtime.block_on(until_told(config, evaluator));
+    let end = runtime.block_on(until_told(config, evaluator, args.supervised));
     runtime.block_on(logging.end());
     let end = end.map_err(|e| CliError::new(format!("cannot start: {e}")))?;
     runtime.shutdown_background();
@@ -173,9 +218,10 @@ fn work(
     }
 }
 
-/// Runs the agent; a signal shuts it down, a second one leaves it behind.
-async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>) -> io::Result<End> {
+/// Runs the agent; a signal, or the end of the process above, shuts it down; a second signal leaves it behind.
+async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervised: bool) -> io::Result<End> {
     let mut signals = Signals::listen()?;
+    let orphaned = async { if supervised { supervisor::orphaned().await } else { pending().await } };
     let (ask, asked) = oneshot::channel::<()>();
     let mut agent = pin!(agent::run(config, evaluator, async {
         if asked.await.is_err() {
@@ -185,53 +231,13 @@ async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>) -> io::Re
     tokio::select! {
         ended = &mut agent => return Ok(End::Agent(ended)),
         _ = signals.next() => info!("shutting down; once more ends at once"),
+        () = orphaned => info!("the process above has ended; shutting down"),
     }
     let _ = ask.send(());
     Ok(tokio::select! {
         ended = &mut agent => End::Agent(ended),
         signal = signals.next() => End::Forced(signal),
     })
-}
-
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    /// From here on they do not kill the process by themselves.
-    fn listen() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The next signal's number.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> u8 {
-        // Without a handler there is nothing to wait for.
-        if tokio::signal::ctrl_c().await.is_err() {
-            pending::<()>().await;
-        }
-        2
-    }
 }
 
 /// Sees to it that rayon and candle start this many threads: goes on in a process that has the variables set which

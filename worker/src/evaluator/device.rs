@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
+use super::cuda;
 use crate::files::error::{ModelError, Result};
 use crate::layers::cpu::instruction_set;
 
@@ -48,31 +49,23 @@ impl fmt::Display for DeviceChoice {
 impl DeviceChoice {
     /// Opens the device.
     pub fn open(self) -> Result<Device> {
-        let failed = |e: candle_core::Error| {
-            ModelError::Input(format!(
-                "device {self} cannot be used: {e} (was the worker built with feature {})",
-                self.feature()
-            ))
-        };
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(failed),
-            Self::Metal(number) => Device::new_metal(number).map_err(failed),
+            Self::Cuda(number) => cuda::open(number),
+            Self::Metal(number) => Device::new_metal(number).map_err(|e| ModelError::Device {
+                device: self.to_string(),
+                problem: e.to_string(),
+                hint: "build the worker with the feature metal, on a Mac, or use --device cpu".into(),
+            }),
         }
     }
 
-    fn feature(self) -> &'static str {
-        match self {
-            Self::Cpu => "candle",
-            Self::Cuda(_) => "cuda",
-            Self::Metal(_) => "metal",
-        }
-    }
-
-    /// Bytes that are free on it now, where that can be told: on the CPU of a Linux machine.
+    /// Bytes that are free on it now, where that can be told: on the CPU of a Linux machine, and on an open CUDA device.
     pub fn free_memory(self) -> Option<u64> {
-        if self != Self::Cpu {
-            return None;
+        match self {
+            Self::Cpu => {}
+            Self::Cuda(number) => return cuda::free_memory(number),
+            Self::Metal(_) => return None,
         }
         let info = std::fs::read_to_string("/proc/meminfo").ok()?;
         let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -80,10 +73,12 @@ impl DeviceChoice {
         kilobytes.checked_mul(1024)
     }
 
-    /// What to call it in a declaration, such as `AMD EPYC 7B13 (2 threads, avx2)`.
+    /// What to call it in a declaration, such as `AMD EPYC 7B13 (2 threads, avx2)` or `NVIDIA H100 80GB HBM3`.
     pub fn describe(self) -> String {
-        if self != Self::Cpu {
-            return self.to_string();
+        match self {
+            Self::Cpu => {}
+            Self::Cuda(number) => return cuda::name(number).unwrap_or_else(|| self.to_string()),
+            Self::Metal(_) => return self.to_string(),
         }
         let threads = rayon::current_num_threads();
         let plural = if threads == 1 { "" } else { "s" };
@@ -98,9 +93,104 @@ impl DeviceChoice {
     }
 }
 
+/// What numbers a transformer computes with. Encoders and decoder are f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats with 10 bits of mantissa, for weights that were made for them; slow on the CPU.
+    F16,
+    /// bfloat16, with 7 bits of mantissa: half the memory, and safe from overflow where f16 is not. Not on the CPU.
+    Bf16,
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("'{text}' is no precision; use f32, f16 or bf16")),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl Precision {
+    /// bf16 on CUDA, f32 elsewhere.
+    pub fn native(device: DeviceChoice) -> Self {
+        if matches!(device, DeviceChoice::Cuda(_)) { Self::Bf16 } else { Self::F32 }
+    }
+
+    /// candle's name.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// Several devices: `all`, which is every CUDA device, or names with commas between, each of which may be there repeatedly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceList {
+    /// Whatever CUDA devices there are.
+    All,
+    /// These; at least one.
+    These(Vec<DeviceChoice>),
+}
+
+impl FromStr for DeviceList {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        text.split(',').map(|name| name.trim().parse()).collect::<std::result::Result<_, _>>().map(Self::These)
+    }
+}
+
+impl DeviceList {
+    /// The devices. `all` asks the driver how many there are, without opening any.
+    pub fn resolve(&self) -> Result<Vec<DeviceChoice>> {
+        match self {
+            Self::These(devices) => Ok(devices.clone()),
+            Self::All => Ok((0..cuda::count("all")?).map(DeviceChoice::Cuda).collect()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_devices_are_read_as_people_write_them() {
+        use DeviceChoice::{Cpu, Cuda};
+        for (text, devices) in [
+            ("all", DeviceList::All),
+            ("cuda:0, cuda:2", DeviceList::These(vec![Cuda(0), Cuda(2)])),
+            ("cpu,cpu", DeviceList::These(vec![Cpu, Cpu])),
+        ] {
+            assert_eq!(text.parse(), Ok(devices));
+        }
+        for text in ["", "all,cpu", "cpu,", "cuda:0;cuda:1"] {
+            assert!(text.parse::<DeviceList>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn devices_are_read_as_people_write_them() {

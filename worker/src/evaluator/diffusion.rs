@@ -6,16 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use candle_core::Tensor;
 use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, MetricValues, Schedule};
 
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
 use super::clock::Stopwatch;
-use super::device::DeviceChoice;
+use super::device::{DeviceChoice, Precision};
+use super::drift;
+use super::energy::{self, EnergyMeter, Reading};
 use super::pipeline::Pipeline;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, microseconds_per_image};
 use super::timing::{Turn, batches, is_timed, turns};
 use crate::files::ModelError;
 use crate::metrics::Metric;
@@ -45,6 +46,8 @@ pub struct EvaluatorOptions {
     pub memory_bytes: u64,
     /// Where to run.
     pub device: DeviceChoice,
+    /// What numbers the transformer computes with.
+    pub precision: Precision,
     /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
     pub clip: Option<PathBuf>,
     /// Whether to decode large pictures in tiles.
@@ -58,6 +61,7 @@ pub struct DiffusionEvaluator {
     pipeline: Pipeline,
     metrics: Vec<Box<dyn Metric>>,
     declaration: Declaration,
+    energy: Option<Box<dyn EnergyMeter>>,
     prepared: Option<Prepared>,
     memory: Option<u64>,
     /// The latest uncached batches of the calibration, oldest first, by their images: a smaller batch takes longer per
@@ -88,7 +92,7 @@ impl DiffusionEvaluator {
     /// Loads the model and its metrics.
     pub fn open(options: &EvaluatorOptions) -> Result<Self, EvaluateError> {
         let device = options.device.open()?;
-        let pipeline = Pipeline::load(&options.model, device.clone())?;
+        let pipeline = Pipeline::load_as(&options.model, device.clone(), options.precision.dtype())?;
         let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
         let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
         let inside = options.model.join("clip");
@@ -97,22 +101,25 @@ impl DiffusionEvaluator {
             metrics.push(Box::new(ClipScore::load(&folder, &device)?));
         }
         metrics.push(Box::new(Psnr::default()));
+        let energy = energy::meter(options.device);
+        let mut declared: Vec<_> = metrics.iter().map(|metric| metric.declaration()).collect();
+        declared.extend(energy.is_some().then(energy::declaration));
         let declaration = Declaration {
             name: options.worker_name.clone(),
             device: options.device.describe(),
             software: format!("evocache-worker {}", env!("CARGO_PKG_VERSION")),
             model: options.model_name.clone().unwrap_or_else(|| pipeline.folder().name()),
-            fingerprint: pipeline.folder().fingerprint()?.to_string(),
+            fingerprint: fingerprint(&pipeline, options.precision)?,
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
             profiles: true,
             memory_bytes: options.memory_bytes,
             labels: options.labels.clone(),
-            metrics: metrics.iter().map(|metric| metric.declaration()).collect(),
+            metrics: declared,
             cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, pipeline.guidance(f64::INFINITY))),
         };
         let memory = options.memory;
-        Ok(Self { pipeline, metrics, declaration, prepared: None, memory, recent_baselines: BTreeMap::new() })
+        Ok(Self { pipeline, metrics, declaration, energy, prepared: None, memory, recent_baselines: BTreeMap::new() })
     }
 
     /// The loaded pipeline.
@@ -239,13 +246,18 @@ impl Evaluate for DiffusionEvaluator {
             })
             .collect();
         let (mut latency_us, mut baseline_latency_us, mut thumbnails) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut energy, mut baseline_energy) = (Vec::new(), Vec::new());
+        let meter = self.energy.as_deref();
         for turn in turns(&batches, plan.repeats as usize) {
             match turn {
                 Turn::Baseline { batch } => {
+                    let reading = Reading::start(meter)?;
                     let (_, took) = prepared.generate(&self.pipeline, &prepared.baseline, batches[batch], cancel)?;
+                    baseline_energy.extend(reading.per_image(batches[batch].1)?);
                     baseline_latency_us.push(microseconds_per_image(batches[batch], took));
                 }
                 Turn::Candidate { batch, first: is_new } => {
+                    let reading = Reading::start(meter)?;
                     let (generated, took) = prepared.generate(&self.pipeline, schedule, batches[batch], cancel)?;
                     if is_timed(&batches, batch) {
                         latency_us.push(microseconds_per_image(batches[batch], took));
@@ -254,6 +266,7 @@ impl Evaluate for DiffusionEvaluator {
                         continue;
                     }
                     let (first, count) = batches[batch];
+                    energy.extend(reading.per_image(count)?.into_iter().flat_map(|joules| vec![joules; count]));
                     for (metric, result) in self.metrics.iter().zip(&mut metrics) {
                         let values = metric.measure(first, &generated.pictures)?;
                         Self::all_finite(&result.name, first, &values, &prepared.calibration)?;
@@ -265,6 +278,22 @@ impl Evaluate for DiffusionEvaluator {
                     }
                 }
             }
+        }
+        if meter.is_some() {
+            let baseline_mean = baseline_energy.iter().sum::<f64>() / baseline_energy.len() as f64;
+            metrics.push(MetricValues { name: energy::METRIC.into(), values: energy, baseline_mean });
+        }
+        let recent = self.recent_baselines.entry(batches[0].1).or_default();
+        let mut disturbed = 0;
+        while drift::disturbed(&baseline_latency_us, recent) {
+            disturbed += 1;
+            if disturbed > drift::REPEATS {
+                tracing::warn!("the device is slower than before and stays so; what it was before counts no more");
+                recent.clear();
+                break;
+            }
+            tracing::warn!("the device was disturbed: the uncached batches took longer than before; measuring again");
+            (latency_us, baseline_latency_us) = prepared.times(&self.pipeline, schedule, &batches, cancel)?;
         }
         let profile =
             if task.profile { prepared.profile(&self.pipeline, schedule.steps(), prompts, cancel) } else { Ok(None) };
@@ -278,7 +307,6 @@ impl Evaluate for DiffusionEvaluator {
             Ok(profile) => profile,
         };
         let own = baseline_latency_us.len();
-        let recent = self.recent_baselines.entry(batches[0].1).or_default();
         recent.append(&mut baseline_latency_us);
         let stale = recent.len().saturating_sub(own.max(BASELINE_WINDOW));
         recent.drain(..stale);
@@ -290,12 +318,93 @@ impl Evaluate for DiffusionEvaluator {
             baseline_macs: prepared.baseline.macs(&prepared.cost),
             peak_cache_bytes: schedule.peak_cache_bytes(&prepared.cost),
             device_time: stopwatch.elapsed(),
+            disturbed,
             thumbnails,
             profile,
         })
     }
 }
 
-fn microseconds_per_image((_, count): (usize, usize), took: Duration) -> f64 {
-    took.as_secs_f64() * 1e6 / count as f64
+/// The folder's; another precision makes another model of it, whose pictures do not compare.
+fn fingerprint(pipeline: &Pipeline, precision: Precision) -> Result<String, ModelError> {
+    let folder = pipeline.folder().fingerprint()?;
+    Ok(if precision == Precision::F32 { folder.to_string() } else { format!("{folder}-{precision}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use evocache_proto::domain::{MeasurementPlan, Prompt, Sampling};
+
+    use super::*;
+
+    /// Moves by a joule with each reading.
+    struct Steady(Mutex<f64>);
+
+    impl EnergyMeter for Steady {
+        fn joules(&self) -> Result<f64, String> {
+            let mut total = self.0.lock().map_err(|e| e.to_string())?;
+            *total += 1.0;
+            Ok(*total)
+        }
+    }
+
+    fn prepared() -> DiffusionEvaluator {
+        let mut evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
+            model: concat!(env!("CARGO_MANIFEST_DIR"), "/models/emoji").into(),
+            model_name: None,
+            worker_name: "test".into(),
+            labels: BTreeMap::new(),
+            memory_bytes: 0,
+            device: DeviceChoice::Cpu,
+            precision: Precision::F32,
+            clip: None,
+            vae_tiling: false,
+            memory: None,
+        })
+        .unwrap();
+        evaluator.energy = Some(Box::new(Steady(Mutex::new(0.0))));
+        let sampling =
+            Sampling { steps: vec![2], guidance_scale: 1.0, height: None, width: None, negative_prompt: String::new() };
+        let calibration = Calibration {
+            prompts: (0..3).map(|seed| Prompt { text: "an owl".into(), seed }).collect(),
+            sampling,
+            plan: MeasurementPlan { batch: 2, warmup: 0, repeats: 2, thumbnails: 0 },
+        };
+        evaluator.prepare(&calibration, &CancelToken::new()).unwrap();
+        evaluator
+    }
+
+    #[test]
+    fn a_disturbed_measurement_is_repeated_so_often_and_says_so() {
+        let mut evaluator = prepared();
+        let schedule = Schedule::all_compute(evaluator.pipeline.layout().clone(), 2).unwrap();
+        let mut measure = |before: f64| {
+            evaluator.recent_baselines.insert(2, vec![before; BASELINE_WINDOW]);
+            evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap()
+        };
+        // As if uncached images had taken a nanosecond before, and as if they had taken an hour.
+        let slower = measure(1e-3);
+        assert_eq!((slower.disturbed, slower.latency_us.len()), (1 + drift::REPEATS, 2));
+        assert!(
+            slower.baseline_latency_us.len() == 2 && slower.baseline_latency() > 1.0,
+            "what was before is forgotten"
+        );
+        let faster = measure(3.6e9);
+        assert_eq!((faster.disturbed, faster.baseline_latency_us.len()), (0, BASELINE_WINDOW));
+    }
+
+    #[test]
+    fn energy_is_a_metric_of_every_image_where_the_device_tells() {
+        let mut evaluator = prepared();
+        let schedule = Schedule::all_compute(evaluator.pipeline.layout().clone(), 2).unwrap();
+        let measured = evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap();
+        let energy = measured.metric(energy::METRIC).unwrap();
+        // A joule a batch: of two images, and of the one that is left.
+        assert_eq!((energy.values.as_slice(), energy.baseline_mean), (&[0.5, 0.5, 1.0][..], 0.5));
+        evaluator.energy = None;
+        let measured = evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap();
+        assert!(measured.metric(energy::METRIC).is_none());
+    }
 }

@@ -3,11 +3,17 @@
 pub mod api;
 
 #[cfg(feature = "candle")]
-mod clock;
+pub(crate) mod clock;
+#[cfg(feature = "candle")]
+mod cuda;
 #[cfg(feature = "candle")]
 pub mod device;
 #[cfg(feature = "candle")]
 mod diffusion;
+#[cfg(feature = "candle")]
+mod drift;
+#[cfg(feature = "candle")]
+pub mod energy;
 #[cfg(feature = "candle")]
 pub mod memory;
 #[cfg(feature = "candle")]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Schedule};
 
 use super::memory::Memory;
@@ -58,16 +58,34 @@ pub struct Generated {
     pub trace: Trace,
 }
 
+/// Fails where a device cannot compute with numbers of this kind.
+pub fn can_compute(device: &Device, dtype: DType) -> Result<()> {
+    if device.is_cpu() && dtype == DType::BF16 {
+        return Err(ModelError::Device {
+            device: "cpu".into(),
+            problem: "candle does not multiply bf16 matrices there".into(),
+            hint: "use --precision f32, which is the fastest on the CPU".into(),
+        });
+    }
+    Ok(())
+}
+
 impl Pipeline {
     /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files are there.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
+        Self::load_as(path, device, DType::F32)
+    }
+
+    /// The same with a transformer in numbers of another kind; encoders and decoder stay f32.
+    pub fn load_as(path: &Path, device: Device, dtype: DType) -> Result<Self> {
+        can_compute(&device, dtype)?;
         let folder = ModelFolder::open(path)?;
         let sigmas = if folder.gives_sigmas() { FlowSigmas::Even } else { FlowSigmas::Trained };
         let samplers = SamplerFactory::read(&folder.scheduler_config()?, sigmas)?;
         let tokens = folder.tokens()?;
         let native = folder.native_latent_size()?;
         let vae = folder.vae(&device)?;
-        let transformer = folder.transformer(&device)?;
+        let transformer = folder.transformer(&device, dtype)?;
         if transformer.latent_channels() != vae.config().latent_channels {
             return Err(ModelError::Input(format!(
                 "'{}': the transformer has {} latent channels, the VAE {}",
@@ -152,7 +170,8 @@ impl Pipeline {
     pub fn memory(&self, size: LatentSize, guidance: Guidance) -> Memory {
         let geometry = Geometry { size, tokens: self.tokens, guided: guidance.is_on() };
         Memory {
-            weights: 4 * (self.transformer.parameters() + self.vae.parameters()),
+            weights: self.transformer.dtype().size_in_bytes() as u64 * self.transformer.parameters()
+                + 4 * self.vae.parameters(),
             denoising: self.transformer.activations(&geometry),
             decoding: self.vae.decode_bytes(size.height, size.width),
         }

@@ -12,6 +12,7 @@ use super::api::{CancelToken, EvaluateError};
 use super::clock::Stopwatch;
 use super::memory::Memory;
 use super::pipeline::{BatchRequest, Generated, Pipeline};
+use super::timing::{Turn, turns};
 use crate::executor::{ExecuteError, Guidance, ProfileRecorder};
 use crate::models::block_model::{LatentSize, Prompts};
 
@@ -60,6 +61,28 @@ impl Prepared {
         let pictures = generated.pictures.to_device(&Device::Cpu)?;
         let took = stopwatch.elapsed();
         Ok((Generated { pictures, ..generated }, took))
+    }
+
+    /// Times of the schedule's batches and of uncached ones between them, microseconds per image: as many as the plan asks
+    /// for, of each.
+    pub(super) fn times(
+        &self,
+        pipeline: &Pipeline,
+        schedule: &Schedule,
+        batches: &[(usize, usize)],
+        cancel: &CancelToken,
+    ) -> Result<(Vec<f64>, Vec<f64>), EvaluateError> {
+        let (mut candidate, mut uncached) = (Vec::new(), Vec::new());
+        let first = &batches[..1];
+        for turn in turns(first, self.calibration.plan.repeats as usize) {
+            let (schedule, times) = match turn {
+                Turn::Candidate { .. } => (schedule, &mut candidate),
+                Turn::Baseline { .. } => (&self.baseline, &mut uncached),
+            };
+            let (_, took) = self.generate(pipeline, schedule, first[0], cancel)?;
+            times.push(microseconds_per_image(first[0], took));
+        }
+        Ok((candidate, uncached))
     }
 
     /// The profile of the uncached run of `steps` steps, over the first prompts of the first `prompts`. `None` for a
@@ -120,4 +143,9 @@ impl Prepared {
             ExecuteError::Model(error) => error.into(),
         }
     }
+}
+
+/// Of a batch `(first, count)`.
+pub(super) fn microseconds_per_image((_, count): (usize, usize), took: Duration) -> f64 {
+    took.as_secs_f64() * 1e6 / count as f64
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use evocache_proto::domain::{Profile, ProfileError};
 
 use super::observer::Observer;
@@ -70,7 +70,7 @@ impl Observer for ProfileRecorder {
 
 /// `|x|₁`. Rows are summed on the device and the rest here in f64: one f32 for a large output would lose digits.
 fn magnitude(x: &Tensor) -> Result<f64, ModelError> {
-    let rows = x.abs()?.sum(D::Minus1)?.flatten_all()?.to_vec1::<f32>()?;
+    let rows = x.abs()?.to_dtype(DType::F32)?.sum(D::Minus1)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(rows.into_iter().map(f64::from).sum())
 }
 

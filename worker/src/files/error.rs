@@ -100,6 +100,16 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
+    /// A device cannot be used.
+    #[error("device {device} cannot be used: {problem}")]
+    Device {
+        /// As people name it.
+        device: String,
+        /// Why.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
     /// A call does not fit the model.
     #[error("{0}")]
     Input(String),
@@ -119,7 +129,7 @@ impl ModelError {
     /// The way out, where there is one to tell.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Missing { hint, .. } => Some(hint.clone()),
+            Self::Missing { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
             Self::NotDownloaded { name, revision, .. } => {
                 let revision = revision.as_ref().map(|revision| format!(" --revision {revision}")).unwrap_or_default();
                 Some(format!(

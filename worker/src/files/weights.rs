@@ -1,14 +1,14 @@
 //! Weights in safetensors files: one file, a sharded set, or a variant of these, fp16 or bf16.
 //!
-//! Tensors are read one at a time when a model asks for them and become f32, so the memory taken is that of the
-//! model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
+//! Tensors are read one at a time when a model asks for them and become f32, or what they are asked to be, so the memory
+//! taken is that of the model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
@@ -29,6 +29,9 @@ pub struct Weights {
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Entry>,
     device: Device,
+    dtype: DType,
+    /// No files: whatever is asked for is there, with random values.
+    random: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +73,26 @@ impl Weights {
         for (number, path) in files.iter().enumerate() {
             read_header(path, number, &mut tensors)?;
         }
-        Ok(Self { origin, files, tensors, device: device.clone() })
+        Ok(Self { origin, files, tensors, device: device.clone(), dtype: DType::F32, random: false })
+    }
+
+    /// Weights of no file, to time a model that is not at hand: every tensor that a model asks for is there, with values in
+    /// (-1, 1) over the root of its inputs, the same each time. [`count`](Self::count) does not count them.
+    pub fn random(device: &Device) -> Self {
+        Self {
+            origin: "random weights".into(),
+            files: vec![],
+            tensors: BTreeMap::new(),
+            device: device.clone(),
+            dtype: DType::F32,
+            random: true,
+        }
+    }
+
+    /// The same as numbers of another kind.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
     }
 
     /// The files that the weights are in.
@@ -93,6 +115,13 @@ impl Weights {
     }
 
     fn read(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
+        if self.random {
+            let inputs: usize = expected.iter().skip(1).product();
+            let values = scatter(name, expected.iter().product(), 1.0 / (inputs.max(1) as f32).sqrt());
+            return Ok(Tensor::from_vec(values, expected, &Device::Cpu)?
+                .to_dtype(self.dtype)?
+                .to_device(&self.device)?);
+        }
         let Some(entry) = self.tensors.get(name) else {
             return Err(ModelError::MissingTensor { path: self.origin.clone(), tensor: name.into() });
         };
@@ -119,7 +148,8 @@ impl Weights {
         if values.iter().any(|value| !value.is_finite()) {
             return Err(ModelError::NotFinite { path: path.clone(), tensor: name.into() });
         }
-        Ok(Tensor::from_vec(values, expected, &self.device)?)
+        // Rounded before it goes to the device, which may have room for the rounded ones only.
+        Ok(Tensor::from_vec(values, expected, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 }
 
@@ -136,7 +166,7 @@ impl Params<'_> {
         Self { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
     }
 
-    /// The tensor of this name as f32; the shape must be the given one.
+    /// The tensor of this name; the shape must be the given one.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.read(&format!("{}{name}", self.prefix), shape)
     }
@@ -149,6 +179,11 @@ impl Params<'_> {
     /// Where the tensors go.
     pub fn device(&self) -> &Device {
         &self.weights.device
+    }
+
+    /// What numbers the tensors are made of.
+    pub fn dtype(&self) -> DType {
+        self.weights.dtype
     }
 }
 
@@ -216,6 +251,20 @@ fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
         tensors.insert(name, entry);
     }
     Ok(())
+}
+
+/// Values in (-size, size) that follow from the name (xorshift, seeded by FNV-1a).
+fn scatter(name: &str, count: usize, size: f32) -> Vec<f32> {
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        // The upper 24 bits, as many as an f32 holds.
+        ((state >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * size
+    };
+    std::iter::repeat_with(next).take(count).collect()
 }
 
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {

@@ -1,6 +1,8 @@
 //! Pointwise activation functions, by the names that configs use.
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use super::{cpu, is_fused};
 
 /// A pointwise function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +34,16 @@ impl Activation {
         })
     }
 
-    /// Applies the function with candle's operations.
+    /// Applies the function.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        if is_fused(x) {
+            return x.contiguous()?.apply_op1_no_bwd(&Fused(self));
+        }
+        self.composed(x)
+    }
+
+    /// Applies the function with candle's operations.
+    pub(super) fn composed(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Identity => Ok(x.clone()),
             Self::Relu => x.relu(),
@@ -41,6 +51,35 @@ impl Activation {
             Self::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
             Self::GeluTanh => x.gelu(),
             Self::GeluErf => x.gelu_erf(),
+        }
+    }
+}
+
+/// One pass over the values.
+struct Fused(Activation);
+
+impl CustomOp1 for Fused {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = cpu::activation(cpu::contiguous(x, layout)?, self.0);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::cpu::testing::{assert_close, sample};
+
+    #[test]
+    fn fused_equals_composed_for_every_function() {
+        use Activation::*;
+        let x = (sample(&[3, 20_011], 1) * 6.0).unwrap();
+        for activation in [Identity, Relu, Silu, QuickGelu, GeluTanh, GeluErf] {
+            assert_close(&activation.apply(&x).unwrap(), &activation.composed(&x).unwrap(), 1e-6);
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use super::cpu;
+use super::{cpu, is_fused};
+
+/// Scores that are held at once where they are written to memory: 128 MiB of bf16.
+const SCORES: usize = 1 << 26;
 
 /// What is added to the scores before the softmax.
 #[derive(Debug, Clone)]
@@ -23,31 +26,48 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64, b
         AttentionBias::Keys(keys) => Some(Some(keys)),
         AttentionBias::Scores(_) => None,
     };
-    if let (true, Some(keys)) = (q.device().is_cpu(), keys) {
+    if let (true, Some(keys)) = (is_fused(q), keys) {
         let key_bias = keys.map(|keys| keys.to_vec2::<f32>()).transpose()?;
         return q.apply_op3_no_bwd(k, v, &Fused { heads, scale: scale as f32, key_bias });
     }
-    composed(q, k, v, heads, scale, bias)
+    composed(q, k, v, heads, scale, bias, SCORES)
 }
 
-fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64, bias: &AttentionBias) -> Result<Tensor> {
+/// candle writes scores to memory, so they are made for as many queries at a time as give at most `most` of them.
+fn composed(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    scale: f64,
+    bias: &AttentionBias,
+    most: usize,
+) -> Result<Tensor> {
     let (batch, queries, width) = q.dims3()?;
+    let rows = (most / (batch * heads * k.dim(1)?).max(1)).max(1);
     let split = |x: &Tensor| {
         let (batch, tokens, width) = x.dims3()?;
         x.reshape((batch, tokens, heads, width / heads))?.transpose(1, 2)?.contiguous()
     };
     let (q, k, v) = (split(&(q * scale)?)?, split(k)?, split(v)?);
-    let scores = q.matmul(&k.t()?)?;
-    let scores = match bias {
-        AttentionBias::None => scores,
-        AttentionBias::Keys(keys) => {
-            let (rows, keys_len) = keys.dims2()?;
-            scores.broadcast_add(&keys.reshape((rows, 1, 1, keys_len))?)?
-        }
-        AttentionBias::Scores(bias) => scores.broadcast_add(bias)?,
+    let keys_t = k.t()?;
+    let block = |first: usize| {
+        let count = rows.min(queries - first);
+        let scores = q.narrow(2, first, count)?.contiguous()?.matmul(&keys_t)?;
+        let scores = match bias {
+            AttentionBias::None => scores,
+            AttentionBias::Keys(keys) => {
+                let (rows, keys_len) = keys.dims2()?;
+                scores.broadcast_add(&keys.reshape((rows, 1, 1, keys_len))?)?
+            }
+            AttentionBias::Scores(bias) if bias.dim(2)? == 1 => scores.broadcast_add(bias)?,
+            AttentionBias::Scores(bias) => scores.broadcast_add(&bias.narrow(2, first, count)?)?,
+        };
+        candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&v)
     };
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights.matmul(&v)?.transpose(1, 2)?.reshape((batch, queries, width))
+    let blocks = (0..queries).step_by(rows).map(block).collect::<Result<Vec<_>>>()?;
+    let all = if let [one] = &blocks[..] { one.clone() } else { Tensor::cat(&blocks, 2)? };
+    all.transpose(1, 2)?.reshape((batch, queries, width))
 }
 
 /// Reads queries, keys and values where they are and never holds the scores of more than a few rows.
@@ -117,7 +137,10 @@ mod tests {
                 .unwrap();
             for bias in [AttentionBias::None, AttentionBias::Keys(mask)] {
                 let fused = attention(&q, &k, &v, heads, 0.3, &bias).unwrap();
-                assert_close(&fused, &composed(&q, &k, &v, heads, 0.3, &bias).unwrap(), 5e-6);
+                let whole = composed(&q, &k, &v, heads, 0.3, &bias, SCORES).unwrap();
+                assert_close(&fused, &whole, 5e-6);
+                let blocks = composed(&q, &k, &v, heads, 0.3, &bias, 3 * batch * heads * keys).unwrap();
+                assert_close(&blocks, &whole, 1e-6);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::cpu;
+use super::{cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
@@ -53,7 +53,7 @@ impl Conv2d {
     /// `[b, in, h, w]` → `[b, out, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kernel = self.weight.dim(3)?;
-        if x.device().is_cpu() && self.stride == 1 && self.padding == kernel / 2 && kernel % 2 == 1 {
+        if is_fused(x) && self.stride == 1 && self.padding == kernel / 2 && kernel % 2 == 1 {
             return x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &Same);
         }
         self.composed(x)

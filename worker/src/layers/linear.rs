@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::{Activation, cpu};
+use super::{Activation, cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
@@ -54,7 +54,7 @@ impl Linear {
 
     /// `[…, in]` → `[…, out]`, with an activation on the result.
     pub fn forward_with(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        if x.device().is_cpu() {
+        if is_fused(x) {
             return x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &Fused { activation });
         }
         self.composed(x, activation)
@@ -67,7 +67,7 @@ impl Linear {
             *last = outputs;
         }
         let y = x.reshape(((), inputs))?.matmul(&self.weight)?.broadcast_add(&self.bias)?;
-        activation.apply(&y)?.reshape(shape)
+        activation.composed(&y)?.reshape(shape)
     }
 }
 

@@ -1,6 +1,7 @@
-//! The layers that models are made of, over candle tensors, f32.
+//! The layers that models are made of, over candle tensors.
 //!
-//! Each has a composed form from candle's own operations, which runs on every device, and a fused form for the CPU.
+//! Each has a composed form from candle's own operations, which runs on every device and with every kind of numbers, and a
+//! fused form for f32 on the CPU.
 //! Layers know shapes and weights; they know no model, no schedule and no file but through [`Params`].
 //!
 //! [`Params`]: crate::files::weights::Params
@@ -12,6 +13,13 @@ pub mod cpu;
 mod linear;
 mod norm;
 mod rotary;
+
+use candle_core::{DType, Tensor};
+
+/// Whether the fused kernels can take it.
+fn is_fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
 
 pub use activation::Activation;
 pub use attention::{AttentionBias, attention};

@@ -1,8 +1,8 @@
 //! Normalisations, and the two places where adaptive layer norm meets the residual stream.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 
-use super::cpu;
+use super::{cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
@@ -48,22 +48,24 @@ impl RmsNorm {
 /// Layer norm without weights, then `· (1 + scale) + shift`: adaptive layer norm (arXiv 2212.09748).
 /// `x` is `[b, t, d]`; `shift` and `scale` are `[1, 1, d]` or `[b, 1, d]`.
 pub fn layer_norm_modulated(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if is_fused(x) {
         return x.contiguous()?.apply_op3_no_bwd(shift, scale, &Modulated { eps: eps as f32 });
     }
     modulated_composed(x, shift, scale, eps)
 }
 
 fn modulated_composed(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    // Sums over a row lose too much in half precision.
+    let wide = x.to_dtype(DType::F32)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
     normed.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)
 }
 
 /// `x + gate · y`, with `x` and `y` `[b, t, d]` and `gate` `[1, 1, d]` or `[b, 1, d]`.
 pub fn gated_add(x: &Tensor, gate: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if is_fused(x) {
         return x.contiguous()?.apply_op3_no_bwd(&y.contiguous()?, gate, &GatedAdd);
     }
     x + y.broadcast_mul(gate)?
@@ -154,7 +156,7 @@ impl GroupNorm {
     }
 
     fn run(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
-        if x.device().is_cpu() {
+        if is_fused(x) {
             let op = FusedGroupNorm { groups: self.groups, eps: self.eps, silu };
             return x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &op);
         }

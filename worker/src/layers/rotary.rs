@@ -2,12 +2,12 @@
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use super::cpu;
+use super::{cpu, is_fused};
 
 /// Turns each pair `(2i, 2i + 1)` of every head of `x` `[b, t, heads · d]` by the angle of its token, whose cosine and
 /// sine are in `cos` and `sin`, `[t, d / 2]`.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if is_fused(x) {
         return x.contiguous()?.apply_op3_no_bwd(&cos.contiguous()?, &sin.contiguous()?, &Rotate);
     }
     composed(x, cos, sin)

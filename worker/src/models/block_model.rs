@@ -64,6 +64,12 @@ impl Prompts {
         })
     }
 
+    /// The texts in numbers of this kind; a mask and classes stay what they are.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let part = |x: &Option<Tensor>| x.as_ref().map(|x| x.to_dtype(dtype)).transpose();
+        Ok(Self { embeddings: part(&self.embeddings)?, pooled: part(&self.pooled)?, ..self.clone() })
+    }
+
     /// Pictures `first..first + count`.
     pub fn batch(&self, first: usize, count: usize) -> Result<Self> {
         self.map(|x| x.narrow(0, first, count))
@@ -173,13 +179,16 @@ pub struct Geometry {
     pub guided: bool,
 }
 
-/// Memory that forward passes take at their peak beside weights and cached outputs, in bytes, predicted from shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Memory that forward passes take beside weights and cached outputs, in bytes, predicted from shapes. Classifier-free
+/// guidance doubles what is per image.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activations {
-    /// Whatever the batch.
+    /// Throughout, whatever the batch.
     pub shared: u64,
-    /// Per image of the batch; classifier-free guidance doubles it.
+    /// Throughout, per image: residual streams, modulations, texts.
     pub per_image: u64,
+    /// While one of the slots is computed, per image, in their order: the most that is there at once, the output included.
+    pub slots: Vec<u64>,
 }
 
 /// A diffusion transformer whose components can be run one by one.
@@ -201,10 +210,13 @@ pub trait BlockModel: Send + Sync {
     /// Values in all weights.
     fn parameters(&self) -> u64;
 
+    /// What numbers weights, activations and stored outputs are made of. Latents are f32 on both sides of the model.
+    fn dtype(&self) -> DType;
+
     /// Costs per image of one forward pass and, in `image_macs`, of [`condition`](Self::condition).
     fn cost(&self, geometry: &Geometry) -> CostModel;
 
-    /// Memory at the peak of a forward pass.
+    /// Memory of a forward pass.
     fn activations(&self, geometry: &Geometry) -> Activations;
 
     /// Binds the model to prompts; what depends on nothing else is computed here, once per generation.
@@ -213,7 +225,7 @@ pub trait BlockModel: Send + Sync {
 
 /// A model bound to a batch of prompts.
 pub trait Conditioned {
-    /// Begins a forward pass: latents `[b, c, h, w]` at a timestep of the training schedule.
+    /// Begins a forward pass: latents `[b, c, h, w]` in f32 at a timestep of the training schedule.
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>>;
 }
 
@@ -225,6 +237,6 @@ pub trait State {
     /// Puts a component's output into the state. To be called once per slot, in the layout's order.
     fn combine(&mut self, slot: Slot, output: &Tensor) -> Result<()>;
 
-    /// The model's output `[b, c, h, w]`, with the channels of the latents only.
+    /// The model's output `[b, c, h, w]` in f32, with the channels of the latents only.
     fn finish(self: Box<Self>) -> Result<Tensor>;
 }

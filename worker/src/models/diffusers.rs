@@ -103,26 +103,27 @@ impl ModelFolder {
         }
     }
 
-    /// Loads the transformer.
-    pub fn transformer(&self, device: &Device) -> Result<Box<dyn BlockModel>> {
+    /// Loads the transformer, in numbers of this kind.
+    pub fn transformer(&self, device: &Device, dtype: DType) -> Result<Box<dyn BlockModel>> {
         let config = self.config("transformer")?;
+        let weights = || Ok::<_, ModelError>(self.weights("transformer", DIFFUSERS_STEM, device)?.with_dtype(dtype));
         // The config is read first: a wrong class is told before gigabytes are opened.
         Ok(match self.class.family {
             Family::PixArt(_) => {
                 let config = PixArtConfig::read(&config)?;
-                Box::new(PixArt::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+                Box::new(PixArt::load(&weights()?, config)?)
             }
             Family::Flux(_) => {
                 let config = FluxConfig::read(&config)?;
-                Box::new(Flux::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+                Box::new(Flux::load(&weights()?, config)?)
             }
             Family::StableDiffusion3(_) => {
                 let config = Sd3Config::read(&config)?;
-                Box::new(Sd3::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+                Box::new(Sd3::load(&weights()?, config)?)
             }
             Family::Dit => {
                 let config = DitConfig::read(&config)?;
-                Box::new(Dit::load(&self.weights("transformer", DIFFUSERS_STEM, device)?, config)?)
+                Box::new(Dit::load(&weights()?, config)?)
             }
         })
     }

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{BlockGroup, Component, CostModel, Layout, Slot};
 
 use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
@@ -150,6 +150,7 @@ pub struct Dit {
     proj_out_1: ModulationLayer,
     proj_out_2: Linear,
     device: Device,
+    dtype: DType,
 }
 
 impl Dit {
@@ -178,6 +179,7 @@ impl Dit {
             proj_out_1: ModulationLayer::load(&params.at("proj_out_1"), width, 2)?,
             proj_out_2: Linear::load(&params.at("proj_out_2"), width, config.patch.pow(2) * config.out_channels, true)?,
             device: params.device().clone(),
+            dtype: params.dtype(),
             config,
         })
     }
@@ -205,6 +207,10 @@ impl BlockModel for Dit {
         self.parameters
     }
 
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     fn cost(&self, geometry: &Geometry) -> CostModel {
         let c = &self.config;
         let passes = if geometry.guided { 2 } else { 1 };
@@ -218,7 +224,7 @@ impl BlockModel for Dit {
         let timesteps = (c.layers as u64) * NumberEmbedding::macs(c.width());
         CostModel {
             slot_macs: [attn1, ff].map(|macs| macs * passes).into_iter().cycle().take(self.layout.slots()).collect(),
-            slot_cache_bytes: vec![patches * width * 4 * passes; self.layout.slots()],
+            slot_cache_bytes: vec![patches * width * self.dtype.size_in_bytes() as u64 * passes; self.layout.slots()],
             step_macs: (embed + modulations + self.proj_out_1.macs()) * passes + timesteps,
             image_macs: 0,
         }
@@ -228,10 +234,16 @@ impl BlockModel for Dit {
         let c = &self.config;
         let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
         let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
-        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
-        let stream = patches * width * (1 + 1 + 4 + 1);
+        let bytes = self.dtype.size_in_bytes() as u64;
+        let stream = patches * width;
+        // Projections, what attention gives, the output; in the feed-forward layer the norm, the inner layer, the output.
+        let slots = [3 + 1 + 1, 1 + 4 + 1].map(|parts| bytes * passes * parts * stream);
         let modulations = (6 * c.layers as u64 + 2) * width;
-        Activations { shared: 4 * patches * width, per_image: 4 * passes * (stream + modulations) }
+        Activations {
+            shared: bytes * patches * width,
+            per_image: bytes * passes * (stream + modulations),
+            slots: slots.into_iter().cycle().take(self.layout.slots()).collect(),
+        }
     }
 
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
@@ -240,7 +252,7 @@ impl BlockModel for Dit {
         Ok(Box::new(Labelled {
             model: self,
             classes: conditioning.prompts.expect_classes(self.config.classes + 1)?.clone(),
-            positions: positions(rows, columns, self.config.width(), base, 1.0, &self.device)?,
+            positions: positions(rows, columns, self.config.width(), base, 1.0, &self.device)?.to_dtype(self.dtype)?,
             size: conditioning.size,
         }))
     }
@@ -258,7 +270,8 @@ impl Conditioned for Labelled<'_> {
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>> {
         let model = self.model;
         check_latents(latents, self.classes.dim(0)?, model.config.in_channels, self.size)?;
-        let patches = model.pos_embed.forward(latents)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let patches =
+            model.pos_embed.forward(&latents.to_dtype(model.dtype)?)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let mut activated = Vec::with_capacity(model.transformer_blocks.len());
         for block in &model.transformer_blocks {
             activated.push(block.embedding.activated(timestep, &self.classes)?);

@@ -2,7 +2,7 @@
 //!
 //! Absent on purpose: how a model puts them together, which is in its own file.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::files::error::Result;
 use crate::files::weights::Params;
@@ -70,12 +70,14 @@ pub(super) struct NumberEmbedding {
     first: Linear,
     second: Linear,
     spread: Spread,
+    dtype: DType,
 }
 
 impl NumberEmbedding {
     pub(super) fn load(params: &Params<'_>, width: usize, spread: Spread) -> Result<Self> {
         Ok(Self {
             spread,
+            dtype: params.dtype(),
             first: Linear::load(&params.at("linear_1"), 2 * FREQUENCIES, width, true)?,
             second: Linear::load(&params.at("linear_2"), width, width, true)?,
         })
@@ -83,7 +85,7 @@ impl NumberEmbedding {
 
     /// `[1, width]`.
     pub(super) fn forward(&self, number: f64, device: &Device) -> Result<Tensor> {
-        let waves = sinusoid(number, self.spread, device)?;
+        let waves = sinusoid(number, self.spread, device)?.to_dtype(self.dtype)?;
         Ok(self.second.forward(&self.first.forward_with(&waves, Activation::Silu)?)?)
     }
 

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
 use super::block_model::{
@@ -170,6 +170,7 @@ pub struct Flux {
     norm_out: ModulationLayer,
     proj_out: Linear,
     device: Device,
+    dtype: DType,
 }
 
 impl Flux {
@@ -209,6 +210,7 @@ impl Flux {
             norm_out: ModulationLayer::load(&params.at("norm_out.linear"), width, 2)?,
             proj_out: Linear::load(&params.at("proj_out"), width, packed, true)?,
             device: params.device().clone(),
+            dtype: params.dtype(),
             config,
         })
     }
@@ -237,7 +239,7 @@ impl Flux {
         let shape = (tokens + rows * columns, self.config.head_dim / 2);
         let tensor = |turn: fn(f64) -> f64| {
             let values: Vec<f32> = angles.iter().map(|&angle| turn(angle) as f32).collect();
-            Tensor::from_vec(values, shape, &self.device)
+            Tensor::from_vec(values, shape, &self.device)?.to_dtype(self.dtype)
         };
         Ok((tensor(f64::cos)?, tensor(f64::sin)?))
     }
@@ -262,6 +264,10 @@ impl BlockModel for Flux {
 
     fn parameters(&self) -> u64 {
         self.parameters
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
     }
 
     fn cost(&self, geometry: &Geometry) -> CostModel {
@@ -293,7 +299,7 @@ impl BlockModel for Flux {
         let packed = (PACK * PACK * c.latent_channels) as u64;
         CostModel {
             slot_macs: per_slot.iter().map(|&(macs, _)| macs).collect(),
-            slot_cache_bytes: per_slot.iter().map(|&(_, values)| 4 * values).collect(),
+            slot_cache_bytes: per_slot.iter().map(|&(_, values)| self.dtype.size_in_bytes() as u64 * values).collect(),
             step_macs: 2 * image * packed * width
                 + modulations
                 + self.norm_out.macs()
@@ -310,18 +316,28 @@ impl BlockModel for Flux {
         let image = (geometry.size.height / PACK * (geometry.size.width / PACK)) as u64;
         let text = geometry.tokens as u64;
         let all = image + text;
-        // In a single block's proj_out: the stream, attn, proj_mlp, its activation, and both side by side.
-        let stream = all * width * (1 + 1 + 4 + 4 + 5);
+        let bytes = self.dtype.size_in_bytes() as u64;
+        // In a double block's attention: each stream's queries, keys, values, with the norms' results beside them; all of them
+        // side by side; turned. In proj_out: the activation of proj_mlp, and both inputs side by side.
+        let double = [(5 + 3 + 2) * all, (1 + 4 + 1) * image, (1 + 4 + 1) * text];
+        let single = [(1 + 3 + 1 + 2) * all, (1 + 4) * all, (4 + 5) * all];
+        let slots = (0..self.layout.slots()).map(|index| {
+            let slot = self.layout.slot(index);
+            let tokens = if slot.group == DOUBLE { double[slot.component] } else { single[slot.component] };
+            bytes * tokens * width
+        });
+        let stream = all * width;
         let modulations = (12 * c.doubles + 3 * c.singles + 2) as u64 * width;
         Activations {
-            shared: 4 * all * c.head_dim as u64,
-            per_image: 4 * (stream + modulations + text * (width + c.text_channels as u64)),
+            shared: bytes * all * c.head_dim as u64,
+            per_image: bytes * (stream + modulations + text * (width + c.text_channels as u64)),
+            slots: slots.collect(),
         }
     }
 
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
         let (rows, columns) = grid(conditioning.size, PACK)?;
-        let prompts = &conditioning.prompts;
+        let prompts = &conditioning.prompts.to_dtype(self.dtype)?;
         let (embeddings, tokens) = prompts.expect_embeddings(self.config.text_channels)?;
         let pooled = prompts.expect_pooled(embeddings.dim(0)?, self.config.pooled_channels)?;
         let mut embedded = self.text_embedder.forward(pooled)?;
@@ -363,6 +379,7 @@ impl Conditioned for Prompted<'_> {
         check_latents(latents, batch, channels, size)?;
         let (rows, columns) = grid(size, PACK)?;
         let packed = latents
+            .to_dtype(model.dtype)?
             .reshape(vec![batch, channels, rows, PACK, columns, PACK])?
             .permute(vec![0, 2, 4, 1, 3, 5])?
             .reshape((batch, rows * columns, channels * PACK * PACK))?;
@@ -519,7 +536,8 @@ impl State for Forward<'_> {
         let output = tokens
             .reshape(vec![batch, rows, columns, channels, PACK, PACK])?
             .permute(vec![0, 3, 1, 4, 2, 5])?
-            .reshape((batch, channels, size.height, size.width))?;
+            .reshape((batch, channels, size.height, size.width))?
+            .to_dtype(DType::F32)?;
         Ok(output)
     }
 }

@@ -23,6 +23,7 @@ pub mod prompts;
 pub mod sd3;
 pub mod t5;
 pub mod tokenizer;
+pub mod true_widths;
 pub mod vae;
 mod vae_blocks;
 mod vae_tiles;

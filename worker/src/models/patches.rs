@@ -1,6 +1,6 @@
 //! Pictures as tokens: which sizes can be cut into patches, and tokens put together to a picture again.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::block_model::LatentSize;
 use crate::files::error::{ModelError, Result};
@@ -31,7 +31,7 @@ pub(super) fn check_latents(latents: &Tensor, batch: usize, channels: usize, siz
     )))
 }
 
-/// `[b, rows · columns, patch · patch · channels]`, channels innermost, → `[b, kept, height, width]`, the first `kept`
+/// `[b, rows · columns, patch · patch · channels]`, channels innermost, → `[b, kept, height, width]` in f32, the first `kept`
 /// channels only.
 pub(super) fn unpatch(tokens: &Tensor, size: LatentSize, patch: usize, channels: usize, kept: usize) -> Result<Tensor> {
     let (rows, columns) = grid(size, patch)?;
@@ -40,6 +40,7 @@ pub(super) fn unpatch(tokens: &Tensor, size: LatentSize, patch: usize, channels:
         .reshape(vec![batch, rows, columns, patch, patch, channels])?
         .narrow(5, 0, kept)?
         .permute(vec![0, 5, 1, 3, 2, 4])?
-        .reshape((batch, kept, size.height, size.width))?;
+        .reshape((batch, kept, size.height, size.width))?
+        .to_dtype(DType::F32)?;
     Ok(picture)
 }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
 use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
@@ -186,6 +186,7 @@ pub struct PixArt {
     scale_shift_table: Tensor,
     proj_out: Linear,
     device: Device,
+    dtype: DType,
 }
 
 impl PixArt {
@@ -222,6 +223,7 @@ impl PixArt {
             scale_shift_table: params.tensor("scale_shift_table", &[2, width])?.reshape((1, 2, width))?,
             proj_out: Linear::load(&params.at("proj_out"), width, config.patch.pow(2) * config.out_channels, true)?,
             device: params.device().clone(),
+            dtype: params.dtype(),
             config,
         })
     }
@@ -249,6 +251,10 @@ impl BlockModel for PixArt {
         self.parameters
     }
 
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     fn cost(&self, geometry: &Geometry) -> CostModel {
         let c = &self.config;
         let passes = if geometry.guided { 2 } else { 1 };
@@ -265,7 +271,7 @@ impl BlockModel for PixArt {
         let per_block = [attn1, attn2, ff].map(|macs| macs * passes);
         CostModel {
             slot_macs: per_block.into_iter().cycle().take(self.layout.slots()).collect(),
-            slot_cache_bytes: vec![patches * width * 4 * passes; self.layout.slots()],
+            slot_cache_bytes: vec![patches * width * self.dtype.size_in_bytes() as u64 * passes; self.layout.slots()],
             step_macs: embed * passes + self.adaln_single.macs(c.width()),
             image_macs: projection * passes,
         }
@@ -276,17 +282,22 @@ impl BlockModel for PixArt {
         let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
         let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let captions = geometry.tokens as u64 * (width + c.caption_channels.unwrap_or(0) as u64);
-        // In the feed-forward layer: the stream, its norm, the inner layer, the output.
-        let stream = patches * width * (1 + 1 + 4 + 1);
+        let bytes = self.dtype.size_in_bytes() as u64;
+        let stream = patches * width;
+        // Projections, what attention gives, the output; in the feed-forward layer the norm, the inner layer, the output.
+        let text = geometry.tokens as u64 * width;
+        let slots =
+            [(3 + 1 + 1) * stream, (1 + 1 + 1) * stream + 2 * text, (1 + 4 + 1) * stream].map(|n| n * passes * bytes);
         Activations {
-            shared: 4 * (patches * width + (6 * c.layers as u64 + 6) * width),
-            per_image: 4 * passes * (stream + captions),
+            shared: bytes * (patches * width + (6 * c.layers as u64 + 6) * width),
+            per_image: bytes * passes * (stream + captions),
+            slots: slots.into_iter().cycle().take(self.layout.slots()).collect(),
         }
     }
 
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
         let (rows, columns) = grid(conditioning.size, self.config.patch)?;
-        let prompts = &conditioning.prompts;
+        let prompts = &conditioning.prompts.to_dtype(self.dtype)?;
         let (embeddings, _) =
             prompts.expect_embeddings(self.config.caption_channels.unwrap_or(self.config.cross_dim))?;
         let mask = prompts.expect_mask()?;
@@ -299,8 +310,9 @@ impl BlockModel for PixArt {
             model: self,
             captions,
             // diffusers: zero for a token, -10000 for padding.
-            bias: AttentionBias::Keys(((mask - 1.0)? * 10000.0)?),
-            positions: positions(rows, columns, self.config.width(), base, self.config.interpolation, &self.device)?,
+            bias: AttentionBias::Keys(((mask - 1.0)? * 10000.0)?.to_dtype(self.dtype)?),
+            positions: positions(rows, columns, self.config.width(), base, self.config.interpolation, &self.device)?
+                .to_dtype(self.dtype)?,
             size: conditioning.size,
         }))
     }
@@ -319,7 +331,8 @@ impl Conditioned for Captioned<'_> {
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>> {
         let (model, size) = (self.model, self.size);
         check_latents(latents, self.captions.dim(0)?, model.config.in_channels, size)?;
-        let patches = model.pos_embed.forward(latents)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let patches =
+            model.pos_embed.forward(&latents.to_dtype(model.dtype)?)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let (modulation, embedded) =
             model.adaln_single.forward(timestep, size.height * size.scale, size.width * size.scale)?;
         let modulation = model

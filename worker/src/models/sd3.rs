@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{BlockGroup, Component, CostModel, Layout, Slot};
 
 use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geometry, LatentSize, State};
@@ -218,6 +218,7 @@ pub struct Sd3 {
     norm_out: ModulationLayer,
     proj_out: Linear,
     device: Device,
+    dtype: DType,
 }
 
 impl Sd3 {
@@ -258,6 +259,7 @@ impl Sd3 {
             norm_out: ModulationLayer::load(&params.at("norm_out.linear"), width, 2)?,
             proj_out: Linear::load(&params.at("proj_out"), width, config.patch.pow(2) * config.channels, true)?,
             device: params.device().clone(),
+            dtype: params.dtype(),
             groups,
             config,
         })
@@ -313,6 +315,10 @@ impl BlockModel for Sd3 {
         self.parameters
     }
 
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     fn cost(&self, geometry: &Geometry) -> CostModel {
         let c = &self.config;
         let passes = if geometry.guided { 2 } else { 1 };
@@ -342,7 +348,10 @@ impl BlockModel for Sd3 {
         let embed = 2 * image * (c.patch * c.patch * c.channels) as u64 * width;
         CostModel {
             slot_macs: slots.iter().map(|&(macs, _)| macs * passes).collect(),
-            slot_cache_bytes: slots.iter().map(|&(_, values)| 4 * values * passes).collect(),
+            slot_cache_bytes: slots
+                .iter()
+                .map(|&(_, values)| self.dtype.size_in_bytes() as u64 * values * passes)
+                .collect(),
             step_macs: (embed + modulations + self.norm_out.macs()) * passes + NumberEmbedding::macs(c.width()),
             image_macs: (text * c.text_channels as u64 * width + TextProjection::macs(c.pooled_channels, c.width()))
                 * passes,
@@ -354,20 +363,37 @@ impl BlockModel for Sd3 {
         let (passes, width) = (if geometry.guided { 2 } else { 1 }, c.width() as u64);
         let image = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let text = geometry.tokens as u64;
-        // In the joint attention: both streams, the picture's as the block found it, each stream's projections (with the
-        // norms' results beside them), all of them side by side, the result.
+        let bytes = self.dtype.size_in_bytes() as u64;
+        // In the attention: each stream's projections with the norms' results beside them, all of them side by side and the
+        // picture's norm; or the latter, the text's projections, what attention gives, both outputs apart and together. In the
+        // feed-forward layers the norm, the inner layer, the output.
         let projections = if c.qk_norm { 5 } else { 3 };
-        let stream = (image + text) * width * (1 + projections + 3 + 1) + image * width;
+        let attn = ((projections + 3) * (image + text) + image).max(6 * (image + text) + projections * text);
+        let modules = self.groups.iter().flat_map(|&group| std::iter::repeat_n(group.modules(), group.count)).flatten();
+        let slots = modules.enumerate().map(|(index, module)| {
+            let tokens = match module {
+                // The first block finds the stream that it works on: it is there once.
+                Module::Attn if index == 0 => attn - image,
+                Module::Attn => attn,
+                Module::Attn2 => (projections + 1 + 1) * image,
+                Module::Ff => (1 + 4 + 1) * image,
+                Module::FfContext => (1 + 4 + 1) * text,
+            };
+            bytes * passes * tokens * width
+        });
+        // The picture's stream as the block found it is there beside both.
+        let stream = (image + text) * width + image * width;
         let modulations: u64 = if c.dual > 0 { 15 } else { 12 } * c.layers as u64 * width;
         Activations {
-            shared: 0,
-            per_image: 4 * passes * (stream + modulations + text * (width + c.text_channels as u64)),
+            shared: bytes * image * width,
+            per_image: bytes * passes * (stream + modulations + text * (width + c.text_channels as u64)),
+            slots: slots.collect(),
         }
     }
 
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>> {
         let (rows, columns) = self.grid(conditioning.size)?;
-        let prompts = &conditioning.prompts;
+        let prompts = &conditioning.prompts.to_dtype(self.dtype)?;
         let (embeddings, _) = prompts.expect_embeddings(self.config.text_channels)?;
         let pooled = prompts.expect_pooled(embeddings.dim(0)?, self.config.pooled_channels)?;
         // The middle of the table, whatever the size.
@@ -398,7 +424,8 @@ impl Conditioned for Prompted<'_> {
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>> {
         let model = self.model;
         check_latents(latents, self.text.dim(0)?, model.config.channels, self.size)?;
-        let patches = model.pos_embed.forward(latents)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let patches =
+            model.pos_embed.forward(&latents.to_dtype(model.dtype)?)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let image = patches.broadcast_add(&self.positions)?;
         let timestep = model.timestep_embedder.forward(timestep, &model.device)?;
         let activated = self.embedded.broadcast_add(&timestep)?.silu()?;

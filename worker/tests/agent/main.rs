@@ -4,6 +4,8 @@
 
 mod contact;
 #[cfg(all(unix, feature = "candle"))]
+mod devices;
+#[cfg(all(unix, feature = "candle"))]
 mod process;
 mod puppet;
 mod script;

@@ -7,7 +7,7 @@ use evocache_proto::pb;
 use crate::script::{Coordinator, PATIENCE};
 use crate::stage::lease;
 
-fn worker(coordinator: &str, more: &[&str]) -> Command {
+pub(crate) fn worker(coordinator: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evocache-worker"));
     command.args(["run", "--coordinator", coordinator, "--model"]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/models/emoji")).args(more);
@@ -25,7 +25,7 @@ async fn output(process: std::process::Child) -> Output {
     tokio::time::timeout(PATIENCE, waiting).await.expect("the worker ends").unwrap().unwrap()
 }
 
-fn terminate(process: u32) {
+pub(crate) fn terminate(process: u32) {
     assert!(Command::new("kill").args(["-TERM", &process.to_string()]).status().unwrap().success());
 }
 
@@ -100,7 +100,7 @@ fn what_cannot_be_run_is_said_before_anything_is_called() {
 }
 
 /// A lease that the registered model can run.
-fn native(registration: &pb::RegisterWorkerRequest) -> pb::Lease {
+pub(crate) fn native(registration: &pb::RegisterWorkerRequest) -> pb::Lease {
     let layout = std::sync::Arc::new(evocache_proto::wire::declaration(registration).unwrap().layout);
     let schedule = evocache_proto::domain::Schedule::all_compute(layout, 4).unwrap();
     pb::Lease { schedule: Some((&schedule).into()), ..lease("s", 0, crate::stage::LONG) }

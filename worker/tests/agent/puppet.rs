@@ -59,6 +59,7 @@ pub(crate) fn measurement() -> Measurement {
         baseline_macs: 9,
         peak_cache_bytes: 11,
         device_time: Duration::from_millis(12),
+        disturbed: 7,
         thumbnails: vec![vec![1, 2, 3]],
         profile: None,
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Decision, Layout, Schedule};
-use evocache_worker::evaluator::device::DeviceChoice;
+use evocache_worker::evaluator::device::{DeviceChoice, Precision};
 use evocache_worker::evaluator::pipeline::Pipeline;
 use evocache_worker::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 use evocache_worker::models::block_model::{BlockModel, Conditioned};
@@ -33,6 +33,7 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
         labels: Default::default(),
         memory_bytes: 0,
         device: DeviceChoice::Cpu,
+        precision: Precision::F32,
         clip: None,
         vae_tiling: false,
         memory: None,
@@ -72,6 +73,7 @@ impl Golden {
 
 /// ‖a − b‖ / ‖b‖.
 pub(crate) fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
+    let a = &a.to_dtype(b.dtype()).unwrap();
     assert_eq!(a.dims(), b.dims());
     let norm = |t: &Tensor| f64::from(t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()).sqrt();
     norm(&(a - b).unwrap()) / norm(b)

@@ -74,6 +74,7 @@ impl Landscape {
             baseline_macs: all as u64,
             peak_cache_bytes: 0,
             device_time: Duration::from_secs(1),
+            disturbed: 0,
             thumbnails: vec![],
             profile: None,
         }

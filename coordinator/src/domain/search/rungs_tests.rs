@@ -18,6 +18,7 @@ fn measurement(ratio: f64, values: Vec<f64>) -> Measurement {
         baseline_macs: 1,
         peak_cache_bytes: 0,
         device_time: Duration::from_millis(1),
+        disturbed: 0,
         thumbnails: vec![],
         profile: None,
     }

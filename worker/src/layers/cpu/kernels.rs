@@ -7,8 +7,14 @@ use super::rows::{BatchRows, TokenRows};
 use super::simd;
 use crate::layers::Activation;
 
-/// Rows of a matrix product that one task computes: large enough to be fast, small enough to stay in the cache.
+/// Rows of a matrix product that one task computes, or a multiple: large enough to be fast, small enough to stay in the cache.
 const ROW_BLOCK: usize = 256;
+
+/// Values of a weight matrix that are packed anew for every block of rows without being felt: what a core's cache holds.
+const SMALL_WEIGHT: usize = 1 << 18;
+
+/// Values that one task of a pointwise function handles: they stay in the cache between copy and function.
+const VALUE_BLOCK: usize = 1 << 14;
 
 /// Query rows whose scores one attention task holds.
 const QUERY_BLOCK: usize = 64;
@@ -33,6 +39,16 @@ fn activate(values: &mut [f32], activation: Activation) {
     }
 }
 
+/// `act(x)`.
+pub(crate) fn activation(x: &[f32], activation: Activation) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    y.par_chunks_mut(VALUE_BLOCK).zip(x.par_chunks(VALUE_BLOCK)).for_each(|(y, x)| {
+        y.copy_from_slice(x);
+        activate(y, activation);
+    });
+    y
+}
+
 /// `act(x · w + b)`, with `x` `[rows, inputs]` and `w` `[inputs, outputs]`.
 pub(crate) fn linear(
     x: &[f32],
@@ -43,15 +59,22 @@ pub(crate) fn linear(
     activation: Activation,
 ) -> Vec<f32> {
     let rows = x.len() / inputs;
+    let block = row_block(rows, weight.len(), rayon::current_num_threads());
     // Each row begins as the bias, and the product is added to it.
     let mut y = bias.repeat(rows);
-    y.par_chunks_mut(ROW_BLOCK * outputs).zip(x.par_chunks(ROW_BLOCK * inputs)).for_each(|(y, x)| {
+    y.par_chunks_mut(block * outputs).zip(x.par_chunks(block * inputs)).for_each(|(y, x)| {
         let a = Matrix { values: x, row_stride: inputs, column_stride: 1 };
         let b = Matrix { values: weight, row_stride: outputs, column_stride: 1 };
         gemm((x.len() / inputs, outputs, inputs), y, outputs, true, 1.0, a, b);
         activate(y, activation);
     });
     y
+}
+
+/// Rows that one task of a matrix product takes. The product packs the weights once a task, so large ones are packed once a
+/// thread.
+fn row_block(rows: usize, weight: usize, threads: usize) -> usize {
+    if weight <= SMALL_WEIGHT { ROW_BLOCK } else { rows.div_ceil(threads).next_multiple_of(ROW_BLOCK) }
 }
 
 /// Attention of all heads; see `layers::attention`. Shapes were checked there.
@@ -238,5 +261,30 @@ fn unfold(picture: &[f32], unfolded: &mut [f32], shape: &ConvShape, first: usize
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_weight_is_packed_once_a_thread_and_gives_the_same_bits_in_any_block() {
+        assert_eq!(row_block(1024, 100, 2), ROW_BLOCK);
+        assert_eq!([1, 2, 3].map(|threads| row_block(1024, SMALL_WEIGHT + 1, threads)), [1024, 512, 512]);
+        let (rows, inputs, outputs) = (600, 65, 130);
+        let value = |i: usize| ((i * 7919) % 1000) as f32 / 500.0 - 1.0;
+        let x: Vec<f32> = (0..rows * inputs).map(value).collect();
+        let weight: Vec<f32> = (0..inputs * outputs).map(|i| value(3 * i + 1)).collect();
+        let product = |block: usize| {
+            let mut y = vec![0f32; rows * outputs];
+            for (y, x) in y.chunks_mut(block * outputs).zip(x.chunks(block * inputs)) {
+                let a = Matrix { values: x, row_stride: inputs, column_stride: 1 };
+                let b = Matrix { values: &weight, row_stride: outputs, column_stride: 1 };
+                gemm((x.len() / inputs, outputs, inputs), y, outputs, true, 1.0, a, b);
+            }
+            y
+        };
+        assert!(product(ROW_BLOCK) == product(2 * ROW_BLOCK) && product(ROW_BLOCK) == product(3 * ROW_BLOCK));
     }
 }

@@ -14,7 +14,7 @@ mod simd;
 pub(super) mod testing;
 
 pub(super) use kernels::{
-    ConvShape, attention, conv_same, gated_add, group_norm, layer_norm_modulated, linear, rotate,
+    ConvShape, activation, attention, conv_same, gated_add, group_norm, layer_norm_modulated, linear, rotate,
 };
 pub(super) use rows::{BatchRows, TokenRows, contiguous};
 
