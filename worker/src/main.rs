@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use evocache_worker::cli::run::{RunArgs, run};
-use evocache_worker::cli::{Bench, Generate, Inspect, report};
+use evocache_worker::cli::{Bench, Generate, Inspect, Score, report};
 
 /// glibc gives large blocks back to the system and pages them in anew at every use; this allocator keeps them.
 #[global_allocator]
@@ -24,6 +24,7 @@ enum Verb {
     Generate(Generate),
     Inspect(Inspect),
     Bench(Bench),
+    Score(Score),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Generate(verb) => verb.run(&mut out),
         Verb::Inspect(verb) => verb.run(&mut out),
         Verb::Bench(verb) => verb.run(&mut out),
+        Verb::Score(verb) => verb.run(&mut out),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -97,6 +97,7 @@ fn every_family_is_evaluated() {
             memory_bytes: 0,
             device: DeviceChoice::Cpu,
             clip: None,
+            metrics: Vec::new(),
             vae_tiling: false,
             memory: None,
         })
@@ -140,6 +141,7 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
             memory_bytes: 0,
             device: DeviceChoice::Cpu,
             clip: None,
+            metrics: Vec::new(),
             vae_tiling: true,
             memory: Some(memory),
         })

@@ -72,6 +72,7 @@ impl Bench {
             memory_bytes: 0,
             device: self.device,
             clip: None,
+            metrics: Vec::new(),
             vae_tiling: self.model.vae_tiling,
             memory: self.model.memory(self.device),
         })?;

@@ -1,4 +1,5 @@
-//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, which need none.
+//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`,
+//! `score`, which need none.
 //!
 //! Each is a struct of arguments with a `run`. Data goes to the writer they are given (stdout), errors back to `main`,
 //! which writes them to stderr with their hints.
@@ -9,8 +10,11 @@ mod fit;
 mod generate;
 mod inspect;
 pub mod log;
+pub mod metrics;
 mod model;
+mod pictures;
 pub mod run;
+mod score;
 mod table;
 
 use std::io::Write;
@@ -26,6 +30,7 @@ use crate::files::ModelError;
 pub use bench::Bench;
 pub use generate::Generate;
 pub use inspect::Inspect;
+pub use score::Score;
 
 /// An error for people: what happened, and ways out.
 #[derive(Debug, thiserror::Error)]

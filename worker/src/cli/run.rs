@@ -5,7 +5,6 @@
 use std::future::pending;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
 use super::log::{LogFormat, Logging};
+use super::metrics::MetricArgs;
 use super::model::ModelArgs;
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
@@ -62,9 +62,9 @@ pub struct RunArgs {
     /// Where to run: cpu, cuda, cuda:N, metal
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
-    /// CLIP folder to score pictures with [default: folder 'clip' in the model's, if there is one]
-    #[arg(long, value_name = "DIR")]
-    pub clip: Option<PathBuf>,
+    /// What to measure.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// How long to wait for the coordinator at the start, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     pub connect_timeout: Duration,
@@ -142,7 +142,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         labels: args.labels.iter().cloned().collect(),
         memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
         device: args.device,
-        clip: args.clip.clone(),
+        clip: args.metrics.clip.clone(),
+        metrics: args.metrics.metrics.clone(),
         vae_tiling: args.model.vae_tiling,
         memory: args.model.memory(args.device),
     })?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, MetricValues, Schedule};
 
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
@@ -19,8 +19,7 @@ use super::prepared::Prepared;
 use super::timing::{Turn, batches, is_timed, turns};
 use crate::files::ModelError;
 use crate::metrics::Metric;
-use crate::metrics::clip_score::ClipScore;
-use crate::metrics::psnr::Psnr;
+use crate::metrics::choice::{MetricChoice, MetricKind};
 use crate::picture::Picture;
 
 /// Uncached batches that an evaluation is compared with: its own, and the latest of the evaluations just before. A few of
@@ -45,8 +44,10 @@ pub struct EvaluatorOptions {
     pub memory_bytes: u64,
     /// Where to run.
     pub device: DeviceChoice,
-    /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
+    /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, there is no CLIP score.
     pub clip: Option<PathBuf>,
+    /// Metrics beside CLIP score and PSNR.
+    pub metrics: Vec<MetricChoice>,
     /// Whether to decode large pictures in tiles.
     pub vae_tiling: bool,
     /// Bytes that a run may take, weights included; `None`: whatever it takes.
@@ -90,13 +91,7 @@ impl DiffusionEvaluator {
         let device = options.device.open()?;
         let pipeline = Pipeline::load(&options.model, device.clone())?;
         let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
-        let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
-        let inside = options.model.join("clip");
-        let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
-        if let Some(folder) = clip {
-            metrics.push(Box::new(ClipScore::load(&folder, &device)?));
-        }
-        metrics.push(Box::new(Psnr::default()));
+        let metrics = load_metrics(options, &device)?;
         let declaration = Declaration {
             name: options.worker_name.clone(),
             device: options.device.describe(),
@@ -294,6 +289,27 @@ impl Evaluate for DiffusionEvaluator {
             profile,
         })
     }
+}
+
+/// CLIP score where there is a CLIP, PSNR, then what else was chosen.
+fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Vec<Box<dyn Metric>>, ModelError> {
+    let inside = options.model.join("clip");
+    let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
+    let usual = clip.map(|path| MetricChoice { kind: MetricKind::ClipScore, path });
+    let usual = usual.into_iter().chain([MetricChoice { kind: MetricKind::Psnr, path: PathBuf::new() }]);
+    // What is chosen by name stands for what is there by itself.
+    let chosen = |usual: &MetricChoice| options.metrics.iter().any(|choice| choice.kind == usual.kind);
+    let usual: Vec<MetricChoice> = usual.filter(|usual| !chosen(usual)).collect();
+    let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
+    for choice in usual.iter().chain(&options.metrics) {
+        let metric = choice.load(device)?;
+        let name = metric.declaration().name;
+        if metrics.iter().any(|other| other.declaration().name == name) {
+            return Err(ModelError::Input(format!("metric '{name}' is chosen twice")));
+        }
+        metrics.push(metric);
+    }
+    Ok(metrics)
 }
 
 fn microseconds_per_image((_, count): (usize, usize), took: Duration) -> f64 {

@@ -32,7 +32,8 @@ impl Conv2d {
         Self::load(params, inputs, outputs, patch, patch, 0, bias)
     }
 
-    fn load(
+    /// A convolution of any stride and padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]` if there is to be one.
+    pub fn load(
         params: &Params<'_>,
         inputs: usize,
         outputs: usize,

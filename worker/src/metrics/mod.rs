@@ -1,19 +1,37 @@
 //! Quality metrics over generated pictures. One file each; none knows schedules.
 
+mod baseline;
 mod bicubic;
+pub mod choice;
 pub mod clip_score;
+pub mod hps_v2;
+pub mod lpips;
+pub mod pick_score;
 mod preprocess;
 pub mod psnr;
+pub mod ssim;
 
 use candle_core::Tensor;
 use evocache_proto::domain::MetricDeclaration;
 
 use crate::files::error::Result;
 
+/// What a metric holds a picture against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Against {
+    /// Its prompt.
+    Text,
+    /// The picture of the uncached run.
+    Uncached,
+}
+
 /// A quality metric.
 pub trait Metric: Send {
     /// Name, direction, unit, and one line for people.
     fn declaration(&self) -> MetricDeclaration;
+
+    /// What [`prepare`](Self::prepare) must be given.
+    fn against(&self) -> Against;
 
     /// Takes the texts of a calibration and the pictures of its uncached run, in batches `[b, 3, h, w]` in [0, 1].
     fn prepare(&mut self, texts: &[&str], baseline: &[Tensor]) -> Result<()>;
