@@ -9,6 +9,7 @@ use candle_core::Device;
 use super::Metric;
 use super::clip_score::ClipScore;
 use super::hps_v2::HpsV2;
+use super::image_reward::ImageReward;
 use super::lpips::Lpips;
 use super::pick_score::PickScore;
 use super::psnr::Psnr;
@@ -30,16 +31,19 @@ pub enum MetricKind {
     PickScore,
     /// Human Preference Score v2 of picture and prompt.
     HpsV2,
+    /// ImageReward of picture and prompt.
+    ImageReward,
 }
 
 /// Every kind with its name and what its weights are; `None`: it has none.
-const KINDS: [(MetricKind, &str, Option<&str>); 6] = [
+const KINDS: [(MetricKind, &str, Option<&str>); 7] = [
     (MetricKind::Psnr, "psnr", None),
     (MetricKind::Ssim, "ssim", None),
     (MetricKind::Lpips, "lpips", Some("FILE")),
     (MetricKind::ClipScore, "clip_score", Some("DIR")),
     (MetricKind::PickScore, "pick_score", Some("DIR")),
     (MetricKind::HpsV2, "hps_v2", Some("DIR")),
+    (MetricKind::ImageReward, "image_reward", Some("DIR")),
 ];
 
 /// A metric to measure, as people write it: `ssim`, `lpips=FILE`.
@@ -61,6 +65,7 @@ impl MetricChoice {
             MetricKind::ClipScore => Box::new(ClipScore::load(&self.path, device)?),
             MetricKind::PickScore => Box::new(PickScore::load(&self.path, device)?),
             MetricKind::HpsV2 => Box::new(HpsV2::load(&self.path, device)?),
+            MetricKind::ImageReward => Box::new(ImageReward::load(&self.path, device)?),
         })
     }
 }

@@ -5,6 +5,7 @@ mod bicubic;
 pub mod choice;
 pub mod clip_score;
 pub mod hps_v2;
+pub mod image_reward;
 pub mod lpips;
 pub mod pick_score;
 mod preprocess;

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here knows schedules, caches or the executor. A transformer answers what [`block_model`]
 //! asks and nothing else.
 
+pub mod blip;
 pub mod block_model;
 pub mod clip;
 mod clip_bpe;
