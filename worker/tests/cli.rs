@@ -154,6 +154,15 @@ fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
     let found = json["metrics"]["clip_score"]["values"][1].as_f64().unwrap();
     assert!((found - wanted).abs() < 1e-5, "{found} is not {wanted}");
 
+    // Of whole sets: the other folder may hold any pictures.
+    let cmmd = format!("cmmd={}", model_dir().join("clip").display());
+    let sets = ["score", &cached, "--reference", &path("square"), "--metric", &cmmd, "--json"];
+    let json: serde_json::Value = serde_json::from_str(&worker(&sets)).unwrap();
+    assert!(json["metrics"]["cmmd"]["value"].as_f64().unwrap() > 0.01, "{json}");
+    let table = worker(&["score", &cached, "--reference", &cached, "--metric", "psnr", "--metric", &cmmd]);
+    let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+    assert!(last == ["cmmd", "0.000000"] && table.contains("100.000000"), "{table}");
+
     // What is missing or does not fit is told with a way out.
     let said = refusal(&["score", &cached, "--metric", "ssim"]);
     assert!(said.contains("ssim compares pictures with others") && said.contains("--reference DIR"), "{said}");

@@ -122,6 +122,8 @@ fn metrics_that_are_chosen_are_declared_and_measured_beside_the_usual_ones() {
 
     let error = chosen(&["ssim".into(), "ssim".into()]).err().unwrap().to_string();
     assert_eq!(error, "metric 'ssim' is chosen twice");
+    let error = chosen(&[format!("cmmd={}", clip.display())]).err().unwrap().to_string();
+    assert!(error.starts_with("cmmd compares sets of pictures and has no value for one"), "{error}");
     // What is chosen by name stands for what is there by itself.
     let one = chosen(&[format!("clip_score={}", clip.display())]).unwrap().declaration();
     assert_eq!(one.metrics.iter().filter(|metric| metric.name == "clip_score").count(), 1);

@@ -6,15 +6,17 @@ use std::str::FromStr;
 
 use candle_core::Device;
 
-use super::Metric;
 use super::clip_score::ClipScore;
+use super::cmmd::Cmmd;
+use super::fid::Fid;
 use super::hps_v2::HpsV2;
 use super::image_reward::ImageReward;
 use super::lpips::Lpips;
 use super::pick_score::PickScore;
 use super::psnr::Psnr;
 use super::ssim::Ssim;
-use crate::files::error::Result;
+use super::{Metric, SetMetric};
+use crate::files::error::{ModelError, Result};
 
 /// A kind of metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +35,14 @@ pub enum MetricKind {
     HpsV2,
     /// ImageReward of picture and prompt.
     ImageReward,
+    /// Fréchet inception distance of two sets.
+    Fid,
+    /// Maximum mean discrepancy of CLIP embeddings of two sets.
+    Cmmd,
 }
 
 /// Every kind with its name and what its weights are; `None`: it has none.
-const KINDS: [(MetricKind, &str, Option<&str>); 7] = [
+const KINDS: [(MetricKind, &str, Option<&str>); 9] = [
     (MetricKind::Psnr, "psnr", None),
     (MetricKind::Ssim, "ssim", None),
     (MetricKind::Lpips, "lpips", Some("FILE")),
@@ -44,6 +50,8 @@ const KINDS: [(MetricKind, &str, Option<&str>); 7] = [
     (MetricKind::PickScore, "pick_score", Some("DIR")),
     (MetricKind::HpsV2, "hps_v2", Some("DIR")),
     (MetricKind::ImageReward, "image_reward", Some("DIR")),
+    (MetricKind::Fid, "fid", Some("FILE")),
+    (MetricKind::Cmmd, "cmmd", Some("DIR")),
 ];
 
 /// A metric to measure, as people write it: `ssim`, `lpips=FILE`.
@@ -56,7 +64,25 @@ pub struct MetricChoice {
 }
 
 impl MetricChoice {
-    /// Loads the metric.
+    /// Whether it compares whole sets of pictures, and so has no value for one.
+    pub fn is_of_sets(&self) -> bool {
+        matches!(self.kind, MetricKind::Fid | MetricKind::Cmmd)
+    }
+
+    /// Loads a metric of sets.
+    pub fn load_of_sets(&self, device: &Device) -> Result<Box<dyn SetMetric>> {
+        match self.kind {
+            MetricKind::Fid => Ok(Box::new(Fid::load(&self.path, device)?)),
+            MetricKind::Cmmd => Ok(Box::new(Cmmd::load(&self.path, device)?)),
+            _ => Err(ModelError::Input(format!("{} has a value for each picture, not for a set", self.name()))),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        KINDS.iter().find(|(kind, ..)| *kind == self.kind).map_or("", |(_, name, _)| name)
+    }
+
+    /// Loads a metric of pictures.
     pub fn load(&self, device: &Device) -> Result<Box<dyn Metric>> {
         Ok(match self.kind {
             MetricKind::Psnr => Box::new(Psnr::default()),
@@ -66,6 +92,12 @@ impl MetricChoice {
             MetricKind::PickScore => Box::new(PickScore::load(&self.path, device)?),
             MetricKind::HpsV2 => Box::new(HpsV2::load(&self.path, device)?),
             MetricKind::ImageReward => Box::new(ImageReward::load(&self.path, device)?),
+            MetricKind::Fid | MetricKind::Cmmd => {
+                return Err(ModelError::Input(format!(
+                    "{} compares sets of pictures and has no value for one: `evocache-worker score` measures it",
+                    self.name()
+                )));
+            }
         })
     }
 }

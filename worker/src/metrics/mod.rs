@@ -4,6 +4,9 @@ mod baseline;
 mod bicubic;
 pub mod choice;
 pub mod clip_score;
+pub mod cmmd;
+pub mod fid;
+mod frechet;
 pub mod hps_v2;
 pub mod image_reward;
 pub mod lpips;
@@ -39,4 +42,25 @@ pub trait Metric: Send {
 
     /// One value per picture of a batch `[b, 3, h, w]` in [0, 1]; the first is that of prompt `first`.
     fn measure(&self, first: usize, pictures: &Tensor) -> Result<Vec<f64>>;
+}
+
+/// One of the two sets of pictures that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// The pictures that are scored.
+    Scored,
+    /// Those that they are held against.
+    Reference,
+}
+
+/// A metric of a whole set of pictures against another.
+pub trait SetMetric: Send {
+    /// Name, direction, unit, and one line for people.
+    fn declaration(&self) -> MetricDeclaration;
+
+    /// Adds pictures `[b, 3, h, w]` in [0, 1] to a set; their size may differ from batch to batch.
+    fn add(&mut self, set: Set, pictures: &Tensor) -> Result<()>;
+
+    /// The distance of what was added so far.
+    fn value(&self) -> Result<f64>;
 }

@@ -14,6 +14,7 @@ pub mod dit;
 mod embeddings;
 mod feed_forward;
 pub mod flux;
+pub mod inception;
 mod joint_attention;
 mod modulation;
 mod patches;

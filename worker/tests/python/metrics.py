@@ -235,14 +235,69 @@ def image_reward(folder, true):
                 pictures=x, values=values)
 
 
+def fid(folder, true):
+    from pytorch_fid import fid_score, inception
+    from torchvision.models import Inception3
+    load, fetch = Inception3.load_state_dict, inception.load_state_dict_from_url
+    Inception3.load_state_dict, inception.load_state_dict_from_url = lambda *_: None, lambda *_, **__: {}
+    net = inception.fid_inception_v3().eval()
+    Inception3.load_state_dict = load
+    rows = draw(net, but=("fc",))
+    inception.load_state_dict_from_url = lambda *_, **__: net.state_dict()
+    model = inception.InceptionV3().eval()
+    inception.load_state_dict_from_url = fetch
+    x, y = (pictures(24, 310, 340), pictures(20, 310, 340, 5)) if true else (pictures(6, 75, 60), pictures(5, 75, 60, 5))
+    features = [torch.cat([model(z.unsqueeze(0).float() / 255)[0].flatten(1) for z in of]) for of in (x, y)]
+    a, b = (f.double().numpy() for f in features)
+    moments = [(f.mean(0), np.cov(f, rowvar=False)) for f in (a, b)]
+    value = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
+    # Its square root of a singular matrix is rough; the singular values of both samples' product are the roots exactly.
+    cross = (a - a.mean(0)) @ (b - b.mean(0)).T / ((len(a) - 1) * (len(b) - 1)) ** 0.5
+    exact = (np.square(moments[0][0] - moments[1][0]).sum() + np.trace(moments[0][1]) + np.trace(moments[1][1])
+             - 2 * np.linalg.svd(cross, compute_uv=False).sum())
+    print(f"fid: {value:.8g} by pytorch-fid, {exact:.8g} exactly")
+    assert abs(value / exact - 1) < 1e-3
+    if true:
+        save_file({k: v.contiguous() for k, v in net.state_dict().items() if v.is_floating_point()}, f"{folder}/weights.safetensors")
+    return dict(metric="fid", kind="fid", path="weights.safetensors", weights="weights.safetensors", recipe=rows, pictures=x,
+                reference=y, features=features[0], values=[exact])
+
+
+def cmmd(folder, true):
+    import transformers as t
+    from PIL import Image
+    from clip_mmd import calculation, data
+    make_clip = transformers_clip("clip_score", LARGE_336, "quick_gelu")
+    made = make_clip(folder, true)
+    config = t.CLIPConfig.from_pretrained(folder)
+    side = config.vision_config.image_size
+    model = t.CLIPModel(config).eval()
+    draw(model)
+    x, y = (pictures(4, 400, 380), pictures(3, 350, 500, 5)) if true else (pictures(6, 75, 60), pictures(5, 40, 60, 5))
+    embeddings = []
+    for of in (x, y):
+        # clip-mmd takes the width of a picture for its height, so it gets squares, cut out as the authors' program does.
+        least = min(of.shape[2:])
+        above, left = ((n - least) // 2 for n in of.shape[2:])
+        of = of[:, :, above:above + least, left:left + least]
+        images = [data.resizer(Image.fromarray(z.permute(1, 2, 0).numpy()), (side, side)) for z in of]
+        pixels = torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1).float() / 255 for i in images])
+        pixels = (pixels - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
+        found = model.get_image_features(pixel_values=pixels).pooler_output
+        embeddings.append((found / found.norm(dim=-1, keepdim=True)).double())
+    return dict(metric="cmmd", kind="cmmd", path="", weights="model.safetensors", recipe=made["recipe"], pictures=x, reference=y,
+                values=[calculation.mmd(*embeddings)])
+
+
 # The sizes of openai/clip-vit-base-patch32, openai/clip-vit-large-patch14 and laion/CLIP-ViT-H-14-laion2B-s32B-b79K.
 BASE, LARGE = (224, 32, 768, 12, 12, 512, 8, 12, 512), (224, 14, 1024, 16, 24, 768, 12, 12, 768)
+LARGE_336 = (336,) + LARGE[1:]
 HUGE = (224, 14, 1280, 16, 32, 1024, 16, 24, 1024)
 
 METRICS = dict(ssim=ssim, lpips_alex=lpips("alex"), lpips_vgg=lpips("vgg"),
                clip_score=transformers_clip("clip_score", BASE, "quick_gelu"),
                clip_score_large=transformers_clip("clip_score", LARGE, "quick_gelu"),
-               pick_score=transformers_clip("pick_score", HUGE, "gelu"), hps_v2=hps_v2, image_reward=image_reward)
+               pick_score=transformers_clip("pick_score", HUGE, "gelu"), hps_v2=hps_v2, image_reward=image_reward, fid=fid, cmmd=cmmd)
 # Those that are tiny twice.
 TRUE_ONLY = ["clip_score_large"]
 
@@ -253,7 +308,7 @@ def make(name, folder, true):
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     made = METRICS[name](folder, true)
-    tensors = {k: made.pop(k) for k in ("pictures", "uncached") if k in made}
+    tensors = {k: made.pop(k) for k in ("pictures", "uncached", "reference", "features") if k in made}
     tensors["values"] = torch.as_tensor(made.pop("values")).double().flatten()
     if true:
         made.pop("recipe", None)

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
 names=("$@")
-[ $# -gt 0 ] || names=(ssim lpips_alex lpips_vgg clip_score clip_score_large pick_score hps_v2 image_reward)
+[ $# -gt 0 ] || names=(ssim lpips_alex lpips_vgg clip_score clip_score_large pick_score hps_v2 image_reward fid cmmd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failed=0
