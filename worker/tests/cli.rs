@@ -121,6 +121,32 @@ fn write_pictures(folder: &Path, sizes: &[(usize, usize)], shift: usize) {
 }
 
 #[test]
+fn generate_draws_a_folder_that_score_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, prompts) = (model_dir(), path("prompts.txt"));
+    let model = model.to_str().unwrap();
+    std::fs::write(&prompts, "a red apple\n\nan owl\na pizza\n").unwrap();
+    let common = ["generate", "--model", model, "--steps", "4", "--guidance", "3"];
+    let (uncached, alone) = (path("uncached"), path("alone.png"));
+    let many = ["--prompts-file", &prompts, "--seed", "7", "--batch", "2", "--out", &uncached];
+    let said = worker(&[&common[..], &many].concat());
+    assert!(said.contains("3 pictures: 4 steps, 144 slots computed"), "{said}");
+    worker(&[&common[..], &["--prompt", "an owl", "--seed", "8", "--out", &alone]].concat());
+    // A batch rounds sums in another order than a picture by itself.
+    let (one, same) = (read_png(&folder.path().join("uncached/00001.png")), read_png(Path::new(&alone)));
+    assert!(common::mean_difference(&one, &same) < 0.5 / 255.0);
+    let clip = format!("clip_score={}", model_dir().join("clip").display());
+    let score = ["score", &uncached, "--reference", &uncached, "--prompts-file", &prompts];
+    let json = worker(&[&score[..], &["--metric", &clip, "--metric", "psnr", "--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["pictures"], serde_json::json!(["00000.png", "00001.png", "00002.png"]));
+    assert!(json["metrics"]["clip_score"]["mean"].as_f64().unwrap() > 0.5, "{json}");
+    let said = refusal(&[&common[..], &["--out", &alone]].concat());
+    assert!(said.contains("--prompt"), "{said}");
+}
+
+#[test]
 fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -170,7 +196,7 @@ fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
     assert!(said.contains("by their prompts") && said.contains("--prompts-file"), "{said}");
     std::fs::write(&prompts, "one\n").unwrap();
     let said = refusal(&["score", &cached, "--metric", &clip, "--prompts-file", &prompts]);
-    assert!(said.contains("has 1 lines for 4 pictures"), "{said}");
+    assert!(said.contains("has 1 prompts for 4 pictures"), "{said}");
     let said = refusal(&["score", &path("square"), "--reference", &cached, "--metric", "psnr"]);
     assert!(said.contains("2.png' has 24x40 pixels") && said.contains("has 64x64"), "{said}");
     let said = refusal(&["score", folder.path().to_str().unwrap(), "--metric", "psnr"]);

@@ -13,6 +13,7 @@ pub mod log;
 pub mod metrics;
 mod model;
 mod pictures;
+mod prompts;
 pub mod run;
 mod score;
 mod table;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::pictures::Folder;
 use super::table::Table;
-use super::{CliError, Result};
+use super::{CliError, Result, prompts};
 use crate::evaluator::device::DeviceChoice;
 use crate::metrics::choice::MetricChoice;
 use crate::metrics::{Against, Metric, Set, SetMetric};
@@ -60,7 +60,7 @@ impl Score {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let pictures = Folder::open(&self.pictures)?;
-        let prompts = self.prompts_file.as_deref().map(|file| prompts(file, pictures.len())).transpose()?;
+        let prompts = self.prompts_file.as_deref().map(|file| prompts_of(file, pictures.len())).transpose()?;
         let device = self.device.open()?;
         let mut scored = Vec::new();
         for choice in &self.metrics {
@@ -121,13 +121,15 @@ impl Score {
 }
 
 /// The prompts of a file, which must be as many as pictures.
-fn prompts(file: &Path, pictures: usize) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| CliError::new(format!("cannot read prompts '{}': {e}", file.display())))?;
-    let prompts: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+fn prompts_of(file: &Path, pictures: usize) -> Result<Vec<String>> {
+    let prompts = prompts::read(file)?;
     if prompts.len() != pictures {
-        return Err(CliError::new(format!("'{}' has {} lines for {pictures} pictures", file.display(), prompts.len()))
-            .hint("line N is the prompt of the Nth picture in the order of names"));
+        return Err(CliError::new(format!(
+            "'{}' has {} prompts for {pictures} pictures",
+            file.display(),
+            prompts.len()
+        ))
+        .hint("the Nth prompt is that of the Nth picture in the order of names"));
     }
     Ok(prompts)
 }
