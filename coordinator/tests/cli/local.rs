@@ -80,7 +80,8 @@ fn a_search_may_be_for_any_metric_that_its_workers_measure() {
     assert!(text.contains("metric = \"clip_score\""), "{text}");
     std::fs::write(&spec, text.replace("metric = \"clip_score\"", "metric = \"ssim\"")).unwrap();
     let out = folder.path().join("out");
-    let args = ["local", "--workers", "1", "--spec", &spec, "--out", out.to_str().unwrap(), "--metric", "ssim", "--json"];
+    let args =
+        ["local", "--workers", "1", "--spec", &spec, "--out", out.to_str().unwrap(), "--metric", "ssim", "--json"];
     let answer = evocache(&args).json();
     assert_eq!(answer["search"]["quality_metric"], "ssim");
     assert_eq!(answer["search"]["progress"]["failed"], 0);

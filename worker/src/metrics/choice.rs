@@ -1,6 +1,5 @@
 //! Metrics by name, as flags and files choose them.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -108,7 +107,7 @@ impl FromStr for MetricChoice {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (name, path) = text.split_once('=').map_or((text, None), |(name, path)| (name, Some(path)));
         let Some((kind, _, weights)) = KINDS.iter().find(|(_, known, _)| *known == name) else {
-            return Err(format!("'{name}' is no metric; use one of {}", Known));
+            return Err(format!("'{name}' is no metric; use one of {}", known()));
         };
         match (weights, path) {
             (None, None) => Ok(Self { kind: *kind, path: PathBuf::new() }),
@@ -120,19 +119,12 @@ impl FromStr for MetricChoice {
 }
 
 /// All kinds as they are written.
-struct Known;
-
-impl fmt::Display for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (_, name, weights)) in KINDS.iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{name}")?;
-            if let Some(weights) = weights {
-                write!(f, "={weights}")?;
-            }
-        }
-        Ok(())
-    }
+fn known() -> String {
+    let written = |(_, name, weights): &(MetricKind, &str, Option<&str>)| match weights {
+        Some(weights) => format!("{name}={weights}"),
+        None => (*name).to_owned(),
+    };
+    KINDS.iter().map(written).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use candle_core::{D, Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
 
 use super::preprocess::Preprocessor;
-use super::{Against, Metric};
-use crate::files::config::Config;
+use super::{Against, Metric, read_config};
 use crate::files::error::{ModelError, Result};
 use crate::files::weights::Weights;
 use crate::models::clip::{Clip, ClipConfig};
@@ -18,6 +17,13 @@ use crate::models::tokenizer::Tokenizer;
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 /// How the names of open_clip's weight files begin.
 const OPEN_CLIP_STEM: &str = "open_clip_model";
+
+/// How to come by a folder as transformers keeps it.
+const HINT: &str = "a CLIP folder holds config.json, weights, tokenizer and preprocessor_config.json; in Python, save the model \
+                    and its `AutoProcessor` with `save_pretrained(folder)`";
+/// How to come by a folder as open_clip keeps it.
+const OPEN_CLIP_HINT: &str = "a folder of open_clip holds open_clip_config.json, open_clip_model.safetensors and the tokenizer, as \
+                              `hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K` gets them for CLIP-H";
 
 /// Texts that are embedded at once.
 const BATCH: usize = 8;
@@ -38,8 +44,8 @@ impl ClipScore {
         if !folder.join("config.json").is_file() && folder.join(OPEN_CLIP_CONFIG).is_file() {
             return Self::load_open_clip(folder, device);
         }
-        let config = ClipConfig::read(&Config::read(&folder.join("config.json"))?)?;
-        let preprocessor = Preprocessor::read(&Config::read(&folder.join("preprocessor_config.json"))?)?;
+        let config = ClipConfig::read(&read_config(folder, "config.json", HINT)?)?;
+        let preprocessor = Preprocessor::read(&read_config(folder, "preprocessor_config.json", HINT)?)?;
         if preprocessor.size() != (config.image_size, config.image_size) {
             return Err(ModelError::Input(format!(
                 "'{}' gives pictures of {:?}, the CLIP beside it takes {} rows and columns",
@@ -53,7 +59,7 @@ impl ClipScore {
 
     /// Loads a folder as open_clip's tools keep it: `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer.
     pub(super) fn load_open_clip(folder: &Path, device: &Device) -> Result<Self> {
-        let file = Config::read(&folder.join(OPEN_CLIP_CONFIG))?;
+        let file = read_config(folder, OPEN_CLIP_CONFIG, OPEN_CLIP_HINT)?;
         let config = ClipConfig::read_open_clip(&file)?;
         let preprocessor = Preprocessor::read_open_clip(&file, config.image_size)?;
         Self::with(folder, OPEN_CLIP_STEM, config, preprocessor, device)

@@ -11,8 +11,7 @@ use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
 
 use super::preprocess::Preprocessor;
-use super::{Against, Metric};
-use crate::files::config::Config;
+use super::{Against, Metric, read_config};
 use crate::files::error::{ModelError, Result};
 use crate::files::weights::Weights;
 use crate::layers::Linear;
@@ -20,6 +19,9 @@ use crate::models::blip::{TextConfig, TextTower, VisionTower};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 use crate::models::tokenizer::{Tokenizer, Tokens};
 
+/// How to come by the folder.
+const HINT: &str = "the folder holds med_config.json of THUDM/ImageReward, tokenizer.json and tokenizer_config.json of \
+                    google-bert/bert-base-uncased, and ImageReward.pt as model.safetensors";
 /// Tokens per prompt, padding included.
 const TOKENS: usize = 35;
 /// Mean and deviation of the head's values on its authors' data; a reward is relative to them.
@@ -41,7 +43,7 @@ pub struct ImageReward {
 impl ImageReward {
     /// Loads a folder.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let config = TextConfig::read(&Config::read(&folder.join("med_config.json"))?)?;
+        let config = TextConfig::read(&read_config(folder, "med_config.json", HINT)?)?;
         let weights = Weights::open(folder, TRANSFORMERS_STEM, device)?;
         let (blip, layers) = (weights.root().at("blip"), weights.root().at("mlp.layers"));
         let vision = VisionTower::load(&blip.at("visual_encoder"))?;

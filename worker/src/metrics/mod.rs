@@ -15,10 +15,13 @@ mod preprocess;
 pub mod psnr;
 pub mod ssim;
 
+use std::path::Path;
+
 use candle_core::Tensor;
 use evocache_proto::domain::MetricDeclaration;
 
-use crate::files::error::Result;
+use crate::files::config::Config;
+use crate::files::error::{ModelError, Result};
 
 /// What a metric holds a picture against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,4 +66,10 @@ pub trait SetMetric: Send {
 
     /// The distance of what was added so far.
     fn value(&self) -> Result<f64>;
+}
+
+/// Reads a config in a metric's folder; `hint` says how to come by a folder that has it.
+fn read_config(folder: &Path, name: &str, hint: &str) -> Result<Config> {
+    let path = folder.join(name);
+    if path.is_file() { Config::read(&path) } else { Err(ModelError::Missing { path, hint: hint.into() }) }
 }

@@ -114,7 +114,8 @@ impl Tokenizer {
         }
         let length = if limit < length as f64 { limit as usize } else { length };
         // Older folders of BERT name no padding, and mean this.
-        let pad_token = if config.has("pad_token") { token(&config, "pad_token")? } else { BERT_PADDING.to_owned() };
+        let is_bert = !config.has("pad_token") && inner.token_to_id(BERT_PADDING).is_some();
+        let pad_token = if is_bert { BERT_PADDING.to_owned() } else { token(&config, "pad_token")? };
         let pad = inner
             .token_to_id(&pad_token)
             .ok_or_else(|| config.wrong("pad_token", "a token of tokenizer.json", format!("'{pad_token}'")))?;
