@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use evocache_worker::cli::run::{RunArgs, run};
-use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, report};
+use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
 
 /// glibc gives large blocks back to the system and pages them in anew at every use; this allocator keeps them.
 #[global_allocator]
@@ -26,6 +26,7 @@ enum Verb {
     Bench(Bench),
     Blocks(Blocks),
     Check(Check),
+    Score(Score),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Bench(verb) => verb.run(&mut out),
         Verb::Blocks(verb) => verb.run(&mut out),
         Verb::Check(verb) => verb.run(&mut out),
+        Verb::Score(verb) => verb.run(&mut out),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

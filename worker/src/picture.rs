@@ -1,4 +1,8 @@
-//! Pictures as bytes: tensors in [0, 1] to 8-bit RGB and PNG.
+//! Pictures as bytes: tensors in [0, 1] to 8-bit RGB and PNG, and back.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -26,6 +30,37 @@ impl Picture {
         let values = picture.permute((1, 2, 0))?.flatten_all()?.to_vec1::<f32>()?;
         let rgb = values.into_iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
         Ok(Self { width, height, rgb })
+    }
+
+    /// Reads a PNG file of any colour type; what is transparent keeps its colour, as with Pillow's `convert("RGB")`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let damaged = |e: png::DecodingError| damaged(path, &e);
+        let mut decoder = decoder(path)?;
+        decoder.set_transformations(png::Transformations::normalize_to_color8());
+        let mut reader = decoder.read_info().map_err(damaged)?;
+        let too_large = || ModelError::Picture { path: path.into(), message: "it is too large".into() };
+        let mut bytes = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
+        let info = reader.next_frame(&mut bytes).map_err(damaged)?;
+        let channels = info.color_type.samples();
+        let pixels = bytes[..info.buffer_size()].chunks_exact(channels);
+        let rgb = match channels {
+            1 | 2 => pixels.flat_map(|pixel| [pixel[0]; 3]).collect(),
+            _ => pixels.flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+        };
+        Ok(Self { width: info.width as usize, height: info.height as usize, rgb })
+    }
+
+    /// Rows and columns of a PNG file, by its header.
+    pub fn size_of(path: &Path) -> Result<(usize, usize)> {
+        let reader = decoder(path)?.read_info().map_err(|e| damaged(path, &e))?;
+        Ok((reader.info().height as usize, reader.info().width as usize))
+    }
+
+    /// The picture as `[1, 3, h, w]` in [0, 1] on the CPU.
+    pub fn tensor(&self) -> Result<Tensor> {
+        let values: Vec<f32> = self.rgb.iter().map(|&byte| f32::from(byte) / 255.0).collect();
+        let rows = Tensor::from_vec(values, (1, self.height, self.width, 3), &Device::Cpu)?;
+        Ok(rows.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
     /// The picture with sides of at most `limit`, each pixel the mean of a square of an integer side.
@@ -64,6 +99,16 @@ impl Picture {
     }
 }
 
+fn decoder(path: &Path) -> Result<png::Decoder<BufReader<File>>> {
+    let file =
+        File::open(path).map_err(|source| ModelError::Picture { path: path.into(), message: source.to_string() })?;
+    Ok(png::Decoder::new(BufReader::new(file)))
+}
+
+fn damaged(path: &Path, error: &png::DecodingError) -> ModelError {
+    ModelError::Picture { path: path.into(), message: error.to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +121,33 @@ mod tests {
         assert_eq!((small.width, small.height), (2, 2));
         assert_eq!(small.rgb[0], (3 + 15 + 18) / 4);
         assert_eq!(&small.png().unwrap()[1..4], b"PNG");
+    }
+
+    #[test]
+    fn a_file_of_any_colour_type_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture.png");
+        let picture = Picture { width: 5, height: 4, rgb: (0..60).collect() };
+        std::fs::write(&path, picture.png().unwrap()).unwrap();
+        assert_eq!(Picture::read(&path).unwrap(), picture);
+        assert_eq!(Picture::size_of(&path).unwrap(), (4, 5));
+        assert_eq!(Picture::from_batch(&picture.tensor().unwrap(), 0).unwrap(), picture);
+
+        let gray = |color, samples: usize| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+            encoder.set_color(color);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_image_data(&[7, 9, 8, 6][..2 * samples]).unwrap();
+            writer.finish().unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            Picture::read(&path).unwrap().rgb
+        };
+        assert_eq!(gray(png::ColorType::Grayscale, 1), [7, 7, 7, 9, 9, 9]);
+        assert_eq!(gray(png::ColorType::GrayscaleAlpha, 2), [7, 7, 7, 8, 8, 8]);
+
+        std::fs::write(&path, "no picture").unwrap();
+        let error = Picture::read(&path).unwrap_err().to_string();
+        assert!(error.starts_with("picture") && error.contains("picture.png"), "{error}");
     }
 }

@@ -4,10 +4,13 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 
 use candle_core::{Device, Tensor};
 use common::{Golden, model_dir};
+use evocache_worker::metrics::clip_score::ClipScore;
+use evocache_worker::picture::Picture;
 
 fn worker(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_evocache-worker")).args(arguments).output().unwrap();
@@ -15,15 +18,16 @@ fn worker(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What it says on stderr when it refuses.
+fn refusal(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_evocache-worker")).args(arguments).output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
 /// A PNG file as `[3, h, w]` in [0, 1].
-fn read_png(path: &std::path::Path) -> Tensor {
-    let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).unwrap()));
-    let mut reader = decoder.read_info().unwrap();
-    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
-    let info = reader.next_frame(&mut bytes).unwrap();
-    let (height, width) = (info.height as usize, info.width as usize);
-    let values: Vec<f32> = bytes[..3 * height * width].iter().map(|&b| f32::from(b) / 255.0).collect();
-    Tensor::from_vec(values, (height, width, 3), &Device::Cpu).unwrap().permute((2, 0, 1)).unwrap()
+fn read_png(path: &Path) -> Tensor {
+    Picture::read(path).unwrap().tensor().unwrap().get(0).unwrap()
 }
 
 #[test]
@@ -135,4 +139,98 @@ fn blocks_are_timed_for_every_component_of_every_kind() {
     let names: Vec<&str> = json["rows"].as_array().unwrap().iter().map(|r| r["component"].as_str().unwrap()).collect();
     assert_eq!(names, ["attn1", "ff"]);
     assert!(json["rows"][0]["ms"][0].as_f64().unwrap() > 0.0);
+}
+
+/// Writes pictures of the given sizes, each a gradient that is moved by `shift`.
+fn write_pictures(folder: &Path, sizes: &[(usize, usize)], shift: usize) {
+    std::fs::create_dir_all(folder).unwrap();
+    for (i, &(width, height)) in sizes.iter().enumerate() {
+        let rgb = (0..3 * width * height).map(|j| ((j * (i + 3)) % 200 + shift) as u8).collect();
+        std::fs::write(folder.join(format!("{i}.png")), Picture { width, height, rgb }.png().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn generate_draws_a_folder_that_score_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, prompts) = (model_dir(), path("prompts.txt"));
+    let model = model.to_str().unwrap();
+    std::fs::write(&prompts, "a red apple\n\nan owl\na pizza\n").unwrap();
+    let common = ["generate", "--model", model, "--steps", "4", "--guidance", "3"];
+    let (uncached, alone) = (path("uncached"), path("alone.png"));
+    let many = ["--prompts-file", &prompts, "--seed", "7", "--batch", "2", "--out", &uncached];
+    let said = worker(&[&common[..], &many].concat());
+    assert!(said.contains("3 pictures: 4 steps, 144 slots computed"), "{said}");
+    worker(&[&common[..], &["--prompt", "an owl", "--seed", "8", "--out", &alone]].concat());
+    // A batch rounds sums in another order than a picture by itself.
+    let (one, same) = (read_png(&folder.path().join("uncached/00001.png")), read_png(Path::new(&alone)));
+    assert!(common::mean_difference(&one, &same) < 0.5 / 255.0);
+    let clip = format!("clip_score={}", model_dir().join("clip").display());
+    let score = ["score", &uncached, "--reference", &uncached, "--prompts-file", &prompts];
+    let json = worker(&[&score[..], &["--metric", &clip, "--metric", "psnr", "--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["pictures"], serde_json::json!(["00000.png", "00001.png", "00002.png"]));
+    assert!(json["metrics"]["clip_score"]["mean"].as_f64().unwrap() > 0.5, "{json}");
+    let said = refusal(&[&common[..], &["--out", &alone]].concat());
+    assert!(said.contains("--prompt"), "{said}");
+}
+
+#[test]
+fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (cached, uncached) = (path("cached"), path("uncached"));
+    let sizes = [(64, 64), (64, 64), (40, 24), (64, 64)];
+    write_pictures(Path::new(&uncached), &sizes, 0);
+    write_pictures(Path::new(&cached), &sizes, 5);
+    let both = ["score", &cached, "--reference", &uncached, "--metric", "psnr", "--metric", "ssim"];
+    let json: serde_json::Value = serde_json::from_str(&worker(&[&both[..], &["--json"]].concat())).unwrap();
+    assert_eq!(json["pictures"], serde_json::json!(["0.png", "1.png", "2.png", "3.png"]));
+    for value in json["metrics"]["psnr"]["values"].as_array().unwrap() {
+        let wanted = 20.0 * (255.0f64 / 5.0).log10();
+        assert!((value.as_f64().unwrap() - wanted).abs() < 1e-4, "{value} is not {wanted}");
+    }
+    assert!(json["metrics"]["ssim"]["mean"].as_f64().unwrap() < 1.0);
+    assert_eq!(json["metrics"]["psnr"]["unit"], "dB");
+    let table = worker(&["score", &cached, "--reference", &cached, "--metric", "ssim", "--batch", "1"]);
+    let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(last, ["mean", "1.000000"], "{table}");
+
+    // By prompts: the score is the one that the library gives.
+    let (prompts, clip) = (path("prompts.txt"), format!("clip_score={}", model_dir().join("clip").display()));
+    std::fs::write(&prompts, "a red apple\nan owl\na pizza\na cat\n").unwrap();
+    write_pictures(Path::new(&path("square")), &[(64, 64); 4], 9);
+    let by_prompts = ["score", &path("square"), "--prompts-file", &prompts, "--metric", &clip, "--json"];
+    let json: serde_json::Value = serde_json::from_str(&worker(&by_prompts)).unwrap();
+    let score = ClipScore::load(&model_dir().join("clip"), &Device::Cpu).unwrap();
+    let picture = Picture::read(&Path::new(&path("square")).join("1.png")).unwrap().tensor().unwrap();
+    let cosine = (score.embed_texts(&["an owl"]).unwrap() * score.embed_pictures(&picture).unwrap()).unwrap();
+    let wanted = f64::from(cosine.sum_all().unwrap().to_scalar::<f32>().unwrap());
+    let found = json["metrics"]["clip_score"]["values"][1].as_f64().unwrap();
+    assert!((found - wanted).abs() < 1e-5, "{found} is not {wanted}");
+
+    // Of whole sets: the other folder may hold any pictures.
+    let cmmd = format!("cmmd={}", model_dir().join("clip").display());
+    let sets = ["score", &cached, "--reference", &path("square"), "--metric", &cmmd, "--json"];
+    let json: serde_json::Value = serde_json::from_str(&worker(&sets)).unwrap();
+    assert!(json["metrics"]["cmmd"]["value"].as_f64().unwrap() > 0.01, "{json}");
+    let table = worker(&["score", &cached, "--reference", &cached, "--metric", "psnr", "--metric", &cmmd]);
+    let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+    assert!(last == ["cmmd", "0.000000"] && table.contains("100.000000"), "{table}");
+
+    // What is missing or does not fit is told with a way out.
+    let said = refusal(&["score", &cached, "--metric", "ssim"]);
+    assert!(said.contains("ssim compares pictures with others") && said.contains("--reference DIR"), "{said}");
+    let said = refusal(&["score", &cached, "--metric", &clip]);
+    assert!(said.contains("by their prompts") && said.contains("--prompts-file"), "{said}");
+    std::fs::write(&prompts, "one\n").unwrap();
+    let said = refusal(&["score", &cached, "--metric", &clip, "--prompts-file", &prompts]);
+    assert!(said.contains("has 1 prompts for 4 pictures"), "{said}");
+    let said = refusal(&["score", &path("square"), "--reference", &cached, "--metric", "psnr"]);
+    assert!(said.contains("2.png' has 24x40 pixels") && said.contains("has 64x64"), "{said}");
+    let said = refusal(&["score", folder.path().to_str().unwrap(), "--metric", "psnr"]);
+    assert!(said.contains("holds no PNG pictures"), "{said}");
+    let said = refusal(&["score", &cached, "--metric", "beauty"]);
+    assert!(said.contains("'beauty' is no metric; use one of psnr"), "{said}");
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{evaluator, random_schedule};
+use common::{evaluator, evaluator_with, model_dir, random_schedule};
 use evocache_proto::domain::{Calibration, Layout, MeasurementPlan, Prompt, Sampling, Schedule};
 use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError, Task};
 use std::num::NonZeroU32;
@@ -94,6 +94,39 @@ fn a_part_of_the_prompts_has_the_values_that_it_has_in_the_whole() {
     let error = part(4).unwrap_err();
     assert!(matches!(error, EvaluateError::Prompts { wanted: 4, found: 3 }) && !error.is_retryable(), "{error:?}");
     assert_eq!(error.to_string(), "the first 4 prompts cannot be evaluated: the calibration has 3");
+}
+
+#[test]
+fn metrics_that_are_chosen_are_declared_and_measured_beside_the_usual_ones() {
+    let clip = model_dir().join("clip");
+    let chosen = |texts: &[String]| evaluator_with(texts.iter().map(|text| text.parse().unwrap()).collect());
+    let mut evaluator = chosen(&["ssim".into(), format!("pick_score={}", clip.display())]).unwrap();
+    let names: Vec<String> = evaluator.declaration().metrics.iter().map(|metric| metric.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(names, ["clip_score", "psnr", "ssim", "pick_score"]);
+    assert_eq!(evaluator.declaration().check(), Ok(()));
+    let mut calibration = calibration();
+    calibration.sampling.steps = vec![4];
+    evaluator.prepare(&calibration, &CancelToken::new()).unwrap();
+    let schedule = random_schedule(evaluator.pipeline().layout(), 4, 3, 40, true);
+    let measured = evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap();
+    assert_eq!(measured.check(&names, 3, 1), Ok(()));
+    let ssim = measured.metric("ssim").unwrap();
+    assert!((ssim.baseline_mean - 1.0).abs() < 1e-9 && ssim.mean() < 0.99 && ssim.mean() > 0.0, "{ssim:?}");
+    // The same CLIP, on its scale.
+    let (pick, clip_score) = (measured.metric("pick_score").unwrap(), measured.metric("clip_score").unwrap());
+    let scale = pick.values[0] / clip_score.values[0];
+    for (pick, cosine) in pick.values.iter().zip(&clip_score.values) {
+        assert!((pick / cosine / scale - 1.0).abs() < 1e-9 && scale > 1.0, "{pick} {cosine} {scale}");
+    }
+
+    let error = chosen(&["ssim".into(), "ssim".into()]).err().unwrap().to_string();
+    assert_eq!(error, "metric 'ssim' is chosen twice");
+    let error = chosen(&[format!("cmmd={}", clip.display())]).err().unwrap().to_string();
+    assert!(error.starts_with("cmmd compares sets of pictures and has no value for one"), "{error}");
+    // What is chosen by name stands for what is there by itself.
+    let one = chosen(&[format!("clip_score={}", clip.display())]).unwrap().declaration();
+    assert_eq!(one.metrics.iter().filter(|metric| metric.name == "clip_score").count(), 1);
 }
 
 #[test]

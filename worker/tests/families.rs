@@ -98,6 +98,7 @@ fn every_family_is_evaluated() {
             device: DeviceChoice::Cpu,
             precision: Precision::F32,
             clip: None,
+            metrics: Vec::new(),
             vae_tiling: false,
             memory: None,
         })
@@ -142,6 +143,7 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
             device: DeviceChoice::Cpu,
             precision: Precision::F32,
             clip: None,
+            metrics: Vec::new(),
             vae_tiling: true,
             memory: Some(memory),
         })

@@ -202,6 +202,9 @@ pub struct LocalArgs {
     /// Device of the workers: cpu, or cuda:N in a build with CUDA
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+    /// What the workers measure beside CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated
+    #[arg(long = "metric", value_name = "NAME[=PATH]")]
+    pub metrics: Vec<String>,
 }
 
 /// How a log is written.

@@ -22,6 +22,7 @@ fn measured(score: f64, ratio: f64, shift: usize) -> Measurement {
         device_time: Duration::from_secs(1),
         thumbnails: vec![],
         profile: None,
+        disturbed: 0,
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) struct WorkerSettings {
     model: PathBuf,
     model_name: String,
     device: String,
+    metrics: Vec<String>,
     logs: PathBuf,
     /// How many.
     pub(super) count: usize,
@@ -55,6 +56,7 @@ impl WorkerSettings {
             model: plan.model.clone(),
             model_name,
             device: args.device.clone(),
+            metrics: args.metrics.clone(),
             logs: plan.out.clone(),
             count: args.workers.map_or(default, usize::from),
         })
@@ -70,6 +72,7 @@ impl WorkerSettings {
             .arg("worker-process")
             .args(["--coordinator", &self.url, "--model-name", &self.model_name, "--device", &self.device])
             .args(["--name", &format!("local/{number}")])
+            .args(self.metrics.iter().flat_map(|metric| ["--metric", metric]))
             .arg("--model")
             .arg(&self.model)
             .stdin(Stdio::piped())

@@ -115,6 +115,7 @@ mod tests {
             resume: false,
             seed: Some(5),
             device: "cpu".into(),
+            metrics: vec![],
         }
     }
 

@@ -71,3 +71,22 @@ fn a_model_that_no_worker_can_load_ends_the_search_with_the_workers_words() {
     evocache(&["local", "--workers", "2", "--spec", &spec, "--model", model, "--out", out.to_str().unwrap()])
         .fails(1, &["worker", "model_index.json", "hint:", "worker-"]);
 }
+
+#[test]
+fn a_search_may_be_for_any_metric_that_its_workers_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let text = std::fs::read_to_string(&spec).unwrap();
+    assert!(text.contains("metric = \"clip_score\""), "{text}");
+    std::fs::write(&spec, text.replace("metric = \"clip_score\"", "metric = \"ssim\"")).unwrap();
+    let out = folder.path().join("out");
+    let args =
+        ["local", "--workers", "1", "--spec", &spec, "--out", out.to_str().unwrap(), "--metric", "ssim", "--json"];
+    let answer = evocache(&args).json();
+    assert_eq!(answer["search"]["quality_metric"], "ssim");
+    assert_eq!(answer["search"]["progress"]["failed"], 0);
+    let knee = &answer["choices"]["knee"]["answer"];
+    assert_eq!(knee["quality_metric"], "ssim");
+    let values = &knee["evaluation"]["values"];
+    assert!(values["ssim"].as_f64().unwrap() <= 1.0 && values["psnr"].is_number(), "{knee:#}");
+}

@@ -49,6 +49,9 @@ fn a_front_is_measured_again_on_prompts_that_it_has_not_seen() {
     for row in front.iter().chain(seeds) {
         assert_eq!(row["held_out"]["measurements"], 2, "{row:#}");
         assert!(row["held_out"]["quality_ratio_error"].is_number(), "{row:#}");
+        let quality = &row["held_out"]["metrics"][report["quality_metric"].as_str().unwrap()];
+        assert_eq!(quality["mean"], row["held_out"]["quality"], "{row:#}");
+        assert!(quality["uncached"].is_number() && quality["difference_error"].is_number(), "{row:#}");
         // The third prompt is a little harder than the two of the search.
         let ratio = |on: &str| row[on]["quality_ratio"].as_f64().unwrap();
         assert!(ratio("held_out") <= ratio("in_sample"), "{row:#}");

@@ -1,4 +1,5 @@
-//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, `blocks`, `check`, which need none.
+//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, `blocks`, `check`,
+//! `score`, which need none.
 //!
 //! Each is a struct of arguments with a `run`. Data goes to the writer they are given (stdout), errors back to `main`,
 //! which writes them to stderr with their hints.
@@ -11,8 +12,12 @@ mod fit;
 mod generate;
 mod inspect;
 pub mod log;
+pub mod metrics;
 mod model;
+mod pictures;
+mod prompts;
 pub mod run;
+mod score;
 mod signals;
 mod supervisor;
 mod table;
@@ -32,6 +37,7 @@ pub use blocks::Blocks;
 pub use check::Check;
 pub use generate::Generate;
 pub use inspect::Inspect;
+pub use score::Score;
 
 /// An error for people: what happened, and ways out.
 #[derive(Debug, thiserror::Error)]

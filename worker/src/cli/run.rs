@@ -5,7 +5,6 @@
 use std::future::pending;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
 use super::log::{LogFormat, Logging};
+use super::metrics::MetricArgs;
 use super::model::ModelArgs;
 use super::signals::Signals;
 use super::supervisor::{self, Post};
@@ -75,9 +75,9 @@ pub struct RunArgs {
     /// Set by the process above this one: the log carries the device, and the end of stdin is the end of that process.
     #[arg(long, hide = true)]
     pub supervised: bool,
-    /// CLIP folder to score pictures with [default: folder 'clip' in the model's, if there is one]
-    #[arg(long, value_name = "DIR")]
-    pub clip: Option<PathBuf>,
+    /// What to measure.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// How long to wait for the coordinator at the start, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     pub connect_timeout: Duration,
@@ -176,7 +176,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
         device: args.device,
         precision: args.model.precision(args.device),
-        clip: args.clip.clone(),
+        clip: args.metrics.clip.clone(),
+        metrics: args.metrics.metrics.clone(),
         vae_tiling: args.model.vae_tiling,
         memory: args.model.memory(args.device),
     })?;

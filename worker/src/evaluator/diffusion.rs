@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, MetricValues, Schedule};
 
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
@@ -20,8 +20,7 @@ use super::prepared::{Prepared, microseconds_per_image};
 use super::timing::{Turn, batches, is_timed, turns};
 use crate::files::ModelError;
 use crate::metrics::Metric;
-use crate::metrics::clip_score::ClipScore;
-use crate::metrics::psnr::Psnr;
+use crate::metrics::choice::{MetricChoice, MetricKind};
 use crate::picture::Picture;
 
 /// Uncached batches that an evaluation is compared with: its own, and the latest of the evaluations just before. A few of
@@ -48,8 +47,10 @@ pub struct EvaluatorOptions {
     pub device: DeviceChoice,
     /// What numbers the transformer computes with.
     pub precision: Precision,
-    /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, only PSNR is measured.
+    /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, there is no CLIP score.
     pub clip: Option<PathBuf>,
+    /// Metrics beside CLIP score and PSNR.
+    pub metrics: Vec<MetricChoice>,
     /// Whether to decode large pictures in tiles.
     pub vae_tiling: bool,
     /// Bytes that a run may take, weights included; `None`: whatever it takes.
@@ -94,13 +95,7 @@ impl DiffusionEvaluator {
         let device = options.device.open()?;
         let pipeline = Pipeline::load_as(&options.model, device.clone(), options.precision.dtype())?;
         let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
-        let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
-        let inside = options.model.join("clip");
-        let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
-        if let Some(folder) = clip {
-            metrics.push(Box::new(ClipScore::load(&folder, &device)?));
-        }
-        metrics.push(Box::new(Psnr::default()));
+        let metrics = load_metrics(options, &device)?;
         let energy = energy::meter(options.device);
         let mut declared: Vec<_> = metrics.iter().map(|metric| metric.declaration()).collect();
         declared.extend(energy.is_some().then(energy::declaration));
@@ -331,6 +326,27 @@ fn fingerprint(pipeline: &Pipeline, precision: Precision) -> Result<String, Mode
     Ok(if precision == Precision::F32 { folder.to_string() } else { format!("{folder}-{precision}") })
 }
 
+/// CLIP score where there is a CLIP, PSNR, then what else was chosen.
+fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Vec<Box<dyn Metric>>, ModelError> {
+    let inside = options.model.join("clip");
+    let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
+    let usual = clip.map(|path| MetricChoice { kind: MetricKind::ClipScore, path });
+    let usual = usual.into_iter().chain([MetricChoice { kind: MetricKind::Psnr, path: PathBuf::new() }]);
+    // What is chosen by name stands for what is there by itself.
+    let chosen = |usual: &MetricChoice| options.metrics.iter().any(|choice| choice.kind == usual.kind);
+    let usual: Vec<MetricChoice> = usual.filter(|usual| !chosen(usual)).collect();
+    let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
+    for choice in usual.iter().chain(&options.metrics) {
+        let metric = choice.load(device)?;
+        let name = metric.declaration().name;
+        if metrics.iter().any(|other| other.declaration().name == name) {
+            return Err(ModelError::Input(format!("metric '{name}' is chosen twice")));
+        }
+        metrics.push(metric);
+    }
+    Ok(metrics)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -360,6 +376,7 @@ mod tests {
             device: DeviceChoice::Cpu,
             precision: Precision::F32,
             clip: None,
+            metrics: vec![],
             vae_tiling: false,
             memory: None,
         })

@@ -110,6 +110,14 @@ pub enum ModelError {
         /// The way out.
         hint: String,
     },
+    /// A picture cannot be read.
+    #[error("picture '{}' cannot be read: {message}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// A call does not fit the model.
     #[error("{0}")]
     Input(String),

@@ -69,6 +69,15 @@ impl Weights {
             return Err(ModelError::Missing { path: single(""), hint: missing_hint(folder, stem) });
         };
         let origin = if files.len() == 1 { files[0].clone() } else { folder.to_owned() };
+        Self::read_headers(origin, files, device)
+    }
+
+    /// Opens one safetensors file.
+    pub fn open_file(file: &Path, device: &Device) -> Result<Self> {
+        Self::read_headers(file.to_owned(), vec![file.to_owned()], device)
+    }
+
+    fn read_headers(origin: PathBuf, files: Vec<PathBuf>, device: &Device) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for (number, path) in files.iter().enumerate() {
             read_header(path, number, &mut tensors)?;
@@ -169,6 +178,19 @@ impl Params<'_> {
     /// The tensor of this name; the shape must be the given one.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.read(&format!("{}{name}", self.prefix), shape)
+    }
+
+    /// The shape of the tensor of this name, which must have so many dimensions: for models whose sizes no config tells.
+    pub fn shape(&self, name: &str, dimensions: usize) -> Result<Vec<usize>> {
+        let (name, weights) = (format!("{}{name}", self.prefix), self.weights);
+        let Some(entry) = weights.tensors.get(&name) else {
+            return Err(ModelError::MissingTensor { path: weights.origin.clone(), tensor: name });
+        };
+        if entry.shape.len() != dimensions || entry.shape.contains(&0) {
+            let message = format!("tensor '{name}' of shape {:?} should have {dimensions} dimensions", entry.shape);
+            return Err(ModelError::Damaged { path: weights.files[entry.file].clone(), message });
+        }
+        Ok(entry.shape.clone())
     }
 
     /// Whether there is a tensor of this name.

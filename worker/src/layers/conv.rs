@@ -1,21 +1,32 @@
 //! Two-dimensional convolution.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 
 use super::{cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
-/// A convolution with square kernel. Odd kernels at stride 1 keep the picture's size; patch embeddings have stride = kernel.
+/// A convolution. Odd square kernels at stride 1 keep the picture's size; patch embeddings have stride = kernel.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     stride: usize,
-    padding: usize,
+    /// Rows above and below, columns left and right.
+    padding: (usize, usize),
 }
 
 impl Conv2d {
+    /// A convolution of `weight` `[out, in, rows, columns]` and `bias` `[out]`; padding is by rows and columns.
+    pub fn new(weight: Tensor, bias: Tensor, stride: usize, padding: (usize, usize)) -> Self {
+        Self { weight, bias, stride, padding }
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        self.weight.device()
+    }
+
     /// A convolution that keeps height and width: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`.
     pub fn load_same(params: &Params<'_>, inputs: usize, outputs: usize, kernel: usize) -> ModelResult<Self> {
         Self::load(params, inputs, outputs, kernel, 1, kernel / 2, true)
@@ -32,7 +43,8 @@ impl Conv2d {
         Self::load(params, inputs, outputs, patch, patch, 0, bias)
     }
 
-    fn load(
+    /// A convolution of any stride and padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]` if there is to be one.
+    pub fn load(
         params: &Params<'_>,
         inputs: usize,
         outputs: usize,
@@ -47,20 +59,27 @@ impl Conv2d {
         } else {
             Tensor::zeros(outputs, weight.dtype(), params.device())?
         };
-        Ok(Self { weight, bias, stride, padding })
+        Ok(Self::new(weight, bias, stride, (padding, padding)))
     }
 
     /// `[b, in, h, w]` → `[b, out, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let kernel = self.weight.dim(3)?;
-        if is_fused(x) && self.stride == 1 && self.padding == kernel / 2 && kernel % 2 == 1 {
+        let (_, _, rows, columns) = self.weight.dims4()?;
+        let keeps_size = rows == columns && rows % 2 == 1 && self.stride == 1 && self.padding == (rows / 2, rows / 2);
+        if is_fused(x) && keeps_size {
             return x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &Same);
         }
         self.composed(x)
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.conv2d(&self.weight, self.padding, self.stride, 1, 1)?;
+        let (above, left) = self.padding;
+        let y = if above == left {
+            x.conv2d(&self.weight, above, self.stride, 1, 1)?
+        } else {
+            let padded = x.pad_with_zeros(2, above, above)?.pad_with_zeros(3, left, left)?;
+            padded.conv2d(&self.weight, 0, self.stride, 1, 1)?
+        };
         y.broadcast_add(&self.bias.reshape((1, (), 1, 1))?)
     }
 }
@@ -113,12 +132,8 @@ mod tests {
             (8, 8, 5, 12, 7),
             (32, 32, 3, 64, 64),
         ] {
-            let conv = Conv2d {
-                weight: sample(&[outputs, inputs, kernel, kernel], 1),
-                bias: sample(&[outputs], 2),
-                stride: 1,
-                padding: kernel / 2,
-            };
+            let weight = sample(&[outputs, inputs, kernel, kernel], 1);
+            let conv = Conv2d::new(weight, sample(&[outputs], 2), 1, (kernel / 2, kernel / 2));
             let x = sample(&[2, inputs, height, width], 3);
             assert_close(&conv.forward(&x).unwrap(), &conv.composed(&x).unwrap(), 1e-5);
         }

@@ -32,6 +32,18 @@ impl Linear {
         Self::from_parts(parts)
     }
 
+    /// Reads weight `[outputs, inputs]` and bias `[outputs]` by names of their own.
+    pub fn load_as(params: &Params<'_>, [weight, bias]: [&str; 2], inputs: usize, outputs: usize) -> ModelResult<Self> {
+        Self::from_parts(vec![(params.tensor(weight, &[outputs, inputs])?, params.tensor(bias, &[outputs])?)])
+    }
+
+    /// Reads a matrix `[inputs, outputs]`, which is the transpose of a layer's usual one, without bias.
+    pub fn load_transposed(params: &Params<'_>, name: &str, inputs: usize, outputs: usize) -> ModelResult<Self> {
+        let weight = params.tensor(name, &[inputs, outputs])?;
+        let bias = Tensor::zeros(outputs, weight.dtype(), params.device())?;
+        Ok(Self { weight, bias })
+    }
+
     fn read(params: &Params<'_>, inputs: usize, outputs: usize, bias: bool) -> ModelResult<(Tensor, Tensor)> {
         let weight = params.tensor("weight", &[outputs, inputs])?;
         let bias = if bias {

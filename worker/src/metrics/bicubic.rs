@@ -1,4 +1,4 @@
-//! Resizing with an antialiased separable filter, as Pillow does it (and torchvision with `antialias=True`).
+//! Resizing with a separable filter, as Pillow and torch do it.
 
 use candle_core::{Device, Tensor};
 
@@ -32,18 +32,28 @@ impl Filter {
     }
 }
 
+/// How a picture is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resampling {
+    /// The filter.
+    pub(super) filter: Filter,
+    /// Whether shrinking averages over a wider window.
+    pub(super) antialias: bool,
+    /// Whether values are whole bytes before, between and after both passes, as Pillow's are; else they may leave [0, 1].
+    pub(super) bytes: bool,
+}
+
 /// The weights `[to, from]` that turn a line of `from` pixels into one of `to`.
-fn weights(from: usize, to: usize, filter: Filter) -> Vec<f32> {
+fn weights(from: usize, to: usize, how: Resampling) -> Vec<f32> {
     let ratio = from as f64 / to as f64;
-    // Enlarging interpolates; shrinking averages over a wider window.
-    let stretch = ratio.max(1.0);
-    let reach = filter.radius() * stretch;
+    let stretch = if how.antialias { ratio.max(1.0) } else { 1.0 };
+    let reach = how.filter.radius() * stretch;
     let mut all = vec![0f32; to * from];
     for (i, row) in all.chunks_exact_mut(from).enumerate() {
         let centre = (i as f64 + 0.5) * ratio;
         let first = (centre - reach + 0.5).max(0.0) as usize;
         let last = ((centre + reach + 0.5) as usize).min(from);
-        let line: Vec<f64> = (first..last).map(|j| filter.at((j as f64 + 0.5 - centre) / stretch)).collect();
+        let line: Vec<f64> = (first..last).map(|j| how.filter.at((j as f64 + 0.5 - centre) / stretch)).collect();
         let total: f64 = line.iter().sum();
         for (weight, value) in row[first..last].iter_mut().zip(line) {
             *weight = (value / total) as f32;
@@ -52,34 +62,41 @@ fn weights(from: usize, to: usize, filter: Filter) -> Vec<f32> {
     all
 }
 
-/// `[b, c, h, w]` on the CPU to `[b, c, height, width]`, clamped to [0, 1] as bytes would be.
-pub(super) fn resize(pictures: &Tensor, height: usize, width: usize, filter: Filter) -> Result<Tensor> {
+/// `[b, c, h, w]` in [0, 1] on the CPU to `[b, c, height, width]`. A picture that has the size already stays as it is.
+pub(super) fn resize(pictures: &Tensor, height: usize, width: usize, how: Resampling) -> Result<Tensor> {
     let (batch, channels, from_height, from_width) = pictures.dims4()?;
     if (from_height, from_width) == (height, width) {
         return Ok(pictures.clone());
     }
-    let across = Tensor::from_vec(weights(from_width, width, filter), (width, from_width), &Device::Cpu)?;
-    let down = Tensor::from_vec(weights(from_height, height, filter), (height, from_height), &Device::Cpu)?;
-    let lines = pictures.contiguous()?.reshape((batch * channels * from_height, from_width))?.matmul(&across.t()?)?;
-    let planes = lines.reshape((batch * channels, from_height, width))?;
+    let round = |x: Tensor| if how.bytes { whole_bytes(&x) } else { Ok(x) };
+    let across = Tensor::from_vec(weights(from_width, width, how), (width, from_width), &Device::Cpu)?;
+    let down = Tensor::from_vec(weights(from_height, height, how), (height, from_height), &Device::Cpu)?;
+    let lines = round(pictures.contiguous()?)?.reshape((batch * channels * from_height, from_width))?;
+    let planes = round(lines.matmul(&across.t()?)?)?.reshape((batch * channels, from_height, width))?;
     let down = down.broadcast_left(batch * channels)?.contiguous()?;
-    Ok(down.matmul(&planes)?.reshape((batch, channels, height, width))?.clamp(0f32, 1f32)?)
+    Ok(round(down.matmul(&planes)?)?.reshape((batch, channels, height, width))?)
+}
+
+/// Values in [0, 1] as the nearest multiples of 1/255.
+fn whole_bytes(x: &Tensor) -> candle_core::Result<Tensor> {
+    ((x * 255.0)? + 0.5)?.floor()?.clamp(0f32, 255f32)? / 255.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn resized(values: &[f32], to: usize, filter: Filter) -> Vec<f32> {
+    fn resized(values: &[f32], to: usize, how: Resampling) -> Vec<f32> {
         let line = Tensor::from_slice(values, (1, 1, 1, values.len()), &Device::Cpu).unwrap();
-        resize(&line, 1, to, filter).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        resize(&line, 1, to, how).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]
     fn lines_are_those_of_torch_with_antialias() {
         let line = [0.1, 0.9, 0.4, 0.7, 0.2, 0.6, 0.3, 0.5];
         for (to, filter, wanted) in WANTED {
-            for (a, b) in resized(&line, *to, *filter).iter().zip(*wanted) {
+            let how = Resampling { filter: *filter, antialias: true, bytes: false };
+            for (a, b) in resized(&line, *to, how).iter().zip(*wanted) {
                 assert!((a - b).abs() < 2e-6, "{to} {filter:?}: {a} is not {b}");
             }
         }

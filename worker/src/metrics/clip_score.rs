@@ -5,14 +5,28 @@ use std::path::Path;
 use candle_core::{D, Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
 
-use super::Metric;
 use super::preprocess::Preprocessor;
-use crate::files::config::Config;
+use super::{Against, Metric, read_config};
 use crate::files::error::{ModelError, Result};
 use crate::files::weights::Weights;
 use crate::models::clip::{Clip, ClipConfig};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 use crate::models::tokenizer::Tokenizer;
+
+/// open_clip's file of a model's sizes.
+const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+/// How the names of open_clip's weight files begin.
+const OPEN_CLIP_STEM: &str = "open_clip_model";
+
+/// How to come by a folder as transformers keeps it.
+const HINT: &str = "a CLIP folder holds config.json, weights, tokenizer and preprocessor_config.json; in Python, save the model \
+                    and its `AutoProcessor` with `save_pretrained(folder)`";
+/// How to come by a folder as open_clip keeps it.
+const OPEN_CLIP_HINT: &str = "a folder of open_clip holds open_clip_config.json, open_clip_model.safetensors and the tokenizer, as \
+                              `hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K` gets them for CLIP-H";
+
+/// Texts that are embedded at once.
+const BATCH: usize = 8;
 
 /// Cosine of the CLIP embeddings of picture and prompt. Prompts go to CLIP's own tokenizer as they are.
 pub struct ClipScore {
@@ -24,10 +38,14 @@ pub struct ClipScore {
 }
 
 impl ClipScore {
-    /// Loads a CLIP folder: `config.json`, weights, tokenizer, `preprocessor_config.json`.
+    /// Loads a CLIP folder: transformers' `config.json` and `preprocessor_config.json`, or else open_clip's
+    /// `open_clip_config.json`, with weights and tokenizer.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let config = ClipConfig::read(&Config::read(&folder.join("config.json"))?)?;
-        let preprocessor = Preprocessor::read(&Config::read(&folder.join("preprocessor_config.json"))?)?;
+        if !folder.join("config.json").is_file() && folder.join(OPEN_CLIP_CONFIG).is_file() {
+            return Self::load_open_clip(folder, device);
+        }
+        let config = ClipConfig::read(&read_config(folder, "config.json", HINT)?)?;
+        let preprocessor = Preprocessor::read(&read_config(folder, "preprocessor_config.json", HINT)?)?;
         if preprocessor.size() != (config.image_size, config.image_size) {
             return Err(ModelError::Input(format!(
                 "'{}' gives pictures of {:?}, the CLIP beside it takes {} rows and columns",
@@ -36,19 +54,58 @@ impl ClipScore {
                 config.image_size
             )));
         }
+        Self::with(folder, TRANSFORMERS_STEM, config, preprocessor, device)
+    }
+
+    /// Loads a folder as open_clip's tools keep it: `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer.
+    pub(super) fn load_open_clip(folder: &Path, device: &Device) -> Result<Self> {
+        let file = read_config(folder, OPEN_CLIP_CONFIG, OPEN_CLIP_HINT)?;
+        let config = ClipConfig::read_open_clip(&file)?;
+        let preprocessor = Preprocessor::read_open_clip(&file, config.image_size)?;
+        Self::with(folder, OPEN_CLIP_STEM, config, preprocessor, device)
+    }
+
+    fn with(
+        folder: &Path,
+        stem: &str,
+        config: ClipConfig,
+        preprocessor: Preprocessor,
+        device: &Device,
+    ) -> Result<Self> {
         let tokenizer = Tokenizer::open(folder, config.text.max_tokens)?;
-        let clip = Clip::load(&Weights::open(folder, TRANSFORMERS_STEM, device)?, config)?;
+        let clip = Clip::load(&Weights::open(folder, stem, device)?, config)?;
         Ok(Self { clip, tokenizer, preprocessor, texts: None, device: device.clone() })
+    }
+
+    /// The same with pictures that are looked at whole.
+    pub(super) fn whole_pictures(mut self) -> Self {
+        self.preprocessor = Preprocessor::whole(self.clip.config().image_size);
+        self
     }
 
     /// Unit vectors of texts.
     pub fn embed_texts(&self, texts: &[&str]) -> Result<Tensor> {
-        self.clip.embed_texts(&self.tokenizer.encode(texts)?)
+        let tokens = self.tokenizer.encode(texts)?;
+        let parts = (0..tokens.batch())
+            .step_by(BATCH)
+            .map(|first| self.clip.embed_texts(&tokens.range(first..tokens.batch().min(first + BATCH))))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// Unit vectors of pictures `[b, 3, h, w]` in [0, 1] of any size.
     pub fn embed_pictures(&self, pictures: &Tensor) -> Result<Tensor> {
         self.clip.embed_images(&self.preprocessor.apply(pictures)?.to_device(&self.device)?)
+    }
+
+    /// The cosine of each picture of a batch and its text; the first is that of text `first`.
+    pub(super) fn cosines(&self, metric: &str, first: usize, pictures: &Tensor) -> Result<Vec<f64>> {
+        let Some(texts) = &self.texts else {
+            return Err(ModelError::Input(format!("{metric} was not given the texts")));
+        };
+        let texts = texts.narrow(0, first, pictures.dim(0)?)?;
+        let cosines = (self.embed_pictures(pictures)? * texts)?.sum(D::Minus1)?.to_vec1::<f32>()?;
+        Ok(cosines.into_iter().map(f64::from).collect())
     }
 }
 
@@ -62,17 +119,16 @@ impl Metric for ClipScore {
         }
     }
 
+    fn against(&self) -> Against {
+        Against::Text
+    }
+
     fn prepare(&mut self, texts: &[&str], _: &[Tensor]) -> Result<()> {
         self.texts = Some(self.embed_texts(texts)?);
         Ok(())
     }
 
     fn measure(&self, first: usize, pictures: &Tensor) -> Result<Vec<f64>> {
-        let Some(texts) = &self.texts else {
-            return Err(ModelError::Input("clip_score was not given the texts".into()));
-        };
-        let texts = texts.narrow(0, first, pictures.dim(0)?)?;
-        let cosines = (self.embed_pictures(pictures)? * texts)?.sum(D::Minus1)?.to_vec1::<f32>()?;
-        Ok(cosines.into_iter().map(f64::from).collect())
+        self.cosines("clip_score", first, pictures)
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::bicubic::{Filter, resize};
+use super::bicubic::{Filter, Resampling, resize};
 use crate::files::config::Config;
 use crate::files::error::Result;
 
@@ -13,13 +13,20 @@ enum Scale {
     To(usize, usize),
     /// So that the shorter side has this length.
     ShortestEdge(usize),
+    /// So that the longer side has this length, with black beside the shorter one.
+    LongestEdge(usize),
 }
+
+/// The means and deviations of CLIP's pictures.
+const CLIP_NORM: [[f32; 3]; 2] = [[0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]];
 
 /// transformers' `CLIPImageProcessor`, on values in [0, 1] instead of bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Preprocessor {
-    scale: Option<(Scale, Filter)>,
+    scale: Option<(Scale, Resampling)>,
     crop: Option<(usize, usize)>,
+    /// Where an odd number of pixels is cut off: torchvision rounds half of it, transformers cuts it off.
+    rounds: bool,
     mean: [f32; 3],
     deviation: [f32; 3],
 }
@@ -39,7 +46,7 @@ impl Preprocessor {
                 Ok(Some(size)) => Scale::To(size.size("height")?, size.size("width")?),
                 _ => Scale::ShortestEdge(config.size_or("size", 224)?),
             };
-            Some((scale, filter))
+            Some((scale, Resampling { filter, antialias: true, bytes: true }))
         } else {
             None
         };
@@ -55,14 +62,35 @@ impl Preprocessor {
             None
         };
         let [mean, deviation] = if config.flag_or("do_normalize", true)? {
-            [
-                triple(config, "image_mean", [0.481_454_66, 0.457_827_5, 0.408_210_73])?,
-                triple(config, "image_std", [0.268_629_54, 0.261_302_6, 0.275_777_1])?,
-            ]
+            [triple(config, "image_mean", CLIP_NORM[0])?, triple(config, "image_std", CLIP_NORM[1])?]
         } else {
             [[0.0; 3], [1.0; 3]]
         };
-        Ok(Self { scale, crop, mean, deviation })
+        Ok(Self { scale, crop, rounds: false, mean, deviation })
+    }
+
+    /// What open_clip does, by the `preprocess_cfg` beside a model: the shorter side, then the middle.
+    pub(super) fn read_open_clip(config: &Config, side: usize) -> Result<Self> {
+        let Some(config) = config.object_opt("preprocess_cfg")? else { return Ok(Self::square(side)) };
+        config.choice("interpolation", "bicubic", &["bicubic"])?;
+        config.choice("resize_mode", "shortest", &["shortest"])?;
+        let mean = triple(&config, "mean", CLIP_NORM[0])?;
+        let deviation = triple(&config, "std", CLIP_NORM[1])?;
+        Ok(Self { mean, deviation, ..Self::square(side) })
+    }
+
+    /// What the original CLIP and BLIP do: the shorter side to `side` pixels by Pillow's bicubic filter, then the middle.
+    pub(super) fn square(side: usize) -> Self {
+        let how = Resampling { filter: Filter::Cubic, antialias: true, bytes: true };
+        let [mean, deviation] = CLIP_NORM;
+        Self { scale: Some((Scale::ShortestEdge(side), how)), crop: Some((side, side)), rounds: true, mean, deviation }
+    }
+
+    /// What HPSv2 does: the longer side to `side` pixels in floating point, with black around.
+    pub(super) fn whole(side: usize) -> Self {
+        let how = Resampling { filter: Filter::Cubic, antialias: true, bytes: false };
+        let [mean, deviation] = CLIP_NORM;
+        Self { scale: Some((Scale::LongestEdge(side), how)), crop: None, rounds: true, mean, deviation }
     }
 
     /// Height and width of what [`apply`](Self::apply) gives for square pictures.
@@ -70,7 +98,7 @@ impl Preprocessor {
         match (self.crop, self.scale) {
             (Some(size), _) => size,
             (None, Some((Scale::To(height, width), _))) => (height, width),
-            (None, Some((Scale::ShortestEdge(side), _))) => (side, side),
+            (None, Some((Scale::ShortestEdge(side) | Scale::LongestEdge(side), _))) => (side, side),
             (None, None) => (0, 0),
         }
     }
@@ -79,13 +107,24 @@ impl Preprocessor {
     pub(super) fn apply(&self, pictures: &Tensor) -> Result<Tensor> {
         let (_, _, height, width) = pictures.dims4()?;
         let mut pixels = pictures.to_device(&Device::Cpu)?;
-        if let Some((scale, filter)) = self.scale {
+        if let Some((scale, how)) = self.scale {
             let (to_height, to_width) = match scale {
                 Scale::To(height, width) => (height, width),
                 Scale::ShortestEdge(side) if height <= width => (side, side * width / height),
                 Scale::ShortestEdge(side) => (side * height / width, side),
+                Scale::LongestEdge(side) => {
+                    (scaled(height, side, height.max(width)), scaled(width, side, height.max(width)))
+                }
             };
-            pixels = resize(&pixels, to_height, to_width, filter)?;
+            pixels = resize(&pixels, to_height, to_width, how)?;
+            if let Scale::LongestEdge(side) = scale {
+                let (above, left) = ((side - to_height) / 2, (side - to_width) / 2);
+                pixels = pixels.pad_with_zeros(2, above, side - to_height - above)?.pad_with_zeros(
+                    3,
+                    left,
+                    side - to_width - left,
+                )?;
+            }
         }
         if let Some((height, width)) = self.crop {
             let (_, _, has_height, has_width) = pixels.dims4()?;
@@ -94,12 +133,18 @@ impl Preprocessor {
                     "a picture of {has_height}x{has_width} is smaller than CLIP's crop of {height}x{width}"
                 )));
             }
-            pixels = pixels.narrow(2, (has_height - height) / 2, height)?.narrow(3, (has_width - width) / 2, width)?;
+            let half = |cut: usize| if self.rounds { (cut as f64 / 2.0).round_ties_even() as usize } else { cut / 2 };
+            pixels = pixels.narrow(2, half(has_height - height), height)?.narrow(3, half(has_width - width), width)?;
         }
         let [mean, deviation] =
             [self.mean, self.deviation].map(|values| Tensor::from_slice(&values, (1, 3, 1, 1), &Device::Cpu));
         Ok(pixels.broadcast_sub(&mean?)?.broadcast_div(&deviation?)?)
     }
+}
+
+/// `length · side / longest`, rounded, at least one pixel.
+fn scaled(length: usize, side: usize, longest: usize) -> usize {
+    ((length as f64 * (side as f64 / longest as f64)).round_ties_even() as usize).max(1)
 }
 
 fn triple(config: &Config, field: &str, default: [f32; 3]) -> Result<[f32; 3]> {

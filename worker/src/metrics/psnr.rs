@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
 
-use super::Metric;
-use crate::files::error::{ModelError, Result};
+use super::baseline::Baseline;
+use super::{Against, Metric};
+use crate::files::error::Result;
 
 /// The value of identical pictures, and the largest there is: a mean squared error of 1e-10 or less.
 pub const CAP_DB: f64 = 100.0;
@@ -12,7 +13,7 @@ pub const CAP_DB: f64 = 100.0;
 /// `-10 log10(mean squared difference)` over all values of pictures in [0, 1], in dB, at most [`CAP_DB`].
 #[derive(Debug, Default)]
 pub struct Psnr {
-    baseline: Option<Tensor>,
+    baseline: Baseline,
 }
 
 impl Metric for Psnr {
@@ -25,18 +26,18 @@ impl Metric for Psnr {
         }
     }
 
+    fn against(&self) -> Against {
+        Against::Uncached
+    }
+
     fn prepare(&mut self, _: &[&str], baseline: &[Tensor]) -> Result<()> {
-        self.baseline = Some(Tensor::cat(baseline, 0)?.to_device(&Device::Cpu)?);
-        Ok(())
+        self.baseline.take(baseline)
     }
 
     fn measure(&self, first: usize, pictures: &Tensor) -> Result<Vec<f64>> {
-        let Some(baseline) = &self.baseline else {
-            return Err(ModelError::Input("psnr was not given the uncached pictures".into()));
-        };
-        let pictures = pictures.to_device(&Device::Cpu)?;
-        let reference = baseline.narrow(0, first, pictures.dim(0)?)?;
-        let errors = (pictures - reference)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1::<f32>()?;
+        let reference = self.baseline.of("psnr", first, pictures)?;
+        let errors =
+            (pictures.to_device(&Device::Cpu)? - reference)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1::<f32>()?;
         Ok(errors.into_iter().map(|error| decibels(f64::from(error))).collect())
     }
 }

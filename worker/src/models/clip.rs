@@ -1,21 +1,24 @@
-//! CLIP (arXiv 2103.00020): transformers' `CLIPModel`, both towers, for scoring pictures against texts.
+//! CLIP (arXiv 2103.00020): transformers' `CLIPModel` or open_clip's `CLIP`, both towers, for scoring pictures against texts.
 //!
-//! Weights: `openai/clip-vit-base-patch32` and its kin, or folder `clip` of a model. Names are those of the checkpoint.
+//! Weights: `openai/clip-vit-base-patch32` and its kin, `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`, or folder `clip` of a
+//! model. Names are those of the checkpoint.
 
 use candle_core::{D, DType, IndexOp, Tensor};
 
-pub use super::clip_layers::TowerConfig;
 use super::clip_layers::{Layer, load_layers};
+pub use super::clip_layers::{Naming, TowerConfig};
 use super::clip_text::{Padding, TextConfig, TextTower};
 use super::tokenizer::Tokens;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::Weights;
-use crate::layers::{AttentionBias, Conv2d, LayerNorm, Linear};
+use crate::files::weights::{Params, Weights};
+use crate::layers::{Activation, AttentionBias, Conv2d, LayerNorm, Linear};
 
-/// What `config.json` says. Defaults are transformers'.
+/// What `config.json` or `open_clip_config.json` says. Defaults are transformers' and open_clip's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
+    /// Whose names the weights have.
+    pub naming: Naming,
     /// The text tower.
     pub text: TextConfig,
     /// The picture tower.
@@ -33,19 +36,12 @@ impl ClipConfig {
     pub fn read(config: &Config) -> Result<Self> {
         config.choice("model_type", "clip", &["clip"])?;
         let (text, vision) = (config.object("text_config")?, config.object("vision_config")?);
-        let image_size = vision.size_or("image_size", 224)?;
-        let patch = vision.size_or("patch_size", 32)?;
-        if !image_size.is_multiple_of(patch) {
-            return Err(vision.wrong(
-                "image_size",
-                format!("a multiple of patch_size = {patch}"),
-                image_size.to_string(),
-            ));
-        }
+        let (image_size, patch) = sides(&vision, [224, 32])?;
         if vision.size_or("num_channels", 3)? != 3 {
             return Err(vision.unsupported("num_channels", vision.size("num_channels")?, "3"));
         }
         Ok(Self {
+            naming: Naming::Transformers,
             text: TextConfig::read(&text)?,
             vision: TowerConfig::read(&vision, [768, 12, 12, 3072])?,
             image_size,
@@ -53,6 +49,59 @@ impl ClipConfig {
             projection: config.size_or("projection_dim", 512)?,
         })
     }
+
+    /// Reads and checks open_clip's config of a model whose towers are its own transformers.
+    pub fn read_open_clip(config: &Config) -> Result<Self> {
+        let model = config.object("model_cfg")?;
+        model.not_set("custom_text")?;
+        let (text, vision) = (model.object("text_cfg")?, model.object("vision_cfg")?);
+        for (tower, field) in [(&text, "hf_model_name"), (&vision, "timm_model_name")] {
+            if let Some(name) = tower.text_opt(field)? {
+                return Err(tower.unsupported(field, name, "towers of open_clip's own"));
+            }
+        }
+        for field in ["attentional_pool", "global_average_pool", "no_ln_pre"] {
+            vision.not_set(field)?;
+        }
+        let activation = if model.flag_or("quick_gelu", false)? { Activation::QuickGelu } else { Activation::GeluErf };
+        let tower = |config: &Config, width: usize, heads: usize| -> Result<TowerConfig> {
+            let inner = (width as f64 * config.number_or("mlp_ratio", 4.0)?) as usize;
+            Ok(TowerConfig { width, heads, layers: config.size_or("layers", 12)?, inner, activation, eps: 1e-5 })
+        };
+        let (image_size, patch) = sides(&vision, [224, 16])?;
+        let (text_width, width) = (text.size_or("width", 512)?, vision.size_or("width", 768)?);
+        let head = vision.size_or("head_width", 64)?;
+        if !width.is_multiple_of(head) {
+            return Err(vision.wrong("head_width", format!("a divisor of width = {width}"), head.to_string()));
+        }
+        let heads = text.size_or("heads", 8)?;
+        if !text_width.is_multiple_of(heads) {
+            return Err(text.wrong("heads", format!("a divisor of width = {text_width}"), heads.to_string()));
+        }
+        Ok(Self {
+            naming: Naming::OpenClip,
+            text: TextConfig {
+                tower: tower(&text, text_width, heads)?,
+                vocab_size: text.size_or("vocab_size", 49408)?,
+                max_tokens: text.size_or("context_length", 77)?,
+                // open_clip reads a text's vector at the largest id.
+                eos_token: 2,
+            },
+            vision: tower(&vision, width, width / head)?,
+            image_size,
+            patch,
+            projection: model.size("embed_dim")?,
+        })
+    }
+}
+
+/// The sides of a picture and of a patch.
+fn sides(vision: &Config, [image_size, patch]: [usize; 2]) -> Result<(usize, usize)> {
+    let (image_size, patch) = (vision.size_or("image_size", image_size)?, vision.size_or("patch_size", patch)?);
+    if image_size.is_multiple_of(patch) {
+        return Ok((image_size, patch));
+    }
+    Err(vision.wrong("image_size", format!("a multiple of patch_size = {patch}"), image_size.to_string()))
 }
 
 /// Both towers.
@@ -72,33 +121,54 @@ pub struct Clip {
 impl Clip {
     /// Loads both towers.
     pub fn load(weights: &Weights, config: ClipConfig) -> Result<Self> {
-        let params = weights.root();
-        let (text, vision) = (params.at("text_model"), params.at("vision_model"));
-        let v = &config.vision;
-        let patches = (config.image_size / config.patch).pow(2);
-        Ok(Self {
-            text: TextTower::load(&text, config.text.clone())?,
-            text_projection: Linear::load(
-                &params.at("text_projection"),
-                config.text.tower.width,
-                config.projection,
-                false,
-            )?,
-            class_embedding: vision.at("embeddings").tensor("class_embedding", &[v.width])?,
-            patch_embedding: Conv2d::load_patches(
-                &vision.at("embeddings.patch_embedding"),
-                3,
-                v.width,
-                config.patch,
-                false,
-            )?,
-            vision_positions: vision.at("embeddings.position_embedding").tensor("weight", &[patches + 1, v.width])?,
-            // transformers' spelling
-            pre_layer_norm: LayerNorm::load(&vision.at("pre_layrnorm"), v.width, v.eps)?,
-            vision_layers: load_layers(&vision, v)?,
-            post_layer_norm: LayerNorm::load(&vision.at("post_layernorm"), v.width, v.eps)?,
-            visual_projection: Linear::load(&params.at("visual_projection"), v.width, config.projection, false)?,
-            config,
+        let (params, v, naming) = (weights.root(), &config.vision, config.naming);
+        let positions = [(config.image_size / config.patch).pow(2) + 1, v.width];
+        let text_width = config.text.tower.width;
+        let patches = |params: Params<'_>| Conv2d::load_patches(&params, 3, v.width, config.patch, false);
+        let norm = |params: Params<'_>| LayerNorm::load(&params, v.width, v.eps);
+        Ok(match naming {
+            Naming::Transformers => {
+                let (text, vision) = (params.at("text_model"), params.at("vision_model"));
+                let embeddings = vision.at("embeddings");
+                Self {
+                    text: TextTower::load(&text, config.text.clone(), naming)?,
+                    text_projection: Linear::load(&params.at("text_projection"), text_width, config.projection, false)?,
+                    class_embedding: embeddings.tensor("class_embedding", &[v.width])?,
+                    patch_embedding: patches(embeddings.at("patch_embedding"))?,
+                    vision_positions: embeddings.at("position_embedding").tensor("weight", &positions)?,
+                    // transformers' spelling
+                    pre_layer_norm: norm(vision.at("pre_layrnorm"))?,
+                    vision_layers: load_layers(&vision, v, naming)?,
+                    post_layer_norm: norm(vision.at("post_layernorm"))?,
+                    visual_projection: Linear::load(
+                        &params.at("visual_projection"),
+                        v.width,
+                        config.projection,
+                        false,
+                    )?,
+                    config,
+                }
+            }
+            Naming::OpenClip => {
+                let vision = params.at("visual");
+                Self {
+                    text: TextTower::load(&params, config.text.clone(), naming)?,
+                    text_projection: Linear::load_transposed(
+                        &params,
+                        "text_projection",
+                        text_width,
+                        config.projection,
+                    )?,
+                    class_embedding: vision.tensor("class_embedding", &[v.width])?,
+                    patch_embedding: patches(vision.at("conv1"))?,
+                    vision_positions: vision.tensor("positional_embedding", &positions)?,
+                    pre_layer_norm: norm(vision.at("ln_pre"))?,
+                    vision_layers: load_layers(&vision, v, naming)?,
+                    post_layer_norm: norm(vision.at("ln_post"))?,
+                    visual_projection: Linear::load_transposed(&vision, "proj", v.width, config.projection)?,
+                    config,
+                }
+            }
         })
     }
 

@@ -1,4 +1,4 @@
-//! The layers of CLIP's towers.
+//! The layers of CLIP's towers, and how checkpoints name them.
 
 use candle_core::Tensor;
 
@@ -6,6 +6,15 @@ use crate::files::config::Config;
 use crate::files::error::Result;
 use crate::files::weights::Params;
 use crate::layers::{Activation, AttentionBias, LayerNorm, Linear, attention};
+
+/// Whose names the tensors of a checkpoint have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// transformers' `CLIPModel`.
+    Transformers,
+    /// open_clip's `CLIP`, which are the original's.
+    OpenClip,
+}
 
 /// One tower's sizes.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,15 +66,24 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    fn load(params: &Params<'_>, c: &TowerConfig) -> Result<Self> {
-        let heads = params.at("self_attn");
+    fn load(params: &Params<'_>, c: &TowerConfig, naming: Naming) -> Result<Self> {
+        let [norm1, heads, norm2, fc1, fc2] = match naming {
+            Naming::Transformers => ["layer_norm1", "self_attn", "layer_norm2", "mlp.fc1", "mlp.fc2"],
+            Naming::OpenClip => ["ln_1", "attn", "ln_2", "mlp.c_fc", "mlp.c_proj"],
+        };
+        let heads = params.at(heads);
         Ok(Self {
-            norm1: LayerNorm::load(&params.at("layer_norm1"), c.width, c.eps)?,
-            qkv: Linear::load_stacked(&heads, &["q_proj", "k_proj", "v_proj"], c.width, c.width, true)?,
+            norm1: LayerNorm::load(&params.at(norm1), c.width, c.eps)?,
+            qkv: match naming {
+                Naming::Transformers => {
+                    Linear::load_stacked(&heads, &["q_proj", "k_proj", "v_proj"], c.width, c.width, true)?
+                }
+                Naming::OpenClip => Linear::load_as(&heads, ["in_proj_weight", "in_proj_bias"], c.width, 3 * c.width)?,
+            },
             out: Linear::load(&heads.at("out_proj"), c.width, c.width, true)?,
-            norm2: LayerNorm::load(&params.at("layer_norm2"), c.width, c.eps)?,
-            fc1: Linear::load(&params.at("mlp.fc1"), c.width, c.inner, true)?,
-            fc2: Linear::load(&params.at("mlp.fc2"), c.inner, c.width, true)?,
+            norm2: LayerNorm::load(&params.at(norm2), c.width, c.eps)?,
+            fc1: Linear::load(&params.at(fc1), c.width, c.inner, true)?,
+            fc2: Linear::load(&params.at(fc2), c.inner, c.width, true)?,
         })
     }
 
@@ -79,6 +97,10 @@ impl Layer {
     }
 }
 
-pub(super) fn load_layers(params: &Params<'_>, c: &TowerConfig) -> Result<Vec<Layer>> {
-    (0..c.layers).map(|i| Layer::load(&params.at(format_args!("encoder.layers.{i}")), c)).collect()
+pub(super) fn load_layers(params: &Params<'_>, c: &TowerConfig, naming: Naming) -> Result<Vec<Layer>> {
+    let layers = params.at(match naming {
+        Naming::Transformers => "encoder.layers",
+        Naming::OpenClip => "transformer.resblocks",
+    });
+    (0..c.layers).map(|i| Layer::load(&layers.at(i), c, naming)).collect()
 }

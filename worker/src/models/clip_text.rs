@@ -4,7 +4,7 @@
 
 use candle_core::{IndexOp, Tensor};
 
-use super::clip_layers::{Layer, TowerConfig, load_layers};
+use super::clip_layers::{Layer, Naming, TowerConfig, load_layers};
 use super::tokenizer::Tokens;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
@@ -63,14 +63,22 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    /// Loads the tower; `params` are those below `text_model`.
-    pub fn load(params: &Params<'_>, config: TextConfig) -> Result<Self> {
-        let (embeddings, c) = (params.at("embeddings"), &config.tower);
+    /// Loads the tower; `params` are those below `text_model`, or all of open_clip's.
+    pub fn load(params: &Params<'_>, config: TextConfig, naming: Naming) -> Result<Self> {
+        let c = &config.tower;
+        let (embeddings, norm) = match naming {
+            Naming::Transformers => (params.at("embeddings"), "final_layer_norm"),
+            Naming::OpenClip => (params.clone(), "ln_final"),
+        };
+        let places = [config.max_tokens, c.width];
         Ok(Self {
             token_embedding: embeddings.at("token_embedding").tensor("weight", &[config.vocab_size, c.width])?,
-            positions: embeddings.at("position_embedding").tensor("weight", &[config.max_tokens, c.width])?,
-            layers: load_layers(params, c)?,
-            final_layer_norm: LayerNorm::load(&params.at("final_layer_norm"), c.width, c.eps)?,
+            positions: match naming {
+                Naming::Transformers => embeddings.at("position_embedding").tensor("weight", &places)?,
+                Naming::OpenClip => params.tensor("positional_embedding", &places)?,
+            },
+            layers: load_layers(params, c, naming)?,
+            final_layer_norm: LayerNorm::load(&params.at(norm), c.width, c.eps)?,
             config,
         })
     }
@@ -142,7 +150,7 @@ impl ClipTextEncoder {
         };
         // Newer releases of transformers save the model without its outer name.
         let bare = params.has("embeddings.token_embedding.weight");
-        let tower = TextTower::load(&if bare { params } else { params.at("text_model") }, text)?;
+        let tower = TextTower::load(&if bare { params } else { params.at("text_model") }, text, Naming::Transformers)?;
         Ok(Self { tower, projection })
     }
 

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here knows schedules, caches or the executor. A transformer answers what [`block_model`]
 //! asks and nothing else.
 
+pub mod blip;
 pub mod block_model;
 pub mod clip;
 mod clip_bpe;
@@ -13,6 +14,7 @@ pub mod dit;
 mod embeddings;
 mod feed_forward;
 pub mod flux;
+pub mod inception;
 mod joint_attention;
 mod modulation;
 mod patches;

@@ -68,6 +68,9 @@ pub(super) fn token(config: &Config, field: &str) -> Result<String> {
     }
 }
 
+/// BERT's padding.
+const BERT_PADDING: &str = "[PAD]";
+
 /// A tokenizer with the length that it pads and cuts to.
 pub struct Tokenizer {
     path: PathBuf,
@@ -110,7 +113,9 @@ impl Tokenizer {
             return Err(config.wrong("model_max_length", "a positive number", limit.to_string()));
         }
         let length = if limit < length as f64 { limit as usize } else { length };
-        let pad_token = token(&config, "pad_token")?;
+        // Older folders of BERT name no padding, and mean this.
+        let is_bert = !config.has("pad_token") && inner.token_to_id(BERT_PADDING).is_some();
+        let pad_token = if is_bert { BERT_PADDING.to_owned() } else { token(&config, "pad_token")? };
         let pad = inner
             .token_to_id(&pad_token)
             .ok_or_else(|| config.wrong("pad_token", "a token of tokenizer.json", format!("'{pad_token}'")))?;

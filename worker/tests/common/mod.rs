@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Decision, Layout, Schedule};
+use evocache_worker::evaluator::api::EvaluateError;
 use evocache_worker::evaluator::device::{DeviceChoice, Precision};
 use evocache_worker::evaluator::pipeline::Pipeline;
 use evocache_worker::evaluator::{DiffusionEvaluator, EvaluatorOptions};
+use evocache_worker::metrics::choice::MetricChoice;
 use evocache_worker::models::block_model::{BlockModel, Conditioned};
 use std::sync::Arc;
 
@@ -26,6 +28,11 @@ pub(crate) fn pipeline() -> Pipeline {
 
 /// The bundled model's evaluator on the CPU.
 pub(crate) fn evaluator() -> DiffusionEvaluator {
+    evaluator_with(Vec::new()).unwrap()
+}
+
+/// The same with metrics beside the usual ones.
+pub(crate) fn evaluator_with(metrics: Vec<MetricChoice>) -> Result<DiffusionEvaluator, EvaluateError> {
     DiffusionEvaluator::open(&EvaluatorOptions {
         model: model_dir(),
         model_name: None,
@@ -35,10 +42,10 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
         device: DeviceChoice::Cpu,
         precision: Precision::F32,
         clip: None,
+        metrics,
         vae_tiling: false,
         memory: None,
     })
-    .unwrap()
 }
 
 /// Reference tensors made with diffusers, and the settings they were made with.

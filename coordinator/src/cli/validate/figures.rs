@@ -1,5 +1,7 @@
 //! What is known of a schedule on one set of prompts, with errors. Pure.
 
+use evocache_proto::domain::MetricValues;
+
 use crate::cli::results::deviation;
 use crate::client::Evaluation;
 
@@ -20,22 +22,46 @@ pub(super) struct Figures {
     pub(super) error: Option<f64>,
     /// The quality metric per prompt.
     pub(super) values: Vec<f64>,
+    /// All metrics of the workers, quality among them, in the order of their declaration.
+    pub(super) metrics: Vec<MetricMean>,
+}
+
+/// A metric on one set of prompts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct MetricMean {
+    /// Its name.
+    pub(super) name: String,
+    /// Mean over the prompts.
+    pub(super) mean: f64,
+    /// That of the uncached run.
+    pub(super) uncached: f64,
+    /// Standard error of the difference to the uncached run over the prompts; absent if it is not known.
+    pub(super) error: Option<f64>,
 }
 
 impl Figures {
     /// Of an evaluation and the uncached one of the same prompts, if there is one.
     pub(super) fn new(e: &Evaluation, uncached: Option<&Evaluation>, metric: &str) -> Option<Self> {
         let measured = e.measurement.metric(metric)?;
-        let plain = uncached.and_then(|u| u.measurement.metric(metric));
-        let error = plain.and_then(|plain| difference(&measured.values, &plain.values)).map(|d| d.error);
+        let error = |of: &MetricValues| {
+            let plain = uncached.and_then(|u| u.measurement.metric(&of.name));
+            plain.and_then(|plain| difference(&of.values, &plain.values)).map(|d| d.error)
+        };
+        let mean = |of: &MetricValues| MetricMean {
+            name: of.name.clone(),
+            mean: of.mean(),
+            uncached: of.baseline_mean,
+            error: error(of),
+        };
         Some(Self {
             speedup: e.speedup(),
             deviation: deviation(e),
             measurements: e.measurements(),
             quality: measured.mean(),
             ratio: measured.mean() / measured.baseline_mean,
-            error: error.map(|error| error / measured.baseline_mean.abs()),
+            error: error(measured).map(|error| error / measured.baseline_mean.abs()),
             values: measured.values.clone(),
+            metrics: e.measurement.metrics.iter().map(mean).collect(),
         })
     }
 }
@@ -84,5 +110,8 @@ mod tests {
         assert!((figures.ratio - 0.9).abs() < 1e-12 && figures.error.unwrap() < 1e-12, "{figures:?}");
         assert_eq!(Figures::new(&cached, None, "clip_score").unwrap().error, None);
         assert_eq!(Figures::new(&cached, None, "psnr"), None);
+        let mean = &figures.metrics[0];
+        assert_eq!((mean.name.as_str(), mean.uncached), ("clip_score", 1.0));
+        assert!((mean.mean - 0.9).abs() < 1e-12 && mean.error.unwrap() < 1e-12, "{mean:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::figures::Figures;
+use super::figures::{Figures, MetricMean};
 use super::report::{Basis, Comparison, Report, Row, Verdict};
 
 /// The whole report.
@@ -55,7 +55,12 @@ fn figures(f: &Figures) -> Value {
         "quality": f.quality,
         "quality_ratio": f.ratio,
         "quality_ratio_error": f.error,
+        "metrics": f.metrics.iter().map(|m| (m.name.clone(), metric(m))).collect::<Map<_, _>>(),
     })
+}
+
+fn metric(m: &MetricMean) -> Value {
+    json!({ "mean": m.mean, "uncached": m.uncached, "difference_error": m.error })
 }
 
 fn comparison(c: &Comparison<'_>) -> Value {

@@ -139,3 +139,27 @@ fn of_several_measurements_the_best_founded_counts_and_parts_never_do() {
     let by_schedule = Measured { search: &search, evaluations: &evaluations }.by_schedule();
     assert_eq!(by_schedule.values().map(|e| e.candidate.0).collect::<Vec<_>>(), [2]);
 }
+
+#[test]
+fn metrics_that_are_not_quality_are_told_too() {
+    use evocache_proto::domain::MetricValues;
+    let member = made(9, 4, "shift", "fora", 2.0, [0.99, 1.0]);
+    let with_psnr = |mut e: Evaluation, values: [f64; 2]| {
+        let psnr = MetricValues { name: "psnr".into(), values: values.to_vec(), baseline_mean: 100.0 };
+        e.measurement.metrics.push(psnr);
+        e
+    };
+    let held_out = [with_psnr(uncached(), [100.0, 100.0]), with_psnr(again(&member, 2.0, [0.99, 1.0]), [24.0, 26.0])];
+    let r = report(&[member.clone()], &[], &held_out);
+    let told = text::report(&r);
+    assert!(told.contains("other metrics on the held-out prompts"), "{told}");
+    assert!(told.contains("100.0000") && told.contains("25.0000 ±1.0000"), "{told}");
+    let psnr = &json::report(&r)["front"][0]["held_out"]["metrics"]["psnr"];
+    assert_eq!(
+        (&psnr["mean"], &psnr["uncached"], &psnr["difference_error"]),
+        (&25.0.into(), &100.0.into(), &1.0.into())
+    );
+    // Quality alone needs no second table.
+    let plain = report(&[member.clone()], &[], &[uncached(), again(&member, 2.0, [0.99, 1.0])]);
+    assert!(!text::report(&plain).contains("other metrics"));
+}

@@ -1,6 +1,6 @@
 //! A validation in words and tables.
 
-use super::figures::Figures;
+use super::figures::{Figures, MetricMean};
 use super::report::{Basis, Comparison, Report, Row, Verdict, is_heuristic};
 use crate::cli::table::{Side, Table};
 use crate::cli::units::show_percent;
@@ -19,6 +19,7 @@ pub(super) fn report(r: &Report) -> String {
         let missing: Vec<String> = r.missing.iter().map(ToString::to_string).collect();
         text += &format!("not measured on them: candidates {}\n", missing.join(", "));
     }
+    text += &others(r);
     for basis in [Basis::Seen, Basis::HeldOut] {
         text += &comparison(r, &r.comparison(basis));
     }
@@ -57,6 +58,29 @@ fn front(r: &Report) -> Table {
         ]);
     }
     table
+}
+
+/// The metrics that are not quality, on the held-out prompts; nothing where there are none.
+fn others(r: &Report) -> String {
+    let Some((first, _)) = r.front.first() else { return String::new() };
+    let other = |m: &&MetricMean| m.name != r.quality;
+    let names: Vec<&str> = first.held_out.metrics.iter().filter(other).map(|m| m.name.as_str()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let heads: Vec<(&str, Side)> =
+        [("candidate", Side::Right)].into_iter().chain(names.iter().map(|&name| (name, Side::Left))).collect();
+    let mut table = Table::new(&heads);
+    let uncached = first.held_out.metrics.iter().filter(other).map(|m| format!("{:.4}", m.uncached));
+    table.row(["uncached".to_owned()].into_iter().chain(uncached));
+    for (row, _) in &r.front {
+        let cells = row.held_out.metrics.iter().filter(other).map(|m| {
+            let error = m.error.map_or(String::new(), |error| format!(" ±{error:.4}"));
+            format!("{:.4}{error}", m.mean)
+        });
+        table.row([row.candidate.to_string()].into_iter().chain(cells));
+    }
+    format!("\nother metrics on the held-out prompts, with the error of the difference to uncached\n{}", table.render())
 }
 
 /// Speed-up and share of the uncached quality, each with its error.
