@@ -247,3 +247,14 @@ impl World {
             .unwrap()
     }
 }
+
+/// The database itself, once whoever had it has let go: sled's threads hold the lock for a moment after a close.
+pub(crate) fn raw(path: impl AsRef<std::path::Path>) -> sled::Db {
+    for _ in 0..200 {
+        if let Ok(db) = sled::open(&path) {
+            return db;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sled::open(path).unwrap()
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::{declaration, measure, spec};
+use crate::common::{declaration, measure, raw, spec};
 use evocache::domain::evaluation::Evaluation;
 use evocache::domain::lease::{Failure, Grant, State};
 use evocache::domain::search::{Proposal, Provenance};
@@ -195,7 +195,7 @@ fn both_stores_tell_a_candidate_and_its_end_in_two_records() {
     a_life_in_two_records(&MemoryStore::new());
     let folder = tempfile::tempdir().unwrap();
     a_life_in_two_records(&SledStore::open(folder.path()).unwrap());
-    let keys = |prefix: &[u8]| sled::open(folder.path()).unwrap().scan_prefix(prefix).count();
+    let keys = |prefix: &[u8]| raw(folder.path()).scan_prefix(prefix).count();
     assert_eq!((keys(b"c/"), keys(b"e/"), keys(b"l/")), (2, 1, 1));
 }
 
@@ -228,7 +228,7 @@ fn a_store_in_use_is_refused() {
 fn a_store_of_another_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
-    let db = sled::open(folder.path()).unwrap();
+    let db = raw(folder.path());
     db.insert(b"!format", &(FORMAT_VERSION + 1).to_be_bytes()).unwrap();
     drop(db);
     let error = refusal(folder.path());
@@ -245,7 +245,7 @@ fn a_folder_of_something_else_is_refused_and_left_alone() {
     assert!(matches!(refusal(&folder.path().join("thesis.tex")), StoreError::Foreign { .. }));
 
     let other = tempfile::tempdir().unwrap();
-    let db = sled::open(other.path()).unwrap();
+    let db = raw(other.path());
     db.insert(b"mine", b"not yours").unwrap();
     drop(db);
     assert!(matches!(refusal(other.path()), StoreError::Foreign { found, .. } if found.contains("another program")));
@@ -255,7 +255,7 @@ fn a_folder_of_something_else_is_refused_and_left_alone() {
 fn a_record_that_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     SledStore::open(folder.path()).unwrap().commit(&facts("s")).unwrap();
-    let db = sled::open(folder.path()).unwrap();
+    let db = raw(folder.path());
     db.insert(b"p/s", &[0x08, 99]).unwrap();
     drop(db);
     let error = SledStore::open(folder.path()).unwrap().load().unwrap_err();
@@ -296,7 +296,7 @@ fn large_values_are_split_and_leave_nothing_behind() {
         ])
         .unwrap();
     drop(store);
-    let keys: Vec<_> = sled::open(folder.path()).unwrap().iter().keys().map(Result::unwrap).collect();
+    let keys: Vec<_> = raw(folder.path()).iter().keys().map(Result::unwrap).collect();
     assert_eq!(keys, vec![sled::IVec::from(b"!format")]);
 }
 
@@ -306,7 +306,7 @@ fn a_store_of_the_first_format_is_read_and_brought_up_to_date() {
     let (all, pictures) = pictured("s");
     SledStore::open(folder.path()).unwrap().commit(&all).unwrap();
     // As the first format had it: whole, and in a file of its own.
-    let db = sled::open(folder.path()).unwrap();
+    let db = raw(folder.path());
     let key = db.scan_prefix(b"t/").keys().next().unwrap().unwrap();
     let mut whole = db.get(&key).unwrap().unwrap()[5..].to_vec();
     for piece in db.scan_prefix(b"+t/") {
@@ -323,7 +323,7 @@ fn a_store_of_the_first_format_is_read_and_brought_up_to_date() {
     let store = SledStore::open(folder.path()).unwrap();
     assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), pictures);
     drop(store);
-    let db = sled::open(folder.path()).unwrap();
+    let db = raw(folder.path());
     assert_eq!(db.get(b"!format").unwrap().unwrap(), FORMAT_VERSION.to_be_bytes());
     assert!(db.iter().values().all(|value| value.unwrap().len() <= 4096));
 }

@@ -7,7 +7,7 @@ use evocache::ports::StoreError;
 use evocache::store::SledStore;
 use evocache::upkeep::{self, UpkeepError};
 
-use crate::common::{World, world};
+use crate::common::{World, raw, world};
 
 /// A store in the middle of a search, and the digest of the state that a coordinator makes of it.
 async fn filled(data: &Path) -> String {
@@ -36,7 +36,7 @@ async fn state(data: &Path) -> String {
 fn quiet(_: u64, _: u64) {}
 
 fn plant(data: &Path, key: &[u8], value: &[u8]) {
-    let db = sled::open(data).unwrap();
+    let db = raw(data);
     db.insert(key, value).unwrap();
 }
 
@@ -117,7 +117,7 @@ async fn a_check_counts_what_is_there_and_names_what_is_damaged() {
 async fn records_that_contradict_each_other_are_told() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path()).await;
-    let db = sled::open(folder.path()).unwrap();
+    let db = raw(folder.path());
     db.remove(b"e/done\0\0\0\0\0\0\0\0\x03").unwrap().unwrap();
     drop(db);
     let checked = upkeep::check(folder.path(), &mut quiet).unwrap();
@@ -132,7 +132,7 @@ async fn a_compacted_store_holds_the_same_in_less() {
     let data = folder.path().join("data");
     let before = filled(&data).await;
     // sled keeps what was overwritten until it happens to be reused.
-    let db = sled::open(&data).unwrap();
+    let db = raw(&data);
     for round in 0..200_u8 {
         db.insert(b"waste", vec![round; 50_000]).unwrap();
         db.flush().unwrap();
