@@ -170,8 +170,8 @@ impl Plan {
             cost: None,
         };
         let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
-        // A search that is to outlive a restart has work left, whatever is under way then.
-        let left = if args.restart { 2 * u64::from(args.workers) + 1 } else { 0 };
+        // A search that is to outlive a restart has work left, however fast it is between two looks at it.
+        let left = if args.restart { args.evaluations + 2 * u64::from(args.workers) + 1 } else { 0 };
         let budget = Budget { evaluations: Some(args.evaluations + left), ..Budget::default() };
         let draft = SpecDraft {
             model: ModelRef { name: model, fingerprint: None },

@@ -150,7 +150,7 @@ fn metrics_that_are_not_quality_are_told_too() {
         e
     };
     let held_out = [with_psnr(uncached(), [100.0, 100.0]), with_psnr(again(&member, 2.0, [0.99, 1.0]), [24.0, 26.0])];
-    let r = report(&[member.clone()], &[], &held_out);
+    let r = report(std::slice::from_ref(&member), &[], &held_out);
     let told = text::report(&r);
     assert!(told.contains("other metrics on the held-out prompts"), "{told}");
     assert!(told.contains("100.0000") && told.contains("25.0000 ±1.0000"), "{told}");
@@ -160,6 +160,6 @@ fn metrics_that_are_not_quality_are_told_too() {
         (&25.0.into(), &100.0.into(), &1.0.into())
     );
     // Quality alone needs no second table.
-    let plain = report(&[member.clone()], &[], &[uncached(), again(&member, 2.0, [0.99, 1.0])]);
+    let plain = report(std::slice::from_ref(&member), &[], &[uncached(), again(&member, 2.0, [0.99, 1.0])]);
     assert!(!text::report(&plain).contains("other metrics"));
 }
