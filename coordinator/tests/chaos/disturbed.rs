@@ -271,7 +271,8 @@ async fn run(seed: u64, schedules: usize, bad_day: bool) -> Outcome {
     let front = searches.get_front(pb::GetFrontRequest { search_id: "s".into(), ..Default::default() }).await.unwrap();
     let told = |e: &pb::Evaluation| {
         let measurement = e.measurement.as_ref().unwrap();
-        format!("{:?} {:?}", measurement.metrics, e.latency_ratio.as_ref().map(|l| l.value))
+        // What is believed of a latency is a sum over all results, in the order in which they came.
+        format!("{:?} {:.9}", measurement.metrics, e.latency_ratio.as_ref().unwrap().value)
     };
     let id = |e: &pb::Evaluation| format!("{:?}", e.schedule.as_ref().unwrap());
     let front = front.into_inner().evaluations.iter().map(|e| (id(e), told(e))).collect();
