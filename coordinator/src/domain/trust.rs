@@ -168,13 +168,6 @@ impl Trust {
         self.means.len() <= WITNESSES || self.repeated.witnesses(worker) >= WITNESSES
     }
 
-    /// The worker's results count no more.
-    pub fn forget(&mut self, worker: &WorkerId) {
-        self.repeated.forget(worker);
-        self.uncached.forget(worker);
-        self.means.remove(worker);
-    }
-
     /// Who is not to be believed, and why: the worst, because without it others may look better.
     pub fn suspect(&self) -> Option<(WorkerId, String)> {
         [&self.repeated, &self.uncached].into_iter().find_map(|opinions| {

@@ -65,8 +65,6 @@ fn who_differs_from_most_is_suspect_and_of_two_neither() {
     let (suspect, why) = trust.suspect().unwrap();
     assert_eq!(suspect, worker("liar"));
     assert!(why.contains("2 workers measure something else than it does, 0 the same: score"), "{why}");
-    trust.forget(&suspect);
-    assert_eq!(trust.suspect(), None);
 }
 
 #[test]
@@ -74,13 +72,15 @@ fn two_liars_do_not_outvote_three_that_agree() {
     let (honest, lie) = (measured(0.9, 0.5, 0), measured(0.99, 0.5, 0));
     let all = [("x", &lie), ("y", &lie), ("a", &honest), ("b", &honest), ("c", &honest)];
     let all = all.map(|(name, measured)| (worker(name), measured));
-    let mut trust = Trust::default();
-    for (i, (name, measured)) in all.iter().enumerate() {
-        trust.tell(name, measured, all[..i].iter().map(|(other, theirs)| (other, *theirs)));
-    }
     let mut found = vec![];
-    while let Some((suspect, _)) = trust.suspect() {
-        trust.forget(&suspect);
+    loop {
+        // As the engine does: everything is told anew without whoever is not believed.
+        let left: Vec<_> = all.iter().filter(|(name, _)| !found.contains(name)).collect();
+        let mut trust = Trust::default();
+        for (i, (name, measured)) in left.iter().enumerate() {
+            trust.tell(name, measured, left[..i].iter().map(|(other, theirs)| (other, *theirs)));
+        }
+        let Some((suspect, _)) = trust.suspect() else { break };
         found.push(suspect);
     }
     assert_eq!(found, [worker("x"), worker("y")]);

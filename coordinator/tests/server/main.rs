@@ -5,6 +5,7 @@
 #[path = "../cli/certificates.rs"]
 mod certificates;
 mod common;
+mod disk;
 mod engine;
 mod http;
 mod limits;
