@@ -51,7 +51,7 @@ impl Archive {
 
     /// The archive of all of these, as if each had been inserted.
     pub fn of(mut candidates: Vec<Member>) -> Self {
-        candidates.sort_by(|a, b| order(&a.score, &b.score).then(a.candidate.cmp(&b.candidate)));
+        candidates.sort_unstable_by(|a, b| order(&a.score, &b.score).then(a.candidate.cmp(&b.candidate)));
         let mut archive = Self::new();
         for Member { candidate, score } in candidates {
             archive.insert(candidate, score);

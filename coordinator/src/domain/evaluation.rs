@@ -15,7 +15,7 @@ pub struct Evaluation {
     /// What was run.
     pub schedule: Arc<Schedule>,
     /// How the schedule came to be.
-    pub provenance: Provenance,
+    pub provenance: Arc<Provenance>,
     /// What was measured.
     pub measurement: Measurement,
     /// The registration that measured it.

@@ -243,7 +243,7 @@ impl Search {
         if prompts == self.spec.prompts.len() {
             self.compare(evaluation);
         }
-        let Provenance { parents, operator, .. } = &evaluation.provenance;
+        let Provenance { parents, operator, .. } = &*evaluation.provenance;
         if let Some(&first) = parents.first().filter(|_| operator == REMEASURE) {
             self.again.entry(first).or_default().push(evaluation.candidate);
         }

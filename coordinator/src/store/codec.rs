@@ -262,33 +262,32 @@ fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(
         each(Fact::Disowned { search: search.clone(), worker });
         Ok(())
     })?;
-    let mut proposals: BTreeMap<CandidateId, Proposal> = BTreeMap::new();
-    let mut leases: BTreeMap<CandidateId, (lease::State, Timestamp)> = BTreeMap::new();
+    // Candidates whose evaluation was not read yet: in a large search there is no room to keep all.
+    let mut open: BTreeMap<CandidateId, Open> = BTreeMap::new();
     records.scan(&of_search(b'c', search), &mut |key, value| {
         let candidate = CandidateId(number(key)?);
         let layout: &Arc<Layout> = layout.as_ref().ok_or_else(|| corrupt(key, "its search has no model"))?;
         let mut record: CandidateRecord = decode(key, value)?;
-        if let Some(lease) = record.lease.take() {
-            leases.insert(candidate, lease_state(key, lease)?);
-        }
+        let lease = record.lease.take().map(|lease| lease_state(key, lease)).transpose()?;
         let proposal = proposal(key, layout, record)?;
-        proposals.insert(candidate, proposal.clone());
+        open.insert(candidate, Open { proposal: proposal.clone(), lease });
         each(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
         Ok(())
     })?;
     records.scan(&of_search(b'l', search), &mut |key, value| {
-        leases.insert(CandidateId(number(key)?), lease_state(key, decode(key, value)?)?);
+        let candidate = open.get_mut(&CandidateId(number(key)?)).ok_or_else(|| no_candidate(key))?;
+        candidate.lease = Some(lease_state(key, decode(key, value)?)?);
         Ok(())
     })?;
     records.scan(&of_search(b'e', search), &mut |key, value| {
         let record: EvaluationRecord = decode(key, value)?;
         let candidate = CandidateId(record.candidate);
-        let proposal = proposals.get(&candidate).ok_or_else(|| corrupt(key, "its candidate is missing"))?;
+        let Open { proposal, lease } = open.remove(&candidate).ok_or_else(|| no_candidate(key))?;
         let measurement = required(key, "measurement", record.measurement)?;
         let evaluation = Evaluation {
             candidate,
-            schedule: proposal.schedule.clone(),
-            provenance: proposal.provenance.clone(),
+            schedule: proposal.schedule,
+            provenance: proposal.provenance,
             measurement: wire::measurement(&measurement).map_err(|e| corrupt(key, e))?,
             worker: WorkerId::new(record.worker).map_err(|e| corrupt(key, e))?,
             worker_name: record.worker_name,
@@ -297,16 +296,21 @@ fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(
             finished: Timestamp(record.finished),
             attempt: record.attempt,
         };
-        if let Some(epoch) = record.epoch {
+        let ended = record.epoch.map(|epoch| {
             let done = lease::State::Done { epoch: Epoch(epoch), worker: evaluation.worker.clone() };
-            leases.insert(candidate, (done, evaluation.started));
+            (done, evaluation.started)
+        });
+        if let Some((state, granted)) = ended.or(lease) {
+            each(Fact::LeaseMoved { search: search.clone(), candidate, state, granted });
         }
         let sequence = number(key)?;
         each(Fact::Evaluated { search: search.clone(), sequence, evaluation: Arc::new(evaluation) });
         Ok(())
     })?;
-    for (candidate, (state, granted)) in leases {
-        each(Fact::LeaseMoved { search: search.clone(), candidate, state, granted });
+    for (candidate, Open { lease, .. }) in open {
+        if let Some((state, granted)) = lease {
+            each(Fact::LeaseMoved { search: search.clone(), candidate, state, granted });
+        }
     }
     let phase_key = key(b'p', search.as_str());
     if let Some(bytes) = records.get(&phase_key)? {
@@ -319,6 +323,16 @@ fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(
     Ok(())
 }
 
+/// A candidate whose evaluation is not known, and its last lease.
+struct Open {
+    proposal: Proposal,
+    lease: Option<(lease::State, Timestamp)>,
+}
+
+fn no_candidate(key: &[u8]) -> StoreError {
+    corrupt(key, "its candidate is missing, or has an evaluation already")
+}
+
 fn proposal(key: &[u8], layout: &Arc<Layout>, record: CandidateRecord) -> Result<Proposal, StoreError> {
     let schedule = Schedule::from_packed(layout.clone(), record.steps, &record.decisions);
     let schedule = Arc::new(schedule.map_err(|e| corrupt(key, e))?);
@@ -329,7 +343,7 @@ fn proposal(key: &[u8], layout: &Arc<Layout>, record: CandidateRecord) -> Result
         operator: provenance.operator,
         seed_family: provenance.seed_family,
     };
-    Ok(Proposal { schedule, provenance, prompts })
+    Ok(Proposal { schedule, provenance: Arc::new(provenance), prompts })
 }
 
 fn provenance_message(provenance: &Provenance) -> pb::Provenance {

@@ -32,7 +32,7 @@ const LOOKS: u32 = 10;
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Bytes of pages that sled keeps in memory. All that is asked for often is in the engine's state.
-const CACHE: u64 = 32 * 1024 * 1024;
+const CACHE: u64 = 8 * 1024 * 1024;
 
 /// Bytes of keys and values that may be handed to the database without a sync, and in one batch. In the header of each segment of its log (512 KiB) sled
 /// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the

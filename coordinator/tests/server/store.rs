@@ -27,11 +27,11 @@ fn facts(search: &str) -> Vec<Fact> {
     let layout = Arc::new(declaration.layout.clone());
     let slots = layout.slots();
     let schedule = Arc::new(Schedule::all_compute(layout.clone(), 12).unwrap());
-    let provenance = Provenance {
+    let provenance = Arc::new(Provenance {
         parents: vec![CandidateId(3), CandidateId(1)],
         operator: "shift".into(),
         seed_family: "fora_2".into(),
-    };
+    });
     let mut measurement = measure(&schedule);
     measurement.thumbnails.clear();
     let evaluation = Evaluation {
@@ -91,12 +91,16 @@ fn facts(search: &str) -> Vec<Fact> {
             proposal: Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: 2 },
         });
     }
+    // The deadline of a lease is not stored; the moment of its grant stands in until recovery sets a new one.
+    let granted = Timestamp(7);
+    let mut moved: Vec<_> = (0..)
+        .zip(states)
+        .map(|(i, state)| Fact::LeaseMoved { search: search.clone(), candidate: CandidateId(i), state, granted })
+        .collect();
+    // What has ended is told with its evaluation, and before what has none.
+    facts.push(moved.remove(1));
     facts.push(Fact::Evaluated { search: search.clone(), sequence: 0, evaluation: Arc::new(evaluation) });
-    for (i, state) in states.into_iter().enumerate() {
-        // The deadline of a lease is not stored; the moment of its grant stands in until recovery sets a new one.
-        let granted = Timestamp(7);
-        facts.push(Fact::LeaseMoved { search: search.clone(), candidate: CandidateId(i as u64), state, granted });
-    }
+    facts.append(&mut moved);
     facts.push(Fact::SearchMoved { search, phase: Phase::Paused, reason: "lunch".into(), at: Timestamp(4) });
     facts.push(Fact::RequestAnswered {
         request: RequestId::new("r-1").unwrap(),
@@ -186,7 +190,7 @@ fn a_life_in_two_records(store: &dyn Store) {
     let done = State::Done { epoch: Epoch(2), worker: worker("w-1") };
     let evaluated = of(|f| matches!(f, Fact::Evaluated { .. })).next().unwrap();
     store.commit(&[moved(1, done.clone(), 5), evaluated.clone()]).unwrap();
-    assert_eq!(leases(store)[1], moved(1, done, 5));
+    assert_eq!(leases(store)[0], moved(1, done, 5));
     assert!(store.load().unwrap().contains(&evaluated));
 }
 

@@ -72,7 +72,7 @@ impl Breeder {
 
     fn seed(&self, schedule: Arc<Schedule>, family: &str) -> Proposal {
         let provenance = Provenance { parents: Vec::new(), operator: SEED.to_owned(), seed_family: family.to_owned() };
-        Proposal { schedule, provenance, prompts: self.rungs.first() }
+        Proposal { schedule, provenance: Arc::new(provenance), prompts: self.rungs.first() }
     }
 
     fn next_seed(&self) -> Option<Proposal> {
@@ -83,8 +83,9 @@ impl Breeder {
     /// The schedule of a candidate once more.
     fn once_more(&self, parent: CandidateId, operator: String, prompts: u32) -> Option<Proposal> {
         let candidate = self.candidates.get(&parent)?;
-        let provenance = Provenance { parents: vec![parent], operator, seed_family: candidate.family.clone() };
-        Some(Proposal { schedule: candidate.schedule.clone(), provenance, prompts })
+        let provenance =
+            Provenance { parents: vec![parent], operator, seed_family: candidate.provenance.seed_family.clone() };
+        Some(Proposal { schedule: candidate.schedule.clone(), provenance: Arc::new(provenance), prompts })
     }
 
     /// The schedule of a result that is not believed.
@@ -97,7 +98,7 @@ impl Breeder {
     fn promotion(&self) -> Option<Proposal> {
         let knowledge = &self.knowledge;
         let (candidate, prompts) = self.rungs.next(knowledge.objectives(), knowledge.archive(), knowledge.stairs())?;
-        let made = maker(&self.candidates.get(&candidate)?.operator);
+        let made = maker(&self.candidates.get(&candidate)?.provenance.operator);
         self.once_more(candidate, format!("{PROMOTE}{made}"), prompts)
     }
 
@@ -125,7 +126,7 @@ impl Breeder {
         let schedule = genome.to_schedule(&self.space)?;
         self.is_new(&schedule.id()).then(|| Proposal {
             schedule: Arc::new(schedule),
-            provenance: provenance(),
+            provenance: Arc::new(provenance()),
             prompts: self.rungs.first(),
         })
     }
@@ -142,7 +143,11 @@ impl Breeder {
         let planned = advised.current().plan.iter().find(|planned| self.is_new(&planned.id))?;
         let provenance =
             Provenance { parents: Vec::new(), operator: planned.operator.to_owned(), seed_family: MODEL.to_owned() };
-        Some(Proposal { schedule: planned.schedule.clone(), provenance, prompts: self.rungs.first() })
+        Some(Proposal {
+            schedule: planned.schedule.clone(),
+            provenance: Arc::new(provenance),
+            prompts: self.rungs.first(),
+        })
     }
 
     /// An offspring of measured parents; `None` without parents or luck.
@@ -157,7 +162,7 @@ impl Breeder {
             let proposal = self.propose(&child.genome, || Provenance {
                 parents: if child.crossed { vec![first, second] } else { vec![first] },
                 operator: child.operator,
-                seed_family: a.family.clone(),
+                seed_family: a.provenance.seed_family.clone(),
             });
             if proposal.is_some() {
                 return proposal;
@@ -178,7 +183,7 @@ impl Breeder {
             self.propose(&genome, || Provenance {
                 parents: if crosses { vec![first, second] } else { vec![first] },
                 operator: operator.to_owned(),
-                seed_family: a.family.clone(),
+                seed_family: a.provenance.seed_family.clone(),
             })
         })
     }

@@ -1,7 +1,7 @@
 //! The breeder: what has been proposed and what came back. What to try next is in `ask.rs`, what results add up to in
 //! `knowledge.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use evocache_proto::domain::{
@@ -19,7 +19,7 @@ use super::remeasure::UnderWay;
 use super::rungs::Rungs;
 use super::seeds::{self, Seed};
 use super::variation::Variation;
-use super::{Parts, Proposal};
+use super::{Parts, Proposal, Provenance};
 use crate::domain::archive::{Archive, Inserted, Member};
 use crate::domain::estimate::Estimate;
 use crate::domain::objective::{Objectives, ScoreError};
@@ -68,8 +68,7 @@ pub(super) struct Candidate {
     pub(super) schedule: Arc<Schedule>,
     /// The first candidate with this schedule: itself, but for repeated measurements and promotions.
     first: CandidateId,
-    pub(super) operator: String,
-    pub(super) family: String,
+    pub(super) provenance: Arc<Provenance>,
     /// Prompts to evaluate; 0: all.
     prompts: u32,
     /// The candidate that this measures again.
@@ -93,7 +92,7 @@ pub struct Breeder {
     pub(super) next_seed: usize,
     profiled: bool,
     pub(super) candidates: BTreeMap<CandidateId, Candidate>,
-    known: BTreeMap<ScheduleId, CandidateId>,
+    known: HashMap<ScheduleId, CandidateId>,
     /// Candidates without a result.
     open: usize,
     /// Prompts of all candidates that did not fail.
@@ -148,7 +147,7 @@ impl Breeder {
             next_seed: 0,
             profiled: false,
             candidates: BTreeMap::new(),
-            known: BTreeMap::new(),
+            known: HashMap::new(),
             open: 0,
             prompts: 0,
             told: 0,
@@ -176,8 +175,7 @@ impl Breeder {
             Candidate {
                 schedule: proposal.schedule.clone(),
                 first,
-                operator: proposal.provenance.operator.clone(),
-                family: proposal.provenance.seed_family.clone(),
+                provenance: proposal.provenance.clone(),
                 prompts: proposal.prompts,
                 again,
                 status: Status::Open,
@@ -192,7 +190,7 @@ impl Breeder {
     ///
     /// Check with [`objectives`](Self::objectives) before the fact is stored whether the measurement has a score.
     pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
-        let Candidate { schedule, first, operator, prompts, again, .. } = self.still_open(index)?.clone();
+        let Candidate { schedule, first, provenance, prompts, again, .. } = self.still_open(index)?.clone();
         let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());
         let observed = observed.map_err(|error| TellError::Score(index, error))?;
         self.still_open(index)?.status = Status::Measured;
@@ -219,10 +217,10 @@ impl Breeder {
         } else {
             // What was promoted, or is measured in another's place, is the work of whoever made it.
             let made = match repeats {
-                Some(Repeats::InPlaceOf(other)) => self.candidates.get(&other).map(|other| other.operator.clone()),
+                Some(Repeats::InPlaceOf(other)) => self.candidates.get(&other).map(|other| other.provenance.clone()),
                 Some(Repeats::Again(_)) | None => None,
             };
-            let operator = maker(made.as_deref().unwrap_or(&operator));
+            let operator = maker(&made.as_ref().unwrap_or(&provenance).operator);
             let added = self.knowledge.add(index, first, observed, operator == SEED);
             if operator == SEED {
                 self.credit.book_seed(SEED, added.gain);

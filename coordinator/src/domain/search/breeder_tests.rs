@@ -105,14 +105,14 @@ fn offspring_name_their_parents_and_inherit_the_first_ones_family() {
     let breeder = run(draft, small(), 2);
     let (mut two_parents, mut planned) = (0, 0);
     for index in (150..450).map(CandidateId) {
-        let Provenance { parents, operator, seed_family } = breeder.ask(index).unwrap().provenance;
+        let Provenance { parents, operator, seed_family } = (*breeder.ask(index).unwrap().provenance).clone();
         if operator.starts_with("model-") {
             assert!(parents.is_empty() && seed_family == "model");
             planned += 1;
             continue;
         }
         assert!((1..=2).contains(&parents.len()) && !operator.is_empty(), "{operator} of {parents:?}");
-        assert_eq!(breeder.candidates[&parents[0]].family, seed_family);
+        assert_eq!(breeder.candidates[&parents[0]].provenance.seed_family, seed_family);
         two_parents += usize::from(parents.len() == 2);
     }
     assert!(two_parents > 10 && planned > 50, "{two_parents} {planned}");
@@ -387,7 +387,8 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
     draft.algorithm.rungs = vec![2];
     let measure = |_, proposal: &Proposal| by_prompt(&landscape, proposal);
     let breeder = run_with(draft.clone(), small(), 3, measure);
-    let with = |operator: &str| breeder.candidates.values().filter(|c| c.operator.starts_with(operator)).count();
+    let with =
+        |operator: &str| breeder.candidates.values().filter(|c| c.provenance.operator.starts_with(operator)).count();
     let partial = breeder.candidates.values().filter(|c| c.prompts == 2).count();
     assert!(with(PROMOTE) > 20 && with(PROMOTE) * 2 < partial, "{} of {partial}", with(PROMOTE));
     for member in breeder.front().members() {
@@ -401,13 +402,13 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
     assert!(breeder == run_with(draft.clone(), small(), 3, measure));
     let mut replayed = Breeder::new(spec(draft), Arc::new(small())).unwrap();
     for (&index, c) in &breeder.candidates {
-        let parents = c.again.into_iter().chain(c.operator.starts_with(PROMOTE).then_some(c.first)).collect();
-        let provenance = Provenance { parents, operator: c.operator.clone(), seed_family: c.family.clone() };
-        replayed.record(index, &Proposal { schedule: c.schedule.clone(), provenance, prompts: c.prompts });
+        replayed.record(
+            index,
+            &Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts },
+        );
     }
     for (&index, c) in &breeder.candidates {
-        let provenance = Provenance { parents: vec![], operator: String::new(), seed_family: String::new() };
-        let proposal = Proposal { schedule: c.schedule.clone(), provenance, prompts: c.prompts };
+        let proposal = Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts };
         replayed.tell(index, &by_prompt(&landscape, &proposal)).unwrap();
     }
     replayed.settle();
@@ -422,7 +423,7 @@ fn nsga2_waits_for_its_generations_and_evolves() {
     assert!(breeder.ask(CandidateId(40)).is_some() && breeder.ask(CandidateId(41)).is_none());
     let evolved = run(draft, small(), 8);
     assert_eq!(evolved.candidates.len(), 400);
-    assert!(evolved.candidates.values().any(|c| c.operator == "four-point"));
+    assert!(evolved.candidates.values().any(|c| c.provenance.operator == "four-point"));
     assert!(evolved.hypervolume() > 1.005 * evolved.seeds_hypervolume());
 }
 

@@ -3,7 +3,7 @@
 //! A ridge regression towards "cost is the share computed", so that it is of use from the first result on and follows
 //! the measured latency later: a cached attention may save less than a cached feed-forward. Absent: interactions.
 
-use evocache_proto::domain::{Decision, Schedule};
+use evocache_proto::domain::Schedule;
 
 use super::dense::{add_outer, solve};
 use super::genome::{Genome, Space};
@@ -29,14 +29,9 @@ impl Costs {
 
     /// What the line sees of a schedule.
     pub(super) fn features_of(&self, space: &Space, schedule: &Schedule) -> Vec<f64> {
-        let mut counts = vec![0u32; self.coefficients.len()];
-        let kinds = (0..space.slots()).map(|slot| 1 + space.component_of(slot)).cycle();
-        for (decision, kind) in schedule.decisions().zip(kinds) {
-            counts[kind] += u32::from(decision == Decision::Compute);
-        }
-        let mut features: Vec<f64> = counts.into_iter().map(|count| f64::from(count) / self.cells).collect();
-        features[0] = f64::from(schedule.steps()) / self.steps;
-        features
+        let steps = f64::from(schedule.steps()) / self.steps;
+        let computed = space.computed(schedule).map(|count| f64::from(count) / self.cells);
+        std::iter::once(steps).chain(computed).collect()
     }
 
     /// Fits the line to schedules, as [`features_of`](Self::features_of) has them, their costs and weights.

@@ -19,6 +19,8 @@ pub(super) struct Space {
     component: Vec<usize>,
     /// For each kind of component, the blocks that have it.
     blocks_with: Vec<Range<usize>>,
+    /// For each kind of component, the bits that its decisions have in four steps of a packed schedule.
+    bits: Vec<Box<[u8]>>,
     blocks: usize,
 }
 
@@ -35,7 +37,22 @@ impl Space {
             }
             blocks_with.extend(group.components.iter().map(|_| first..blocks));
         }
-        Self { layout, steps: steps.to_vec(), forecast, block, component, blocks_with, blocks }
+        let mut bits = vec![vec![0u8; block.len()].into_boxed_slice(); blocks_with.len()];
+        for (i, &kind) in component.iter().cycle().take(4 * block.len()).enumerate() {
+            bits[kind][i / 4] |= 3 << (2 * (i % 4));
+        }
+        Self { layout, steps: steps.to_vec(), forecast, block, component, blocks_with, bits, blocks }
+    }
+
+    /// How many decisions of each kind of component a schedule computes.
+    pub(super) fn computed(&self, schedule: &Schedule) -> impl Iterator<Item = u32> {
+        self.bits.iter().zip(&self.blocks_with).map(|(bits, blocks)| {
+            // A decision that is not computed has exactly one of its two bits set. Four steps fill as many bytes as
+            // there are slots.
+            let rows = schedule.packed().chunks(bits.len());
+            let cached = rows.map(|row| row.iter().zip(bits).map(|(a, b)| (a & b).count_ones()).sum::<u32>());
+            schedule.steps() * blocks.len() as u32 - cached.sum::<u32>()
+        })
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
@@ -136,6 +153,28 @@ impl Genome {
             if takes(i / self.slots, i % self.slots) {
                 *mine = *theirs;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::search::random;
+
+    proptest! {
+        #[test]
+        fn what_is_computed_is_counted_as_it_is_read(seed: u64, steps in 1u32..40, flux: bool, blocks in 1u32..9) {
+            let layout = if flux { Layout::flux(blocks, 2) } else { Layout::pixart(blocks) };
+            let space = Space::new(Arc::new(layout.unwrap()), &[steps], true);
+            let schedule = random::any_density(&space, &mut Stream::new(seed, "counts", 0)).to_schedule(&space).unwrap();
+            let mut counts = vec![0; space.components()];
+            for (i, decision) in schedule.decisions().enumerate() {
+                counts[space.component_of(i % space.slots())] += u32::from(decision == Decision::Compute);
+            }
+            prop_assert_eq!(space.computed(&schedule).collect::<Vec<_>>(), counts);
         }
     }
 }

@@ -60,7 +60,7 @@ pub struct Proposal {
     /// What to run.
     pub schedule: Arc<Schedule>,
     /// How it came to be.
-    pub provenance: Provenance,
+    pub provenance: Arc<Provenance>,
     /// Evaluate the first so many prompts; 0: all of them.
     pub prompts: u32,
 }
