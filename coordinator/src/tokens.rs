@@ -97,7 +97,12 @@ impl Tokens {
         Self::parse(&text).map_err(wrong)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// When an entry is wrong, with its line or number.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|e| {
             // Not the error's own text: it shows the line, and somebody may have put a token there.
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

@@ -30,6 +30,8 @@ pub const START_FROM: usize = 16;
 pub const RENEWALS: usize = 100;
 /// The longest wait of AcquireLease.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Waits as long as this last as long as they should; longer ones may end earlier.
+pub const SURE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a failure's reason that are kept.
 pub const REASON_BYTES: usize = 4096;
 /// A silent connection is probed this often.

@@ -1,6 +1,8 @@
 //! WorkerService.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use evocache_proto::domain::{Calibration, CandidateId, Epoch, SearchId, WorkerId};
 use evocache_proto::pb::worker_service_server::WorkerService;
@@ -43,6 +45,15 @@ fn lease_key(message: Option<&pb::LeaseRef>) -> Result<LeaseKey, Status> {
 
 fn unexpected(answer: &Answer) -> Status {
     status::refusal(Refusal::Internal(format!("unexpected answer {answer:?}")))
+}
+
+/// How long a worker waits for work: of what is beyond [`limits::SURE_WAIT`] up to a half less than it asks for, and not as
+/// much less as others. Thousands that began to wait together would else come back together, again and again.
+fn spread(wait: Duration, worker: &WorkerId) -> Duration {
+    let mut hash = DefaultHasher::new();
+    worker.hash(&mut hash);
+    let share = hash.finish() as f64 / u64::MAX as f64;
+    wait - wait.saturating_sub(limits::SURE_WAIT).mul_f64(share / 2.0)
 }
 
 #[tonic::async_trait]
@@ -99,11 +110,12 @@ impl WorkerService for Workers {
         let (caller, message) = Caller::of(message)?;
         let worker = self.worker(&caller, &message.worker_id).await?;
         let wait = match message.wait {
-            Some(wait) => std::time::Duration::try_from(wait)
+            Some(wait) => Duration::try_from(wait)
                 .map_err(|_| status::invalid("wait", "must be a non-negative duration"))?
                 .min(limits::MAX_WAIT),
-            None => std::time::Duration::ZERO,
+            None => Duration::ZERO,
         };
+        let wait = spread(wait, &worker);
         let answer = tokio::select! {
             answer = self.0.engine.acquire(worker, wait) => answer.map_err(status::refusal)?,
             () = self.0.stopped() => return Err(status::stopping()),
@@ -192,5 +204,22 @@ impl WorkerService for Workers {
         let request = request(&message.request_id, &message)?;
         self.0.engine.command(request, Command::Release { worker, lease }).await.map_err(status::refusal)?;
         Ok(Response::new(pb::ReleaseLeaseResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_waits_end_one_after_another_and_short_ones_when_asked() {
+        let workers = || (0..1000).map(|i| WorkerId::new(format!("w-{i}")).unwrap());
+        assert!(workers().all(|worker| spread(limits::SURE_WAIT, &worker) == limits::SURE_WAIT));
+        let mut waits: Vec<_> = workers().map(|worker| spread(Duration::from_secs(21), &worker).as_millis()).collect();
+        waits.sort_unstable();
+        assert!(waits[0] >= 11_000 && waits[999] <= 21_000, "{} to {}", waits[0], waits[999]);
+        // 10 s for 1,000: none comes with a crowd.
+        let crowd = waits.windows(50).map(|some| some[49] - some[0]).min().unwrap();
+        assert!(crowd > 200, "50 of 1000 within {crowd} ms");
     }
 }

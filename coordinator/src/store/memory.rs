@@ -20,9 +20,21 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// What it holds, by key.
+    pub fn into_records(self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.records.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
         // Every change is a single call on the map, so a panicking thread leaves it whole.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store that holds records which nobody need have written like that.
+impl FromIterator<(Vec<u8>, Vec<u8>)> for MemoryStore {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>>(records: I) -> Self {
+        Self { records: Mutex::new(records.into_iter().collect()) }
     }
 }
 

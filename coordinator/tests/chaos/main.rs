@@ -26,6 +26,7 @@ mod invariants;
 mod kills;
 mod ledger;
 mod machine;
+mod network;
 #[cfg(target_os = "linux")]
 mod power;
 mod process;

@@ -10,11 +10,8 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use evocache::api::{self, Calls, Gate, Limiter, Quotas, Services};
@@ -28,20 +25,14 @@ use evocache_proto::domain::{CandidateId, Epoch, RequestId, SearchId, WorkerId};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
-use turmoil::net::{TcpListener, TcpStream};
+use tonic::Code;
 
 use crate::invariants;
 use crate::kills::setting;
 use crate::ledger::{Ledger, Taken};
+use crate::network::{COORDINATOR, call, incoming};
 use crate::toy;
 
-const PORT: u16 = 7447;
-const COORDINATOR: &str = "coordinator";
 const WORKERS: u64 = 3;
 const EVALUATIONS: u64 = 8;
 const TTL: Duration = Duration::from_secs(1);
@@ -51,8 +42,6 @@ const TICK: Duration = Duration::from_millis(20);
 const TROUBLE: Duration = Duration::from_secs(6);
 /// How long it may then take to end.
 const RECOVERY: Duration = Duration::from_secs(120);
-/// A call without an answer by then has lost its connection.
-const PATIENCE: Duration = Duration::from_millis(700);
 
 fn policy() -> RetryPolicy {
     let (base, cap) = (Duration::from_millis(50), Duration::from_millis(200));
@@ -136,78 +125,10 @@ async fn coordinator(world: Arc<World>) -> Ended {
     let services = Services { engine, lease_ttl: TTL, stopping: stop };
     let gate = Gate::new(None, Limiter::new(&Quotas::NONE), clock);
     let router = api::router(api::server(), gate, Calls::default(), services).await?;
-    let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
-    let incoming = futures::stream::unfold(listener, |listener| async {
-        let accepted = listener.accept().await.map(|(stream, _)| Connection(stream));
-        Some((accepted, listener))
-    });
     tokio::select! {
         () = work.run() => Err("the engine ended".into()),
-        served = router.serve_with_incoming(incoming) => Ok(served?),
+        served = router.serve_with_incoming(incoming().await?) => Ok(served?),
     }
-}
-
-/// A connection of the simulated network, as tonic wants it.
-struct Connection(TcpStream);
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, to)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, from)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-fn connect() -> Channel {
-    let connector = tower::service_fn(|_: tonic::transport::Uri| async {
-        TcpStream::connect((COORDINATOR, PORT)).await.map(TokioIo::new)
-    });
-    Endpoint::from_static("http://coordinator:7447").connect_with_connector_lazy(connector)
-}
-
-/// Calls until there is an answer, or for so many tries. A new connection each time one was lost: on a simulated network
-/// nothing is sent again by itself.
-async fn call<Q: Clone, A, F>(tries: u32, request: &Q, call: impl Fn(Channel, Q) -> F) -> Option<Result<A, Status>>
-where
-    F: Future<Output = Result<tonic::Response<A>, Status>>,
-{
-    for _ in 0..tries {
-        match tokio::time::timeout(PATIENCE, call(connect(), request.clone())).await {
-            Ok(Ok(answer)) => return Some(Ok(answer.into_inner())),
-            Ok(Err(status)) if is_answer(&status) => return Some(Err(status)),
-            Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-    None
-}
-
-fn is_answer(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::FailedPrecondition
-            | Code::NotFound
-            | Code::InvalidArgument
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-    )
 }
 
 async fn launcher(world: Arc<World>) -> Ended {
@@ -500,9 +421,15 @@ fn simulate(seed: u64) -> Result<u64, String> {
 }
 
 #[cfg(not(feature = "planted-bug"))]
+/// After so many seeds it is said how far they are.
+const TOLD: u64 = 500;
+
 fn seeds(from: u64, count: u64) {
     let mut steps = 0;
     for seed in from..from + count {
+        if seed > from && (seed - from) % TOLD == 0 {
+            println!("simulation: {} of {count} seeds, {steps} steps", seed - from);
+        }
         match simulate(seed) {
             Ok(took) => steps += took,
             Err(problem) => panic!("seed {seed}: {problem}\nreplay: CHAOS_SEED={seed} CHAOS_ROUNDS=1"),
