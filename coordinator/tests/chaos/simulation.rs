@@ -427,7 +427,7 @@ const TOLD: u64 = 500;
 fn seeds(from: u64, count: u64) {
     let mut steps = 0;
     for seed in from..from + count {
-        if seed > from && (seed - from) % TOLD == 0 {
+        if seed > from && (seed - from).is_multiple_of(TOLD) {
             println!("simulation: {} of {count} seeds, {steps} steps", seed - from);
         }
         match simulate(seed) {
