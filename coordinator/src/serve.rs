@@ -21,7 +21,7 @@ use crate::engine::{Engine, EngineError, Settings, Thinking};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
-use crate::store::SledStore;
+use crate::store::ReopeningStore;
 use crate::tokens::{Tokens, TokensError};
 
 pub use crate::api::limits::CONNECTIONS_PER_ADDRESS;
@@ -205,8 +205,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         Some(address) => Some(Http::start(address).await.map_err(|source| ServeError::Listen { address, source })?),
         None => None,
     };
-    let store = SledStore::open(&options.data).map_err(ServeError::Store)?;
-    let store = Arc::new(store.keep_free(options.reserve));
+    let store = Arc::new(ReopeningStore::open(&options.data, options.reserve).map_err(ServeError::Store)?);
     let policy = retry_policy(options.lease_ttl);
     let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, thinking: Thinking::Aside };
     let engine = Engine::start(settings)?;

@@ -26,6 +26,8 @@ const QUEUE: usize = 16 * 1024;
 const BATCH: usize = 512;
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How often a store that has failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How often old things are forgotten.
 const TIDY: Duration = Duration::from_secs(60);
 /// Facts that are read ahead of their recovery: so many at a time, so often.
@@ -92,6 +94,7 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         meters: meters.clone(),
         ticked: now,
         tidied: now,
+        tried: now,
     };
     Ok((Handle { queue, changes, store, meters }, Work(actor)))
 }
@@ -174,6 +177,8 @@ struct Actor {
     meters: Arc<Meters>,
     ticked: Timestamp,
     tidied: Timestamp,
+    /// When the store was last tried again.
+    tried: Timestamp,
 }
 
 impl Actor {
@@ -321,6 +326,7 @@ impl Actor {
         }
         self.ticked = now;
         self.look_at_room();
+        self.look_at_store(now);
         self.background(&Command::Tick);
         // A candidate's back-off may have passed.
         self.dirty |= self.waiters.len() > 0;
@@ -340,6 +346,34 @@ impl Actor {
         }
         self.scarce = scarce;
         self.meters.room(room);
+    }
+
+    /// Opens a store that has failed, where there is room for it, and goes on from what it holds, as after a restart.
+    fn look_at_store(&mut self, now: Timestamp) {
+        let is_full = self.scarce.is_some_and(|room| room.is_used_up());
+        if is_full || now.since(self.tried) < AGAIN {
+            return;
+        }
+        self.tried = now;
+        let store = self.settings.store.as_ref();
+        let state = match store.reopen() {
+            // It is well, or what is broken is not the store.
+            Ok(false) => return,
+            Ok(true) => recover(store, now, &self.settings.policy),
+            Err(e) => Err(e.into()),
+        };
+        match state {
+            Ok(state) => {
+                tracing::info!("the store is open again: the coordinator goes on from what is in it");
+                let old = std::mem::replace(&mut self.state, state);
+                old.searches.keys().for_each(|search| self.advisers.dismiss(search));
+                let searches: Vec<SearchId> = self.state.searches.keys().cloned().collect();
+                searches.iter().for_each(|search| self.teach(search));
+                self.broken = None;
+                self.meters.broken.store(false, Relaxed);
+            }
+            Err(error) => tracing::warn!(%error, "the store cannot be opened again yet"),
+        }
     }
 
     fn background(&mut self, command: &Command) {
@@ -392,7 +426,7 @@ impl Actor {
         if std::mem::take(&mut self.unsynced)
             && let Err(e) = self.sync()
         {
-            tracing::error!(error = %e, "the store cannot be flushed: nothing more is decided until a restart");
+            tracing::error!(error = %e, "the store cannot be flushed: nothing more is decided until it is open again");
             for (_, result) in &mut self.outbox {
                 *result = Err(Refusal::Store(e.clone()));
             }

@@ -81,7 +81,7 @@ fn counters(text: &mut Exposition, counts: &Counts) {
     }
     let help = "Calls that wait for the engine.";
     text.single("evocache_engine_queue_length", "gauge", help, counts.queued);
-    let help = "1 after a flush that failed: nothing is decided until a restart.";
+    let help = "1 after a flush that failed: nothing is decided until the store is open again.";
     text.single("evocache_store_broken", "gauge", help, u8::from(counts.broken));
     if let Some(room) = counts.room {
         let help = "What can still be written to the store's disk.";

@@ -106,6 +106,10 @@ pub trait Store: Send + Sync + 'static {
     fn sync(&self) -> Result<(), StoreError>;
     /// The pictures that came with an evaluation.
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError>;
+    /// Opens anew what has failed, as a restart would; says whether there was a need to. What was not synced may be gone.
+    fn reopen(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
     /// How much room there is; `None` where that is unknown or does not matter.
     fn room(&self) -> Option<Room> {
         None

@@ -18,10 +18,12 @@ mod memory;
 mod pending;
 mod pieces;
 mod records;
+mod reopening;
 mod sled_store;
 
 pub use inspect::{Damage, Inspection, inspect};
 pub use memory::MemoryStore;
+pub use reopening::ReopeningStore;
 pub use sled_store::{FORMAT_VERSION, SledStore, set_aside};
 
 use crate::ports::StoreError;

@@ -17,8 +17,6 @@ use super::creation::{self, sync_folder};
 use super::pending::Pending;
 use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
-#[cfg(unix)]
-use crate::ports::Room;
 use crate::ports::{Fact, Store, StoreError};
 
 /// The storage format that this program writes. It reads those before: 1 had values of any size in one piece, 2 a record
@@ -51,8 +49,6 @@ pub struct SledStore {
     unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
     failed: OnceLock<StoreError>,
-    /// Bytes that are to stay free on its disk.
-    reserve: u64,
 }
 
 pub(super) fn failed(e: impl std::fmt::Display) -> StoreError {
@@ -79,14 +75,8 @@ impl SledStore {
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
-        let store = Self {
-            db,
-            file,
-            pending: Mutex::default(),
-            unsynced: AtomicUsize::new(0),
-            failed: OnceLock::new(),
-            reserve: 0,
-        };
+        let store =
+            Self { db, file, pending: Mutex::default(), unsynced: AtomicUsize::new(0), failed: OnceLock::new() };
         if found == 1 {
             store.split_large_values()?;
         }
@@ -98,10 +88,9 @@ impl SledStore {
         Ok(store)
     }
 
-    /// The same store, which tells when its disk has less than this many bytes left.
-    pub fn keep_free(mut self, reserve: u64) -> Self {
-        self.reserve = reserve;
-        self
+    /// Whether something has failed: it takes nothing any more.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get().is_some()
     }
 
     /// Opens the store in this folder; makes none.
@@ -384,11 +373,5 @@ impl Store for SledStore {
         // They may be of an evaluation that was decided a moment ago.
         self.unless_failed(|| self.write_pending(&mut self.pending()))?;
         codec::thumbnails(&self.db, search, candidate)
-    }
-
-    #[cfg(unix)]
-    fn room(&self) -> Option<Room> {
-        let disk = rustix::fs::fstatvfs(&self.file).ok().filter(|_| self.reserve > 0)?;
-        Some(Room { left: disk.f_bavail.saturating_mul(disk.f_frsize), reserve: self.reserve })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `invariants` names what must hold. It is held against ever more of the real thing: the pure decisions (`machine`), a
 //! cluster on a simulated network (`simulation`), real processes behind a bad network (`proxy`), processes that are killed
-//! (`kills`), a disk that forgets what was not synced (`power`), a cluster whose workers die, dawdle and lie (`disturbed`). The tests that are marked `ignored` are the same at full
+//! (`kills`), a disk that is full for a while (`full`), one that forgets what was not synced (`power`), a cluster whose workers die, dawdle and lie (`disturbed`). The tests that are marked `ignored` are the same at full
 //! length; `CHAOS_SEED` and `CHAOS_ROUNDS` choose where they begin and how long they are:
 //!
 //! ```text
@@ -22,6 +22,8 @@
 
 mod crew;
 mod disturbed;
+#[cfg(target_os = "linux")]
+mod full;
 mod invariants;
 mod kills;
 mod ledger;

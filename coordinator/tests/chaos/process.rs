@@ -1,5 +1,6 @@
 //! The real coordinator in a process of its own.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,14 @@ impl Process {
         // It may be dead already, by its own hand.
         let _ = self.0.kill();
         self.0.wait().unwrap();
+    }
+
+    /// Lets its files grow to so many bytes and no further; `None`: as they like.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn confine(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Pid::from_raw(self.0.id() as i32), Resource::Fsize, limit).unwrap();
     }
 
     /// Waits at most so long for it to die by itself.
@@ -48,7 +57,7 @@ pub(crate) enum Started {
 /// Starts a coordinator; `fault` as `evocache::faults` reads it. Panics with its log if it ends for another reason.
 pub(crate) fn start(data: &Path, port: u16, log: &Path, fault: Option<&str>) -> (Process, Started) {
     let began = Instant::now();
-    let mut child = spawn(data, port, log, fault);
+    let mut child = spawn(vec![program()], data, port, log, fault);
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let mut process = Process(child);
@@ -68,14 +77,25 @@ pub(crate) fn start(data: &Path, port: u16, log: &Path, fault: Option<&str>) -> 
 
 /// Starts a coordinator and returns at once.
 pub(crate) fn start_unseen(data: &Path, port: u16, log: &Path) -> Process {
-    Process(spawn(data, port, log, None))
+    Process(spawn(vec![program()], data, port, log, None))
 }
 
-fn spawn(data: &Path, port: u16, log: &Path, fault: Option<&str>) -> Child {
-    // Another build of it can be told, such as a release.
-    let program = std::env::var_os("CHAOS_EVOCACHE").unwrap_or_else(|| env!("CARGO_BIN_EXE_evocache").into());
-    let mut command = Command::new(program);
+/// The same for one that is to get an error, and no signal, when it may not write.
+#[cfg(target_os = "linux")]
+pub(crate) fn start_to_be_confined(data: &Path, port: u16, log: &Path) -> Process {
+    let shell = ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""].map(OsString::from);
+    Process(spawn([shell.to_vec(), vec![program()]].concat(), data, port, log, None))
+}
+
+/// Another build of it can be told, such as a release.
+fn program() -> OsString {
+    std::env::var_os("CHAOS_EVOCACHE").unwrap_or_else(|| env!("CARGO_BIN_EXE_evocache").into())
+}
+
+fn spawn(program: Vec<OsString>, data: &Path, port: u16, log: &Path, fault: Option<&str>) -> Child {
+    let mut command = Command::new(&program[0]);
     command
+        .args(&program[1..])
         .args(["--json", "serve", "--lease-ttl", "2s", "--listen", &format!("127.0.0.1:{port}"), "--data"])
         .arg(data)
         .stdin(Stdio::null())

@@ -420,10 +420,11 @@ fn simulate(seed: u64) -> Result<u64, String> {
     Ok(0)
 }
 
-#[cfg(not(feature = "planted-bug"))]
 /// After so many seeds it is said how far they are.
+#[cfg(not(feature = "planted-bug"))]
 const TOLD: u64 = 500;
 
+#[cfg(not(feature = "planted-bug"))]
 fn seeds(from: u64, count: u64) {
     let mut steps = 0;
     for seed in from..from + count {

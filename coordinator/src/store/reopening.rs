@@ -1,0 +1,76 @@
+//! The store of a coordinator that runs: one that is opened anew when it has failed, and tells how much room it has.
+//!
+//! A database that could not write does not know what is on disk, and is of no more use; opened anew it does. Absent: when to
+//! try, which is the engine's.
+
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use evocache_proto::domain::{CandidateId, SearchId};
+
+use super::SledStore;
+#[cfg(unix)]
+use crate::ports::Room;
+use crate::ports::{Fact, Store, StoreError};
+
+/// A store in a folder.
+#[derive(Debug)]
+pub struct ReopeningStore {
+    path: PathBuf,
+    /// Bytes that are to stay free on its disk; 0: nobody minds.
+    reserve: u64,
+    /// `None` after a failure, while it cannot be opened.
+    inner: RwLock<Option<SledStore>>,
+}
+
+impl ReopeningStore {
+    /// Opens the store in this folder, or makes one if there is none.
+    pub fn open(path: &Path, reserve: u64) -> Result<Self, StoreError> {
+        Ok(Self { path: path.to_owned(), reserve, inner: RwLock::new(Some(SledStore::open(path)?)) })
+    }
+
+    fn inner(&self) -> RwLockReadGuard<'_, Option<SledStore>> {
+        // It is replaced whole.
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&SledStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let closed = || StoreError::Failed("it failed, and could not be opened again yet".into());
+        self.inner().as_ref().ok_or_else(closed).and_then(ask)
+    }
+}
+
+impl Store for ReopeningStore {
+    fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        self.with(|store| store.replay(each))
+    }
+
+    fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        self.with(|store| store.commit(facts))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.with(SledStore::sync)
+    }
+
+    fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.with(|store| store.thumbnails(search, candidate))
+    }
+
+    fn reopen(&self) -> Result<bool, StoreError> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if inner.as_ref().is_some_and(|store| !store.has_failed()) {
+            return Ok(false);
+        }
+        // First of all: its lock goes with it.
+        *inner = None;
+        *inner = Some(SledStore::open(&self.path)?);
+        Ok(true)
+    }
+
+    #[cfg(unix)]
+    fn room(&self) -> Option<Room> {
+        let disk = rustix::fs::statvfs(&self.path).ok().filter(|_| self.reserve > 0)?;
+        Some(Room { left: disk.f_bavail.saturating_mul(disk.f_frsize), reserve: self.reserve })
+    }
+}
