@@ -1,5 +1,6 @@
 //! The engine's loop: takes what is queued, decides, commits, applies, flushes once, answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -90,6 +91,7 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         dirty: false,
         unsynced: false,
         broken: None,
+        stale: false,
         scarce: None,
         meters: meters.clone(),
         ticked: now,
@@ -172,6 +174,8 @@ struct Actor {
     unsynced: bool,
     /// A flush failed: memory may be ahead of the disk, so nothing more is decided.
     broken: Option<StoreError>,
+    /// The store was opened again, and memory is of the one before.
+    stale: bool,
     /// The store's room, while it is scarce.
     scarce: Option<Room>,
     meters: Arc<Meters>,
@@ -242,7 +246,10 @@ impl Actor {
             if let Some(room) = self.scarce.filter(Room::is_used_up) {
                 return Err(Refusal::Full(room));
             }
-            self.settings.store.commit(&facts)?;
+            if let Err(e) = self.settings.store.commit(&facts) {
+                self.break_down(e.clone());
+                return Err(e.into());
+            }
             self.meters.decided(command, &facts);
             self.unsynced = true;
             self.dirty = true;
@@ -326,7 +333,6 @@ impl Actor {
         }
         self.ticked = now;
         self.look_at_room();
-        self.look_at_store(now);
         self.background(&Command::Tick);
         // A candidate's back-off may have passed.
         self.dirty |= self.waiters.len() > 0;
@@ -334,6 +340,8 @@ impl Actor {
             self.tidied = now;
             self.background(&Command::Tidy);
         }
+        // Last: who comes back is to be heard before a clock that stood still ends any lease.
+        self.look_at_store(now);
     }
 
     fn look_at_room(&mut self) {
@@ -355,25 +363,55 @@ impl Actor {
             return;
         }
         self.tried = now;
-        let store = self.settings.store.as_ref();
-        let state = match store.reopen() {
+        // What is decided and not answered is in the old store or nowhere.
+        self.flush();
+        match self.settings.store.reopen() {
             // It is well, or what is broken is not the store.
-            Ok(false) => return,
-            Ok(true) => recover(store, now, &self.settings.policy),
-            Err(e) => Err(e.into()),
-        };
-        match state {
-            Ok(state) => {
-                tracing::info!("the store is open again: the coordinator goes on from what is in it");
-                let old = std::mem::replace(&mut self.state, state);
-                old.searches.keys().for_each(|search| self.advisers.dismiss(search));
-                let searches: Vec<SearchId> = self.state.searches.keys().cloned().collect();
-                searches.iter().for_each(|search| self.teach(search));
-                self.broken = None;
-                self.meters.broken.store(false, Relaxed);
+            Ok(false) if !self.stale => return,
+            Ok(false) => {}
+            Ok(true) => {
+                self.stale = true;
+                self.break_down(StoreError::Failed("it is open again, and not read yet".into()));
             }
-            Err(error) => tracing::warn!(%error, "the store cannot be opened again yet"),
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be opened again yet");
+                return self.break_down(error);
+            }
         }
+        match recover(self.settings.store.as_ref(), self.settings.clock.now(), &self.settings.policy) {
+            Ok(state) => self.start_over(state),
+            Err(error) => tracing::warn!(%error, "the store is open again, but cannot be read yet"),
+        }
+    }
+
+    /// Goes on from another state, as after a restart.
+    fn start_over(&mut self, state: State) {
+        tracing::info!("the store is open again: the coordinator goes on from what is in it");
+        let old = std::mem::replace(&mut self.state, state);
+        for (id, old) in &old.searches {
+            self.advisers.dismiss(id);
+            let new = self.state.searches.get_mut(id).and_then(|search| search.bound.as_mut());
+            if let (Some((_, new)), Some((_, old))) = (new, &old.bound) {
+                new.succeed(old);
+            }
+        }
+        let searches: BTreeSet<SearchId> =
+            old.searches.into_keys().chain(self.state.searches.keys().cloned()).collect();
+        for search in searches {
+            self.teach(&search);
+            // Whoever watches looks for himself what has become of it.
+            self.news.push(Change { search, evaluation: None });
+        }
+        self.stale = false;
+        self.broken = None;
+        self.meters.broken.store(false, Relaxed);
+        self.dirty = true;
+    }
+
+    /// Decides nothing more before the store is open again.
+    fn break_down(&mut self, error: StoreError) {
+        self.meters.broken.store(true, Relaxed);
+        self.broken = Some(error);
     }
 
     fn background(&mut self, command: &Command) {
@@ -430,8 +468,7 @@ impl Actor {
             for (_, result) in &mut self.outbox {
                 *result = Err(Refusal::Store(e.clone()));
             }
-            self.meters.broken.store(true, Relaxed);
-            self.broken = Some(e);
+            self.break_down(e);
             self.news.clear();
         }
         if !self.outbox.is_empty() {

@@ -155,7 +155,8 @@ impl Site {
     }
 }
 
-/// Whether a restart would help: after a failed flush nothing else does, nor when the engine is gone.
+/// Whether a restart would help: when the engine is gone nothing else does, and when the store has failed it is what the engine
+/// tries too.
 async fn healthz(Shared(site): Shared<Arc<Site>>) -> Response {
     match site.unready() {
         Some(why @ (Unready::Dead | Unready::Broken)) => why.into_response(),

@@ -7,8 +7,8 @@
 //! every lease gets a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
 //!
 //! Each record is one key with a prost message as value; all records of a decision are written as one batch, together
-//! with those of the decisions beside it.
-//! One suite (`tests/store.rs`) runs over both stores. `backup` and `inspect` are for the offline tools.
+//! with those of the decisions beside it. A coordinator that runs has a [`ReopeningStore`].
+//! One suite (`tests/server/store.rs`) runs over both stores. `backup` and `inspect` are for the offline tools.
 
 pub mod backup;
 mod codec;

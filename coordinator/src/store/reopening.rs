@@ -1,7 +1,8 @@
 //! The store of a coordinator that runs: one that is opened anew when it has failed, and tells how much room it has.
 //!
-//! A database that could not write does not know what is on disk, and is of no more use; opened anew it does. Absent: when to
-//! try, which is the engine's.
+//! A database that could not write does not know what is on disk, and is of no more use; opened anew it does. Not so after a sync
+//! of its file that failed: the system then takes for written what is not, and somebody has to look at the disk. Absent: when
+//! to try, which is the engine's.
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -62,9 +63,14 @@ impl Store for ReopeningStore {
         if inner.as_ref().is_some_and(|store| !store.has_failed()) {
             return Ok(false);
         }
+        if inner.as_ref().is_some_and(SledStore::is_unsure) {
+            let problem = "its disk did not take what it was to keep; look at the disk, then restart the coordinator";
+            return Err(StoreError::Failed(problem.into()));
+        }
         // First of all: its lock goes with it.
         *inner = None;
-        *inner = Some(SledStore::open(&self.path)?);
+        // None is made: an empty folder is one whose disk is gone.
+        *inner = Some(SledStore::open_existing(&self.path)?);
         Ok(true)
     }
 

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use evocache_proto::domain::{CandidateId, SearchId};
@@ -49,6 +49,8 @@ pub struct SledStore {
     unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
     failed: OnceLock<StoreError>,
+    /// The disk did not take what was to be synced.
+    unsure: AtomicBool,
 }
 
 pub(super) fn failed(e: impl std::fmt::Display) -> StoreError {
@@ -75,8 +77,14 @@ impl SledStore {
         }
         let file = File::open(database_file(path)).map_err(failed)?;
         sync_names(path).map_err(failed)?;
-        let store =
-            Self { db, file, pending: Mutex::default(), unsynced: AtomicUsize::new(0), failed: OnceLock::new() };
+        let store = Self {
+            db,
+            file,
+            pending: Mutex::default(),
+            unsynced: AtomicUsize::new(0),
+            failed: OnceLock::new(),
+            unsure: AtomicBool::new(false),
+        };
         if found == 1 {
             store.split_large_values()?;
         }
@@ -100,6 +108,11 @@ impl SledStore {
             return Err(StoreError::Foreign { path: path.display().to_string(), found: "there is no database".into() });
         }
         Self::open(path)
+    }
+
+    /// Whether the system may take for written what is not on the disk.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.unsure.load(Ordering::Relaxed)
     }
 
     /// Every record in the order of the keys. The format version is none of them.
@@ -185,7 +198,7 @@ impl SledStore {
         self.db.flush().map_err(failed)?;
         faults::check(Point::FlushAfter)?;
         faults::check(Point::FsyncBefore)?;
-        self.file.sync_data().map_err(failed)
+        self.file.sync_data().inspect_err(|_| self.unsure.store(true, Ordering::Relaxed)).map_err(failed)
     }
 
     /// Does nothing if something has failed before, and remembers if this fails.

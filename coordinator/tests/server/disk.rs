@@ -1,22 +1,35 @@
 //! A disk that fills up, and one that fails, against an engine: what is refused, what is kept, and what brings it back.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{measure, world};
+use crate::common::{World, measure, world};
 use evocache::engine::{Answer, Command, Refusal};
 use evocache::ports::{Fact, Room, Store, StoreError};
 use evocache::store::MemoryStore;
 use evocache_proto::domain::{CandidateId, SearchId};
 
-/// A store whose commits or flushes fail when told.
+/// A store whose commits or flushes fail when told, and which forgets what was not synced when it is opened again.
 #[derive(Default)]
 struct Failing {
     inner: MemoryStore,
-    commit: std::sync::atomic::AtomicBool,
-    sync: std::sync::atomic::AtomicBool,
+    pending: Mutex<Vec<Fact>>,
+    commit: AtomicBool,
+    sync: AtomicBool,
+    failed: AtomicBool,
+    /// Fails once the next commit is in.
+    fails_next: AtomicBool,
     /// Bytes left, of a reserve of 100; 0: unknown.
-    left: std::sync::atomic::AtomicU64,
+    left: AtomicU64,
+}
+
+impl Failing {
+    fn fail(&self, problem: &str) -> Result<(), StoreError> {
+        self.failed.store(true, SeqCst);
+        Err(StoreError::Failed(problem.into()))
+    }
 }
 
 impl Store for Failing {
@@ -24,29 +37,37 @@ impl Store for Failing {
         self.inner.replay(each)
     }
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        match self.commit.load(std::sync::atomic::Ordering::SeqCst) {
-            true => Err(StoreError::Failed("disk full".into())),
-            false => self.inner.commit(facts),
+        if self.commit.load(SeqCst) || self.failed.load(SeqCst) {
+            return self.fail("disk full");
         }
+        self.pending.lock().unwrap().extend_from_slice(facts);
+        self.failed.store(self.fails_next.swap(false, SeqCst), SeqCst);
+        Ok(())
     }
     fn sync(&self) -> Result<(), StoreError> {
-        match self.sync.load(std::sync::atomic::Ordering::SeqCst) {
-            true => Err(StoreError::Failed("disk gone".into())),
-            false => Ok(()),
+        if self.sync.load(SeqCst) || self.failed.load(SeqCst) {
+            return self.fail("disk gone");
         }
+        self.inner.commit(&std::mem::take(&mut *self.pending.lock().unwrap()))
     }
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         self.inner.thumbnails(search, candidate)
     }
+    fn reopen(&self) -> Result<bool, StoreError> {
+        if self.commit.load(SeqCst) || self.sync.load(SeqCst) {
+            return self.fail("still").map(|()| true);
+        }
+        self.pending.lock().unwrap().clear();
+        Ok(self.failed.swap(false, SeqCst))
+    }
     fn room(&self) -> Option<Room> {
-        let left = self.left.load(std::sync::atomic::Ordering::SeqCst);
+        let left = self.left.load(SeqCst);
         (left > 0).then_some(Room { left, reserve: 100 })
     }
 }
 
 #[tokio::test]
 async fn a_disk_that_fills_up_ends_new_work_then_all_writing_and_room_brings_both_back() {
-    use std::sync::atomic::Ordering::SeqCst;
     let store = Arc::new(Failing::default());
     let world = world(store.clone(), 0);
     let worker = world.register("w").await;
@@ -85,27 +106,76 @@ async fn a_disk_that_fills_up_ends_new_work_then_all_writing_and_room_brings_bot
     world.engine.stop();
 }
 
+/// The engine looks at a store that has failed, as it does every five seconds.
+async fn look_again(world: &World) {
+    for _ in 0..2 {
+        world.clock.advance(Duration::from_secs(5));
+        // The look comes at the end of a round.
+        world.handle.query(|_, _| ()).await.unwrap();
+        world.handle.query(|_, _| ()).await.unwrap();
+    }
+}
+
 #[tokio::test]
-async fn a_store_that_fails_leaves_memory_untouched_and_nothing_is_acknowledged() {
-    use std::sync::atomic::Ordering::SeqCst;
+async fn a_store_that_fails_acknowledges_nothing_and_is_opened_again() {
     let store = Arc::new(Failing::default());
     let world = world(store.clone(), 0);
     let worker = world.register("w").await;
     world.create("s", 10).await;
     let offer = world.offer(&worker).await.unwrap();
-    let before = world.digest().await;
-    store.commit.store(true, SeqCst);
     let complete =
         Command::Complete { worker: worker.clone(), lease: offer.lease.clone(), measurement: measure(&offer.schedule) };
-    assert!(matches!(world.handle.command(None, complete.clone()).await, Err(Refusal::Store(_))));
-    assert_eq!(world.digest().await, before);
-    // Room again: the same call goes through.
-    store.commit.store(false, SeqCst);
+    let fails = |result: Result<Answer, Refusal>| assert!(matches!(result, Err(Refusal::Store(_))), "{result:?}");
+    for switch in [&store.commit, &store.sync] {
+        switch.store(true, SeqCst);
+        fails(world.handle.command(None, complete.clone()).await);
+        assert!(world.handle.meters().read().broken);
+        // As long as it cannot be opened nothing is decided, whatever the disk would do.
+        look_again(&world).await;
+        fails(world.handle.acquire(worker.clone(), Duration::ZERO).await);
+        switch.store(false, SeqCst);
+        fails(world.handle.acquire(worker.clone(), Duration::ZERO).await);
+        look_again(&world).await;
+        assert!(!world.handle.meters().read().broken);
+        let held = world.handle.query(|state, _| {
+            let search = &state.searches[&SearchId::new("s").unwrap()];
+            (search.evaluations.len(), search.leased.iter().copied().collect::<Vec<_>>())
+        });
+        assert_eq!(held.await.unwrap(), (0, vec![CandidateId(0)]), "what was not acknowledged is not there");
+    }
     assert_eq!(world.handle.command(None, complete).await, Ok(Answer::Accepted));
-    // A flush that fails is worse: what is on disk is unknown, so nothing more is decided.
-    store.sync.store(true, SeqCst);
-    let next = world.handle.acquire(worker.clone(), Duration::ZERO).await;
-    assert!(matches!(next, Err(Refusal::Store(_))), "{next:?}");
-    store.sync.store(false, SeqCst);
-    assert!(matches!(world.handle.acquire(worker, Duration::ZERO).await, Err(Refusal::Store(_))));
+    assert!(world.offer(&worker).await.is_some());
+    world.engine.stop();
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_while_the_store_fails_is_in_it_when_it_is_open_again() {
+    let store = Arc::new(Failing::default());
+    let world = world(store.clone(), 0);
+    let worker = world.register("w").await;
+    world.create("s", 200).await;
+    let mut acknowledged = vec![];
+    for _ in 0..10 {
+        let offer = world.offer(&worker).await.unwrap();
+        let command = Command::Complete {
+            worker: worker.clone(),
+            lease: offer.lease.clone(),
+            measurement: measure(&offer.schedule),
+        };
+        // The store fails behind the engine's back, and in the same round the engine looks at it.
+        store.fails_next.store(true, SeqCst);
+        world.clock.advance(Duration::from_secs(5));
+        if world.handle.command(None, command).await.is_ok() {
+            acknowledged.push(offer.lease.candidate);
+        }
+        look_again(&world).await;
+        let search = SearchId::new("s").unwrap();
+        let wanted = acknowledged.clone();
+        let lost = world.handle.query(move |state, _| {
+            let search = &state.searches[&search];
+            wanted.into_iter().filter(|&id| search.evaluation(id).is_none()).collect::<Vec<_>>()
+        });
+        assert_eq!(lost.await.unwrap(), vec![]);
+    }
+    world.engine.stop();
 }
