@@ -39,8 +39,8 @@ impl Ledger {
         }
     }
 
-    /// How many answers there were.
+    /// How many answers there were. A result is known by its lease and has no request that is remembered.
     pub(crate) fn answers(&self) -> usize {
-        self.requests.len()
+        self.requests.len() + self.results.len()
     }
 }
