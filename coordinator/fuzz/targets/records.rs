@@ -17,7 +17,6 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/chaos/toy.rs"]
-#[allow(dead_code)]
 mod toy;
 
 /// One thing that happens to a store. Places count through all records, round and round.
