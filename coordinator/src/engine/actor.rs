@@ -1,6 +1,7 @@
 //! The engine's loop: takes what is queued, decides, commits, applies, flushes once, answers.
 
-use std::collections::BTreeSet;
+mod recovery;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -20,6 +21,7 @@ use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::faults::{self, Point};
 use crate::ports::{Clock, Fact, IdSource, Room, Store, StoreError};
+use recovery::recover;
 
 /// Calls that may wait to be decided; the next is refused as busy.
 const QUEUE: usize = 16 * 1024;
@@ -27,13 +29,8 @@ const QUEUE: usize = 16 * 1024;
 const BATCH: usize = 512;
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// How often a store that has failed is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
 /// How often old things are forgotten.
 const TIDY: Duration = Duration::from_secs(60);
-/// Facts that are read ahead of their recovery: so many at a time, so often.
-const CHUNK: usize = 512;
-const CHUNKS: usize = 4;
 /// Changes a watcher may lag behind before it misses some.
 const CHANGES: usize = 1024;
 
@@ -99,30 +96,6 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         tried: now,
     };
     Ok((Handle { queue, changes, store, meters }, Work(actor)))
-}
-
-/// The state that the store's facts add up to. They are read on another thread, ahead of what is made of them.
-fn recover(store: &dyn Store, now: Timestamp, policy: &RetryPolicy) -> Result<State, EngineError> {
-    let (sender, facts) = std::sync::mpsc::sync_channel(CHUNKS);
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(move || {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            let read = store.replay(&mut |fact| {
-                chunk.push(fact);
-                if chunk.len() == CHUNK {
-                    // Whoever has given up says why.
-                    let _ = sender.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
-                }
-            });
-            let _ = sender.send(chunk);
-            read
-        });
-        let state = State::recover(facts.into_iter().flatten(), now, policy);
-        // A store that cannot be read has told only a part.
-        let read = reader.join().map_err(|_| StoreError::Failed("reading it panicked: see the log".into()))?;
-        read?;
-        Ok(state?)
-    })
 }
 
 /// What an engine does; to be run on any runtime that has time. Blocks while it writes to the disk.
@@ -354,58 +327,6 @@ impl Actor {
         }
         self.scarce = scarce;
         self.meters.room(room);
-    }
-
-    /// Opens a store that has failed, where there is room for it, and goes on from what it holds, as after a restart.
-    fn look_at_store(&mut self, now: Timestamp) {
-        let is_full = self.scarce.is_some_and(|room| room.is_used_up());
-        if is_full || now.since(self.tried) < AGAIN {
-            return;
-        }
-        self.tried = now;
-        // What is decided and not answered is in the old store or nowhere.
-        self.flush();
-        match self.settings.store.reopen() {
-            // It is well, or what is broken is not the store.
-            Ok(false) if !self.stale => return,
-            Ok(false) => {}
-            Ok(true) => {
-                self.stale = true;
-                self.break_down(StoreError::Failed("it is open again, and not read yet".into()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the store cannot be opened again yet");
-                return self.break_down(error);
-            }
-        }
-        match recover(self.settings.store.as_ref(), self.settings.clock.now(), &self.settings.policy) {
-            Ok(state) => self.start_over(state),
-            Err(error) => tracing::warn!(%error, "the store is open again, but cannot be read yet"),
-        }
-    }
-
-    /// Goes on from another state, as after a restart.
-    fn start_over(&mut self, state: State) {
-        tracing::info!("the store is open again: the coordinator goes on from what is in it");
-        let old = std::mem::replace(&mut self.state, state);
-        for (id, old) in &old.searches {
-            self.advisers.dismiss(id);
-            let new = self.state.searches.get_mut(id).and_then(|search| search.bound.as_mut());
-            if let (Some((_, new)), Some((_, old))) = (new, &old.bound) {
-                new.succeed(old);
-            }
-        }
-        let searches: BTreeSet<SearchId> =
-            old.searches.into_keys().chain(self.state.searches.keys().cloned()).collect();
-        for search in searches {
-            self.teach(&search);
-            // Whoever watches looks for himself what has become of it.
-            self.news.push(Change { search, evaluation: None });
-        }
-        self.stale = false;
-        self.broken = None;
-        self.meters.broken.store(false, Relaxed);
-        self.dirty = true;
     }
 
     /// Decides nothing more before the store is open again.

@@ -3,7 +3,8 @@
 //! Every command goes decide (pure) → one store transaction → apply → and, once that is durable, its answer. Commands
 //! that arrive together share one flush to disk.
 //!
-//! **Architecture invariant:** nothing is answered before it is on disk, and a store error leaves memory untouched.
+//! **Architecture invariant:** nothing is answered before it is on disk, and after an error of the store memory is made anew of
+//! what is stored.
 //! Absent on purpose: gRPC, sled, and any clock but the [`Clock`](crate::ports::Clock) port.
 
 mod actor;
