@@ -109,6 +109,22 @@ fn bench_prints_ten_schedules_and_a_line_through_them() {
     let macs: Vec<u64> = schedules.iter().map(|s| s["macs"].as_u64().unwrap()).collect();
     assert!(macs.is_sorted() && macs[9] == schedules[9]["baseline_macs"].as_u64().unwrap(), "{macs:?}");
     assert!(json["fit"]["us_per_mac"].is_number());
+
+    // Uncached runs stand around the cached one, and what computes everything leaves nothing of them out.
+    let times = |schedule: &serde_json::Value, name: &str| -> Vec<f64> {
+        schedule["denoising"][name].as_array().unwrap().iter().map(|ms| ms.as_f64().unwrap()).collect()
+    };
+    for (i, schedule) in schedules.iter().enumerate() {
+        let (cached, uncached, parts) =
+            (times(schedule, "ms"), times(schedule, "uncached_ms"), times(schedule, "parts_ms"));
+        assert_eq!((cached.len(), uncached.len(), parts.len()), (1, 2, 1));
+        let whole = (uncached[0] + uncached[1]) / 2.0;
+        assert!(
+            parts[0] > 0.0 && if i == 9 { (parts[0] - whole).abs() < 1e-9 } else { parts[0] < whole },
+            "{schedule}"
+        );
+    }
+    assert!(worker(&arguments).contains("caching adds "));
 }
 
 #[test]

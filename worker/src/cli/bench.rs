@@ -9,6 +9,7 @@ use evocache_proto::domain::{
 use serde_json::json;
 use std::sync::Arc;
 
+use super::denoising::{self, Denoising};
 use super::fit::{Line, line};
 use super::model::ModelArgs;
 use super::table::{Table, count};
@@ -59,6 +60,8 @@ pub struct Bench {
 struct Point {
     schedule: Schedule,
     measurement: Measurement,
+    /// On the CPU; a GPU works on while the clock is read.
+    denoising: Option<Denoising>,
 }
 
 impl Bench {
@@ -84,7 +87,10 @@ impl Bench {
             .map(|i| {
                 let schedule = spread(&layout, self.steps, f64::from(i) / f64::from(SCHEDULES))?;
                 let measurement = evaluator.evaluate(Task::whole(&schedule), &cancel)?;
-                Ok(Point { schedule, measurement })
+                let denoising = (self.device == DeviceChoice::Cpu)
+                    .then(|| Denoising::measure(evaluator.pipeline(), &self.calibration(), &schedule, &cancel))
+                    .transpose()?;
+                Ok(Point { schedule, measurement, denoising })
             })
             .collect::<Result<Vec<_>>>()?;
         let fit =
@@ -132,7 +138,7 @@ impl Bench {
             "off",
         ]);
         let ms = |us: f64| format!("{:.2}", us / 1e3);
-        for Point { schedule, measurement: m } in points {
+        for Point { schedule, measurement: m, .. } in points {
             let (low, high) = range(&m.latency_us);
             let (base_low, base_high) = range(&m.baseline_latency_us);
             table.row(vec![
@@ -164,7 +170,9 @@ impl Bench {
             let worst = points.iter().map(|p| off(&p.measurement, fit).abs()).fold(0.0, f64::max);
             writeln!(out, "no schedule is off that line by more than {:.1} %", 100.0 * worst)?;
         }
-        Ok(())
+        let denoising: Vec<_> =
+            points.iter().filter_map(|p| Some((p.denoising.as_ref()?, &p.schedule, &p.measurement))).collect();
+        denoising::write_table(out, &denoising)
     }
 }
 
@@ -176,7 +184,9 @@ fn off(measurement: &Measurement, fit: Line) -> f64 {
 fn write_json(out: &mut dyn Write, device: &str, points: &[Point], fit: Option<Line>) -> Result<()> {
     let rows: Vec<_> = points
         .iter()
-        .map(|Point { schedule, measurement: m }| {
+        .map(|Point { schedule, measurement: m, denoising }| {
+            let denoising =
+                denoising.as_ref().map(|d| json!({"ms": d.cached, "uncached_ms": d.uncached, "parts_ms": d.parts}));
             json!({
                 "schedule": schedule.id().to_string(),
                 "computed": 1.0 - schedule.cache_hit_rate(),
@@ -185,6 +195,7 @@ fn write_json(out: &mut dyn Write, device: &str, points: &[Point], fit: Option<L
                 "peak_cache_bytes": m.peak_cache_bytes,
                 "latency_us": m.latency_us,
                 "baseline_latency_us": m.baseline_latency_us,
+                "denoising": denoising,
             })
         })
         .collect();

@@ -19,7 +19,7 @@ const CLOSING: f64 = 0.85;
 /// No model below this many results.
 const FIRST: usize = 24;
 /// Results from one advice to the next: the 25th part of all, within these limits.
-const PAUSE: (usize, usize) = (4, 60);
+const PAUSE: (usize, usize) = (4, 20);
 /// Seconds that models need to think, roughly, for each decision of a schedule.
 const SECONDS_PER_CELL: f64 = 1.5e-4;
 /// Seconds that they need to hear of a result, roughly, for each decision.
