@@ -147,6 +147,7 @@ Examples:
 Examples:
   evocache validate my-search --prompts-file held-out.txt
   evocache validate my-search --prompts-file held-out.txt --prompts 64 --first-seed 1000 --name held-out --json
+  evocache validate my-search --prompts-file held-out.txt --batch 1 --height 1024 --width 1024
 
 Creates a search of its own, which measures the front of the given one and its heuristic schedules on the prompts of the
 file, follows it, and reports. The same command with the --name of such a search goes on with it.")]
@@ -415,6 +416,18 @@ pub struct ValidateArgs {
     /// Noise seed of the first prompt; the next ones count up
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub first_seed: u64,
+    /// Images generated together, where serving will have other batches [default: the search's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: Option<u32>,
+    /// Pixels, where serving will have another size [default: the search's]
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<u32>,
+    /// Pixels [default: the search's]
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<u32>,
+    /// Classifier-free guidance [default: the search's]
+    #[arg(long, value_name = "SCALE")]
+    pub guidance_scale: Option<f64>,
     /// Id of the search that is created [default: one that the coordinator makes]
     #[arg(long, visible_alias = "id", value_name = "NEW_ID")]
     pub name: Option<SearchId>,

@@ -78,6 +78,8 @@ fn a_front_is_measured_again_on_prompts_that_it_has_not_seen() {
     }
     let more = ["validate", "s", "--prompts-file", &prompts, "--prompts", "2", "--name", "held-out"];
     c.evocache(&more).fails(1, &["held-out", "hint:"]);
+    let larger = ["validate", "s", "--prompts-file", &prompts, "--batch", "3", "--name", "held-out"];
+    c.evocache(&larger).fails(1, &["held-out", "hint:"]);
     c.evocache(&["validate", "gone", "--prompts-file", &prompts]).fails(3, &["gone", "hint:", "evocache list"]);
 }
 

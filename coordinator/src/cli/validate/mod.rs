@@ -19,7 +19,7 @@ use super::printer::Printer;
 use super::searches::waits;
 use super::{connect, prompts};
 use crate::client::{Client, ErrorKind, Search, SearchState};
-use plan::Plan;
+use plan::{Conditions, Plan};
 use report::{Measured, Report};
 
 pub(super) async fn validate(global: &Global, args: ValidateArgs, printer: Printer) -> Result<Exit, Failure> {
@@ -31,7 +31,14 @@ pub(super) async fn validate(global: &Global, args: ValidateArgs, printer: Print
     let front = client.front(&args.id, false).await?;
     let evaluations = client.evaluations(&args.id, false).await?;
     warn_of_seen(&search, &prompts, printer);
-    let plan = plan::plan(&search, &front.evaluations, &evaluations, prompts)?;
+    let conditions = Conditions {
+        prompts,
+        batch: args.batch,
+        height: args.height,
+        width: args.width,
+        guidance_scale: args.guidance_scale,
+    };
+    let plan = plan::plan(&search, &front.evaluations, &evaluations, conditions)?;
     if plan.left_out > 0 {
         printer.warning(&format!("{} heuristic schedules are left out: there are too many", plan.left_out));
     }

@@ -25,6 +25,16 @@ pub(super) struct Plan {
     pub(super) left_out: usize,
 }
 
+/// In what a validation differs from the search. What is not given is as the search has it.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    pub(super) prompts: Vec<Prompt>,
+    pub(super) batch: Option<u32>,
+    pub(super) height: Option<u32>,
+    pub(super) width: Option<u32>,
+    pub(super) guidance_scale: Option<f64>,
+}
+
 /// The front of a search without the uncached run, which every search measures anyway.
 pub(super) fn front<'a>(search: &'a Search, front: &'a [Evaluation]) -> impl Iterator<Item = &'a Evaluation> {
     front.iter().filter(|e| !is_uncached(search, e))
@@ -40,12 +50,12 @@ pub(super) fn is_uncached(search: &Search, e: &Evaluation) -> bool {
     e.schedule.steps() == search.spec.sampling.baseline_steps() && e.schedule.cache_hit_rate() == 0.0
 }
 
-/// The specification of the search that measures the front and its rivals on these prompts.
+/// The specification of the search that measures the front and its rivals under these conditions.
 pub(super) fn plan(
     search: &Search,
     front: &[Evaluation],
     evaluations: &[Evaluation],
-    prompts: Vec<Prompt>,
+    conditions: Conditions,
 ) -> Result<Plan, Failure> {
     if front.is_empty() {
         return Err(no_evaluations(&search.id));
@@ -66,7 +76,12 @@ pub(super) fn plan(
     let mut draft = search.spec.clone();
     // Other weights would be measured as well, but say nothing about these schedules.
     draft.model.fingerprint = search.model.as_ref().map(|m| m.fingerprint.clone()).or(draft.model.fingerprint);
-    draft.prompts = prompts;
+    draft.prompts = conditions.prompts;
+    let sampling = &mut draft.sampling;
+    sampling.height = conditions.height.or(sampling.height);
+    sampling.width = conditions.width.or(sampling.width);
+    sampling.guidance_scale = conditions.guidance_scale.unwrap_or(sampling.guidance_scale);
+    draft.plan.batch = conditions.batch.unwrap_or(draft.plan.batch);
     // Each is measured twice, and so is the uncached run.
     draft.budget = Budget { evaluations: Some(2 * (1 + imported.len() as u64)), ..Budget::default() };
     draft.algorithm = Algorithm {
@@ -85,7 +100,8 @@ pub(super) fn plan(
 
 /// Whether a search is the validation that is planned.
 pub(super) fn is_validation(search: &Search, of: &SearchId, planned: &SearchSpec) -> bool {
-    search.spec.labels.get(LABEL).is_some_and(|id| id == of.as_str()) && search.spec.prompts == planned.prompts
+    let conditions = |spec: &SearchSpec| (spec.prompts.clone(), spec.sampling.clone(), spec.plan);
+    search.spec.labels.get(LABEL).is_some_and(|id| id == of.as_str()) && conditions(&search.spec) == conditions(planned)
 }
 
 /// Each schedule once, the front's first, and how many find no place.
@@ -108,8 +124,8 @@ mod tests {
     use super::*;
     use crate::cli::samples::{sample, search};
 
-    fn prompts() -> Vec<Prompt> {
-        vec![Prompt { text: "held out".into(), seed: 1 }]
+    fn prompts() -> Conditions {
+        Conditions { prompts: vec![Prompt { text: "held out".into(), seed: 1 }], ..Conditions::default() }
     }
 
     #[test]
@@ -125,7 +141,7 @@ mod tests {
         let Plan { spec, left_out } = plan(&search, &front, &evaluations, prompts()).unwrap();
         let names: Vec<&str> = spec.imported.iter().map(|i| i.name.as_str()).collect();
         assert_eq!((names, left_out), (vec!["front:9", "front:3", "seed:fora:4"], 0));
-        assert_eq!(spec.prompts, prompts());
+        assert_eq!((&spec.prompts, &spec.sampling), (&prompts().prompts, &search.spec.sampling));
         assert_eq!(spec.budget, Budget { evaluations: Some(8), ..Budget::default() });
         assert_eq!(spec.algorithm.strategy, Strategy::Imported);
         assert!(!spec.algorithm.seeds && spec.algorithm.remeasure && spec.algorithm.rungs.is_empty());
@@ -134,6 +150,12 @@ mod tests {
         let created = Search { spec: (*spec).clone(), ..search.clone() };
         assert!(is_validation(&created, &search.id, &spec));
         assert!(!is_validation(&search, &search.id, &spec));
+
+        let other = Conditions { batch: Some(3), height: Some(96), guidance_scale: Some(2.5), ..prompts() };
+        let other = plan(&search, &front, &evaluations, other).unwrap().spec;
+        assert_eq!((other.plan.batch, other.sampling.height, other.sampling.guidance_scale), (3, Some(96), 2.5));
+        assert_eq!((other.sampling.width, &other.sampling.steps), (None, &search.spec.sampling.steps));
+        assert!(!is_validation(&created, &search.id, &other), "another batch is another validation");
     }
 
     #[test]
@@ -143,7 +165,7 @@ mod tests {
         let cached = [sample(1, 2, &[0.9, 0.9])];
         assert_eq!(plan(&search, &[], &[], prompts()).unwrap_err().exit, Exit::NotFound);
         assert_eq!(plan(&search, &uncached, &uncached, prompts()).unwrap_err().exit, Exit::NotFound);
-        assert_eq!(plan(&search, &cached, &cached, vec![]).unwrap_err().exit, Exit::Usage);
+        assert_eq!(plan(&search, &cached, &cached, Conditions::default()).unwrap_err().exit, Exit::Usage);
         let mut minimised = search;
         minimised.spec.objectives[1].direction = Direction::Minimize;
         let failure = plan(&minimised, &cached, &cached, prompts()).unwrap_err();
