@@ -76,6 +76,7 @@ fn comparison(c: &Comparison<'_>) -> Value {
         "heuristics_as_good": {
             "fastest": row(c.as_good_fastest),
             "most_cached": row(c.as_good_most_cached),
+            "front_over_fastest": gain(c.as_good_fastest),
         },
     })
 }

@@ -100,8 +100,9 @@ pub(super) fn plan(
 
 /// Whether a search is the validation that is planned.
 pub(super) fn is_validation(search: &Search, of: &SearchId, planned: &SearchSpec) -> bool {
-    let conditions = |spec: &SearchSpec| (spec.prompts.clone(), spec.sampling.clone(), spec.plan);
-    search.spec.labels.get(LABEL).is_some_and(|id| id == of.as_str()) && conditions(&search.spec) == conditions(planned)
+    let spec = &search.spec;
+    spec.labels.get(LABEL).is_some_and(|id| id == of.as_str())
+        && (&spec.prompts, &spec.sampling, spec.plan) == (&planned.prompts, &planned.sampling, planned.plan)
 }
 
 /// Each schedule once, the front's first, and how many find no place.

@@ -139,7 +139,11 @@ fn comparison(r: &Report, c: &Comparison<'_>) -> String {
 }
 
 fn gains(c: &Comparison<'_>) -> String {
-    let rivals = [("the heuristic", c.heuristic), ("the plain run with fewer steps", c.fewer_steps)];
+    let rivals = [
+        ("the heuristic", c.heuristic),
+        ("the fastest heuristic with its quality or better", c.as_good_fastest),
+        ("the plain run with fewer steps", c.fewer_steps),
+    ];
     let gain = |(name, rival): (&str, Option<&Row>)| {
         let (gain, error) = c.gain_over(rival)?;
         Some(format!("the front's is {} as fast as {name}\n", with_error(gain, error)))
