@@ -82,7 +82,7 @@ def blocks():
 
 def pipeline():
     """The bundled pipeline from embeddings to pictures: 4 pictures, 10 steps, guidance; per picture."""
-    pipe = d.PixArtAlphaPipeline.from_pretrained(EMOJI)
+    pipe = d.PixArtAlphaPipeline.from_pretrained(EMOJI, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     encoded = pipe.encode_prompt(["a picture"] * 4, True, negative_prompt="", max_sequence_length=24)
     names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
