@@ -112,7 +112,11 @@ fn what_is_chosen_by_the_search_and_by_the_held_out_prompts_is_told_apart() {
     assert_eq!(value["chosen_in_sample"]["front"]["candidate"], 11);
     assert_eq!(value["chosen_held_out"]["front_over_heuristic"]["value"], gain);
     assert_eq!(value["front"][0]["verdict"], "below");
-    assert!(text::report(&report).contains("1.25x ±0.02 as fast as the heuristic"), "{}", text::report(&report));
+    assert_eq!(value["chosen_held_out"]["heuristics_as_good"]["front_over_fastest"]["value"], gain);
+    for rival in ["the heuristic", "the fastest heuristic with its quality or better"] {
+        let told = format!("the front's is 1.25x ±0.02 as fast as {rival}\n");
+        assert!(text::report(&report).contains(&told), "{}", text::report(&report));
+    }
 }
 
 #[test]
