@@ -9,7 +9,7 @@ use evocache_proto::domain::{
 use serde_json::json;
 use std::sync::Arc;
 
-use super::denoising::{self, Denoising};
+use super::denoising::{self, Denoising, Loop};
 use super::fit::{Line, line};
 use super::model::ModelArgs;
 use super::table::{Table, count};
@@ -83,16 +83,18 @@ impl Bench {
         let cancel = CancelToken::new();
         evaluator.prepare(&self.calibration(), &cancel)?;
         let layout = evaluator.pipeline().layout().clone();
-        let points = (1..=SCHEDULES)
-            .map(|i| {
-                let schedule = spread(&layout, self.steps, f64::from(i) / f64::from(SCHEDULES))?;
-                let measurement = evaluator.evaluate(Task::whole(&schedule), &cancel)?;
-                let denoising = (self.device == DeviceChoice::Cpu)
-                    .then(|| Denoising::measure(evaluator.pipeline(), &self.calibration(), &schedule, &cancel))
-                    .transpose()?;
-                Ok(Point { schedule, measurement, denoising })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut points = Vec::new();
+        for i in 1..=SCHEDULES {
+            let schedule = spread(&layout, self.steps, f64::from(i) / f64::from(SCHEDULES))?;
+            let measurement = evaluator.evaluate(Task::whole(&schedule), &cancel)?;
+            points.push(Point { schedule, measurement, denoising: None });
+        }
+        if self.device == DeviceChoice::Cpu {
+            let denoising = Loop::new(evaluator.pipeline(), &self.calibration())?;
+            for point in &mut points {
+                point.denoising = Some(denoising.time(&point.schedule, self.repeats, &cancel)?);
+            }
+        }
         let fit =
             line(&points.iter().map(|p| (p.measurement.macs as f64, p.measurement.latency())).collect::<Vec<_>>());
         let device = evaluator.declaration().device;

@@ -11,9 +11,9 @@ use super::{CliError, Result};
 use crate::cancel::CancelToken;
 use crate::evaluator::clock::Stopwatch;
 use crate::evaluator::pipeline::Pipeline;
-use crate::executor::Denoise;
+use crate::executor::{Denoise, Guidance};
 use crate::files::ModelError;
-use crate::models::block_model::BlockModel;
+use crate::models::block_model::{BlockModel, Conditioning};
 
 /// The loop over the steps, without the decoder, timed several times.
 pub(super) struct Denoising {
@@ -24,16 +24,19 @@ pub(super) struct Denoising {
     pub(super) parts: Vec<f64>,
 }
 
-impl Denoising {
-    /// Uncached runs and ones by the schedule in turn, on the first batch of a calibration whose prompts are all the same.
-    pub(super) fn measure(
-        pipeline: &Pipeline,
-        calibration: &Calibration,
-        schedule: &Schedule,
-        cancel: &CancelToken,
-    ) -> Result<Self> {
-        let Calibration { prompts, sampling, plan } = calibration;
-        let steps = schedule.steps();
+/// What every run begins with. Made once: texts are encoded for it, which loads the text encoder.
+pub(super) struct Loop<'a> {
+    pipeline: &'a Pipeline,
+    conditioning: Conditioning,
+    guidance: Guidance,
+    noise: Tensor,
+    images: usize,
+}
+
+impl<'a> Loop<'a> {
+    /// Of a calibration whose prompts are all the same and make one batch.
+    pub(super) fn new(pipeline: &'a Pipeline, calibration: &Calibration) -> Result<Self> {
+        let Calibration { prompts, sampling, .. } = calibration;
         let size = pipeline.latent_size(sampling.height, sampling.width)?;
         let guidance = pipeline.guidance(sampling.guidance_scale);
         let seeds: Vec<u64> = prompts.iter().map(|prompt| prompt.seed).collect();
@@ -41,30 +44,41 @@ impl Denoising {
         let (wanted, unwanted) = (texts.repeated(0, seeds.len())?, texts.repeated(1, seeds.len())?);
         let conditioning = guidance.pair(&unwanted, &wanted, size).map_err(ModelError::from)?;
         let noise = pipeline.noise(&seeds, size)?;
-        let uncached =
-            Schedule::all_compute(pipeline.layout().clone(), steps).map_err(|e| CliError::new(e.to_string()))?;
-        let run = |model: &dyn BlockModel, schedule: &Schedule| -> Result<f64> {
-            let mut sampler = pipeline.sampler(steps, size)?;
-            let denoise = Denoise { model, conditioning: &conditioning, guidance, schedule, cancel };
-            let stopwatch = Stopwatch::start();
-            denoise.run(&mut *sampler, &noise, &mut |_: u32, _: &Tensor| ())?;
-            Ok(stopwatch.elapsed().as_secs_f64())
-        };
-        let per_image = |seconds: f64| 1e3 * seconds / seeds.len() as f64;
-        let (mut cached, mut uncached_times, mut around) = (Vec::new(), Vec::new(), Vec::new());
-        for run_number in 0..=plan.repeats {
-            if run_number > 0 {
-                cached.push(per_image(run(pipeline.transformer(), schedule)?));
-            }
-            let watched = Watched::new(pipeline.transformer());
-            let whole = run(&watched, &uncached)?;
-            around.push(per_image(watched.parts().without_what_is_cached(whole, schedule)));
-            uncached_times.push(per_image(whole));
-        }
-        let parts = around.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
-        Ok(Self { cached, uncached: uncached_times, parts })
+        Ok(Self { pipeline, conditioning, guidance, noise, images: seeds.len() })
     }
 
+    /// Uncached runs and `repeats` by the schedule in turn.
+    pub(super) fn time(&self, schedule: &Schedule, repeats: u32, cancel: &CancelToken) -> Result<Denoising> {
+        let uncached = Schedule::all_compute(self.pipeline.layout().clone(), schedule.steps())
+            .map_err(|e| CliError::new(e.to_string()))?;
+        let per_image = |seconds: f64| 1e3 * seconds / self.images as f64;
+        let mut times = Denoising { cached: Vec::new(), uncached: Vec::new(), parts: Vec::new() };
+        let mut around = Vec::new();
+        for turn in 0..=repeats {
+            if turn > 0 {
+                times.cached.push(per_image(self.run(self.pipeline.transformer(), schedule, cancel)?));
+            }
+            let watched = Watched::new(self.pipeline.transformer());
+            let whole = self.run(&watched, &uncached, cancel)?;
+            around.push(per_image(watched.parts().without_what_is_cached(whole, schedule)));
+            times.uncached.push(per_image(whole));
+        }
+        times.parts = around.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+        Ok(times)
+    }
+
+    /// Seconds of one run.
+    fn run(&self, model: &dyn BlockModel, schedule: &Schedule, cancel: &CancelToken) -> Result<f64> {
+        let Self { conditioning, guidance, noise, .. } = self;
+        let mut sampler = self.pipeline.sampler(schedule.steps(), conditioning.size)?;
+        let denoise = Denoise { model, conditioning, guidance: *guidance, schedule, cancel };
+        let stopwatch = Stopwatch::start();
+        denoise.run(&mut *sampler, noise, &mut |_: u32, _: &Tensor| ())?;
+        Ok(stopwatch.elapsed().as_secs_f64())
+    }
+}
+
+impl Denoising {
     /// What caching costs, relative to what is computed: one value for each run by the schedule.
     pub(super) fn overheads(&self) -> impl Iterator<Item = f64> {
         self.cached.iter().zip(&self.parts).map(|(cached, parts)| cached / parts - 1.0)
