@@ -9,7 +9,7 @@
     reason = "a benchmark fails by panicking; criterion's macros write no docs"
 )]
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use evocache_worker::files::weights::Weights;
 use evocache_worker::layers::{
@@ -42,10 +42,14 @@ fn pair(
 }
 
 fn linear(criterion: &mut Criterion) {
-    let weights = Weights::random(&Device::Cpu);
-    let (params, x) = (weights.root(), random(&[2, TOKENS, WIDTH]));
-    for (name, activation) in [("linear", Activation::Identity), ("linear + gelu", Activation::GeluTanh)] {
-        let layer = Linear::load(&params, WIDTH, 4 * WIDTH, true).unwrap();
+    let x = random(&[2, TOKENS, WIDTH]);
+    for (name, dtype, activation) in [
+        ("linear", DType::F32, Activation::Identity),
+        ("linear + gelu", DType::F32, Activation::GeluTanh),
+        ("linear in bf16", DType::BF16, Activation::Identity),
+    ] {
+        let weights = Weights::random(&Device::Cpu).with_dtype(dtype);
+        let layer = Linear::load(&weights.root(), WIDTH, 4 * WIDTH, true).unwrap();
         let (weight, bias) = (random(&[WIDTH, 4 * WIDTH]), random(&[4 * WIDTH]));
         pair(
             criterion,
@@ -64,7 +68,7 @@ fn attend(criterion: &mut Criterion) {
     let q = random(&[2, TOKENS, WIDTH]);
     for (name, keys) in [("self-attention", TOKENS), ("cross-attention with a mask", 120)] {
         let (k, v) = (random(&[2, keys, WIDTH]), random(&[2, keys, WIDTH]));
-        let mask = Tensor::zeros((2, keys), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let mask = Tensor::zeros((2, keys), DType::F32, &Device::Cpu).unwrap();
         let bias = if keys == TOKENS { AttentionBias::None } else { AttentionBias::Keys(mask.clone()) };
         let split = |x: &Tensor| x.reshape((2, x.dim(1)?, HEADS, WIDTH / HEADS))?.transpose(1, 2)?.contiguous();
         pair(

@@ -132,8 +132,10 @@ fn check_compares_every_family_with_diffusers() {
     let folders = ["pixart1024", "flux", "dit", "sd35"]
         .map(|name| format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR")));
     let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
-    let said = worker(&[&["check"], &folders[..]].concat());
-    assert_eq!(said.lines().filter(|line| line.ends_with("ok")).count(), 4, "{said}");
+    for precision in ["f32", "bf16"] {
+        let said = worker(&[&["check", "--precision", precision], &folders[..]].concat());
+        assert_eq!(said.lines().filter(|line| line.ends_with("ok")).count(), 4, "{said}");
+    }
 
     // Another sampler than diffusers had is found out.
     let copy = tempfile::tempdir().unwrap();

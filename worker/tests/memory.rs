@@ -201,3 +201,24 @@ fn predicted_memory_is_the_measured_on_the_bundled_model() {
     }
     assert!(table.0.is_empty(), "{:#?}", table.0);
 }
+
+/// What a loaded pipeline holds, in f32 and with matrices in bf16.
+#[test]
+fn predicted_memory_of_weights_is_the_measured() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut wrong = vec![];
+    println!("\n{:<22} {:>12} {:>12} {:>7}", "weights", "predicted", "measured", "off");
+    for dtype in [DType::F32, DType::BF16] {
+        let before = HELD.load(Ordering::Relaxed);
+        let pipeline = Pipeline::load_as(&common::model_dir(), Device::Cpu, dtype).unwrap();
+        let measured = HELD.load(Ordering::Relaxed) - before;
+        let size = pipeline.latent_size(None, None).unwrap();
+        let predicted = pipeline.memory(size, pipeline.guidance(3.0)).weights;
+        let off = predicted as f64 / measured as f64 - 1.0;
+        println!("{:<22} {predicted:>12} {measured:>12} {:>6.1}%", format!("emoji, {dtype:?}"), 100.0 * off);
+        if off.abs() > LIMIT {
+            wrong.push(format!("{dtype:?}: {off:.3}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

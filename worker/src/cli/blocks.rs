@@ -102,7 +102,6 @@ impl Blocks {
     fn time(&self, model: &TrueWidth, precision: Precision) -> Result<Vec<Row>> {
         let device = self.device.open()?;
         let dtype = precision.dtype();
-        crate::evaluator::pipeline::can_compute(&device, dtype)?;
         let transformer = model.load(&device, dtype)?;
         let (latents, conditioning) = model.inputs(&*transformer, &device)?;
         let bound = transformer.condition(&conditioning)?;

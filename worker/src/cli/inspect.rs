@@ -56,7 +56,8 @@ impl Inspect {
         let (rows, total) = (rows(&pipeline, &cost), schedule.macs(&cost));
         let (height, width) = (size.height * size.scale, size.width * size.scale);
         let parameters =
-            [("transformer", pipeline.transformer().parameters()), ("vae decoder", pipeline.vae().parameters())];
+            [("transformer", pipeline.transformer().weight_size()), ("vae decoder", pipeline.vae().weight_size())]
+                .map(|(part, size)| (part, size.parameters));
         let fingerprint = pipeline.folder().fingerprint()?.to_string();
         if self.json {
             let components: Vec<_> = rows

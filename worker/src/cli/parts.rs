@@ -10,6 +10,7 @@ use evocache_proto::domain::{CostModel, Decision, Layout, Schedule, Slot};
 
 use crate::evaluator::clock::Stopwatch;
 use crate::files::ModelError;
+use crate::files::weights::WeightSize;
 use crate::models::block_model::{
     Activations, BlockModel, Conditioned, Conditioning, Geometry, GuidanceKind, LatentSize, State,
 };
@@ -79,8 +80,8 @@ impl BlockModel for Watched<'_> {
         self.model.image_tokens(size)
     }
 
-    fn parameters(&self) -> u64 {
-        self.model.parameters()
+    fn weight_size(&self) -> WeightSize {
+        self.model.weight_size()
     }
 
     fn dtype(&self) -> DType {

@@ -58,18 +58,6 @@ pub struct Generated {
     pub trace: Trace,
 }
 
-/// Fails where a device cannot compute with numbers of this kind.
-pub fn can_compute(device: &Device, dtype: DType) -> Result<()> {
-    if device.is_cpu() && dtype == DType::BF16 {
-        return Err(ModelError::Device {
-            device: "cpu".into(),
-            problem: "candle does not multiply bf16 matrices there".into(),
-            hint: "use --precision f32, which is the fastest on the CPU".into(),
-        });
-    }
-    Ok(())
-}
-
 impl Pipeline {
     /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files are there.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
@@ -78,7 +66,6 @@ impl Pipeline {
 
     /// The same with a transformer in numbers of another kind; encoders and decoder stay f32.
     pub fn load_as(path: &Path, device: Device, dtype: DType) -> Result<Self> {
-        can_compute(&device, dtype)?;
         let folder = ModelFolder::open(path)?;
         let sigmas = if folder.gives_sigmas() { FlowSigmas::Even } else { FlowSigmas::Trained };
         let samplers = SamplerFactory::read(&folder.scheduler_config()?, sigmas)?;
@@ -170,8 +157,7 @@ impl Pipeline {
     pub fn memory(&self, size: LatentSize, guidance: Guidance) -> Memory {
         let geometry = Geometry { size, tokens: self.tokens, guided: guidance.is_on() };
         Memory {
-            weights: self.transformer.dtype().size_in_bytes() as u64 * self.transformer.parameters()
-                + 4 * self.vae.parameters(),
+            weights: self.transformer.weight_size().bytes + self.vae.weight_size().bytes,
             denoising: self.transformer.activations(&geometry),
             decoding: self.vae.decode_bytes(size.height, size.width),
         }

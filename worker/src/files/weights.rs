@@ -30,8 +30,19 @@ pub struct Weights {
     tensors: BTreeMap<String, Entry>,
     device: Device,
     dtype: DType,
+    /// Whether matrices of linear layers are rounded to bf16.
+    rounds_matrices: bool,
     /// No files: whatever is asked for is there, with random values.
     random: bool,
+}
+
+/// How much weights are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightSize {
+    /// Values.
+    pub parameters: u64,
+    /// Bytes on the device.
+    pub bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -82,11 +93,19 @@ impl Weights {
         for (number, path) in files.iter().enumerate() {
             read_header(path, number, &mut tensors)?;
         }
-        Ok(Self { origin, files, tensors, device: device.clone(), dtype: DType::F32, random: false })
+        Ok(Self {
+            origin,
+            files,
+            tensors,
+            device: device.clone(),
+            dtype: DType::F32,
+            rounds_matrices: false,
+            random: false,
+        })
     }
 
     /// Weights of no file, to time a model that is not at hand: every tensor that a model asks for is there, with values in
-    /// (-1, 1) over the root of its inputs, the same each time. [`count`](Self::count) does not count them.
+    /// (-1, 1) over the root of its inputs, the same each time. [`size`](Self::size) does not count them.
     pub fn random(device: &Device) -> Self {
         Self {
             origin: "random weights".into(),
@@ -94,14 +113,17 @@ impl Weights {
             tensors: BTreeMap::new(),
             device: device.clone(),
             dtype: DType::F32,
+            rounds_matrices: false,
             random: true,
         }
     }
 
-    /// The same as numbers of another kind.
+    /// The same as numbers of another kind. On the CPU, whose kernels multiply bf16 but compute all else in f32, bf16 is for
+    /// the matrices of linear layers only.
     #[must_use]
     pub fn with_dtype(self, dtype: DType) -> Self {
-        Self { dtype, ..self }
+        let rounds_matrices = self.device.is_cpu() && dtype == DType::BF16;
+        Self { dtype: if rounds_matrices { DType::F32 } else { dtype }, rounds_matrices, ..self }
     }
 
     /// The files that the weights are in.
@@ -109,13 +131,18 @@ impl Weights {
         &self.files
     }
 
-    /// How many values there are in all tensors whose names `wanted` accepts.
-    pub fn count(&self, wanted: impl Fn(&str) -> bool) -> u64 {
-        self.tensors
-            .iter()
-            .filter(|(name, _)| wanted(name))
-            .map(|(_, entry)| entry.shape.iter().map(|&n| n as u64).product::<u64>())
-            .sum()
+    /// How much all tensors are whose names `wanted` accepts.
+    pub fn size(&self, wanted: impl Fn(&str) -> bool) -> WeightSize {
+        let mut size = WeightSize::default();
+        for (name, entry) in self.tensors.iter().filter(|(name, _)| wanted(name)) {
+            let values = entry.shape.iter().map(|&n| n as u64).product::<u64>();
+            // A matrix of this name is a linear layer's but for the classes' embeddings, which are small.
+            let rounded = self.rounds_matrices && entry.shape.len() == 2 && name.ends_with(".weight");
+            let dtype = if rounded { DType::BF16 } else { self.dtype };
+            size.parameters += values;
+            size.bytes += values * dtype.size_in_bytes() as u64;
+        }
+        size
     }
 
     /// All tensors.
@@ -201,6 +228,11 @@ impl Params<'_> {
     /// Where the tensors go.
     pub fn device(&self) -> &Device {
         &self.weights.device
+    }
+
+    /// Whether linear layers are to round their matrices to bf16, though tensors are f32.
+    pub fn rounds_matrices(&self) -> bool {
+        self.weights.rounds_matrices
     }
 
     /// What numbers the tensors are made of.

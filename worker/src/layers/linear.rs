@@ -6,17 +6,26 @@ use super::{Activation, cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
-/// A linear layer; its weight is kept as `[in, out]`, the form the matrix product reads fastest.
+/// A linear layer.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Tensor,
+}
+
+/// A weight in the form that its matrix product reads fastest.
+#[derive(Debug, Clone)]
+enum Weight {
+    /// `[in, out]`, of the same numbers as the inputs.
+    Whole(Tensor),
+    /// Rounded to bf16 for f32 inputs on the CPU; see [`cpu::pack`].
+    Rounded { packed: Tensor, inputs: usize },
 }
 
 impl Linear {
     /// Reads `weight` `[outputs, inputs]`, and `bias` `[outputs]` if there is to be one.
     pub fn load(params: &Params<'_>, inputs: usize, outputs: usize, bias: bool) -> ModelResult<Self> {
-        Self::from_parts(vec![Self::read(params, inputs, outputs, bias)?])
+        Self::from_parts(params, vec![Self::read(params, inputs, outputs, bias)?])
     }
 
     /// Reads several layers with the same input as one whose outputs stand side by side.
@@ -29,19 +38,19 @@ impl Linear {
     ) -> ModelResult<Self> {
         let parts =
             names.iter().map(|name| Self::read(&params.at(name), inputs, outputs, bias)).collect::<ModelResult<_>>()?;
-        Self::from_parts(parts)
+        Self::from_parts(params, parts)
     }
 
     /// Reads weight `[outputs, inputs]` and bias `[outputs]` by names of their own.
     pub fn load_as(params: &Params<'_>, [weight, bias]: [&str; 2], inputs: usize, outputs: usize) -> ModelResult<Self> {
-        Self::from_parts(vec![(params.tensor(weight, &[outputs, inputs])?, params.tensor(bias, &[outputs])?)])
+        Self::from_parts(params, vec![(params.tensor(weight, &[outputs, inputs])?, params.tensor(bias, &[outputs])?)])
     }
 
     /// Reads a matrix `[inputs, outputs]`, which is the transpose of a layer's usual one, without bias.
     pub fn load_transposed(params: &Params<'_>, name: &str, inputs: usize, outputs: usize) -> ModelResult<Self> {
         let weight = params.tensor(name, &[inputs, outputs])?;
         let bias = Tensor::zeros(outputs, weight.dtype(), params.device())?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight: Weight::Whole(weight), bias })
     }
 
     fn read(params: &Params<'_>, inputs: usize, outputs: usize, bias: bool) -> ModelResult<(Tensor, Tensor)> {
@@ -54,9 +63,12 @@ impl Linear {
         Ok((weight, bias))
     }
 
-    fn from_parts(parts: Vec<(Tensor, Tensor)>) -> ModelResult<Self> {
+    fn from_parts(params: &Params<'_>, parts: Vec<(Tensor, Tensor)>) -> ModelResult<Self> {
         let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        Ok(Self { weight: Tensor::cat(&weights, 0)?.t()?.contiguous()?, bias: Tensor::cat(&biases, 0)? })
+        let (weight, bias) = (Tensor::cat(&weights, 0)?, Tensor::cat(&biases, 0)?);
+        let weight =
+            if params.rounds_matrices() { Weight::rounded(&weight)? } else { Weight::Whole(weight.t()?.contiguous()?) };
+        Ok(Self { weight, bias })
     }
 
     /// `[…, in]` → `[…, out]`.
@@ -66,20 +78,40 @@ impl Linear {
 
     /// `[…, in]` → `[…, out]`, with an activation on the result.
     pub fn forward_with(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        if is_fused(x) {
-            return x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &Fused { activation });
+        match &self.weight {
+            Weight::Rounded { packed, inputs } => {
+                x.contiguous()?.apply_op3_no_bwd(packed, &self.bias, &Rounded { inputs: *inputs, activation })
+            }
+            Weight::Whole(weight) if is_fused(x) => {
+                x.contiguous()?.apply_op3_no_bwd(weight, &self.bias, &Fused { activation })
+            }
+            Weight::Whole(weight) => composed(x, weight, &self.bias, activation),
         }
-        self.composed(x, activation)
     }
+}
 
-    fn composed(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let (inputs, outputs) = self.weight.dims2()?;
-        let mut shape = x.dims().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = outputs;
-        }
-        let y = x.reshape(((), inputs))?.matmul(&self.weight)?.broadcast_add(&self.bias)?;
-        activation.composed(&y)?.reshape(shape)
+impl Weight {
+    /// From `[out, in]`.
+    fn rounded(weight: &Tensor) -> Result<Self> {
+        let (outputs, inputs) = weight.dims2()?;
+        let packed = cpu::pack(&weight.flatten_all()?.to_vec1()?, inputs, outputs);
+        let packed = Tensor::from_vec(packed, cpu::packed_len(inputs, outputs), weight.device())?;
+        Ok(Self::Rounded { packed, inputs })
+    }
+}
+
+fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
+    let (inputs, outputs) = weight.dims2()?;
+    let shape = shape_of_outputs(x.dims(), inputs, outputs)?;
+    let y = x.reshape(((), inputs))?.matmul(weight)?.broadcast_add(bias)?;
+    activation.composed(&y)?.reshape(shape)
+}
+
+/// The inputs' shape with another width.
+fn shape_of_outputs(x: &[usize], inputs: usize, outputs: usize) -> Result<Vec<usize>> {
+    match x.split_last() {
+        Some((&last, rest)) if last == inputs => Ok([rest, &[outputs]].concat()),
+        _ => candle_core::bail!("linear layer of {inputs} inputs got a tensor of shape {x:?}"),
     }
 }
 
@@ -106,19 +138,43 @@ impl CustomOp3 for Fused {
         let weight = cpu::contiguous(weight, weight_layout)?;
         let bias = cpu::contiguous(bias, bias_layout)?;
         let (inputs, outputs) = weight_layout.shape().dims2()?;
-        let mut shape = x_layout.dims().to_vec();
-        match shape.last_mut() {
-            Some(last) if *last == inputs => *last = outputs,
-            _ => candle_core::bail!("linear layer of {inputs} inputs got a tensor of shape {:?}", x_layout.dims()),
-        }
+        let shape = shape_of_outputs(x_layout.dims(), inputs, outputs)?;
         let y = cpu::linear(x, weight, bias, inputs, outputs, self.activation);
+        Ok((CpuStorage::F32(y), shape.into()))
+    }
+}
+
+/// The same with a weight that is rounded to bf16.
+struct Rounded {
+    inputs: usize,
+    activation: Activation,
+}
+
+impl CustomOp3 for Rounded {
+    fn name(&self) -> &'static str {
+        "linear in bf16"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        _: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = cpu::contiguous(x, x_layout)?;
+        let bias = cpu::contiguous(bias, bias_layout)?;
+        let shape = shape_of_outputs(x_layout.dims(), self.inputs, bias.len())?;
+        let y = cpu::linear_rounded(x, weight.as_slice()?, bias, self.inputs, self.activation);
         Ok((CpuStorage::F32(y), shape.into()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::layers::cpu::testing::{assert_close, sample};
@@ -127,20 +183,37 @@ mod tests {
     fn fused_equals_composed_for_every_activation_and_odd_sizes() {
         use Activation::*;
         for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 7), (700, 33, 65), (64, 128, 384)] {
-            let layer = Linear { weight: sample(&[inputs, outputs], 1), bias: sample(&[outputs], 2) };
+            let (weight, bias) = (sample(&[inputs, outputs], 1), sample(&[outputs], 2));
+            let layer = Linear { weight: Weight::Whole(weight.clone()), bias: bias.clone() };
             let x = sample(&[1, rows, inputs], 3);
             for activation in [Identity, Relu, Silu, QuickGelu, GeluTanh, GeluErf] {
                 let fused = layer.forward_with(&x, activation).unwrap();
                 assert_eq!(fused.dims(), [1, rows, outputs]);
-                assert_close(&fused, &layer.composed(&x, activation).unwrap(), 2e-6);
+                assert_close(&fused, &composed(&x, &weight, &bias, activation).unwrap(), 2e-6);
             }
         }
     }
 
     #[test]
     fn a_wrong_width_is_an_error() {
-        let layer = Linear { weight: sample(&[4, 2], 1), bias: sample(&[2], 2) };
-        let x = Tensor::zeros((3, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert!(layer.forward(&x).unwrap_err().to_string().contains("linear layer of 4 inputs"));
+        let whole = Weight::Whole(sample(&[4, 2], 1));
+        let rounded = Weight::rounded(&sample(&[2, 4], 1)).unwrap();
+        for weight in [whole, rounded] {
+            let layer = Linear { weight, bias: sample(&[2], 2) };
+            let x = Tensor::zeros((3, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
+            assert!(layer.forward(&x).unwrap_err().to_string().contains("linear layer of 4 inputs"));
+        }
+    }
+
+    #[test]
+    fn a_rounded_weight_differs_by_what_bf16_rounds() {
+        for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 7), (700, 33, 65), (64, 128, 384)] {
+            let (weight, bias, x) = (sample(&[outputs, inputs], 1), sample(&[outputs], 2), sample(&[rows, inputs], 3));
+            let layer = Linear { weight: Weight::rounded(&weight).unwrap(), bias: bias.clone() };
+            let rounded = |x: &Tensor| x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+            let weight = rounded(&weight.t().unwrap().contiguous().unwrap());
+            let wanted = composed(&rounded(&x), &weight, &bias, Activation::GeluTanh).unwrap();
+            assert_close(&layer.forward_with(&x, Activation::GeluTanh).unwrap(), &wanted, 2e-6);
+        }
     }
 }

@@ -11,6 +11,7 @@ use candle_core::{DType, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Slot};
 
 use crate::files::error::{ModelError, Result};
+use crate::files::weights::WeightSize;
 
 /// The size of the picture in latent space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,10 +208,10 @@ pub trait BlockModel: Send + Sync {
     /// Tokens that a picture of this size becomes; an error says which sizes there are.
     fn image_tokens(&self, size: LatentSize) -> Result<usize>;
 
-    /// Values in all weights.
-    fn parameters(&self) -> u64;
+    /// How much the weights are.
+    fn weight_size(&self) -> WeightSize;
 
-    /// What numbers weights, activations and stored outputs are made of. Latents are f32 on both sides of the model.
+    /// What numbers activations and stored outputs are made of. Latents are f32 on both sides of the model.
     fn dtype(&self) -> DType;
 
     /// Costs per image of one forward pass and, in `image_macs`, of [`condition`](Self::condition).

@@ -18,7 +18,7 @@ use super::modulation::{Modulation, ModulationLayer};
 use super::patches::{check_latents, grid, unpatch};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::{Params, Weights};
+use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention};
 
 const COMPONENTS: [&str; 2] = ["attn1", "ff"];
@@ -144,7 +144,7 @@ impl Block {
 pub struct Dit {
     config: DitConfig,
     layout: Arc<Layout>,
-    parameters: u64,
+    weight_size: WeightSize,
     pos_embed: Conv2d,
     transformer_blocks: Vec<Block>,
     proj_out_1: ModulationLayer,
@@ -165,7 +165,7 @@ impl Dit {
         let layout = Layout::new(vec![group]).map_err(|error| ModelError::Input(error.to_string()))?;
         Ok(Self {
             layout: Arc::new(layout),
-            parameters: weights.count(|_| true),
+            weight_size: weights.size(|_| true),
             pos_embed: Conv2d::load_patches(
                 &params.at("pos_embed.proj"),
                 config.in_channels,
@@ -203,8 +203,8 @@ impl BlockModel for Dit {
         grid(size, self.config.patch).map(|(rows, columns)| rows * columns)
     }
 
-    fn parameters(&self) -> u64 {
-        self.parameters
+    fn weight_size(&self) -> WeightSize {
+        self.weight_size
     }
 
     fn dtype(&self) -> DType {

@@ -25,7 +25,7 @@ use super::modulation::{Modulation, ModulationLayer};
 use super::patches::{check_latents, grid};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::{Params, Weights};
+use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, Linear};
 
 /// Side of the squares of latents that are packed into one token.
@@ -159,7 +159,7 @@ impl SingleBlock {
 pub struct Flux {
     config: FluxConfig,
     layout: Arc<Layout>,
-    parameters: u64,
+    weight_size: WeightSize,
     x_embedder: Linear,
     context_embedder: Linear,
     timestep_embedder: NumberEmbedding,
@@ -186,7 +186,7 @@ impl Flux {
         let packed = PACK * PACK * config.latent_channels;
         Ok(Self {
             layout: Arc::new(layout),
-            parameters: weights.count(|_| true),
+            weight_size: weights.size(|_| true),
             x_embedder: Linear::load(&params.at("x_embedder"), packed, width, true)?,
             context_embedder: Linear::load(&params.at("context_embedder"), config.text_channels, width, true)?,
             timestep_embedder: NumberEmbedding::load(&embed.at("timestep_embedder"), width, Spread::Open)?,
@@ -262,8 +262,8 @@ impl BlockModel for Flux {
         grid(size, PACK).map(|(rows, columns)| rows * columns)
     }
 
-    fn parameters(&self) -> u64 {
-        self.parameters
+    fn weight_size(&self) -> WeightSize {
+        self.weight_size
     }
 
     fn dtype(&self) -> DType {

@@ -20,7 +20,7 @@ use super::patches::{check_latents, grid, unpatch};
 use super::pixart_embeddings::AdaLayerNormSingle;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::{Params, Weights};
+use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention, gated_add, layer_norm_modulated};
 
 /// Components of a block, in the order they run.
@@ -178,7 +178,7 @@ impl Block {
 pub struct PixArt {
     config: PixArtConfig,
     layout: Arc<Layout>,
-    parameters: u64,
+    weight_size: WeightSize,
     pos_embed: Conv2d,
     adaln_single: AdaLayerNormSingle,
     caption_projection: Option<TextProjection>,
@@ -207,7 +207,7 @@ impl PixArt {
         };
         Ok(Self {
             layout: Arc::new(layout),
-            parameters: weights.count(|_| true),
+            weight_size: weights.size(|_| true),
             pos_embed: Conv2d::load_patches(
                 &params.at("pos_embed.proj"),
                 config.in_channels,
@@ -247,8 +247,8 @@ impl BlockModel for PixArt {
         grid(size, self.config.patch).map(|(rows, columns)| rows * columns)
     }
 
-    fn parameters(&self) -> u64 {
-        self.parameters
+    fn weight_size(&self) -> WeightSize {
+        self.weight_size
     }
 
     fn dtype(&self) -> DType {

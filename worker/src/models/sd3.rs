@@ -20,7 +20,7 @@ use super::modulation::{Modulation, ModulationLayer};
 use super::patches::{check_latents, grid, unpatch};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::{Params, Weights};
+use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, Conv2d, Linear};
 
 /// What `transformer/config.json` says.
@@ -207,7 +207,7 @@ pub struct Sd3 {
     config: Sd3Config,
     groups: Vec<Group>,
     layout: Arc<Layout>,
-    parameters: u64,
+    weight_size: WeightSize,
     pos_embed: Conv2d,
     /// `[max_patches, max_patches, width]`.
     positions: Tensor,
@@ -237,7 +237,7 @@ impl Sd3 {
         let blocks = groups.iter().flat_map(|&group| (0..group.count).map(move |i| (group.first + i, group)));
         Ok(Self {
             layout: Arc::new(layout),
-            parameters: weights.count(|name| name != "pos_embed.pos_embed"),
+            weight_size: weights.size(|name| name != "pos_embed.pos_embed"),
             pos_embed: Conv2d::load_patches(&params.at("pos_embed.proj"), config.channels, width, config.patch, true)?,
             positions: params
                 .at("pos_embed")
@@ -311,8 +311,8 @@ impl BlockModel for Sd3 {
         self.grid(size).map(|(rows, columns)| rows * columns)
     }
 
-    fn parameters(&self) -> u64 {
-        self.parameters
+    fn weight_size(&self) -> WeightSize {
+        self.weight_size
     }
 
     fn dtype(&self) -> DType {

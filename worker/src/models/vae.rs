@@ -8,7 +8,7 @@ use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
 use super::vae_tiles::Tiles;
 use crate::files::config::Config;
 use crate::files::error::Result;
-use crate::files::weights::Weights;
+use crate::files::weights::{WeightSize, Weights};
 use crate::layers::{Conv2d, GroupNorm};
 
 /// What `vae/config.json` says.
@@ -153,7 +153,7 @@ impl VaeConfig {
 pub struct VaeDecoder {
     config: VaeConfig,
     tiles: Option<Tiles>,
-    parameters: u64,
+    weight_size: WeightSize,
     post_quant_conv: Option<Conv2d>,
     conv_in: Conv2d,
     mid_resnets: [ResnetBlock; 2],
@@ -179,7 +179,7 @@ impl VaeDecoder {
             UpBlock::load(&params, groups, inputs, reversed[i], layers, i + 1 < reversed.len())
         };
         Ok(Self {
-            parameters: weights.count(|name| name.starts_with("decoder.") || name.starts_with("post_quant_conv.")),
+            weight_size: weights.size(|name| name.starts_with("decoder.") || name.starts_with("post_quant_conv.")),
             post_quant_conv: if config.post_quant_conv {
                 Some(Conv2d::load_same(&params.at("post_quant_conv"), latent, latent, 1)?)
             } else {
@@ -242,8 +242,8 @@ impl VaeDecoder {
     }
 
     /// Values in the decoder's weights.
-    pub fn parameters(&self) -> u64 {
-        self.parameters
+    pub fn weight_size(&self) -> WeightSize {
+        self.weight_size
     }
 
     /// Latents `[b, c, h, w]` → pictures `[b, 3, H, W]`, about -1 to 1.

@@ -1,7 +1,9 @@
-"""PyTorch f32 beside evocache-worker on this CPU, with the same threads, round about: one block of each model at its true
+"""PyTorch beside evocache-worker on this CPU, with the same threads, round about: one block of each model at its true
 width, the decoder, and the bundled pipeline end to end. Prints a table of the fastest times and their ratios. WORKER is a
 release build of evocache-worker.
 pip install -r speed.requirements.txt
+
+--precision bf16: all of PyTorch's side in bf16; of evocache's the matrices of linear layers, for the rest of it is f32 always.
 
 The fastest of all rounds counts on both sides: what disturbs a run only ever adds. PyTorch's blocks make their modulation
 themselves (below 1 % of a block), where evocache makes those of all blocks at the beginning of a step."""
@@ -12,6 +14,7 @@ parser.add_argument("worker")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--parts", nargs="+", choices=["blocks", "pipeline"], default=["blocks", "pipeline"])
+parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
 parser.add_argument("--model", default="", help="only models whose names hold this")
 ARGS = parser.parse_args()
 THREADS = str(ARGS.threads)
@@ -21,6 +24,7 @@ import torch
 import diffusers as d
 
 torch.set_num_threads(ARGS.threads)
+DTYPE = {"f32": torch.float32, "bf16": torch.bfloat16}[ARGS.precision]
 torch.set_grad_enabled(False)
 HERE = os.path.dirname(os.path.abspath(__file__))
 EMOJI = os.path.join(HERE, "..", "..", "models", "emoji")
@@ -29,7 +33,7 @@ RUNS = 2  # of each side in a round
 
 def ours(*arguments):
     environment = dict(os.environ, RAYON_NUM_THREADS=THREADS, CANDLE_NUM_THREADS=THREADS)
-    done = subprocess.run([ARGS.worker, *arguments, "--json"], env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run([ARGS.worker, *arguments, "--precision", ARGS.precision, "--json"], env=environment, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
@@ -44,13 +48,13 @@ def clocked(act):
 
 
 def zeros(*shape):
-    return torch.zeros(shape)
+    return torch.zeros(shape, dtype=DTYPE)
 
 
 def blocks():
     """(model, block) -> a call of diffusers' block on one picture."""
     def eager(module):
-        return module.eval().float()
+        return module.eval().to(DTYPE)
 
     pixart = eager(d.PixArtTransformer2DModel(num_layers=1, sample_size=64, caption_channels=4096,
                                               use_additional_conditions=False)).transformer_blocks[0]
@@ -74,6 +78,8 @@ def blocks():
     for i, kind in enumerate(("dual", "joint", "last")):
         calls["sd-3.5-medium", kind] = lambda i=i: sd3.transformer_blocks[i](
             hidden_states=zeros(2, 1024, 1536), encoder_hidden_states=zeros(2, 333, 1536), temb=zeros(2, 1536))
+    if ARGS.precision != "f32":
+        return calls  # evocache's decoder is f32
     vae = eager(d.AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2,
                                 down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4))
     calls["vae-512", "f32"] = lambda: vae.decode(zeros(1, 4, 64, 64)).sample
@@ -82,7 +88,7 @@ def blocks():
 
 def pipeline():
     """The bundled pipeline from embeddings to pictures: 4 pictures, 10 steps, guidance; per picture."""
-    pipe = d.PixArtAlphaPipeline.from_pretrained(EMOJI, torch_dtype=torch.float32)
+    pipe = d.PixArtAlphaPipeline.from_pretrained(EMOJI, torch_dtype=DTYPE)
     pipe.set_progress_bar_config(disable=True)
     encoded = pipe.encode_prompt(["a picture"] * 4, True, negative_prompt="", max_sequence_length=24)
     names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
@@ -99,7 +105,7 @@ def show(key, them, us):
 
 
 def main():
-    print(f"{ARGS.threads} threads, torch {torch.__version__}, diffusers {d.__version__}, fastest of {ARGS.rounds} rounds, ms\n")
+    print(f"{ARGS.threads} threads, torch {torch.__version__} in {ARGS.precision}, diffusers {d.__version__}, fastest of {ARGS.rounds} rounds, ms\n")
     us, them = {}, {}
     calls = blocks() if "blocks" in ARGS.parts else {}
     whole = pipeline() if "pipeline" in ARGS.parts else None

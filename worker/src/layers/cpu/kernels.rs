@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
 use super::gemm::{Matrix, gemm};
 use super::rows::{BatchRows, TokenRows};
 use super::simd;
@@ -66,6 +67,24 @@ pub(crate) fn linear(
         let a = Matrix { values: x, row_stride: inputs, column_stride: 1 };
         let b = Matrix { values: weight, row_stride: outputs, column_stride: 1 };
         gemm((x.len() / inputs, outputs, inputs), y, outputs, true, 1.0, a, b);
+        activate(y, activation);
+    });
+    y
+}
+
+/// The same with a weight as [`super::pack`] makes it.
+pub(crate) fn linear_rounded(
+    x: &[f32],
+    weight: &[u32],
+    bias: &[f32],
+    inputs: usize,
+    activation: Activation,
+) -> Vec<f32> {
+    let (rows, outputs) = (x.len() / inputs, bias.len());
+    let block = rows.div_ceil(rayon::current_num_threads()).max(1);
+    let mut y = bias.repeat(rows);
+    y.par_chunks_mut(block * outputs).zip(x.par_chunks(block * inputs)).for_each(|(y, x)| {
+        bf16::add_product(y, x, weight, inputs, outputs);
         activate(y, activation);
     });
     y

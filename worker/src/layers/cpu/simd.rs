@@ -3,6 +3,8 @@
 //! The bodies are plain loops that the compiler vectorises; sums run in a fixed number of lanes, so that a result
 //! is the same on every run of one machine. `exp` is a polynomial with a relative error below 2e-7.
 
+use super::bf16;
+
 /// Lanes of a sum: a multiple of every vector width, and few enough to stay in registers.
 const LANES: usize = 16;
 
@@ -52,6 +54,9 @@ fn avx2() -> bool {
 pub(super) fn instruction_set() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
+        if avx512() && bf16::is_native() {
+            return "avx512 with bf16";
+        }
         if avx512() {
             return "avx512";
         }
@@ -228,6 +233,43 @@ dispatch! {
         let x = &x[..n];
         for i in 0..n {
             dst[i] = x[i] + value;
+        }
+    }
+}
+
+/// A value rounded to bf16, to the nearest and of two the even one; not a number stays so.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if x.is_nan() { bits >> 16 | 0x40 } else { rounded }
+}
+
+dispatch! {
+    /// Rounds values to bf16, two by two: the first of each pair in the lower half. An odd one at the end has a zero beside it.
+    fn round_pairs(pairs: &mut [u32], values: &[f32]) {
+        let (whole, odd) = values.as_chunks::<2>();
+        for (pair, &[first, second]) in pairs.iter_mut().zip(whole) {
+            *pair = round(first) | round(second) << 16;
+        }
+        if let [last] = odd {
+            pairs[whole.len()] = round(*last);
+        }
+    }
+}
+
+dispatch! {
+    /// Adds the products of pairs of bf16 to a tile: what `vdpbf16ps` does, for processors that have it not.
+    fn add_pair_products(sums: &mut bf16::Tile, rows: &[bf16::RowPairs], columns: &[bf16::ColumnPairs]) {
+        let halves = |pair: u32| [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
+        for (rows, columns) in rows.iter().zip(columns) {
+            for i in 0..bf16::ROWS {
+                let [a, b] = halves(rows[i]);
+                for j in 0..bf16::COLUMNS {
+                    let [c, d] = halves(columns[j]);
+                    sums[i][j] = b.mul_add(d, a.mul_add(c, sums[i][j]));
+                }
+            }
         }
     }
 }
