@@ -8,8 +8,12 @@ use super::rows::{BatchRows, TokenRows};
 use super::simd;
 use crate::layers::Activation;
 
-/// Rows of a matrix product that one task computes, or a multiple: large enough to be fast, small enough to stay in the cache.
+/// Rows of a matrix product that one task computes: large enough to be fast, small enough to stay in the cache.
 const ROW_BLOCK: usize = 256;
+
+/// Rows that a task has at least where work is cut by the number of threads. Below 65 the `gemm` crate adds up long sums in
+/// another order, and results would depend on it.
+const FEWEST_ROWS: usize = 128;
 
 /// Values of a weight matrix that are packed anew for every block of rows without being felt: what a core's cache holds.
 const SMALL_WEIGHT: usize = 1 << 18;
@@ -17,8 +21,8 @@ const SMALL_WEIGHT: usize = 1 << 18;
 /// Values that one task of a pointwise function handles: they stay in the cache between copy and function.
 const VALUE_BLOCK: usize = 1 << 14;
 
-/// Query rows whose scores one attention task holds.
-const QUERY_BLOCK: usize = 64;
+/// Query rows whose scores one attention task holds, at most: the keys are packed anew for each, which is felt with few.
+const QUERY_BLOCK: usize = 256;
 
 /// Output pixels that one convolution task unfolds.
 const PIXEL_BLOCK: usize = 256;
@@ -93,7 +97,7 @@ pub(crate) fn linear_rounded(
 /// Rows that one task of a matrix product takes. The product packs the weights once a task, so large ones are packed once a
 /// thread.
 fn row_block(rows: usize, weight: usize, threads: usize) -> usize {
-    if weight <= SMALL_WEIGHT { ROW_BLOCK } else { rows.div_ceil(threads).next_multiple_of(ROW_BLOCK) }
+    if weight <= SMALL_WEIGHT { ROW_BLOCK } else { rows.div_ceil(threads.min(rows / FEWEST_ROWS).max(1)) }
 }
 
 /// Attention of all heads; see `layers::attention`. Shapes were checked there.
@@ -132,12 +136,19 @@ pub(crate) fn attention(
             }
         }
     };
+    let block = query_block(q.tokens, q.batch, rayon::current_num_threads());
     y.par_chunks_mut(q.tokens * width).enumerate().for_each(|(batch, y)| {
-        y.par_chunks_mut(QUERY_BLOCK * width)
+        y.par_chunks_mut(block * width)
             .enumerate()
-            .for_each_init(Vec::new, |scores, (block, y)| task(batch, block * QUERY_BLOCK, y, scores));
+            .for_each_init(Vec::new, |scores, (i, y)| task(batch, i * block, y, scores));
     });
     y
+}
+
+/// Query rows of an attention task: as many as leave work for all threads, and are not too many.
+fn query_block(tokens: usize, batch: usize, threads: usize) -> usize {
+    let tasks = threads.div_ceil(batch).min(tokens / FEWEST_ROWS).max(tokens.div_ceil(QUERY_BLOCK));
+    tokens.div_ceil(tasks)
 }
 
 /// Adaptive layer norm of `x` `[b, tokens, width]`; see `layers::layer_norm_modulated`.
@@ -288,10 +299,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_weight_is_packed_once_a_thread_and_gives_the_same_bits_in_any_block() {
+    fn attention_gives_the_same_bits_on_any_number_of_threads() {
+        let blocks = [(1024, 2, 1), (1024, 1, 16), (100, 1, 16), (1, 3, 2)].map(|(t, b, n)| query_block(t, b, n));
+        assert_eq!(blocks, [256, 128, 100, 1]);
+        let (tokens, width) = (601, 48);
+        let values: Vec<f32> = (0..tokens * width).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
+        let rows = TokenRows { values: &values, token_stride: width, batch_stride: 0, tokens, batch: 1, width };
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| attention(&rows, &rows, &rows, 2, 0.2, None))
+        };
+        assert!(on(1) == on(3) && on(1) == on(16));
+    }
+
+    #[test]
+    fn a_large_weight_is_packed_once_a_thread_and_gives_the_same_bits_on_any_number_of_them() {
         assert_eq!(row_block(1024, 100, 2), ROW_BLOCK);
-        assert_eq!([1, 2, 3].map(|threads| row_block(1024, SMALL_WEIGHT + 1, threads)), [1024, 512, 512]);
-        let (rows, inputs, outputs) = (600, 65, 130);
+        assert_eq!([1, 2, 3, 99].map(|threads| row_block(1024, SMALL_WEIGHT + 1, threads)), [1024, 512, 342, 128]);
+        assert_eq!([1, 127, 300].map(|rows| row_block(rows, SMALL_WEIGHT + 1, 3)), [1, 127, 150]);
+        // Sums of more terms than the product takes at once.
+        let (rows, inputs, outputs) = (601, 650, 130);
         let value = |i: usize| ((i * 7919) % 1000) as f32 / 500.0 - 1.0;
         let x: Vec<f32> = (0..rows * inputs).map(value).collect();
         let weight: Vec<f32> = (0..inputs * outputs).map(|i| value(3 * i + 1)).collect();
@@ -304,6 +331,7 @@ mod tests {
             }
             y
         };
-        assert!(product(ROW_BLOCK) == product(2 * ROW_BLOCK) && product(ROW_BLOCK) == product(3 * ROW_BLOCK));
+        let block = |threads| row_block(rows, SMALL_WEIGHT + 1, threads);
+        assert!(product(block(1)) == product(block(2)) && product(block(1)) == product(block(99)));
     }
 }

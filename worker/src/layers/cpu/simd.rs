@@ -3,6 +3,8 @@
 //! The bodies are plain loops that the compiler vectorises; sums run in a fixed number of lanes, so that a result
 //! is the same on every run of one machine. `exp` is a polynomial with a relative error below 2e-7.
 
+use std::ops::Range;
+
 use super::bf16;
 
 /// Lanes of a sum: a multiple of every vector width, and few enough to stay in registers.
@@ -268,6 +270,24 @@ dispatch! {
                 for j in 0..bf16::COLUMNS {
                     let [c, d] = halves(columns[j]);
                     sums[i][j] = b.mul_add(d, a.mul_add(c, sums[i][j]));
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Adds a tile to the rows of `y`, of `width` values each, in some of their columns.
+    fn add_tile(y: &mut [f32], tile: &bf16::Tile, columns: Range<usize>, width: usize) {
+        for (y, sums) in y.chunks_exact_mut(width).zip(tile) {
+            let y = &mut y[columns.clone()];
+            if let Ok(y) = <&mut [f32; bf16::COLUMNS]>::try_from(&mut *y) {
+                for i in 0..bf16::COLUMNS {
+                    y[i] += sums[i];
+                }
+            } else {
+                for (y, sum) in y.iter_mut().zip(sums) {
+                    *y += sum;
                 }
             }
         }
