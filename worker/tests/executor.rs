@@ -134,6 +134,7 @@ fn a_picture_does_not_depend_on_what_else_is_in_the_batch() {
 fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     use evocache_proto::domain::{CostModel, Slot};
     use evocache_worker::files::error::Result;
+    use evocache_worker::files::weights::WeightSize;
     use evocache_worker::models::block_model::{Activations, BlockModel, Conditioned, Geometry, State};
     use evocache_worker::samplers::Sampler;
 
@@ -156,8 +157,8 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
             DType::F32
         }
 
-        fn parameters(&self) -> u64 {
-            0
+        fn weight_size(&self) -> WeightSize {
+            WeightSize::default()
         }
         fn cost(&self, _: &Geometry) -> CostModel {
             CostModel { slot_macs: vec![1; 3], slot_cache_bytes: vec![4; 3], step_macs: 0, image_macs: 0 }

@@ -199,14 +199,13 @@ fn predicted_memory_is_the_measured_on_the_bundled_model() {
             table.row(name, i, schedule, predicted, measured + memory.weights);
         }
     }
+    // Last, when the thread of the other test has given back what it kept.
+    weights(&mut table.0);
     assert!(table.0.is_empty(), "{:#?}", table.0);
 }
 
 /// What a loaded pipeline holds, in f32 and with matrices in bf16.
-#[test]
-fn predicted_memory_of_weights_is_the_measured() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut wrong = vec![];
+fn weights(wrong: &mut Vec<String>) {
     println!("\n{:<22} {:>12} {:>12} {:>7}", "weights", "predicted", "measured", "off");
     for dtype in [DType::F32, DType::BF16] {
         let before = HELD.load(Ordering::Relaxed);
@@ -217,8 +216,7 @@ fn predicted_memory_of_weights_is_the_measured() {
         let off = predicted as f64 / measured as f64 - 1.0;
         println!("{:<22} {predicted:>12} {measured:>12} {:>6.1}%", format!("emoji, {dtype:?}"), 100.0 * off);
         if off.abs() > LIMIT {
-            wrong.push(format!("{dtype:?}: {off:.3}"));
+            wrong.push(format!("weights, {dtype:?}: {off:.3}"));
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -78,7 +78,7 @@ impl Bench {
             clip: None,
             metrics: Vec::new(),
             vae_tiling: self.model.vae_tiling,
-            memory: self.model.memory(self.device),
+            memory: self.model.memory,
         })?;
         let cancel = CancelToken::new();
         evaluator.prepare(&self.calibration(), &cancel)?;

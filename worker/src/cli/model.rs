@@ -29,9 +29,9 @@ pub struct ModelArgs {
     #[arg(long)]
     precision: Option<Precision>,
     /// Bytes that a run may take, weights included, such as 8G; a schedule that needs more is refused before it runs
-    /// [default: what is free, on the CPU and on CUDA devices]
+    /// [default: what is free with model and metrics loaded, on the CPU and on CUDA devices]
     #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
+    pub(super) memory: Option<u64>,
 }
 
 /// Reads `512M`, `8G`, `1.5G`; a bare number is bytes. Units are powers of 1000, as in tables.
@@ -56,11 +56,6 @@ impl ModelArgs {
         let user = std::env::home_dir();
         let cache = hub::cache_folder(self.hub_cache.as_deref(), self.hf_home.as_deref(), user.as_deref());
         Ok(hub::resolve(&self.model, &cache)?)
-    }
-
-    /// Bytes that a run on `device` may take.
-    pub(super) fn memory(&self, device: DeviceChoice) -> Option<u64> {
-        self.memory.or_else(|| device.free_memory())
     }
 
     /// What numbers to compute with on `device`.

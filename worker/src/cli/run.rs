@@ -179,7 +179,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         clip: args.metrics.clip.clone(),
         metrics: args.metrics.metrics.clone(),
         vae_tiling: args.model.vae_tiling,
-        memory: args.model.memory(args.device),
+        memory: args.model.memory,
     })?;
     Ok(Prepared::Worker(Box::new(evaluator), runtime, logging))
 }

@@ -53,7 +53,7 @@ pub struct EvaluatorOptions {
     pub metrics: Vec<MetricChoice>,
     /// Whether to decode large pictures in tiles.
     pub vae_tiling: bool,
-    /// Bytes that a run may take, weights included; `None`: whatever it takes.
+    /// Bytes that a run may take, weights included; `None`: what is free once all is loaded, the metrics too.
     pub memory: Option<u64>,
 }
 
@@ -113,7 +113,8 @@ impl DiffusionEvaluator {
             metrics: declared,
             cost: Some(pipeline.cost(pipeline.latent_size(None, None)?, pipeline.guidance(f64::INFINITY))),
         };
-        let memory = options.memory;
+        let free = || Some(options.device.free_memory()? + pipeline.weight_bytes());
+        let memory = options.memory.or_else(free);
         Ok(Self { pipeline, metrics, declaration, energy, prepared: None, memory, recent_baselines: BTreeMap::new() })
     }
 

@@ -153,11 +153,16 @@ impl Pipeline {
         Guidance::of_kind(self.transformer.guidance(), scale)
     }
 
+    /// Bytes of the weights of transformer and decoder.
+    pub fn weight_bytes(&self) -> u64 {
+        self.transformer.weight_size().bytes + self.vae.weight_size().bytes
+    }
+
     /// What a run's memory will be.
     pub fn memory(&self, size: LatentSize, guidance: Guidance) -> Memory {
         let geometry = Geometry { size, tokens: self.tokens, guided: guidance.is_on() };
         Memory {
-            weights: self.transformer.weight_size().bytes + self.vae.weight_size().bytes,
+            weights: self.weight_bytes(),
             denoising: self.transformer.activations(&geometry),
             decoding: self.vae.decode_bytes(size.height, size.width),
         }

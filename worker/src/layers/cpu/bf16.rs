@@ -104,7 +104,7 @@ pub(super) fn is_native() -> bool {
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[expect(unsafe_code, reason = "values become vectors of the same size")]
 fn native(rows: &[RowPairs], columns: &[ColumnPairs]) -> Tile {
-    use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps};
+    use std::arch::x86_64::{__m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps};
     use std::mem::transmute;
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for (rows, columns) in rows.iter().zip(columns) {
@@ -112,7 +112,7 @@ fn native(rows: &[RowPairs], columns: &[ColumnPairs]) -> Tile {
         let [left, right] = unsafe { transmute::<ColumnPairs, [__m512bh; 2]>(*columns) };
         for (sums, &pair) in sums.iter_mut().zip(rows) {
             // SAFETY: as above.
-            let pair = unsafe { transmute::<_, __m512bh>(_mm512_set1_epi32(pair.cast_signed())) };
+            let pair = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair.cast_signed())) };
             *sums = [_mm512_dpbf16_ps(sums[0], pair, left), _mm512_dpbf16_ps(sums[1], pair, right)];
         }
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn rounding_is_to_nearest_even_and_keeps_what_is_not_finite() {
         let mut x = values(999, 6);
-        x.extend([f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.0, -0.0, 1.003_906_25, 1.011_718_75, 1e-40]);
+        x.extend([f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.0, -0.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1e-40]);
         let mut pairs = vec![0; x.len().div_ceil(2)];
         simd::round_pairs(&mut pairs, &x);
         let found: Vec<u16> = pairs.iter().flat_map(|&pair| [pair as u16, (pair >> 16) as u16]).collect();
