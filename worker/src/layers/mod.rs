@@ -1,7 +1,7 @@
 //! The layers that models are made of, over candle tensors.
 //!
 //! Each has a composed form from candle's own operations, which runs on every device and with every kind of numbers, and a
-//! fused form for f32 on the CPU.
+//! fused form for f32 on the CPU, where linear layers may keep their matrices in bf16.
 //! Layers know shapes and weights; they know no model, no schedule and no file but through [`Params`].
 //!
 //! [`Params`]: crate::files::weights::Params
