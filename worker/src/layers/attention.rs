@@ -70,7 +70,7 @@ fn composed(
     all.transpose(1, 2)?.reshape((batch, queries, width))
 }
 
-/// Reads queries, keys and values where they are and never holds the scores of more than a few rows.
+/// Reads queries, keys and values where they are and never holds the scores of more rows than a task has.
 struct Fused {
     heads: usize,
     scale: f32,
