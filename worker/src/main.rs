@@ -1,14 +1,12 @@
 //! The binary `evocache-worker`.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use evocache_worker::cli::run::{RunArgs, run};
 use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
-
-/// glibc gives large blocks back to the system and pages them in anew at every use; this allocator keeps them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs caching schedules on a diffusion transformer and measures them.
 #[derive(Debug, Parser)]
@@ -30,6 +28,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_pages();
     let cli = Cli::parse();
     let mut out = std::io::stdout().lock();
     let result = match &cli.verb {

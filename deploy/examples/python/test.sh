@@ -59,6 +59,9 @@ echo "the schedule that Python chose, drawn by evocache-worker:"
 target/release/evocache-worker generate --model worker/models/emoji --prompt "a red apple on a sky blue background" \
   --seed 1234 --guidance 3.0 --schedule "$work/best.json" --steps "$(grep -o '"num_inference_steps": [0-9]*' "$work/best.json" | grep -o '[0-9]*')" --out "$work/apple.png"
 ls -l "$work/apple.png"
+echo "the same by diffusers:"
+python3 "$python/draw.py" worker/models/emoji "$work/best.json" --prompt "a red apple on a sky blue background" \
+  --seed 1234 --guidance 3.0 --out "$work/diffusers.png" --like "$work/apple.png"
 
 id=$(target/release/evocache workers --json | python3 -c 'import json,sys; d=json.load(sys.stdin); w=d["workers"] if isinstance(d, dict) else d; print(w[0].get("id") or w[0]["worker_id"])')
 target/release/evocache drain "$id"
