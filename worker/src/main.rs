@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use evocache_worker::cli::run::{RunArgs, run};
 use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
+use evocache_worker::evaluator::threads::compute_here;
 
 /// Runs caching schedules on a diffusion transformer and measures them.
 #[derive(Debug, Parser)]
@@ -30,6 +31,10 @@ enum Verb {
 fn main() -> ExitCode {
     allocator::keep_pages();
     let cli = Cli::parse();
+    // A worker's own thread waits for the coordinator, while another one computes.
+    if !matches!(cli.verb, Verb::Run(_)) {
+        compute_here();
+    }
     let mut out = std::io::stdout().lock();
     let result = match &cli.verb {
         Verb::Run(args) => return run(args.clone()),

@@ -17,6 +17,7 @@ use super::drift;
 use super::energy::{self, EnergyMeter, Reading};
 use super::pipeline::Pipeline;
 use super::prepared::{Prepared, microseconds_per_image};
+use super::threads;
 use super::timing::{Turn, batches, is_timed, turns};
 use crate::files::ModelError;
 use crate::metrics::Metric;
@@ -155,6 +156,18 @@ impl Evaluate for DiffusionEvaluator {
     }
 
     fn prepare(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError> {
+        let device = self.pipeline.device().clone();
+        threads::inside(&device, || self.prepare_here(calibration, cancel))
+    }
+
+    fn evaluate(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
+        let device = self.pipeline.device().clone();
+        threads::inside(&device, || self.evaluate_here(task, cancel))
+    }
+}
+
+impl DiffusionEvaluator {
+    fn prepare_here(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError> {
         if self.prepared.as_ref().is_some_and(|prepared| prepared.calibration == *calibration) {
             return Ok(());
         }
@@ -212,7 +225,7 @@ impl Evaluate for DiffusionEvaluator {
         Ok(())
     }
 
-    fn evaluate(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
+    fn evaluate_here(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
         let prepared = self.prepared.as_ref().ok_or(EvaluateError::NotPrepared)?;
         let Calibration { sampling, plan, .. } = &prepared.calibration;
         let schedule = task.schedule;

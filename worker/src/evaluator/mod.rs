@@ -21,6 +21,8 @@ pub mod pipeline;
 #[cfg(feature = "candle")]
 mod prepared;
 #[cfg(feature = "candle")]
+pub mod threads;
+#[cfg(feature = "candle")]
 pub mod timing;
 
 #[cfg(feature = "candle")]
