@@ -1,7 +1,7 @@
 //! The allocator, and how long it keeps what is free.
 //!
-//! glibc gives large blocks back to the system and pages them in anew at every use. mimalloc keeps them, by itself for a second:
-//! what a schedule stores would be paged in anew in nearly every run, 2 % of its time on the bundled model.
+//! glibc gives large blocks back to the system and pages them in anew at every use. mimalloc keeps them, by itself for a second;
+//! what a schedule stores is free for longer while uncached runs are timed.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
