@@ -1,7 +1,7 @@
 //! Which threads compute: rayon's, whoever asks.
 //!
 //! A kernel that is called from outside of the pool is handed over and waited for. That takes as long as a small kernel does, and
-//! there are thousands in a run: a fifth of its time on the bundled model.
+//! there are thousands in a run.
 
 use candle_core::Device;
 
