@@ -133,9 +133,20 @@ const CASES: &[Case] = &[
         &[WEIGHTS, "tensor '", "not finite"],
     ),
     (
-        "only spiece.model",
-        |m| fs::remove_file(m.join("tokenizer/tokenizer.json")).unwrap(),
+        "no tokenizer",
+        |m| {
+            fs::remove_file(m.join("tokenizer/tokenizer.json")).unwrap();
+            fs::remove_file(m.join("tokenizer/spiece.model")).unwrap();
+        },
         &["tokenizer/tokenizer.json", "is missing"],
+    ),
+    (
+        "a spiece.model that is something else",
+        |m| {
+            fs::remove_file(m.join("tokenizer/tokenizer.json")).unwrap();
+            fs::write(m.join("tokenizer/spiece.model"), b"<!DOCTYPE html><html>404</html>").unwrap();
+        },
+        &["tokenizer/spiece.model", "no SentencePiece model"],
     ),
     (
         "a text encoder with another activation",
@@ -167,14 +178,6 @@ fn every_damage_is_an_error_that_names_file_and_field() {
         }
         assert!(!text.ends_with('.') && text.starts_with(|c: char| !c.is_uppercase()), "{what}: {text}");
     }
-}
-
-#[test]
-fn a_slow_tokenizer_is_told_how_to_become_a_fast_one() {
-    let (_folder, model) = copy();
-    fs::remove_file(model.join("tokenizer/tokenizer.json")).unwrap();
-    let hint = load(&model).unwrap_err().hint().unwrap();
-    assert!(hint.contains("AutoTokenizer.from_pretrained") && hint.contains("save_pretrained"), "{hint}");
 }
 
 #[test]

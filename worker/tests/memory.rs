@@ -131,8 +131,8 @@ fn predicted_memory_of_denoising_is_the_measured_in_every_family() {
         ("sd3", Box::new(Sd3::load(&weights, Sd3Config::read(&parse(sd3)).unwrap()).unwrap())),
         ("sd35", Box::new(Sd3::load(&weights, Sd3Config::read(&parse(sd35)).unwrap()).unwrap())),
     ];
-    let samplers = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#;
-    let samplers = SamplerFactory::read(&parse(samplers), FlowSigmas::Trained).unwrap();
+    let (class, samplers) = ("FlowMatchEulerDiscreteScheduler", r#"{"shift": 3.0}"#);
+    let samplers = SamplerFactory::read(&parse(samplers), class, FlowSigmas::Trained).unwrap();
     let size = LatentSize { height: 24, width: 24, scale: 8 };
     let (images, mut table) = (1, Table::new());
     for (name, model) in &models {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use common::{plain_forward, relative_error};
 use evocache_worker::files::config::Config;
-use evocache_worker::files::weights::Weights;
+use evocache_worker::files::weights::{Single, Weights};
 use evocache_worker::models::block_model::{BlockModel, Conditioning, Geometry, LatentSize, Prompts};
 use evocache_worker::models::clip::{Clip, ClipConfig};
 use evocache_worker::models::pixart::{PixArt, PixArtConfig};
@@ -35,7 +35,7 @@ fn open(name: &str, stem: &str) -> (Config, Weights, HashMap<String, Tensor>) {
     let folder = folder(name);
     (
         Config::read(&folder.join("config.json")).unwrap(),
-        Weights::open(&folder, stem, &Device::Cpu).unwrap(),
+        Weights::open(&folder, stem, Single::First, &Device::Cpu).unwrap(),
         candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap(),
     )
 }
@@ -82,9 +82,9 @@ fn t5_without_gates() {
 }
 
 #[test]
-fn vae_with_standardised_latents() {
+fn vae_with_a_shift_and_statistics() {
     let (config, weights, golden) = open("vae", "diffusion_pytorch_model");
-    let decoder = VaeDecoder::load(&weights, VaeConfig::read(&config).unwrap()).unwrap();
+    let decoder = VaeDecoder::load(&weights, VaeConfig::read(&config, true).unwrap()).unwrap();
     assert_agrees(&decoder.decode(&golden["latents"]).unwrap(), &golden["output"], "decoder");
 }
 

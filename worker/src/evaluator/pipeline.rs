@@ -11,9 +11,8 @@ use crate::cancel::CancelToken;
 use crate::executor::{Denoise, ExecuteError, Guidance, Observer, Trace};
 use crate::files::error::{ModelError, Result};
 use crate::models::block_model::{BlockModel, Geometry, LatentSize, Prompts};
-use crate::models::diffusers::ModelFolder;
+use crate::models::diffusers::{ModelFolder, TextOptions};
 use crate::models::vae::VaeDecoder;
-use crate::samplers::flow_match::FlowSigmas;
 use crate::samplers::noise::randn;
 use crate::samplers::{Sampler, SamplerFactory};
 
@@ -27,7 +26,6 @@ pub struct Pipeline {
     device: Device,
     transformer: Box<dyn BlockModel>,
     vae: VaeDecoder,
-    samplers: SamplerFactory,
     native: usize,
     tokens: usize,
 }
@@ -66,11 +64,14 @@ impl Pipeline {
 
     /// The same with a transformer in numbers of another kind; encoders and decoder stay f32.
     pub fn load_as(path: &Path, device: Device, dtype: DType) -> Result<Self> {
-        let folder = ModelFolder::open(path)?;
-        let sigmas = if folder.gives_sigmas() { FlowSigmas::Even } else { FlowSigmas::Trained };
-        let samplers = SamplerFactory::read(&folder.scheduler_config()?, sigmas)?;
-        let tokens = folder.tokens()?;
-        let native = folder.native_latent_size()?;
+        Self::load_with(path, device, dtype, TextOptions::default())
+    }
+
+    /// The same with prompts that are read as these options say.
+    pub fn load_with(path: &Path, device: Device, dtype: DType, texts: TextOptions) -> Result<Self> {
+        let folder = ModelFolder::open(path, texts)?;
+        let tokens = folder.tokens();
+        let native = folder.native_latent_size();
         let vae = folder.vae(&device)?;
         let transformer = folder.transformer(&device, dtype)?;
         if transformer.latent_channels() != vae.config().latent_channels {
@@ -81,7 +82,8 @@ impl Pipeline {
                 vae.config().latent_channels
             )));
         }
-        Ok(Self { folder, device, transformer, vae, samplers, native, tokens })
+        folder.unchanged()?;
+        Ok(Self { folder, device, transformer, vae, native, tokens })
     }
 
     /// Decodes large pictures in tiles; see [`VaeDecoder::tiled`].
@@ -112,7 +114,7 @@ impl Pipeline {
 
     /// The sampler's factory.
     pub fn samplers(&self) -> &SamplerFactory {
-        &self.samplers
+        self.folder.samplers()
     }
 
     /// What can be cached.
@@ -183,7 +185,7 @@ impl Pipeline {
 
     /// A sampler for a run of `steps` steps over pictures of this size.
     pub fn sampler(&self, steps: u32, size: LatentSize) -> Result<Box<dyn Sampler>> {
-        self.samplers.start(steps, self.transformer.image_tokens(size)?)
+        self.samplers().start(steps, self.transformer.image_tokens(size)?)
     }
 
     /// Generates one batch. `observe` sees the latents after each step.

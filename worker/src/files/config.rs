@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::{ModelError, Result};
+use super::text;
 
 /// One JSON object of a config file, with typed access to its fields.
 #[derive(Debug, Clone)]
@@ -20,8 +21,20 @@ pub struct Config {
 impl Config {
     /// Reads a file whose top level is an object.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let text = text::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
         Self::parse(path, &text)
+    }
+
+    /// Reads a config of diffusers, without the fields that it says to hold defaults only: diffusers takes those of the
+    /// class that it makes.
+    pub fn read_diffusers(path: &Path) -> Result<Self> {
+        let mut config = Self::read(path)?;
+        if config.has("_use_default_values") {
+            for field in config.texts("_use_default_values")? {
+                config.fields.shift_remove(&field);
+            }
+        }
+        Ok(config)
     }
 
     /// Parses the text of `path`.
@@ -56,6 +69,16 @@ impl Config {
             found: found.to_string(),
             supported: supported.into(),
         }
+    }
+
+    /// The value of a field that is there and not null.
+    pub fn value(&self, field: &str) -> Option<&Value> {
+        self.get(field)
+    }
+
+    /// All fields, null ones too.
+    pub fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.fields.iter()
     }
 
     fn get(&self, field: &str) -> Option<&Value> {

@@ -22,6 +22,12 @@ pub enum ModelError {
         /// What to do about it.
         hint: String,
     },
+    /// A file is no longer what was read of it.
+    #[error("'{}' has changed since it was first read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A name on the Hugging Face hub whose download is not on this machine.
     #[error("'{name}' is no folder, and not in the hub's cache '{}'", cache.display())]
     NotDownloaded {
@@ -145,6 +151,7 @@ impl ModelError {
                      --hub-cache, HF_HUB_CACHE or HF_HOME"
                 ))
             }
+            Self::Changed { .. } => Some("start again, so that all of the model is read anew".into()),
             Self::Damaged { .. } => Some("download or export the file again; it may have been cut short".into()),
             Self::MissingTensor { .. } | Self::Shape { .. } => {
                 Some("the config.json beside the weights must be the one they were saved with".into())

@@ -4,11 +4,17 @@
 //! Of a file over [`WHOLE`] bytes, the first [`WHOLE`] / 2 bytes (which hold a safetensors header) and
 //! [`SAMPLES`] blocks of [`BLOCK`] bytes at even distances are taken instead of all: a model of 20 GB takes seconds,
 //! and any training step changes weights in every block. It guards against mistakes, not against forgery.
+//!
+//! A program that reads some of the files later holds a [`Snapshot`]: what has changed meanwhile is an error, so that a
+//! fingerprint stays true.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -28,6 +34,87 @@ pub struct Fingerprint([u8; 32]);
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What shows that a file was written or replaced, without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: Option<SystemTime>,
+    /// Device, number, and time of the last change of any kind.
+    #[cfg(unix)]
+    unix: (u64, u64, i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let about = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Self {
+            size: about.len(),
+            modified: about.modified().ok(),
+            #[cfg(unix)]
+            unix: {
+                use std::os::unix::fs::MetadataExt as _;
+                (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
+            },
+        })
+    }
+}
+
+/// Files as they were before they were read.
+#[derive(Debug)]
+pub struct Snapshot {
+    root: PathBuf,
+    stamps: BTreeMap<PathBuf, Stamp>,
+    digest: OnceLock<Fingerprint>,
+}
+
+impl Snapshot {
+    /// Looks at files, before they are read. Files that are not there are left out.
+    pub fn of_files(root: &Path, files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let stamps = files.into_iter().filter_map(|file| Some((file.clone(), Stamp::of(&file)?))).collect();
+        Self { root: root.into(), stamps, digest: OnceLock::new() }
+    }
+
+    /// Looks at all files of a folder, before any is read. A folder that cannot be listed has none.
+    pub fn add_folder(&mut self, folder: &Path) {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        self.stamps.extend(files.filter_map(|file| Some((file.clone(), Stamp::of(&file)?))));
+    }
+
+    /// Keeps those that were read; one that had not been there is one that has changed.
+    pub fn keep(&mut self, files: Vec<PathBuf>) -> Result<()> {
+        let mut kept = BTreeMap::new();
+        for file in files {
+            let stamp = self.stamps.get(&file).cloned();
+            kept.insert(file.clone(), stamp.ok_or(ModelError::Changed { path: file })?);
+        }
+        self.stamps = kept;
+        self.unchanged()
+    }
+
+    /// Fails if a file is not what it was. One that was written anew with the same content is the same, where the digest is
+    /// known.
+    pub fn unchanged(&self) -> Result<()> {
+        let changed = self.stamps.iter().find(|(path, stamp)| Stamp::of(path).as_ref() != Some(*stamp));
+        let Some((path, _)) = changed else { return Ok(()) };
+        let same = self.digest.get().is_some_and(|known| self.digest().is_ok_and(|now| now == *known));
+        if same { Ok(()) } else { Err(ModelError::Changed { path: path.clone() }) }
+    }
+
+    fn digest(&self) -> Result<Fingerprint> {
+        fingerprint(&self.root, self.stamps.keys().cloned().collect())
+    }
+
+    /// The digest of the files, which must be what they were.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(known) = self.digest.get() {
+            return Ok(*known);
+        }
+        let digest = self.digest()?;
+        self.unchanged()?;
+        Ok(*self.digest.get_or_init(|| digest))
     }
 }
 
@@ -69,4 +156,42 @@ fn add_range(hash: &mut Sha256, file: &mut File, start: u64, length: u64) -> std
         left -= part as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_or_replaced_after_it_was_looked_at_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        let write = |path: &Path, text: &str| std::fs::write(path, text).unwrap();
+        write(&a, "one");
+        write(&b, "two");
+        let open = || {
+            let mut snapshot = Snapshot::of_files(folder.path(), []);
+            snapshot.add_folder(folder.path());
+            snapshot.keep(vec![a.clone(), b.clone()]).unwrap();
+            snapshot
+        };
+        let snapshot = open();
+        let before = snapshot.fingerprint().unwrap();
+        snapshot.unchanged().unwrap();
+        // Replaced by the same, and then by something else of the same length.
+        let other = folder.path().join("c");
+        write(&other, "two");
+        std::fs::rename(&other, &b).unwrap();
+        snapshot.unchanged().unwrap();
+        write(&b, "owt");
+        let error = snapshot.unchanged().unwrap_err().to_string();
+        assert!(error.contains("/b' has changed since it was first read"), "{error}");
+        assert_ne!(open().fingerprint().unwrap(), before);
+        std::fs::remove_file(&b).unwrap();
+        assert!(snapshot.unchanged().is_err());
+        // What nobody had seen is not kept.
+        let mut late = Snapshot::of_files(folder.path(), [a.clone()]);
+        write(&b, "two");
+        assert!(late.keep(vec![a.clone(), b.clone()]).is_err());
+    }
 }

@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod fingerprint;
 pub mod hub;
+pub mod text;
 pub mod weights;
 
 pub use error::ModelError;

@@ -22,10 +22,12 @@ const MAX_HEADER: u64 = 100_000_000;
 const VARIANTS: [&str; 2] = ["fp16", "bf16"];
 
 /// The weights of one part of a model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Weights {
     /// What errors name when a tensor is in none of the files.
     origin: PathBuf,
+    /// What lists the files of a sharded set.
+    index: Option<PathBuf>,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Entry>,
     device: Device,
@@ -34,6 +36,15 @@ pub struct Weights {
     rounds_matrices: bool,
     /// No files: whatever is asked for is there, with random values.
     random: bool,
+}
+
+/// Which counts where a folder holds one file and a sharded set: each library has its own order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Single {
+    /// The one file, as in transformers.
+    First,
+    /// The sharded set, as in diffusers.
+    Last,
 }
 
 /// How much weights are.
@@ -56,31 +67,26 @@ struct Entry {
 
 impl Weights {
     /// Opens the weights in `folder` whose files begin with `stem` (`model` for transformers,
-    /// `diffusion_pytorch_model` for diffusers). Tried in this order: one file, a sharded set, the same two of the
-    /// variants fp16 and bf16.
-    pub fn open(folder: &Path, stem: &str, device: &Device) -> Result<Self> {
-        let single = |infix: &str| folder.join(format!("{stem}{infix}.safetensors"));
-        let mut wanted = vec![(single(""), folder.join(format!("{stem}.safetensors.index.json")))];
+    /// `diffusion_pytorch_model` for diffusers): one file or a sharded set, or else the same two of the variants fp16 and
+    /// bf16.
+    pub fn open(folder: &Path, stem: &str, single: Single, device: &Device) -> Result<Self> {
+        let file = |infix: &str| folder.join(format!("{stem}{infix}.safetensors"));
+        let mut wanted = vec![(file(""), folder.join(format!("{stem}.safetensors.index.json")))];
         wanted.extend(VARIANTS.map(|variant| {
             let index = format!("{stem}.safetensors.index.{variant}.json");
-            (single(&format!(".{variant}")), folder.join(index))
+            (file(&format!(".{variant}")), folder.join(index))
         }));
-        let mut files = None;
         for (file, index) in wanted {
-            if file.is_file() {
-                files = Some(vec![file]);
-            } else if index.is_file() {
-                files = Some(shards(folder, &index)?);
+            if index.is_file() && (single == Single::Last || !file.is_file()) {
+                let files = shards(folder, &index)?;
+                let origin = if files.len() == 1 { files[0].clone() } else { folder.to_owned() };
+                return Ok(Self { index: Some(index), ..Self::read_headers(origin, files, device)? });
             }
-            if files.is_some() {
-                break;
+            if file.is_file() {
+                return Self::open_file(&file, device);
             }
         }
-        let Some(files) = files else {
-            return Err(ModelError::Missing { path: single(""), hint: missing_hint(folder, stem) });
-        };
-        let origin = if files.len() == 1 { files[0].clone() } else { folder.to_owned() };
-        Self::read_headers(origin, files, device)
+        Err(ModelError::Missing { path: file(""), hint: missing_hint(folder, stem) })
     }
 
     /// Opens one safetensors file.
@@ -95,6 +101,7 @@ impl Weights {
         }
         Ok(Self {
             origin,
+            index: None,
             files,
             tensors,
             device: device.clone(),
@@ -109,6 +116,7 @@ impl Weights {
     pub fn random(device: &Device) -> Self {
         Self {
             origin: "random weights".into(),
+            index: None,
             files: vec![],
             tensors: BTreeMap::new(),
             device: device.clone(),
@@ -126,9 +134,15 @@ impl Weights {
         Self { dtype: if rounds_matrices { DType::F32 } else { dtype }, rounds_matrices, ..self }
     }
 
-    /// The files that the weights are in.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    /// The same for another device.
+    #[must_use]
+    pub fn on(&self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self.clone() }
+    }
+
+    /// The files that the weights are in, and the one that lists them.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.index.iter().chain(&self.files)
     }
 
     /// How much all tensors are whose names `wanted` accepts.

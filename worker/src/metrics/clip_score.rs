@@ -8,7 +8,7 @@ use evocache_proto::domain::{Direction, MetricDeclaration};
 use super::preprocess::Preprocessor;
 use super::{Against, Metric, read_config};
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::Weights;
+use crate::files::weights::{Single, Weights};
 use crate::models::clip::{Clip, ClipConfig};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 use crate::models::tokenizer::Tokenizer;
@@ -72,8 +72,8 @@ impl ClipScore {
         preprocessor: Preprocessor,
         device: &Device,
     ) -> Result<Self> {
-        let tokenizer = Tokenizer::open(folder, config.text.max_tokens)?;
-        let clip = Clip::load(&Weights::open(folder, stem, device)?, config)?;
+        let tokenizer = Tokenizer::open_within(folder, config.text.max_tokens)?;
+        let clip = Clip::load(&Weights::open(folder, stem, Single::First, device)?, config)?;
         Ok(Self { clip, tokenizer, preprocessor, texts: None, device: device.clone() })
     }
 

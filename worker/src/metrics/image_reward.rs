@@ -13,7 +13,7 @@ use evocache_proto::domain::{Direction, MetricDeclaration};
 use super::preprocess::Preprocessor;
 use super::{Against, Metric, read_config};
 use crate::files::error::{ModelError, Result};
-use crate::files::weights::Weights;
+use crate::files::weights::{Single, Weights};
 use crate::layers::Linear;
 use crate::models::blip::{TextConfig, TextTower, VisionTower};
 use crate::models::diffusers::TRANSFORMERS_STEM;
@@ -44,7 +44,7 @@ impl ImageReward {
     /// Loads a folder.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config = TextConfig::read(&read_config(folder, "med_config.json", HINT)?)?;
-        let weights = Weights::open(folder, TRANSFORMERS_STEM, device)?;
+        let weights = Weights::open(folder, TRANSFORMERS_STEM, Single::First, device)?;
         let (blip, layers) = (weights.root().at("blip"), weights.root().at("mlp.layers"));
         let vision = VisionTower::load(&blip.at("visual_encoder"))?;
         let mut inputs = config.width();
@@ -56,7 +56,7 @@ impl ImageReward {
         Ok(Self {
             text: TextTower::load(&blip.at("text_encoder"), config, vision.width())?,
             head: head.into_iter().collect::<Result<_>>()?,
-            tokenizer: Tokenizer::open(folder, TOKENS)?,
+            tokenizer: Tokenizer::open_within(folder, TOKENS)?,
             preprocessor: Preprocessor::square(vision.image_size()),
             vision,
             prompts: None,

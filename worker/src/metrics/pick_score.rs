@@ -11,7 +11,7 @@ use evocache_proto::domain::{Direction, MetricDeclaration};
 use super::clip_score::ClipScore;
 use super::{Against, Metric};
 use crate::files::error::Result;
-use crate::files::weights::Weights;
+use crate::files::weights::{Single, Weights};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 
 /// `exp(logit_scale) · cosine` of picture and prompt, as its authors' example computes it.
@@ -24,7 +24,8 @@ impl PickScore {
     /// Loads a CLIP folder.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let clip = ClipScore::load(folder, device)?;
-        let scale = Weights::open(folder, TRANSFORMERS_STEM, device)?.root().tensor("logit_scale", &[])?;
+        let scale =
+            Weights::open(folder, TRANSFORMERS_STEM, Single::First, device)?.root().tensor("logit_scale", &[])?;
         Ok(Self { clip, scale: f64::from(scale.to_scalar::<f32>()?).exp() })
     }
 }

@@ -16,6 +16,7 @@ use super::embeddings::{NumberEmbedding, Spread, positions};
 use super::feed_forward::FeedForward;
 use super::modulation::{Modulation, ModulationLayer};
 use super::patches::{check_latents, grid, unpatch};
+use super::pipelines::GENERAL_TRANSFORMER;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 use crate::files::weights::{Params, WeightSize, Weights};
@@ -54,7 +55,10 @@ pub struct DitConfig {
 impl DitConfig {
     /// Reads and checks a config.
     pub fn read(config: &Config) -> Result<Self> {
-        config.choice("_class_name", "DiTTransformer2DModel", &["DiTTransformer2DModel"])?;
+        let own = "DiTTransformer2DModel";
+        if config.choice("_class_name", own, &[own, GENERAL_TRANSFORMER])? == GENERAL_TRANSFORMER {
+            config.text("norm_type")?;
+        }
         config.choice("norm_type", "ada_norm_zero", &["ada_norm_zero"])?;
         config.not_set("norm_elementwise_affine")?;
         let name = config.choice("activation_fn", "gelu-approximate", &["gelu-approximate", "gelu"])?;

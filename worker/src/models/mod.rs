@@ -6,7 +6,6 @@
 pub mod blip;
 pub mod block_model;
 pub mod clip;
-mod clip_bpe;
 mod clip_layers;
 pub mod clip_text;
 pub mod diffusers;
@@ -23,8 +22,10 @@ pub mod pixart;
 mod pixart_embeddings;
 pub mod prompts;
 pub mod sd3;
+mod spiece;
 pub mod t5;
 pub mod tokenizer;
+mod tokenizer_files;
 pub mod true_widths;
 pub mod vae;
 mod vae_blocks;

@@ -17,6 +17,7 @@ use super::block_model::{Activations, BlockModel, Conditioned, Conditioning, Geo
 use super::embeddings::{TextProjection, positions};
 use super::feed_forward::FeedForward;
 use super::patches::{check_latents, grid, unpatch};
+use super::pipelines::GENERAL_TRANSFORMER;
 use super::pixart_embeddings::AdaLayerNormSingle;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
@@ -68,7 +69,10 @@ pub struct PixArtConfig {
 impl PixArtConfig {
     /// Reads and checks a config.
     pub fn read(config: &Config) -> Result<Self> {
-        config.choice("_class_name", "PixArtTransformer2DModel", &["PixArtTransformer2DModel"])?;
+        let own = "PixArtTransformer2DModel";
+        if config.choice("_class_name", own, &[own, GENERAL_TRANSFORMER])? == GENERAL_TRANSFORMER {
+            config.text("norm_type")?;
+        }
         config.choice("norm_type", "ada_norm_single", &["ada_norm_single"])?;
         config.choice("attention_type", "default", &["default"])?;
         config.not_set("norm_elementwise_affine")?;

@@ -15,13 +15,13 @@ use crate::files::error::{ModelError, Result};
 const BATCH: usize = 8;
 
 /// T5 with its tokenizer.
-pub struct TextEncoder {
-    pub(super) tokenizer: Tokenizer,
+pub struct TextEncoder<'a> {
+    pub(super) tokenizer: &'a Tokenizer,
     pub(super) encoder: T5Encoder,
     pub(super) device: Device,
 }
 
-impl TextEncoder {
+impl TextEncoder<'_> {
     /// Token ids as diffusers makes them for PixArt with `clean_caption=False`: lower case, no blanks around.
     pub fn tokenize(&self, texts: &[&str]) -> Result<Tokens> {
         let texts: Vec<String> = texts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();

@@ -1,10 +1,12 @@
-//! Texts into padded token ids, by a folder's `tokenizer.json`.
+//! Texts into padded token ids, by the tokenizer of a folder.
 
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use tokenizers::TruncationDirection;
 
-use super::clip_bpe;
+use super::tokenizer_files::TokenizerFiles;
+pub use super::tokenizer_files::{FILES, Kind};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 
@@ -60,8 +62,20 @@ impl Tokens {
     }
 }
 
+/// The most tokens that a text may be padded to.
+const MAX_TOKENS: usize = 4096;
+
+/// The config's `model_max_length`, where it is one: transformers writes 1e30 where there is no limit.
+fn limit(config: &Config) -> Result<Option<usize>> {
+    let Some(limit) = config.number_opt("model_max_length")? else { return Ok(None) };
+    if limit < 1.0 || limit.is_nan() {
+        return Err(config.wrong("model_max_length", "a positive number", limit.to_string()));
+    }
+    Ok((limit <= MAX_TOKENS as f64).then_some(limit as usize))
+}
+
 /// The text of a special token; older files hold an object of its properties.
-pub(super) fn token(config: &Config, field: &str) -> Result<String> {
+fn token(config: &Config, field: &str) -> Result<String> {
     match config.object_opt(field) {
         Ok(Some(token)) => Ok(token.text("content")?.to_owned()),
         _ => Ok(config.text(field)?.to_owned()),
@@ -77,49 +91,49 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     length: usize,
     pad: u32,
+    pads_left: bool,
+    cuts_left: bool,
 }
 
 impl Tokenizer {
-    /// Opens `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`, and `tokenizer_config.json` in a folder. Texts are padded and cut to `length` tokens,
-    /// or to the config's `model_max_length` where that is less.
-    pub fn open(folder: &Path, length: usize) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        let bpe = folder.join("merges.txt");
-        if !path.is_file() && !bpe.is_file() {
-            let hint = if folder.join("spiece.model").is_file() {
-                format!(
-                    "only tokenizer.json is read, not spiece.model; make it with Python: \
-                     `from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{0}').save_pretrained('{0}')`",
-                    folder.display()
-                )
-            } else {
-                "the folder must hold tokenizer.json, as transformers' fast tokenizers save it".into()
-            };
-            return Err(ModelError::Missing { path, hint });
-        }
-        let path = if path.is_file() { path } else { bpe };
+    /// Opens the tokenizer in a folder. Texts are padded and cut to `length` tokens; `None`: to the config's
+    /// `model_max_length`.
+    pub fn open(folder: &Path, kind: Kind, length: Option<usize>) -> Result<Self> {
+        let files = TokenizerFiles::open(folder, kind)?;
+        let path = files.path();
         let failed = |e: tokenizers::Error| ModelError::Parse { path: path.clone(), message: e.to_string() };
-        let mut inner = if path.ends_with("merges.txt") {
-            tokenizers::Tokenizer::from_bytes(clip_bpe::definition(folder)?).map_err(failed)?
-        } else {
-            tokenizers::Tokenizer::from_file(&path).map_err(failed)?
-        };
+        let mut inner = files.build()?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
-        let config = Config::read(&folder.join("tokenizer_config.json"))?;
-        // transformers writes 1e30 where there is no limit.
-        let limit = config.number_or("model_max_length", f64::INFINITY)?;
-        if limit < 1.0 || limit.is_nan() {
-            return Err(config.wrong("model_max_length", "a positive number", limit.to_string()));
-        }
-        let length = if limit < length as f64 { limit as usize } else { length };
-        // Older folders of BERT name no padding, and mean this.
-        let is_bert = !config.has("pad_token") && inner.token_to_id(BERT_PADDING).is_some();
-        let pad_token = if is_bert { BERT_PADDING.to_owned() } else { token(&config, "pad_token")? };
-        let pad = inner
-            .token_to_id(&pad_token)
-            .ok_or_else(|| config.wrong("pad_token", "a token of tokenizer.json", format!("'{pad_token}'")))?;
-        Ok(Self { path, inner, length, pad })
+        let config = &files.config;
+        let length = match length {
+            Some(length) => length,
+            None => limit(config)?.ok_or_else(|| {
+                config.wrong("model_max_length", format!("a number of tokens, at most {MAX_TOKENS}"), "none")
+            })?,
+        };
+        let default = match kind {
+            Kind::T5 => Some("<pad>"),
+            Kind::Clip => Some("<|endoftext|>"),
+            // Older folders of BERT name no padding, and mean this.
+            Kind::AsWritten => Some(BERT_PADDING).filter(|token| inner.token_to_id(token).is_some()),
+        };
+        let pad_token = match (default, config.has("pad_token")) {
+            (Some(default), false) => default.to_owned(),
+            _ => token(config, "pad_token")?,
+        };
+        let pad = inner.token_to_id(&pad_token).ok_or_else(|| files.unknown("pad_token", &pad_token))?;
+        let (pads_left, cuts_left) =
+            (files.is_left("padding_side", "padding")?, files.is_left("truncation_side", "truncation")?);
+        Ok(Self { path, inner, length, pad, pads_left, cuts_left })
+    }
+
+    /// The same for a model that takes `most` tokens: texts are padded and cut to the config's `model_max_length` where that
+    /// is less.
+    pub fn open_within(folder: &Path, most: usize) -> Result<Self> {
+        let files = TokenizerFiles::open(folder, Kind::AsWritten)?;
+        let length = limit(&files.config)?.map_or(most, |limit| limit.min(most));
+        Self::open(folder, Kind::AsWritten, Some(length))
     }
 
     /// Tokens per text, padding included.
@@ -141,13 +155,18 @@ impl Tokenizer {
         })?;
         for text in texts {
             let mut encoding = self.inner.encode(*text, false).map_err(failed)?;
-            encoding.truncate(room, 0, tokenizers::TruncationDirection::Right);
+            let side = if self.cuts_left { TruncationDirection::Left } else { TruncationDirection::Right };
+            encoding.truncate(room, 0, side);
             let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
             let used = encoding.get_ids().len().min(self.length);
-            tokens.ids.extend(&encoding.get_ids()[..used]);
-            tokens.ids.extend(std::iter::repeat_n(self.pad, self.length - used));
-            tokens.mask.extend(std::iter::repeat_n(1, used));
-            tokens.mask.extend(std::iter::repeat_n(0, self.length - used));
+            let (before, after) = if self.pads_left { (self.length - used, 0) } else { (0, self.length - used) };
+            let padded = |pad: u32, real: &mut dyn Iterator<Item = u32>, to: &mut Vec<u32>| {
+                to.extend(std::iter::repeat_n(pad, before));
+                to.extend(real);
+                to.extend(std::iter::repeat_n(pad, after));
+            };
+            padded(self.pad, &mut encoding.get_ids()[..used].iter().copied(), &mut tokens.ids);
+            padded(0, &mut std::iter::repeat_n(1, used), &mut tokens.mask);
         }
         Ok(tokens)
     }

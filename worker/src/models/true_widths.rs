@@ -83,7 +83,7 @@ const DECODER: (&str, usize) = (
 /// The decoder with random weights in f32, and latents of one picture.
 pub fn decoder(device: &Device) -> Result<(VaeDecoder, Tensor)> {
     let (config, side) = DECODER;
-    let config = VaeConfig::read(&Config::parse(Path::new("vae"), config)?)?;
+    let config = VaeConfig::read(&Config::parse(Path::new("vae"), config)?, false)?;
     let latents = Tensor::zeros((1, config.latent_channels, side, side), DType::F32, device)?;
     Ok((VaeDecoder::load(&Weights::random(device), config)?, latents))
 }

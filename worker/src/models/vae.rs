@@ -2,7 +2,7 @@
 //!
 //! Weights: `stabilityai/sd-vae-ft-ema`, or folder `vae` of a PixArt model. The encoder is not read.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
 use super::vae_tiles::Tiles;
@@ -28,10 +28,8 @@ pub struct VaeConfig {
     pub sample_size: usize,
     /// Latents are divided by it.
     pub scaling_factor: f64,
-    /// Added to the latents after that.
+    /// Added to the latents after that, by the pipelines that do so.
     pub shift_factor: f64,
-    /// Per-channel mean and deviation of the latents, where they were standardised.
-    pub statistics: Option<(Vec<f64>, Vec<f64>)>,
     /// Whether a 1×1 convolution comes first.
     pub post_quant_conv: bool,
     /// Whether the middle has an attention block.
@@ -39,8 +37,8 @@ pub struct VaeConfig {
 }
 
 impl VaeConfig {
-    /// Reads and checks a config.
-    pub fn read(config: &Config) -> Result<Self> {
+    /// Reads and checks a config. `shifts`: whether the pipeline adds the shift factor to latents.
+    pub fn read(config: &Config, shifts: bool) -> Result<Self> {
         config.choice("_class_name", "AutoencoderKL", &["AutoencoderKL"])?;
         config.choice("act_fn", "silu", &["silu", "swish"])?;
         let channels = config.sizes("block_out_channels")?;
@@ -65,16 +63,13 @@ impl VaeConfig {
         if !scaling_factor.is_normal() {
             return Err(config.wrong("scaling_factor", "a number that is not 0", scaling_factor.to_string()));
         }
-        let statistics = match (config.numbers_opt("latents_mean")?, config.numbers_opt("latents_std")?) {
-            (Some(mean), Some(deviation)) => {
-                for (field, list) in [("latents_mean", &mean), ("latents_std", &deviation)] {
-                    if list.len() != latent_channels {
-                        return Err(config.wrong(field, format!("{latent_channels} numbers"), list.len().to_string()));
-                    }
-                }
-                Some((mean, deviation))
+        let shift_factor = match config.number_opt("shift_factor")? {
+            _ if !shifts => 0.0,
+            Some(shift) if shift.is_finite() => shift,
+            found => {
+                let found = found.map_or("nothing".into(), |shift| shift.to_string());
+                return Err(config.wrong("shift_factor", "a number, which this pipeline adds to latents", found));
             }
-            _ => None,
         };
         Ok(Self {
             out_channels: config.size_or("out_channels", 3)?,
@@ -84,8 +79,7 @@ impl VaeConfig {
             groups,
             sample_size: config.size_or("sample_size", 32)?,
             scaling_factor,
-            shift_factor: config.number_or("shift_factor", 0.0)?,
-            statistics,
+            shift_factor,
             post_quant_conv: config.flag_or("use_post_quant_conv", true)?,
             mid_attention: config.flag_or("mid_block_add_attention", true)?,
         })
@@ -161,7 +155,6 @@ pub struct VaeDecoder {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    device: Device,
 }
 
 impl VaeDecoder {
@@ -198,7 +191,6 @@ impl VaeDecoder {
             up_blocks: (0..reversed.len()).map(up_block).collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::load(&decoder.at("conv_norm_out"), groups, last, EPS)?,
             conv_out: Conv2d::load_same(&decoder.at("conv_out"), last, config.out_channels, 3)?,
-            device: params.device().clone(),
             tiles: None,
             config,
         })
@@ -248,18 +240,7 @@ impl VaeDecoder {
 
     /// Latents `[b, c, h, w]` → pictures `[b, 3, H, W]`, about -1 to 1.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let c = &self.config;
-        let scaled = match &c.statistics {
-            Some((mean, deviation)) => {
-                let channel = |values: &[f64]| {
-                    let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-                    Tensor::from_vec(values, (1, c.latent_channels, 1, 1), &self.device)
-                };
-                let factor = (channel(deviation)? / c.scaling_factor)?;
-                latents.broadcast_mul(&factor)?.broadcast_add(&channel(mean)?)?
-            }
-            None => latents.affine(1.0 / c.scaling_factor, c.shift_factor)?,
-        };
+        let scaled = latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor)?;
         let (_, _, height, width) = scaled.dims4()?;
         match self.tiles.filter(|tiles| tiles.cut(height, width)) {
             Some(tiles) => tiles.decode(&scaled, |tile| self.decode_scaled(tile)),

@@ -9,7 +9,7 @@ pub mod noise;
 use candle_core::Tensor;
 
 use crate::files::config::Config;
-use crate::files::error::Result;
+use crate::files::error::{ModelError, Result};
 
 /// A sampler for one run.
 pub trait Sampler: Send {
@@ -36,14 +36,17 @@ pub enum SamplerFactory {
 }
 
 impl SamplerFactory {
-    /// Reads a `scheduler_config.json`. `sigmas`: those that flow matching begins with under this pipeline.
-    pub fn read(config: &Config, sigmas: flow_match::FlowSigmas) -> Result<Self> {
-        let known = ["DPMSolverMultistepScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"];
-        Ok(match config.choice("_class_name", "", &known)? {
-            "DDIMScheduler" => Self::Ddim(ddim::DdimConfig::read(config)?),
-            "FlowMatchEulerDiscreteScheduler" => Self::FlowMatch(flow_match::FlowMatchConfig::read(config, sigmas)?),
-            _ => Self::DpmSolver(dpm_solver::DpmSolverConfig::read(config)?),
-        })
+    /// Reads a `scheduler_config.json` for a sampler of this class, whatever class the file names: `model_index.json`
+    /// decides. `sigmas`: those that flow matching begins with under this pipeline.
+    pub fn read(config: &Config, class: &str, sigmas: flow_match::FlowSigmas) -> Result<Self> {
+        match class {
+            "DPMSolverMultistepScheduler" => Ok(Self::DpmSolver(dpm_solver::DpmSolverConfig::read(config)?)),
+            "DDIMScheduler" => Ok(Self::Ddim(ddim::DdimConfig::read(config)?)),
+            "FlowMatchEulerDiscreteScheduler" => {
+                Ok(Self::FlowMatch(flow_match::FlowMatchConfig::read(config, sigmas)?))
+            }
+            other => Err(ModelError::Input(format!("there is no sampler '{other}'"))),
+        }
     }
 
     /// A sampler for a run of `steps` steps over pictures of `image_tokens` tokens, which some shifts depend on.

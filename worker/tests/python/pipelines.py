@@ -13,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 FIXTURES = os.path.join(HERE, "..", "fixtures")
 MODELS = os.path.join(HERE, "..", "..", "models")
 LABELS = {0: "tench, Tinca tinca", 1: "goldfish", 207: "golden retriever"}
+TOKENS = 24  # of T5; the pipelines' own defaults would make large files
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -84,7 +85,7 @@ def flux(tmp, true, schnell):
     join = lambda out: torch.cat([out[1], out[0]], 1)  # the text stream stands first
     return dict(pipe=pipe, slots=slots, size=size, unpack=unpack, join=join, guided=False,
                 prompts=["a red cat and the owl", "Two Cats!  on a table"], negative="", steps=4, guidance=1.0 if schnell else 3.5,
-                call=lambda **k: pipe(max_sequence_length=24, **k))
+                call=lambda **k: pipe(max_sequence_length=TOKENS, **k))
 
 
 def dit(tmp, true):
@@ -131,7 +132,7 @@ def sd3(tmp, true, dual, with_t5):
     join = lambda out: torch.cat(out, 1)
     return dict(pipe=pipe, slots=slots, size=(96, 64) if true else (24, 16), unpack=lambda x: x, join=join, guided=True,
                 prompts=["a red cat and the owl", "Two Cats!  on a table"], negative="the dog", steps=4, guidance=5.0,
-                call=lambda **k: pipe(max_sequence_length=24 if with_t5 else 256, **k))
+                call=lambda **k: pipe(max_sequence_length=TOKENS if with_t5 else 256, **k))
 
 
 def pixart(tmp, true, sigma):
@@ -148,7 +149,7 @@ def pixart(tmp, true, sigma):
         vae=vae(4, channels, groups, per_block, quant=True, scaling_factor=0.13025 if sigma else 0.18215),
         transformer=transformer, scheduler=d.DPMSolverMultistepScheduler())
     slots = [(f"block.{i}", b, c) for i, b in enumerate(transformer.transformer_blocks) for c in ("attn1", "attn2", "ff")]
-    call = dict(max_sequence_length=24, use_resolution_binning=False, clean_caption=False)
+    call = dict(max_sequence_length=TOKENS, use_resolution_binning=False, clean_caption=False)
     return dict(pipe=pipe, slots=slots, size=(96, 64) if true else (24, 16), unpack=lambda x: x, join=None, guided=True,
                 prompts=["a red cat and the owl", "two cats on a table"], negative="the dog", steps=4, guidance=4.5,
                 call=lambda **k: pipe(**call, **{**k, "negative_prompt": k["negative_prompt"][0]}))
@@ -216,6 +217,11 @@ def roughen(model, generator):
     return model.eval()
 
 
+def amend(folder, **fields):
+    index = json.load(open(f"{folder}/model_index.json"))
+    json.dump(index | fields, open(f"{folder}/model_index.json", "w"), indent=2)
+
+
 def save(pipe, folder, tmp):
     shutil.rmtree(folder, ignore_errors=True)
     pipe.save_pretrained(folder, max_shard_size="2GB")
@@ -232,9 +238,9 @@ def save(pipe, folder, tmp):
                     weights = {rename(k): v for k, v in weights.items()}
                 save_file(weights, file, metadata=dict(format="pt"))
         if name == "transformer" and hasattr(pipe, "labels"):  # on the hub by hand, diffusers only reads them
-            index = json.load(open(f"{folder}/model_index.json"))
-            index["id2label"] = LABELS
-            json.dump(index, open(f"{folder}/model_index.json", "w"), indent=2)
+            amend(folder, id2label=LABELS)
+        if name.startswith("text_encoder") and "T5" in type(part).__name__:
+            amend(folder, _max_sequence_length=TOKENS)
         if name.startswith("tokenizer") and os.path.exists(f"{tmp}/{name}/merges.txt"):
             shutil.rmtree(f"{folder}/{name}")
             shutil.copytree(f"{tmp}/{name}", f"{folder}/{name}")

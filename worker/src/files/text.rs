@@ -1,0 +1,52 @@
+//! Reads whole files that should be small, texts without a byte-order mark: editors on Windows put one in front, and it is no
+//! part of what they say.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read, Result};
+use std::path::Path;
+
+/// No config, tokenizer, schedule or list of prompts is nearly as large; what is would only take memory.
+const LARGEST: u64 = 256 << 20;
+
+/// The bytes of a file.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::new(ErrorKind::InvalidData, format!("it has more than {LARGEST} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The text of a file, which must be UTF-8.
+pub fn read(path: &Path) -> Result<String> {
+    let text = String::from_utf8(read_bytes(path)?)
+        .map_err(|e| Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {e}")))?;
+    Ok(without_mark(text))
+}
+
+/// A text without the mark before it.
+fn without_mark(mut text: String) -> String {
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_mark_is_taken_off_the_front_and_only_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            super::read(&path)
+        };
+        assert_eq!(read(b"\xef\xbb\xbfan owl").unwrap(), "an owl");
+        assert_eq!(read("a\u{feff}b".as_bytes()).unwrap(), "a\u{feff}b");
+        assert_eq!(read(b"").unwrap(), "");
+        // What Windows calls Unicode.
+        assert!(read(b"\xff\xfea\0").unwrap_err().to_string().starts_with("it is no UTF-8 text"));
+    }
+}
