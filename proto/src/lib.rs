@@ -6,10 +6,12 @@
 //! - [`formats`]: schedules as JSON, in evocache's own format and in ECAD's.
 //! - [`credentials`]: the certificates and the token that a caller shows.
 //! - [`telemetry`]: traces across coordinator and worker.
+//! - [`text`]: text from others, made fit for terminals, logs and files.
 //!
 //! **Architecture invariant:** `domain` imports none of the others. It builds with `--no-default-features`.
 
 pub mod domain;
+pub mod text;
 
 #[cfg(feature = "formats")]
 pub mod formats;

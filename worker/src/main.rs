@@ -5,6 +5,7 @@ mod allocator;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use evocache_proto::text::Lines;
 use evocache_worker::cli::run::{RunArgs, run};
 use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
 use evocache_worker::evaluator::threads::compute_here;
@@ -28,6 +29,7 @@ enum Verb {
     Score(Score),
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is written to it is spelled out")]
 fn main() -> ExitCode {
     allocator::keep_pages();
     let cli = Cli::parse();
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     if !matches!(cli.verb, Verb::Run(_)) {
         compute_here();
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = Lines(std::io::stdout().lock());
     let result = match &cli.verb {
         Verb::Run(args) => return run(args.clone()),
         Verb::Generate(verb) => verb.run(&mut out),

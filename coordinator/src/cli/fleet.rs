@@ -32,10 +32,10 @@ pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, F
         let leases: Vec<String> = worker.leases.iter().map(|l| format!("{}/{}", l.search_id, l.candidate)).collect();
         table.row([
             worker.id.to_string(),
-            worker.name.clone(),
+            worker.name.to_string(),
             worker.state.as_str().to_owned(),
-            worker.device.clone(),
-            worker.model.clone(),
+            worker.device.to_string(),
+            worker.model.to_string(),
             worker.completed.to_string(),
             worker.failed.to_string(),
             if leases.is_empty() { "-".to_owned() } else { leases.join(" ") },

@@ -10,7 +10,7 @@ use super::exit::Failure;
 use super::printer::Printer;
 use super::progress::Live;
 use super::{signals, view};
-use crate::client::{Client, SearchState, WatchEvent};
+use crate::client::{Client, Foreign, SearchState, WatchEvent};
 
 /// How following ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ pub enum Followed {
         /// How.
         state: SearchState,
         /// Why; may be empty.
-        reason: String,
+        reason: Foreign,
     },
     /// The person does not want to wait any longer.
     Interrupted,

@@ -26,7 +26,7 @@ fn operators(insight: &Insight) -> Table {
     let total = insight.total_gain();
     for o in &insight.operators {
         let share = if total > 0.0 { show_percent(o.gain / total) } else { "-".to_owned() };
-        table.row([o.operator.clone(), o.results.to_string(), format!("{:.4}", o.gain), share]);
+        table.row([o.operator.to_string(), o.results.to_string(), format!("{:.4}", o.gain), share]);
     }
     table
 }
@@ -35,7 +35,7 @@ fn models(insight: &Insight) -> Table {
     let mut table = Table::new(&[("model", Side::Left), ("rank correlation", Side::Right)]);
     for m in &insight.models {
         let known = m.correlation.map_or("too few results".to_owned(), |c| format!("{c:.2}"));
-        table.row([m.name.clone(), known]);
+        table.row([m.name.to_string(), known]);
     }
     table
 }

@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: what is logged. Nothing here, and nowhere else, is there a way to log a token or a prompt.
 
+use evocache_proto::text;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -20,6 +21,7 @@ pub(super) struct Logging {
 
 impl Logging {
     /// Warnings only, unless asked for more; a server tells what it does. Needs a runtime where traces are sent.
+    #[expect(clippy::disallowed_methods, reason = "both writers spell out what is not to act on a terminal")]
     pub(super) fn start(cli: &Cli, printer: Printer) -> Result<Self, Failure> {
         #[cfg(feature = "server")]
         let server = if let Verb::Serve(args) = &cli.verb { Some(args) } else { None };
@@ -31,11 +33,20 @@ impl Logging {
             2 => "info,evocache=debug",
             _ => "debug,evocache=trace",
         };
-        let format = fmt::layer().with_ansi(printer.has_color()).with_target(false).with_writer(std::io::stderr);
+        let colors = printer.has_color();
         let format = match server.map(|args| args.log_format) {
             // With the target: that a line is the audit's must be told by more than its fields.
-            Some(LogFormat::Json) => format.with_ansi(false).with_target(true).json().flatten_event(true).boxed(),
-            Some(LogFormat::Text) | None => format.boxed(),
+            Some(LogFormat::Json) => fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_ansi(false)
+                .with_writer(|| text::Json(std::io::stderr()))
+                .boxed(),
+            Some(LogFormat::Text) | None => fmt::layer()
+                .with_ansi(colors)
+                .with_target(false)
+                .with_writer(move || text::LogLines { to: std::io::stderr(), colors })
+                .boxed(),
         };
         let subscriber = tracing_subscriber::registry().with(format.with_filter(EnvFilter::new(filter)));
         #[cfg(feature = "otlp")]

@@ -53,7 +53,15 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come this way too, with exit code 0.
             let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
-            return if error.print().is_ok() { code.into() } else { Exit::Failed.into() };
+            if code == 0 {
+                return if error.print().is_ok() { code.into() } else { Exit::Failed.into() };
+            }
+            // What is quoted of the command line may come from a script, and so from anybody.
+            let told = error.render().to_string();
+            let told = told.strip_prefix("error: ").unwrap_or(&told).trim_end();
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            Printer::new(false, no_color).failure(&Failure::usage(told));
+            return code.into();
         }
     };
     let printer = Printer::new(cli.global.json, cli.global.no_color);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evocache_proto::text::plain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
@@ -44,7 +45,7 @@ impl Live {
         match &self.bar {
             Some(bar) => {
                 bar.set_position(progress.used());
-                bar.set_message(self.line.clone());
+                bar.set_message(plain(&self.line).into_owned());
             }
             None => self.tick(),
         }

@@ -40,7 +40,7 @@ pub(crate) fn search() -> Search {
             imported: vec![],
         },
         state: SearchState::Completed,
-        end_reason: String::new(),
+        end_reason: Default::default(),
         create_time: None,
         start_time: None,
         end_time: None,

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal};
 use std::time::SystemTime;
 
 use evocache_proto::domain::SearchId;
+use evocache_proto::text::plain;
 use serde_json::Value;
 
 use super::args::{DeleteArgs, Global, LaunchArgs};
@@ -44,9 +45,9 @@ pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) 
 
 /// What a search waits for that has no worker yet, in the coordinator's words: workers may be there and not fit.
 pub(super) fn waits(search: &Search) -> String {
-    match search.end_reason.as_str() {
-        "" => format!("waits for a worker with model '{}'", search.spec.model.name),
-        reason => reason.to_owned(),
+    match search.end_reason.is_empty() {
+        true => format!("waits for a worker with model '{}'", plain(&search.spec.model.name)),
+        false => search.end_reason.to_string(),
     }
 }
 
@@ -115,9 +116,9 @@ fn facts(search: &Search) -> String {
     let lines: [(&str, Option<String>); 19] = [
         ("search", Some(search.id.to_string())),
         ("state", Some(search.state.as_str().to_owned())),
-        ("reason", Some(search.end_reason.clone()).filter(|r| !r.is_empty())),
+        ("reason", Some(search.end_reason.to_string()).filter(|r| !r.is_empty())),
         ("model", Some(spec.model.name.clone())),
-        ("fingerprint", search.model.as_ref().map(|m| m.fingerprint.clone())),
+        ("fingerprint", search.model.as_ref().map(|m| m.fingerprint.to_string())),
         ("layout", search.model.as_ref().map(|m| m.layout.to_string())),
         ("steps", Some(steps.join(", "))),
         ("objectives", Some(objectives.join(", "))),
@@ -133,7 +134,7 @@ fn facts(search: &Search) -> String {
         ("latency noise", how.and_then(|h| h.latency_noise).map(|x| format!("{} per measurement", show_percent(x)))),
         ("profile", how.map(|h| if h.profiled { "measured" } else { "none" }.to_owned())),
     ];
-    let line = |(name, value): (&str, Option<String>)| value.map(|value| format!("{name:<13} {value}\n"));
+    let line = |(name, value): (&str, Option<String>)| value.map(|value| format!("{name:<13} {}\n", plain(&value)));
     lines.into_iter().filter_map(line).collect()
 }
 
@@ -145,7 +146,7 @@ pub(super) async fn watch(client: &Client, id: &SearchId, printer: Printer) -> R
             Ok(Exit::Interrupted)
         }
         Followed::Ended { state, reason } => {
-            let told = reason.is_empty() || reason == state.as_str();
+            let told = reason.is_empty() || reason == *state.as_str();
             let because = if told { String::new() } else { format!(": {reason}") };
             printer.note(&format!("search {id} is {}{because}", state.as_str()));
             match state {

@@ -1,4 +1,6 @@
-//! Plain text tables: columns as wide as their widest cell, numbers to the right.
+//! Plain text tables: columns as wide as their widest cell, numbers to the right. A cell is one line, whatever is in it.
+
+use evocache_proto::text::plain;
 
 /// Which side the cells of a column stand on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +22,13 @@ impl Table {
     /// A table with these columns.
     pub fn new(columns: &[(&str, Side)]) -> Self {
         let sides = columns.iter().map(|(_, side)| *side).collect();
-        let head = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let head = columns.iter().map(|(name, _)| plain(name).into_owned()).collect();
         Self { sides, rows: vec![head] }
     }
 
     /// Adds a row with a cell per column.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| plain(&cell).into_owned()).collect());
     }
 
     /// Whether there is nothing but the head.
@@ -70,5 +72,7 @@ mod tests {
         table.row(["long-name".into(), "7".into()]);
         table.row(["é".into(), "1234".into()]);
         assert_eq!(table.render(), "id            n\nlong-name     7\né          1234\n");
+        table.row(["a\nb  9\u{1b}".into(), "0".into()]);
+        assert!(table.render().ends_with("a\\nb  9\\u{1b}     0\n"), "{}", table.render());
     }
 }

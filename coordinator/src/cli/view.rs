@@ -19,7 +19,7 @@ pub fn search(s: &Search) -> Value {
     json!({
         "search_id": s.id.as_str(),
         "state": s.state.as_str(),
-        "end_reason": s.end_reason,
+        "end_reason": s.end_reason.raw(),
         "create_time": time(s.create_time),
         "start_time": time(s.start_time),
         "end_time": time(s.end_time),
@@ -28,7 +28,7 @@ pub fn search(s: &Search) -> Value {
         "quality_metric": s.quality_metric(),
         "spec": spec(&s.spec),
         "model": s.model.as_ref().map(|m| json!({
-            "fingerprint": m.fingerprint,
+            "fingerprint": m.fingerprint.raw(),
             "layout": m.layout.to_string(),
             "metrics": m.metrics.iter().map(|metric| json!({
                 "name": metric.name,
@@ -44,12 +44,12 @@ fn insight(i: &Insight) -> Value {
     let total = i.total_gain();
     json!({
         "operators": i.operators.iter().map(|o| json!({
-            "operator": o.operator,
+            "operator": o.operator.raw(),
             "results": o.results,
             "gain": o.gain,
             "share": (total > 0.0).then(|| o.gain / total),
         })).collect::<Vec<_>>(),
-        "models": i.models.iter().map(|m| json!({ "name": m.name, "correlation": m.correlation })).collect::<Vec<_>>(),
+        "models": i.models.iter().map(|m| json!({ "name": m.name.raw(), "correlation": m.correlation })).collect::<Vec<_>>(),
         "latency_noise": i.latency_noise,
         "profiled": i.profiled,
     })
@@ -143,7 +143,7 @@ pub fn watch_event(event: &WatchEvent) -> Value {
             json!({
                 "event": "state",
                 "state": SearchState::as_str(*state),
-                "end_reason": end_reason,
+                "end_reason": end_reason.raw(),
                 "progress": self::progress(progress),
                 "evaluation": evaluation.as_ref().map(note),
             })
@@ -158,10 +158,10 @@ fn note(n: &EvaluationNote) -> Value {
     json!({
         "candidate": n.candidate.0,
         "steps": n.steps,
-        "schedule_id": n.schedule_id,
-        "origin": n.origin,
+        "schedule_id": n.schedule_id.raw(),
+        "origin": n.origin.raw(),
         "values": n.values,
-        "worker_name": n.worker_name,
+        "worker_name": n.worker_name.raw(),
     })
 }
 
@@ -191,12 +191,12 @@ pub fn evaluation(e: &Evaluation) -> Value {
         "baseline_macs": e.measurement.baseline_macs,
         "peak_cache_bytes": e.measurement.peak_cache_bytes,
         "device_time_seconds": e.measurement.device_time.as_secs_f64(),
-        "operator": e.operator,
-        "seed_family": e.seed_family,
+        "operator": e.operator.raw(),
+        "seed_family": e.seed_family.raw(),
         "parents": e.parents.iter().map(|p| p.0).collect::<Vec<_>>(),
-        "worker_id": e.worker_id,
-        "worker_name": e.worker_name,
-        "device": e.device,
+        "worker_id": e.worker_id.raw(),
+        "worker_name": e.worker_name.raw(),
+        "device": e.device.raw(),
         "start_time": time(e.start_time),
         "end_time": time(e.end_time),
         "attempt": e.attempt,
@@ -238,19 +238,19 @@ pub fn best(b: &Best) -> Value {
 pub fn worker(w: &Worker) -> Value {
     json!({
         "worker_id": w.id.as_str(),
-        "name": w.name,
+        "name": w.name.raw(),
         "state": w.state.as_str(),
-        "device": w.device,
-        "software": w.software,
-        "model": w.model,
-        "fingerprint": w.fingerprint,
+        "device": w.device.raw(),
+        "software": w.software.raw(),
+        "model": w.model.raw(),
+        "fingerprint": w.fingerprint.raw(),
         "register_time": time(w.register_time),
         "last_seen_time": time(w.last_seen_time),
         "completed": w.completed,
         "failed": w.failed,
-        "quarantine": w.quarantine,
+        "quarantine": w.quarantine.raw(),
         "leases": w.leases.iter().map(|l| json!({
-            "search_id": l.search_id,
+            "search_id": l.search_id.raw(),
             "candidate": l.candidate.0,
         })).collect::<Vec<_>>(),
     })

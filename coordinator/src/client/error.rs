@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use evocache_proto::credentials::CredentialError;
+use evocache_proto::text::plain;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -138,21 +139,21 @@ impl ClientError {
     pub(super) fn from_status(call: &'static str, url: &str, deadline: Duration, status: &Status) -> Self {
         let url = url.to_owned();
         let details = status.get_error_details();
+        // The other side's words, which may quote somebody else's.
+        let words = plain(status.message()).into_owned();
         let retry_after = details.retry_info().and_then(|r| r.retry_delay);
         let source = std::error::Error::source(status);
         match (status.code(), source) {
             // A source means that this side noticed: there was no answer.
             (Code::Unavailable | Code::Unknown | Code::Internal, Some(source)) => Self::unreachable(&url, source),
-            (Code::Unavailable, None) if details.error_info().is_none() && is_transport_text(status.message()) => {
-                Self::Unreachable { url, problem: status.message().to_owned() }
+            (Code::Unavailable, None) if details.error_info().is_none() && is_transport_text(&words) => {
+                Self::Unreachable { url, problem: words }
             }
-            (Code::Unavailable, None) => Self::Unavailable { url, problem: status.message().to_owned(), retry_after },
+            (Code::Unavailable, None) => Self::Unavailable { url, problem: words, retry_after },
             (Code::DeadlineExceeded, _) => Self::Deadline { call, url, deadline },
-            (Code::Cancelled, _) if status.message().to_lowercase().contains("timeout") => {
-                Self::Deadline { call, url, deadline }
-            }
+            (Code::Cancelled, _) if words.to_lowercase().contains("timeout") => Self::Deadline { call, url, deadline },
             // No coordinator answers so: the connection has ended under the call.
-            (Code::Cancelled, _) => Self::Unreachable { url, problem: status.message().to_lowercase() },
+            (Code::Cancelled, _) => Self::Unreachable { url, problem: words.to_lowercase() },
             (code, _) => {
                 let violations = details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default();
                 let info = details.error_info();
@@ -166,7 +167,7 @@ impl ClientError {
                         Code::ResourceExhausted => ErrorKind::Exhausted,
                         _ => ErrorKind::Other,
                     },
-                    message: match (status.message(), code) {
+                    message: match (words.as_str(), code) {
                         ("", code) => format!("{call}: {}", code.description()),
                         (text, Code::Unimplemented) => {
                             format!("{call}: the coordinator does not know this call: {text}")
@@ -175,10 +176,12 @@ impl ClientError {
                     },
                     violations: violations
                         .iter()
-                        .map(|v| Violation { field: v.field.clone(), problem: v.description.clone() })
+                        .map(|v| Violation { field: plain(&v.field).into(), problem: plain(&v.description).into() })
                         .collect(),
                     reason: info.map(|i| i.reason.clone()).unwrap_or_default(),
-                    facts: info.map(|i| i.metadata.clone().into_iter().collect()).unwrap_or_default(),
+                    facts: info
+                        .map(|i| i.metadata.iter().map(|(k, v)| (plain(k).into(), plain(v).into())).collect())
+                        .unwrap_or_default(),
                     retry_after,
                 }))
             }
@@ -277,7 +280,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     // "Connection refused (os error 111)": the number helps nobody.
     let text = inner.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
+    plain(text).to_lowercase()
 }
 
 fn is_transport_text(text: &str) -> bool {

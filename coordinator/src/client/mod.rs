@@ -7,6 +7,7 @@
 
 mod channel;
 mod error;
+mod foreign;
 mod ids;
 mod model;
 mod paging;
@@ -21,6 +22,7 @@ use evocache_proto::pb;
 
 pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
 pub use error::{ClientError, ErrorKind, Refusal, Violation};
+pub use foreign::Foreign;
 pub use ids::{new_request_id, new_token};
 pub use model::{
     Best, Constraint, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord,

@@ -8,6 +8,8 @@ use evocache_proto::domain::{
     builtin_direction,
 };
 
+use super::Foreign;
+
 /// Where a search stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchState {
@@ -85,7 +87,7 @@ impl Progress {
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatorShare {
     /// The operator, or "seed" for heuristic schedules.
-    pub operator: String,
+    pub operator: Foreign,
     /// Results that it had a part in.
     pub results: u64,
     /// Hypervolume that it added to the front.
@@ -96,7 +98,7 @@ pub struct OperatorShare {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRecord {
     /// The model.
-    pub name: String,
+    pub name: Foreign,
     /// Kendall's rank correlation of what it predicted and what was measured; absent while there are too few.
     pub correlation: Option<f64>,
 }
@@ -125,7 +127,7 @@ impl Insight {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFacts {
     /// Digest of weights and configuration.
-    pub fingerprint: String,
+    pub fingerprint: Foreign,
     /// What can be cached.
     pub layout: Layout,
     /// The quality metrics.
@@ -144,7 +146,7 @@ pub struct Search {
     /// Where it stands.
     pub state: SearchState,
     /// Why it ended; may be empty.
-    pub end_reason: String,
+    pub end_reason: Foreign,
     /// When it was created.
     pub create_time: Option<SystemTime>,
     /// When the first worker joined.
@@ -178,9 +180,9 @@ const SEED: &str = "seed";
 /// How the operator of a schedule that was evaluated on more prompts begins; then follows what made it.
 const PROMOTED: &str = "promote:";
 
-pub(super) fn origin<'a>(operator: &'a str, family: &'a str) -> &'a str {
+pub(super) fn origin(operator: &str, family: &str) -> Foreign {
     let operator = operator.strip_prefix(PROMOTED).unwrap_or(operator);
-    if operator == SEED && !family.is_empty() { family } else { operator }
+    if operator == SEED && !family.is_empty() { family.into() } else { operator.into() }
 }
 
 /// What is believed of a number that was measured with noise.
@@ -204,19 +206,19 @@ pub struct Evaluation {
     /// Candidates that it was bred from.
     pub parents: Vec<CandidateId>,
     /// The operators that made it.
-    pub operator: String,
+    pub operator: Foreign,
     /// The family of the heuristic schedule with which its line began.
-    pub seed_family: String,
+    pub seed_family: Foreign,
     /// What was measured.
     pub measurement: Measurement,
     /// Built-in metrics and the mean of every declared one, by name.
     pub values: BTreeMap<String, f64>,
     /// Who measured.
-    pub worker_id: String,
+    pub worker_id: Foreign,
     /// That worker's name.
-    pub worker_name: String,
+    pub worker_name: Foreign,
     /// On which device.
-    pub device: String,
+    pub device: Foreign,
     /// When the evaluation began.
     pub start_time: Option<SystemTime>,
     /// When its result came.
@@ -236,8 +238,8 @@ impl Evaluation {
     }
 
     /// Where it comes from, in a word: the family of a heuristic schedule, or the operators that made it.
-    pub fn origin(&self) -> &str {
-        origin(&self.operator, &self.seed_family)
+    pub fn origin(&self) -> Foreign {
+        origin(self.operator.raw(), self.seed_family.raw())
     }
 
     /// Latency over the uncached latency on the same device: by all measurements of the schedule where the coordinator
@@ -343,13 +345,13 @@ pub struct EvaluationNote {
     /// Its steps.
     pub steps: u32,
     /// The schedule's id.
-    pub schedule_id: String,
+    pub schedule_id: Foreign,
     /// The operators that made it, or the seed family.
-    pub origin: String,
+    pub origin: Foreign,
     /// Metrics by name.
     pub values: BTreeMap<String, f64>,
     /// Who measured.
-    pub worker_name: String,
+    pub worker_name: Foreign,
 }
 
 /// One message of a watched search.
@@ -363,7 +365,7 @@ pub enum WatchEvent {
         /// How far it is.
         progress: Progress,
         /// Why it ended; may be empty.
-        end_reason: String,
+        end_reason: Foreign,
         /// The evaluation that changed it.
         evaluation: Option<EvaluationNote>,
     },
@@ -405,7 +407,7 @@ impl WorkerState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseNote {
     /// The search.
-    pub search_id: String,
+    pub search_id: Foreign,
     /// The candidate.
     pub candidate: CandidateId,
 }
@@ -416,15 +418,15 @@ pub struct Worker {
     /// Its id.
     pub id: WorkerId,
     /// Its name for people.
-    pub name: String,
+    pub name: Foreign,
     /// Its device.
-    pub device: String,
+    pub device: Foreign,
     /// Its software.
-    pub software: String,
+    pub software: Foreign,
     /// The model that it has loaded.
-    pub model: String,
+    pub model: Foreign,
     /// That model's digest.
-    pub fingerprint: String,
+    pub fingerprint: Foreign,
     /// Whether it is there.
     pub state: WorkerState,
     /// When it registered.
@@ -438,7 +440,7 @@ pub struct Worker {
     /// Evaluations that it could not do.
     pub failed: u64,
     /// Why it is in quarantine; empty if it is not.
-    pub quarantine: String,
+    pub quarantine: Foreign,
 }
 
 /// A time as RFC 3339, UTC.

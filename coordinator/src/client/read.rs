@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, WorkerId};
+use evocache_proto::text::plain;
 use evocache_proto::{pb, wire};
 
 use super::model::{
@@ -14,7 +15,7 @@ use super::model::{
 use super::{ClientError, required};
 
 fn malformed(call: &'static str) -> impl Fn(wire::WireError) -> ClientError {
-    move |e| ClientError::Malformed { call, problem: e.to_string() }
+    move |e| ClientError::Malformed { call, problem: plain(&e.to_string()).into() }
 }
 
 fn time(time: Option<&prost_types::Timestamp>) -> Option<SystemTime> {
@@ -60,8 +61,8 @@ fn progress(p: Option<&pb::Progress>) -> Progress {
 
 fn insight(m: &pb::Insight) -> Insight {
     let operator =
-        |o: &pb::OperatorShare| OperatorShare { operator: o.operator.clone(), results: o.results, gain: o.gain };
-    let record = |m: &pb::ModelRecord| ModelRecord { name: m.name.clone(), correlation: m.correlation };
+        |o: &pb::OperatorShare| OperatorShare { operator: o.operator.clone().into(), results: o.results, gain: o.gain };
+    let record = |m: &pb::ModelRecord| ModelRecord { name: m.name.clone().into(), correlation: m.correlation };
     Insight {
         operators: m.operators.iter().map(operator).collect(),
         models: m.models.iter().map(record).collect(),
@@ -85,7 +86,7 @@ pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, Clien
         id: SearchId::new(m.search_id.clone()).map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
         spec: wire::spec_draft(required(call, "search.spec", m.spec.as_ref())?).map_err(malformed(call))?,
         state: state(call, m.state)?,
-        end_reason: m.end_reason.clone(),
+        end_reason: m.end_reason.clone().into(),
         create_time: time(m.create_time.as_ref()),
         start_time: time(m.start_time.as_ref()),
         end_time: time(m.end_time.as_ref()),
@@ -99,7 +100,7 @@ fn model_facts(call: &'static str, m: &pb::ModelFacts) -> Result<ModelFacts, Cli
     let layout = wire::layout(required(call, "search.model.layout", m.layout.as_ref())?).map_err(malformed(call))?;
     let slots = layout.slots();
     Ok(ModelFacts {
-        fingerprint: m.fingerprint.clone(),
+        fingerprint: m.fingerprint.clone().into(),
         layout,
         metrics: wire::metrics(&m.metrics).map_err(malformed(call))?,
         cost: m.cost.as_ref().map(|c| wire::cost_model(slots, c)).transpose().map_err(malformed(call))?,
@@ -120,13 +121,13 @@ pub(super) fn evaluation(
         candidate: CandidateId(m.candidate),
         schedule,
         parents: provenance.parents.into_iter().map(CandidateId).collect(),
-        operator: provenance.operator,
-        seed_family: provenance.seed_family,
+        operator: provenance.operator.into(),
+        seed_family: provenance.seed_family.into(),
         measurement,
         values: m.values.clone(),
-        worker_id: m.worker_id.clone(),
-        worker_name: m.worker_name.clone(),
-        device: m.device.clone(),
+        worker_id: m.worker_id.clone().into(),
+        worker_name: m.worker_name.clone().into(),
+        device: m.device.clone().into(),
         start_time: time(m.start_time.as_ref()),
         end_time: time(m.end_time.as_ref()),
         attempt: m.attempt,
@@ -167,7 +168,7 @@ pub(super) fn watch_event(call: &'static str, m: &pb::WatchSearchResponse) -> Re
     Ok(WatchEvent::State {
         state: state(call, m.state)?,
         progress: progress(m.progress.as_ref()),
-        end_reason: m.end_reason.clone(),
+        end_reason: m.end_reason.clone().into(),
         evaluation: m.evaluation.as_ref().map(note),
     })
 }
@@ -179,10 +180,10 @@ fn note(m: &pb::Evaluation) -> EvaluationNote {
     EvaluationNote {
         candidate: CandidateId(m.candidate),
         steps: schedule.steps,
-        schedule_id: schedule.schedule_id,
-        origin: origin(&provenance.operator, &provenance.seed_family).to_owned(),
+        schedule_id: schedule.schedule_id.into(),
+        origin: origin(&provenance.operator, &provenance.seed_family),
         values,
-        worker_name: m.worker_name.clone(),
+        worker_name: m.worker_name.clone().into(),
     }
 }
 
@@ -198,22 +199,22 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
     };
     Ok(Worker {
         id: WorkerId::new(m.worker_id.clone()).map_err(|e| ClientError::Malformed { call, problem: e.to_string() })?,
-        name: m.name.clone(),
-        device: m.device.clone(),
-        software: m.software.clone(),
-        model: m.model.clone(),
-        fingerprint: m.fingerprint.clone(),
+        name: m.name.clone().into(),
+        device: m.device.clone().into(),
+        software: m.software.clone().into(),
+        model: m.model.clone().into(),
+        fingerprint: m.fingerprint.clone().into(),
         state,
         register_time: time(m.register_time.as_ref()),
         last_seen_time: time(m.last_seen_time.as_ref()),
         leases: m
             .leases
             .iter()
-            .map(|l| LeaseNote { search_id: l.search_id.clone(), candidate: CandidateId(l.candidate) })
+            .map(|l| LeaseNote { search_id: l.search_id.clone().into(), candidate: CandidateId(l.candidate) })
             .collect(),
         completed: m.completed,
         failed: m.failed,
-        quarantine: m.quarantine.clone(),
+        quarantine: m.quarantine.clone().into(),
     })
 }
 

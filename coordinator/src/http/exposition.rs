@@ -4,6 +4,8 @@
 
 use std::fmt::{Display, Write};
 
+use evocache_proto::text::plain;
+
 use crate::engine::Buckets;
 
 /// Text that grows family by family.
@@ -55,7 +57,7 @@ fn show(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();
     }
-    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let escape = |text: &str| plain(text).replace('\\', "\\\\").replace('"', "\\\"");
     let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
     format!("{{{}}}", labels.join(","))
 }
@@ -70,17 +72,17 @@ mod tests {
         text.single("up", "gauge", "Is it.", 1);
         text.family("took_seconds", "histogram", "How long.");
         let buckets = Buckets { limits: vec![(0.5, 1), (1.0, 2)], count: 3, sum: 9.25 };
-        text.histogram("took_seconds", &[("of", "a\"b\\")], &buckets);
+        text.histogram("took_seconds", &[("of", "a\"b\\\u{1b}")], &buckets);
         let meant = r#"# HELP up Is it.
 # TYPE up gauge
 up 1
 # HELP took_seconds How long.
 # TYPE took_seconds histogram
-took_seconds_bucket{of="a\"b\\",le="0.5"} 1
-took_seconds_bucket{of="a\"b\\",le="1"} 2
-took_seconds_bucket{of="a\"b\\",le="+Inf"} 3
-took_seconds_sum{of="a\"b\\"} 9.25
-took_seconds_count{of="a\"b\\"} 3
+took_seconds_bucket{of="a\"b\\\\u{1b}",le="0.5"} 1
+took_seconds_bucket{of="a\"b\\\\u{1b}",le="1"} 2
+took_seconds_bucket{of="a\"b\\\\u{1b}",le="+Inf"} 3
+took_seconds_sum{of="a\"b\\\\u{1b}"} 9.25
+took_seconds_count{of="a\"b\\\\u{1b}"} 3
 "#;
         assert_eq!(text.finish(), meant);
     }

@@ -9,6 +9,7 @@ mod coordinator;
 #[cfg(all(unix, feature = "local"))]
 mod devices;
 mod explain;
+mod hostile;
 #[cfg(feature = "local")]
 mod local;
 mod searches;

@@ -1,29 +1,53 @@
 //! A worker that measures nothing: what it reports follows from the schedule and the number of the prompt alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use evocache_proto::domain::{Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Schedule};
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};
+use tonic::transport::Channel;
 
 /// Works until the search has ended; returns how many evaluations it has made.
 pub(crate) fn work(url: &str, search: &str) -> u32 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(run(url.to_owned(), search))
+    work_as(url, search, &declaration())
 }
 
-async fn run(url: String, search: &str) -> u32 {
-    let mut stub = WorkerServiceClient::connect(url.clone()).await.unwrap();
-    let mut searches = pb::search_service_client::SearchServiceClient::connect(url).await.unwrap();
-    let layout = Arc::new(Layout::pixart(3).unwrap());
-    let declaration = Declaration {
+/// The same under another declaration, which keeps layout and metric.
+pub(crate) fn work_as(url: &str, search: &str, declaration: &Declaration) -> u32 {
+    block_on(run(url.to_owned(), search, declaration))
+}
+
+/// Registers and gives up the first candidates of a search, until it has failed.
+pub(crate) fn give_up(url: &str, search: &str, declaration: &Declaration, reason: &str) {
+    block_on(async {
+        let (mut stub, worker_id) = register(url.to_owned(), declaration).await;
+        for done in 0.. {
+            let wait = prost_types::Duration::try_from(Duration::from_millis(200)).ok();
+            let request = pb::AcquireLeaseRequest { worker_id: worker_id.clone(), wait };
+            let Some(lease) = stub.acquire_lease(request).await.unwrap().into_inner().lease else { return };
+            let request = pb::FailEvaluationRequest {
+                request_id: format!("fail-{search}-{done}"),
+                worker_id: worker_id.clone(),
+                lease: Some(lease_ref(lease)),
+                reason: reason.to_owned(),
+                retryable: false,
+            };
+            stub.fail_evaluation(request).await.unwrap();
+        }
+    });
+}
+
+/// What the worker says of itself.
+pub(crate) fn declaration() -> Declaration {
+    Declaration {
         name: "scripted/0".into(),
         device: "none".into(),
         software: "test 1".into(),
         model: "scripted".into(),
         fingerprint: "f".into(),
-        layout: layout.as_ref().clone(),
+        layout: Layout::pixart(3).unwrap(),
         forecast: false,
         profiles: false,
         memory_bytes: 0,
@@ -35,9 +59,35 @@ async fn run(url: String, search: &str) -> u32 {
             description: "not measured".into(),
         }],
         cost: None,
-    };
-    let request = wire::register_request("register-1".into(), &declaration);
+    }
+}
+
+/// Registers, and says no more.
+pub(crate) fn appear(url: &str, declaration: &Declaration) -> String {
+    block_on(register(url.to_owned(), declaration)).1
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn lease_ref(lease: pb::Lease) -> pb::LeaseRef {
+    pb::LeaseRef { search_id: lease.search_id, candidate: lease.candidate, epoch: lease.epoch }
+}
+
+async fn register(url: String, declaration: &Declaration) -> (WorkerServiceClient<Channel>, String) {
+    let mut stub = WorkerServiceClient::connect(url).await.unwrap();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let request = wire::register_request(format!("register-{number}"), declaration);
     let worker_id = stub.register_worker(request).await.unwrap().into_inner().worker_id;
+    (stub, worker_id)
+}
+
+async fn run(url: String, search: &str, declaration: &Declaration) -> u32 {
+    let (mut stub, worker_id) = register(url.clone(), declaration).await;
+    let mut searches = pb::search_service_client::SearchServiceClient::connect(url).await.unwrap();
+    let layout = Arc::new(declaration.layout.clone());
     for done in 0.. {
         let wait = prost_types::Duration::try_from(Duration::from_millis(200)).ok();
         let request = pb::AcquireLeaseRequest { worker_id: worker_id.clone(), wait };
@@ -51,11 +101,12 @@ async fn run(url: String, search: &str) -> u32 {
         let request = pb::GetSearchRequest { search_id: lease.search_id.clone() };
         let spec = searches.get_search(request).await.unwrap().into_inner().search.unwrap().spec.unwrap();
         let prompts = if lease.prompts == 0 { spec.prompts.len() } else { lease.prompts as usize };
+        let measurement = measure(&schedule, prompts);
         let request = pb::CompleteEvaluationRequest {
             request_id: format!("complete-{search}-{done}"),
             worker_id: worker_id.clone(),
-            lease: Some(pb::LeaseRef { search_id: lease.search_id, candidate: lease.candidate, epoch: lease.epoch }),
-            measurement: Some((&measure(&schedule, prompts)).into()),
+            lease: Some(lease_ref(lease)),
+            measurement: Some((&measurement).into()),
         };
         stub.complete_evaluation(request).await.unwrap();
     }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::FormatError;
 use crate::domain::{Decision, Layout, Schedule, Slot};
+use crate::text;
 
 /// Writes a PixArt or FLUX schedule.
 pub fn write(schedule: &Schedule, name: &str) -> Result<String, FormatError> {
@@ -41,9 +42,7 @@ pub fn write(schedule: &Schedule, name: &str) -> Result<String, FormatError> {
     cache_schedule.insert("num_inference_steps".into(), schedule.steps().into());
     cache_schedule.insert("attributes".into(), json!({}));
     cache_schedule.insert("schedule".into(), Value::Object(steps));
-    let mut text = json!({ "cache_schedule": cache_schedule }).to_string();
-    text.push('\n');
-    Ok(text)
+    Ok(format!("{}\n", text::json(&json!({ "cache_schedule": cache_schedule }).to_string())))
 }
 
 /// Reads a PixArt or FLUX schedule; the layout follows from its block counts.

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 use super::FormatError;
 use crate::domain::{BlockGroup, Component, Decision, Layout, Schedule};
+use crate::text;
 
 const VERSION: u64 = 1;
 
@@ -50,9 +51,7 @@ pub fn write(schedule: &Schedule, about: Option<Value>) -> String {
     if let Some(about) = about {
         file["about"] = about;
     }
-    let mut text = format!("{file:#}");
-    text.push('\n');
-    text
+    format!("{}\n", text::json(&format!("{file:#}")))
 }
 
 /// Reads a schedule. Refuses another version, a missing or unknown slot, an unknown letter, a wrong length, and an id

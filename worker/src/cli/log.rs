@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use evocache_proto::text;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -33,15 +34,19 @@ pub(super) struct Logging {
 
 impl Logging {
     /// Starts both. Needs a runtime where traces are sent. Each line carries the device, where one is given.
+    #[expect(clippy::disallowed_methods, reason = "both writers spell out what is not to act on a terminal")]
     pub(super) fn start(args: &RunArgs, filter: EnvFilter, device: Option<String>) -> Result<Self, CliError> {
-        let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+        let colors = io::stderr().is_terminal();
         let format = match args.log_format {
             LogFormat::Json => {
                 let inner = fmt::format().json().flatten_event(true);
-                lines.with_ansi(false).json().event_format(OfDevice { device, inner, json: true }).boxed()
+                let lines = fmt::layer().with_ansi(false).with_writer(|| text::Json(io::stderr()));
+                lines.json().event_format(OfDevice { device, inner, json: true }).boxed()
             }
             LogFormat::Text => {
                 let inner = fmt::format().with_target(false);
+                let lines = fmt::layer().with_ansi(colors);
+                let lines = lines.with_writer(move || text::LogLines { to: io::stderr(), colors });
                 lines.event_format(OfDevice { device, inner, json: false }).boxed()
             }
         };

@@ -28,7 +28,7 @@ use std::io::Write;
 use std::path::Path;
 
 use evocache_proto::domain::{Layout, Schedule};
-use evocache_proto::formats;
+use evocache_proto::{formats, text};
 
 use crate::evaluator::api::EvaluateError;
 use crate::executor::ExecuteError;
@@ -99,11 +99,12 @@ impl From<std::io::Error> for CliError {
 pub type Result<T> = std::result::Result<T, CliError>;
 
 /// Writes an error and its ways out to stderr. That stderr is closed is nobody's business here.
+#[expect(clippy::disallowed_methods, reason = "both lines are spelled out")]
 pub fn report(error: &CliError) {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error}");
+    let _ = writeln!(stderr, "error: {}", text::lines(&error.message));
     for hint in error.hints() {
-        let _ = writeln!(stderr, "hint: {hint}");
+        let _ = writeln!(stderr, "hint: {}", text::lines(hint));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{Result, Write};
 
+use evocache_proto::text::plain;
+
 /// Rows of text under a header; the first column is aligned left, the others right.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -13,7 +15,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| plain(cell).into_owned()).collect());
     }
 
     pub(super) fn write(&self, out: &mut dyn Write) -> Result<()> {

@@ -78,9 +78,9 @@ fn words(ancestor: &Ancestor<'_>, quality: &str) -> String {
 }
 
 fn facts(e: &Evaluation, quality: &str) -> String {
-    let made = match (e.seed_family.as_str(), e.is_seed()) {
-        ("", _) | (_, true) => e.origin().to_owned(),
-        (family, false) => format!("{} (of {family})", e.operator),
+    let made = match e.seed_family.is_empty() || e.is_seed() {
+        true => e.origin().to_string(),
+        false => format!("{} (of {})", e.operator, e.seed_family),
     };
     let ratio = e.quality_ratio(quality).map_or("-".to_owned(), show_percent);
     format!(

@@ -1,5 +1,6 @@
 //! The front as a drawing: latency ratio against quality, as SVG.
 
+use evocache_proto::text::lines;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -42,7 +43,7 @@ pub(super) fn draw(chart: &Chart) -> Result<String, String> {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         draw_on(&root, chart).map_err(|e| e.to_string())?;
     }
-    Ok(svg)
+    Ok(lines(&svg).into_owned())
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn everything_is_in_the_drawing_and_outliers_are_not() {
         let chart = Chart {
-            title: "a <title>".into(),
+            title: "a <title>\u{1b}".into(),
             quality: "clip_score".into(),
             dominated: vec![(0.5, 0.5), (0.6, -90.0)],
             seeds: vec![(0.55, 0.7)],
@@ -169,7 +170,7 @@ mod tests {
         };
         let svg = draw(&chart).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        for text in ["clip_score", "98 % quality, knee", "heuristic seed", "uncached", "a &lt;title&gt;"] {
+        for text in ["clip_score", "98 % quality, knee", "heuristic seed", "uncached", "a &lt;title&gt;\\u{1b}"] {
             assert!(svg.contains(text), "{text} is not in the drawing");
         }
         assert_eq!(svg.matches("r=\"3\"").count(), 2, "one dominated point and its legend; the outlier is left out");

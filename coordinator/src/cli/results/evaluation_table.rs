@@ -55,7 +55,7 @@ fn row(e: &Evaluation, quality: &str) -> [String; 12] {
         format!("{:.1}", m.peak_cache_bytes as f64 / 1024.0),
         show_percent(e.schedule.cache_hit_rate()),
         e.schedule.steps().to_string(),
-        e.origin().to_owned(),
+        e.origin().to_string(),
     ]
 }
 

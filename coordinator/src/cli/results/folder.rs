@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use evocache_proto::domain::builtin_direction;
-use evocache_proto::formats;
+use evocache_proto::{formats, text};
 
 use super::chart::{self, Chart, Point};
 use super::sheet::{self, Column};
@@ -23,7 +23,7 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Fai
     std::fs::create_dir_all(folder).map_err(|e| Failure::file("create", folder, &e))?;
     let mut notes = vec![];
     let front = view::front(&results.search, &results.front);
-    write(&folder.join("front.json"), format!("{front:#}\n").as_bytes())?;
+    write(&folder.join("front.json"), format!("{}\n", text::json(&format!("{front:#}"))).as_bytes())?;
     write_chart(results, &folder.join("front.svg"))?;
     for Choice { key, question, answer, .. } in &results.choices {
         let Ok(best) = answer else {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::units::spread;
-use crate::client::Evaluation;
+use crate::client::{Evaluation, Foreign};
 
 /// Fewer measurements of a worker than this say nothing.
 const ENOUGH: usize = 8;
@@ -19,14 +19,14 @@ pub fn deviation(e: &Evaluation) -> f64 {
 
 /// A warning if a worker's uncached latency strays more than it should.
 pub fn noise(evaluations: &[Evaluation]) -> Option<String> {
-    let mut by_worker: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut by_worker: BTreeMap<&Foreign, Vec<f64>> = BTreeMap::new();
     for e in evaluations {
         by_worker.entry(&e.worker_name).or_default().push(e.measurement.baseline_latency() / 1e3);
     }
     warning(&by_worker)
 }
 
-fn warning(by_worker: &BTreeMap<&str, Vec<f64>>) -> Option<String> {
+fn warning(by_worker: &BTreeMap<&Foreign, Vec<f64>>) -> Option<String> {
     let rated = by_worker.iter().filter(|(_, samples)| samples.len() >= ENOUGH).map(|(worker, samples)| {
         let median = evocache_proto::domain::median(samples);
         (spread(samples) / median, median, worker, samples)
@@ -52,10 +52,11 @@ mod tests {
     fn a_machine_that_is_busy_with_something_else_is_told() {
         let steady: Vec<f64> = (0..20).map(|i| 100.0 + f64::from(i % 3)).collect();
         let busy: Vec<f64> = (0..20).map(|i| 100.0 + 40.0 * f64::from(i % 3)).collect();
-        assert_eq!(warning(&BTreeMap::from([("a", steady.clone())])), None);
-        let told = warning(&BTreeMap::from([("a", steady), ("b", busy.clone())]));
+        let (a, b) = (Foreign::from("a"), Foreign::from("b"));
+        assert_eq!(warning(&BTreeMap::from([(&a, steady.clone())])), None);
+        let told = warning(&BTreeMap::from([(&a, steady), (&b, busy.clone())]));
         assert!(told.as_ref().is_some_and(|t| t.contains("'b'") && t.contains("100 to 180 ms")), "{told:?}");
-        assert_eq!(warning(&BTreeMap::from([("b", busy[..3].to_vec())])), None, "too few to tell");
+        assert_eq!(warning(&BTreeMap::from([(&b, busy[..3].to_vec())])), None, "too few to tell");
         assert_eq!(warning(&BTreeMap::new()), None);
     }
 }

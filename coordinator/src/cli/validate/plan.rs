@@ -75,7 +75,7 @@ pub(super) fn plan(
     }
     let mut draft = search.spec.clone();
     // Other weights would be measured as well, but say nothing about these schedules.
-    draft.model.fingerprint = search.model.as_ref().map(|m| m.fingerprint.clone()).or(draft.model.fingerprint);
+    draft.model.fingerprint = search.model.as_ref().map(|m| m.fingerprint.raw().to_owned()).or(draft.model.fingerprint);
     draft.prompts = conditions.prompts;
     let sampling = &mut draft.sampling;
     sampling.height = conditions.height.or(sampling.height);
@@ -108,7 +108,7 @@ pub(super) fn is_validation(search: &Search, of: &SearchId, planned: &SearchSpec
 /// Each schedule once, the front's first, and how many find no place.
 fn imports(search: &Search, members: &[Evaluation], evaluations: &[Evaluation]) -> (Vec<Imported>, usize) {
     let named = front(search, members).map(|e| (format!("front:{}", e.candidate), e));
-    let seeds = seeds(search, evaluations).map(|e| (format!("seed:{}:{}", e.seed_family, e.candidate), e));
+    let seeds = seeds(search, evaluations).map(|e| (format!("seed:{}:{}", e.seed_family.raw(), e.candidate), e));
     let mut known: BTreeSet<ScheduleId> = BTreeSet::new();
     let mut imported: Vec<Imported> = named
         .chain(seeds)

@@ -116,8 +116,8 @@ impl Report {
             let before = by_schedule.0.get(&schedule);
             Some(Row {
                 candidate: e.candidate,
-                origin: e.origin().to_owned(),
-                family: e.seed_family.clone(),
+                origin: e.origin().to_string(),
+                family: e.seed_family.to_string(),
                 schedule,
                 steps: e.schedule.steps(),
                 hit_rate: e.schedule.cache_hit_rate(),
