@@ -6,12 +6,14 @@
 //! - [`formats`]: schedules as JSON, in evocache's own format and in ECAD's.
 //! - [`credentials`]: the certificates and the token that a caller shows.
 //! - [`telemetry`]: traces across coordinator and worker.
+//! - [`units`]: durations, sizes, ratios and addresses as people write them.
 //! - [`text`]: text from others, made fit for terminals, logs and files.
 //!
 //! **Architecture invariant:** `domain` imports none of the others. It builds with `--no-default-features`.
 
 pub mod domain;
 pub mod text;
+pub mod units;
 
 #[cfg(feature = "formats")]
 pub mod formats;

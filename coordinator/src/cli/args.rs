@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use evocache_proto::domain::{SearchId, WorkerId};
 
 use super::security_args::{CallerArgs, GuardArgs, TokenVerb};
-use super::units::{parse_bytes, parse_duration, parse_finite, parse_positive, parse_ratio};
+use super::units::{parse_bytes, parse_duration, parse_finite, parse_listen, parse_ratio, parse_times};
 use crate::client::{Constraint, Preference};
 
 const AFTER: &str = "\
@@ -220,8 +220,8 @@ pub enum LogFormat {
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address to listen on; port 0 takes any free one
-    #[arg(long, value_name = "ADDR", env = "EVOCACHE_LISTEN", default_value = "127.0.0.1:7447")]
+    /// Address to listen on, as HOST:PORT; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", env = "EVOCACHE_LISTEN", default_value = "127.0.0.1:7447", value_parser = parse_listen)]
     pub listen: SocketAddr,
     /// Folder of the store
     #[arg(long, value_name = "DIR", env = "EVOCACHE_DATA", default_value = "evocache-data")]
@@ -236,7 +236,7 @@ pub struct ServeArgs {
     #[arg(long)]
     pub allow_remote_plaintext: bool,
     /// Answer operators on this address: /healthz, /readyz, and /metrics for Prometheus [default: nowhere]
-    #[arg(long, value_name = "ADDR", env = "EVOCACHE_HTTP")]
+    #[arg(long, value_name = "ADDR", env = "EVOCACHE_HTTP", value_parser = parse_listen)]
     pub http: Option<SocketAddr>,
     /// Send traces to this OTLP collector, over gRPC, such as http://127.0.0.1:4317 [default: nowhere]
     #[cfg(feature = "otlp")]
@@ -328,8 +328,8 @@ pub struct ConstraintArgs {
     /// Latency over the uncached latency, at most (0.5 or 50%)
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
     pub max_latency_ratio: Option<f64>,
-    /// Uncached latency over the latency, at least
-    #[arg(long, value_name = "X", value_parser = parse_positive)]
+    /// Uncached latency over the latency, at least (2 or 2x)
+    #[arg(long, value_name = "X", value_parser = parse_times)]
     pub min_speedup: Option<f64>,
     /// Latency per image, at most (35ms)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

@@ -111,9 +111,28 @@ struct BudgetSection {
     stagnation: Option<u64>,
 }
 
+/// A value with a unit, or without one where it is written as a number; the parser says whether that is enough.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be a number with a unit, in quotes, such as \"30m\" or \"40GiB\"")]
+enum Quantity {
+    Text(String),
+    Whole(u64),
+    Number(f64),
+}
+
+impl Quantity {
+    fn parse<'de, T, D: Deserializer<'de>>(from: D, parser: fn(&str) -> Result<T, String>) -> Result<T, D::Error> {
+        let text = match Self::deserialize(from)? {
+            Self::Text(text) => text,
+            Self::Whole(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
+        };
+        parser(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+    Quantity::parse(from, parse_duration).map(Some)
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -159,8 +178,7 @@ impl PlacementSection {
 }
 
 fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_bytes(&text).map_err(serde::de::Error::custom)
+    Quantity::parse(from, parse_bytes)
 }
 
 #[derive(Debug, Clone, Deserialize)]

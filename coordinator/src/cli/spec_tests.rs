@@ -56,6 +56,10 @@ fn a_search_says_which_workers_it_is_for() {
     let Specification { spec, .. } = read(&GOOD.replace("[labels]", more)).unwrap();
     let placement = &spec.placement;
     assert_eq!((placement.priority, placement.weight, placement.memory_bytes), (-2, 5, 40 << 30));
+    for (memory, bytes) in [("\"8G\"", 8_000_000_000), ("8000000000", 8_000_000_000)] {
+        let text = GOOD.replace("[labels]", &more.replace("\"40GiB\"", memory));
+        assert_eq!(read(&text).unwrap().spec.placement.memory_bytes, bytes, "{memory}");
+    }
     assert_eq!((placement.device.as_str(), placement.labels["zone"].as_str()), ("H100", "a"));
     assert_eq!(read(GOOD).unwrap().spec.placement, Placement::default());
 }
@@ -94,6 +98,8 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
             &["objective[0]", "other way"],
         ),
         ("wall_time = \"1h30m\"", "wall_time = \"soon\"", &["line 17", "soon", "1h30m"]),
+        ("wall_time = \"1h30m\"", "wall_time = 30", &["line 17", "'30' has no unit", "30s"]),
+        ("wall_time = \"1h30m\"", "wall_time = true", &["line 17", "number with a unit"]),
         ("wall_time = \"1h30m\"", "walltime = \"1h\"", &["walltime", "wall_time"]),
         ("evaluations = 100\nwall_time = \"1h30m\"", "", &["budget", "at least one"]),
         ("[labels]\nteam = \"a\"", "[algorithm]\npopulation = 1", &["algorithm.population", "2 to 10000"]),

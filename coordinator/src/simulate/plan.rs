@@ -12,7 +12,7 @@ use evocache_proto::domain::{
 };
 
 use crate::cli::exit::Failure;
-use crate::cli::units::{parse_duration, parse_finite, parse_positive, parse_ratio};
+use crate::cli::units::{parse_duration, parse_finite, parse_positive, parse_ratio, parse_share};
 use crate::client::new_request_id;
 
 /// The metric that simulated workers measure.
@@ -84,18 +84,8 @@ impl FromStr for TimeLaw {
             Some((mean, deviation)) => (mean, parse_ratio(deviation)?),
             None => (text, 0.0),
         };
-        let mean = if mean.trim() == "0" { Duration::ZERO } else { parse_duration(mean)? };
-        Ok(Self { mean, deviation })
+        Ok(Self { mean: parse_duration(mean)?, deviation })
     }
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    let (number, scale) = match text.trim().strip_suffix('%') {
-        Some(number) => (number, 0.01),
-        None => (text, 1.0),
-    };
-    let share = parse_finite(number)? * scale;
-    if (0.0..1.0).contains(&share) { Ok(share) } else { Err(format!("'{text}' is no share; write 0.02 or 2%")) }
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -226,7 +216,6 @@ mod tests {
         assert_eq!(parse_layout("pixart:28").unwrap(), Layout::pixart(28).unwrap());
         assert_eq!(parse_layout("flux:19:38").unwrap(), Layout::flux(19, 38).unwrap());
         assert!(parse_layout("pixart").is_err() && parse_layout("pixart:0").is_err() && parse_layout("a:1").is_err());
-        assert_eq!(parse_share("2%"), Ok(0.02));
-        assert!(parse_share("1").is_err() && parse_share("-0.1").is_err() && parse_rate("-1").is_err());
+        assert!(parse_rate("-1").is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use evocache_proto::units::parse_bytes;
 
 use super::Result;
 use crate::evaluator::device::{DeviceChoice, Precision};
@@ -28,26 +29,15 @@ pub struct ModelArgs {
     /// What numbers the transformer computes with: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
     #[arg(long)]
     precision: Option<Precision>,
-    /// Bytes that a run may take, weights included, such as 8G; a schedule that needs more is refused before it runs
+    /// Memory that a run may take, weights included, such as 8G or 8GiB; a schedule that needs more is refused before it runs
     /// [default: what is free with model and metrics loaded, on the CPU and on CUDA devices]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = room)]
     pub(super) memory: Option<u64>,
 }
 
-/// Reads `512M`, `8G`, `1.5G`; a bare number is bytes. Units are powers of 1000, as in tables.
-fn size(text: &str) -> std::result::Result<u64, String> {
-    let wrong = || format!("'{text}' is no size; write it like 512M or 8G");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].trim_end_matches(['b', 'B']) {
-        "" => 1e0,
-        "k" | "K" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        _ => return Err(wrong()),
-    };
-    let count: f64 = digits.parse().map_err(|_| wrong())?;
-    if count > 0.0 && count.is_finite() { Ok((count * unit) as u64) } else { Err(wrong()) }
+/// A size that something fits into.
+fn room(text: &str) -> std::result::Result<u64, String> {
+    parse_bytes(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err(format!("'{text}' is no room at all")) })
 }
 
 impl ModelArgs {
@@ -67,21 +57,5 @@ impl ModelArgs {
     pub(super) fn load(&self, device: DeviceChoice) -> Result<Pipeline> {
         let pipeline = Pipeline::load_as(&self.folder()?, device.open()?, self.precision(device).dtype())?;
         Ok(if self.vae_tiling { pipeline.with_tiles() } else { pipeline })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        assert_eq!(
-            [size("512M"), size("8GB"), size("1.5k"), size("7")],
-            [Ok(512_000_000), Ok(8_000_000_000), Ok(1500), Ok(7)]
-        );
-        for bad in ["", "G", "-1G", "0", "8Q", "8 G"] {
-            assert!(size(bad).is_err(), "{bad:?} must be refused");
-        }
     }
 }

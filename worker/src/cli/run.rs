@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Args;
+use evocache_proto::units::{parse_bytes, parse_duration};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::info;
@@ -55,8 +56,8 @@ pub struct RunArgs {
     /// What searches may ask for, such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Memory of the device, for searches that ask for it
-    #[arg(long, value_name = "MIB")]
+    /// Memory of the device, for searches that ask for it, such as 80GiB
+    #[arg(long, value_name = "SIZE", value_parser = device_memory)]
     pub device_memory: Option<u64>,
     /// Threads to compute with on the CPU [default: one per core]
     #[arg(long, value_name = "N")]
@@ -79,7 +80,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub metrics: MetricArgs,
     /// How long to wait for the coordinator at the start, such as 500ms, 30s or 5m
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub connect_timeout: Duration,
     /// What to log, to stderr: error, warn, info, debug or a tracing filter
     #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
@@ -173,7 +174,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         model_name: args.model_name.clone(),
         worker_name: args.name.clone().unwrap_or_else(default_name),
         labels: args.labels.iter().cloned().collect(),
-        memory_bytes: args.device_memory.unwrap_or(0).saturating_mul(1 << 20),
+        memory_bytes: args.device_memory.unwrap_or(0),
         device: args.device,
         precision: args.model.precision(args.device),
         clip: args.metrics.clip.clone(),
@@ -275,23 +276,19 @@ fn default_name() -> String {
     format!("{host}/{}", std::process::id())
 }
 
-/// Reads `500ms`, `30s`, `5m`, `1h`; a bare number is seconds.
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no label; write it like zone=a"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn span(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => Duration::from_millis(1),
-        "s" | "" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        other => return Err(format!("'{other}' is no unit of time; use ms, s, m or h")),
-    };
-    let count: u32 = digits.parse().map_err(|_| format!("'{text}' is no time; write it like 30s"))?;
-    Ok(unit * count)
+/// A bare number used to be MiB here and is bytes everywhere: nobody means so few.
+fn device_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    if bytes < 1 << 20 {
+        Err(format!("'{text}' would be {bytes} bytes; write a unit, such as 80GiB"))
+    } else {
+        Ok(bytes)
+    }
 }
 
 impl From<AgentError> for CliError {
@@ -326,13 +323,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_write_them() {
-        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(span("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(span("5m"), Ok(Duration::from_secs(300)));
-        for bad in ["", "s", "1.5s", "-1s", "3 weeks"] {
-            assert!(span(bad).is_err(), "{bad:?} must be refused");
-        }
+    fn memory_without_a_unit_is_refused_where_it_would_be_next_to_none() {
+        assert_eq!(device_memory("80GiB"), Ok(80 << 30));
+        assert!(device_memory("81920").unwrap_err().contains("write a unit"));
     }
 
     #[test]
