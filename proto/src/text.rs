@@ -28,6 +28,11 @@ fn spell(text: &str, keep: impl Fn(char) -> bool, spelled: impl Fn(&mut String, 
     Cow::Owned(out)
 }
 
+/// A file's text without the byte-order mark that some editors put in front of UTF-8.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// One value on one line: `\n`, `\u{1b}`, `\u{202e}`.
 pub fn plain(text: &str) -> Cow<'_, str> {
     spell(text, |_| false, |out, c| out.extend(c.escape_default()))

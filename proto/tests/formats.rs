@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use evocache_proto::domain::{BlockGroup, Component, Decision, Layout, Schedule};
-use evocache_proto::formats::{FormatError, read, write_ecad, write_own};
+use evocache_proto::formats::{FormatError, read, read_whole, write_ecad, write_own};
 use proptest::prelude::*;
 
 fn layouts() -> [Arc<Layout>; 2] {
@@ -73,6 +73,86 @@ fn what_ecad_cannot_express_is_refused() {
     assert!(matches!(write_ecad(&other, "x"), Err(FormatError::Inexpressible(text)) if text.contains("layer*2[mlp]")));
 }
 
+/// A file of ECAD's for one block and two steps, with `steps` as its schedule and `more` beside it.
+fn ecad(steps: &str, more: &str) -> String {
+    format!(
+        r#"{{"cache_schedule": {{"name": "n", "num_blocks": 1, "num_inference_steps": 2, "attributes": {{"gate_step": 1}},
+        "schedule": {{{steps}}}}}{more}}}"#
+    )
+}
+
+const BLOCK: &str = r#"{"0": {"attn1": true, "attn2": true, "ff": true}}"#;
+
+#[test]
+fn steps_are_numbered_as_ecad_reads_them() {
+    let padded = read(&ecad(&format!(r#""000": {BLOCK}, "001": {BLOCK}"#), "")).unwrap();
+    for names in [["0", "1"], ["1", "0"], ["00", " 1 "]] {
+        let [a, b] = names;
+        assert_eq!(read(&ecad(&format!(r#""{a}": {BLOCK}, "{b}": {BLOCK}"#), "")).unwrap(), padded, "{names:?}");
+    }
+    let with_mark = format!("\u{feff}{}", ecad(&format!(r#""0": {BLOCK}, "1": {BLOCK}"#), ""));
+    assert_eq!(read(&with_mark).unwrap(), padded);
+}
+
+#[test]
+fn what_a_schedule_of_ecad_was_made_with_is_told() {
+    let steps = format!(r#""0": {BLOCK}, "1": {BLOCK}"#);
+    let more = r#", "height": 512, "guidance_scale": 4.5, "width": null, "metrics": {"total_macs": 3},
+        "config": {"transformer_weights": "PixArt-alpha/PixArt-XL-2-1024-MS"}"#;
+    let told = read_whole(&ecad(&steps, more)).unwrap().made_with;
+    let told: Vec<(&str, &str)> = told.iter().map(|(field, value)| (field.as_str(), value.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("config.transformer_weights", "PixArt-alpha/PixArt-XL-2-1024-MS"),
+            ("guidance_scale", "4.5"),
+            ("height", "512")
+        ]
+    );
+}
+
+#[test]
+fn what_only_ecads_code_can_run_is_refused_by_its_field() {
+    let steps = |second: &str| format!(r#""0": {BLOCK}, "1": {second}"#);
+    let component = |more: &str| format!(r#"{{"0": {{"attn1": true, "attn2": false, "ff": true, {more}}}}}"#);
+    let tgate = r#""custom_compute_attn": {"name": "compute_attn_tgate", "kwargs": {"gate_step": 1}}"#;
+    let block = r#"{"attn1": true, "attn2": true, "ff": true}"#;
+    for (steps_and_more, expected) in [
+        (
+            (steps(&component(tgate)), ""),
+            "cache_schedule.schedule.1.0.custom_compute_attn: 'compute_attn_tgate' replaces",
+        ),
+        (
+            (steps(&component(r#""custom_compute_ff": {"name": "f"}"#)), ""),
+            "schedule.1.0.custom_compute_ff: 'f' replaces",
+        ),
+        (
+            (steps(&component(r#""attn3": true"#)), ""),
+            "cache_schedule.schedule.1.0.attn3: the block has no such component",
+        ),
+        (
+            (steps(&format!(r#"{{"0": {block}, "1": {block}}}"#)), ""),
+            "cache_schedule.schedule.1.1: the model has no such block",
+        ),
+        ((format!(r#"{}, "2": {BLOCK}"#, steps(BLOCK)), ""), "cache_schedule.schedule.2: num_inference_steps is 2"),
+        ((format!(r#"{}, "01": {BLOCK}"#, steps(BLOCK)), ""), "is step 1 once more"),
+        ((format!(r#"{}, "x": {BLOCK}"#, steps(BLOCK)), ""), "cache_schedule.schedule.x: is no number"),
+        (
+            (steps(BLOCK), r#", "config": {"pipeline": {"name": "tgate", "kwargs": {}}}"#),
+            "config.pipeline: 'tgate' samples",
+        ),
+        ((steps(BLOCK), r#", "pipeline": "tgate""#), "pipeline: 'tgate' samples"),
+        ((steps(BLOCK), r#", "skip_layers": [1]"#), "skip_layers: is no field"),
+        ((steps(&component(r#""custom_compute_attn": {}"#)), ""), ""),
+    ] {
+        let (steps, more) = steps_and_more;
+        match read(&ecad(&steps, more)) {
+            Ok(_) => assert_eq!(expected, "", "read: {steps} {more}"),
+            Err(error) => assert!(!expected.is_empty() && error.to_string().contains(expected), "{error} / {expected}"),
+        }
+    }
+}
+
 #[test]
 fn a_bad_file_is_told_by_its_field() {
     let good = write_own(&schedule(&layouts()[0], 4, &[0, 1], false), None);
@@ -88,6 +168,7 @@ fn a_bad_file_is_told_by_its_field() {
         (spoil("\"steps\": 4", "\"steps\": 5"), "decisions.block.0.attn1"),
         (spoil("\"block.1.ff\"", "\"block.9.ff\""), "decisions.block.1.ff: is missing"),
         (spoil("\"block.2.ff\"", "\"block.1.no\": \"CCCC\", \"block.2.ff\""), "decisions.block.1.no: is no slot"),
+        (spoil("\"steps\": 4", "\"guidance\": 1, \"steps\": 4"), "guidance: is no field"),
         (spoil("\"count\": 3", "\"count\": 0"), "layout"),
         (spoil("\"id\": \"", "\"id\": \"00"), "id: is 00"),
         ("{\"cache_schedule\": {}}".to_owned(), "cache_schedule.num_blocks"),

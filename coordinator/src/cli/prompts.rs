@@ -3,18 +3,27 @@
 use std::path::Path;
 
 use evocache_proto::domain::{MAX_PROMPTS, Prompt};
+use evocache_proto::text::without_mark;
 
 use super::exit::Failure;
 
 /// What is wrong: the setting that is at fault, as the specification file calls it, and the problem.
 pub(super) type PromptsError = (&'static str, String);
 
-/// The first `wanted` lines of a file that are not blank (`None`: as many as are allowed), with the noise seeds
+/// The first `wanted` lines of a file that are not blank (`None`: all of them), with the noise seeds
 /// `first_seed`, `first_seed + 1`, ...
 pub(super) fn read(file: &Path, wanted: Option<usize>, first_seed: u64) -> Result<Vec<Prompt>, PromptsError> {
     let text = std::fs::read_to_string(file).map_err(|e| ("prompts_file", Failure::file("read", file, &e).message))?;
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let wanted = wanted.unwrap_or_else(|| lines.len().min(MAX_PROMPTS));
+    let lines: Vec<&str> = without_mark(&text).lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if wanted.is_none() && lines.len() > MAX_PROMPTS {
+        let problem = format!(
+            "'{}' has {}, a search takes {MAX_PROMPTS} at most; say how many of them (prompts)",
+            file.display(),
+            lines.len()
+        );
+        return Err(("prompts_file", problem));
+    }
+    let wanted = wanted.unwrap_or(lines.len());
     if wanted > lines.len() {
         return Err(("prompts", format!("{wanted} are wanted, '{}' has {}", file.display(), lines.len())));
     }

@@ -12,6 +12,7 @@ use evocache_proto::domain::{
     SearchId, SearchSpec, SpecDraft, Strategy, builtin_direction,
 };
 use evocache_proto::formats;
+use evocache_proto::text::without_mark;
 use serde::{Deserialize, Deserializer};
 
 use super::exit::Failure;
@@ -197,6 +198,8 @@ pub struct Specification {
     pub spec: SearchSpec,
     /// Searches with whose fronts it begins.
     pub start_from: Vec<SearchId>,
+    /// What people should know of it.
+    pub told: Vec<String>,
 }
 
 /// Reads and checks a specification file.
@@ -212,7 +215,7 @@ pub fn load(path: &Path) -> Result<Specification, Failure> {
 impl SpecFile {
     /// Reads the text of a file; `path` is for error messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|e| {
+        toml::from_str(without_mark(text)).map_err(|e| {
             let told = e.to_string();
             let failure = Failure::usage(format!("{}: {}", path.display(), told.trim_end()));
             match told.contains("missing field") {
@@ -250,9 +253,10 @@ impl SpecFile {
             SearchId::new(name.clone()).map_err(|e| wrong(&format!("start_from[{i}]"), &e))
         };
         let start_from = self.start_from.iter().enumerate().map(other).collect::<Result<_, _>>()?;
+        let (imported, told) = self.imports(folder, &wrong)?;
         let draft = SpecDraft {
             prompts: self.prompts(folder, &wrong)?,
-            imported: self.imports(folder, &wrong)?,
+            imported,
             objectives: self.objectives(&wrong)?,
             algorithm: self.algorithm(),
             model: ModelRef { name: self.model.name, fingerprint: self.model.fingerprint },
@@ -285,7 +289,7 @@ impl SpecFile {
             Failure::usage(format!("{} is no valid specification:{}", path.display(), lines.collect::<String>()))
                 .hint("deploy/examples/emoji.toml explains every field")
         })?;
-        Ok(Specification { id, spec, start_from })
+        Ok(Specification { id, spec, start_from, told })
     }
 
     fn prompts(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<Vec<Prompt>, Failure> {
@@ -307,16 +311,42 @@ impl SpecFile {
             .map_err(|(field, problem)| wrong(field, &problem))
     }
 
-    fn imports(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<Vec<Imported>, Failure> {
+    /// Whether the search has this setting too.
+    fn has(&self, setting: &str, value: &str) -> bool {
+        let sampling = &self.sampling;
+        let ours = match setting {
+            "height" => sampling.height.map(f64::from),
+            "width" => sampling.width.map(f64::from),
+            "guidance_scale" => Some(sampling.guidance_scale),
+            _ => None,
+        };
+        ours.is_some() && ours == value.parse().ok()
+    }
+
+    /// The schedules, and what they were made with that the search does not have.
+    fn imports(&self, folder: &Path, wrong: &Wrong<'_>) -> Result<(Vec<Imported>, Vec<String>), Failure> {
+        let mut made_with: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         let import = |(i, name): (usize, &PathBuf)| {
             let field = format!("import[{i}]");
             let file = folder.join(name);
             let text =
                 std::fs::read_to_string(&file).map_err(|e| wrong(&field, &Failure::file("read", &file, &e).message))?;
-            let schedule = formats::read(&text).map_err(|e| wrong(&field, &format!("'{}': {e}", file.display())))?;
-            Ok(Imported { name: name.display().to_string(), schedule })
+            let read = formats::read_whole(&text).map_err(|e| wrong(&field, &format!("'{}': {e}", file.display())))?;
+            for (setting, value) in read.made_with.into_iter().filter(|(setting, value)| !self.has(setting, value)) {
+                made_with.entry((setting, value)).or_default().push(name.display().to_string());
+            }
+            Ok(Imported { name: name.display().to_string(), schedule: read.schedule })
         };
-        self.import.iter().enumerate().map(import).collect()
+        let imported = self.import.iter().enumerate().map(import).collect::<Result<_, Failure>>()?;
+        let told = made_with.into_iter().map(|((setting, value), files)| {
+            let others = match files.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} other{}", if n == 1 { "" } else { "s" }),
+            };
+            let first = files.first().map_or("", String::as_str);
+            format!("import: '{first}'{others}: made with {setting} {value}, and measured as this search samples")
+        });
+        Ok((imported, told.collect()))
     }
 
     fn objectives(&self, wrong: &Wrong<'_>) -> Result<Vec<Objective>, Failure> {

@@ -37,7 +37,8 @@ fn read(text: &str) -> Result<Specification, Failure> {
 
 #[test]
 fn a_short_file_is_a_whole_specification() {
-    let Specification { id, spec, start_from } = read(GOOD).unwrap();
+    let Specification { id, spec, start_from, told } = read(GOOD).unwrap();
+    assert_eq!(told, Vec::<String>::new());
     assert_eq!(id.unwrap().as_str(), "nightly");
     assert_eq!(spec.seed, 3);
     assert_eq!(spec.objectives[0].direction, Direction::Minimize);
@@ -167,6 +168,18 @@ fn schedules_of_both_formats_are_imported() {
     fs::write(&path, GOOD.replace("seed = 3", "import = [\"a.json\", \"b.json\"]")).unwrap();
     let imported = load(&path).unwrap().spec.imported.clone();
     assert_eq!(imported.iter().map(|i| &i.schedule).collect::<Vec<_>>(), [&a, &b]);
+
+    // What a file was made with is told where the search has something else.
+    let with = |more: &str| {
+        let text = formats::write_ecad(&b, "b").unwrap();
+        fs::write(folder.path().join("b.json"), text.replacen('{', &format!("{{{more}, "), 1)).unwrap();
+        load(&path).map(|specification| specification.told)
+    };
+    assert_eq!(with("\"guidance_scale\": 3").unwrap(), Vec::<String>::new());
+    let told = with("\"guidance_scale\": 5, \"height\": 512").unwrap();
+    assert!(told[0].contains("'b.json': made with guidance_scale 5") && told[1].contains("height 512"), "{told:?}");
+    let message = with("\"pipeline\": \"tgate\"").unwrap_err().message;
+    assert!(message.contains("import[1]") && message.contains("'tgate'"), "{message}");
 
     fs::write(folder.path().join("b.json"), "{}").unwrap();
     let message = load(&path).unwrap_err().message;

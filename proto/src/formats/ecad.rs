@@ -3,13 +3,15 @@
 //! with `full_attn`, `full_ff`, `full_ff_context` and single blocks `"single_0"`, … with `single_attn`,
 //! `single_proj_mlp`, `single_proj_out`.
 //!
-//! It has no forecast: a schedule that forecasts cannot be written.
+//! It has no forecast: a schedule that forecasts cannot be written. What ECAD's own code can do beside recompute and reuse
+//! (functions in place of a component, T-GATE's pipeline) cannot be read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::FormatError;
+use super::{FormatError, Read};
 use crate::domain::{Decision, Layout, Schedule, Slot};
 use crate::text;
 
@@ -45,14 +47,27 @@ pub fn write(schedule: &Schedule, name: &str) -> Result<String, FormatError> {
     Ok(format!("{}\n", text::json(&json!({ "cache_schedule": cache_schedule }).to_string())))
 }
 
-/// Reads a PixArt or FLUX schedule; the layout follows from its block counts.
+/// Reads a PixArt or FLUX schedule; the layout follows from its block counts. What the schedule would do beside
+/// recompute and reuse is refused; what it was made under is given back as [`Read::made_with`].
 pub fn read(text: &str) -> Result<Schedule, FormatError> {
     let json: Value = serde_json::from_str(text).map_err(|e| FormatError::Json(e.to_string()))?;
-    from_json(&json)
+    from_json(&json).map(|read| read.schedule)
 }
 
-pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
+/// Fields of the file and of `cache_schedule` that say nothing about what is computed.
+const REMARKS: [&str; 2] = ["metrics", "attributes"];
+/// Settings that a schedule may have been made under: with others it runs as well.
+const SETTINGS: [&str; 4] = ["height", "width", "guidance_scale", "weights"];
+/// What a component may have beside booleans: another way to compute it, which only ECAD's own code can run.
+const FUNCTIONS: [&str; 2] = ["custom_compute_attn", "custom_compute_ff"];
+
+pub(super) fn from_json(json: &Value) -> Result<Read, FormatError> {
+    let made_with = settings(json)?;
     let file = &json["cache_schedule"];
+    let known = ["name", "num_blocks", "num_single_blocks", "num_inference_steps", "schedule"];
+    for (field, _) in entries(file).filter(|(field, _)| !known.contains(field) && !REMARKS.contains(field)) {
+        return Err(FormatError::field(format!("cache_schedule.{field}"), "is no field of this format"));
+    }
     let count = |field: &str| {
         let number = file[field].as_u64().and_then(|n| u32::try_from(n).ok());
         number.ok_or_else(|| FormatError::field(format!("cache_schedule.{field}"), "must be a positive number"))
@@ -65,10 +80,14 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
     };
     let layout = family.layout(blocks).map_err(|e| FormatError::field("cache_schedule.num_blocks", e))?;
     let layout = Arc::new(layout);
+    let by_step = by_step(&file["schedule"], steps)?;
+    for (&step, (name, decisions)) in &by_step {
+        check_blocks(family, &layout, decisions, &format!("cache_schedule.schedule.{name}"), step)?;
+    }
     let mut wrong = None;
     let schedule = Schedule::from_fn(layout.clone(), steps, |step, slot| {
         let (block, component) = family.keys(layout.slot(slot));
-        match file["schedule"][format!("{step:03}")][&block][component].as_bool() {
+        match by_step.get(&step).and_then(|(_, decisions)| decisions[&block][component].as_bool()) {
             Some(true) => Decision::Compute,
             Some(false) => Decision::Reuse,
             None => {
@@ -80,7 +99,91 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
     if let Some(field) = wrong {
         return Err(FormatError::field(field, "must be true or false"));
     }
-    schedule.map_err(|e| FormatError::field("cache_schedule.num_inference_steps", e))
+    let schedule = schedule.map_err(|e| FormatError::field("cache_schedule.num_inference_steps", e))?;
+    Ok(Read { schedule, made_with })
+}
+
+fn entries(json: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    json.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+}
+
+/// What stands beside `cache_schedule`: settings are told, another pipeline is refused.
+fn settings(json: &Value) -> Result<Vec<(String, String)>, FormatError> {
+    let mut made_with = vec![];
+    for (field, value) in entries(json).filter(|(field, value)| *field != "cache_schedule" && !value.is_null()) {
+        match field {
+            "config" => {
+                for (inner, value) in entries(value).filter(|(_, value)| !value.is_null()) {
+                    let field = format!("config.{inner}");
+                    match inner {
+                        "pipeline" => return Err(pipeline(&field, &value["name"])),
+                        _ => made_with.push((field, shown(value))),
+                    }
+                }
+            }
+            "pipeline" => return Err(pipeline(field, value)),
+            _ if REMARKS.contains(&field) => {}
+            _ if SETTINGS.contains(&field) => made_with.push((field.to_owned(), shown(value))),
+            _ => return Err(FormatError::field(field, "is no field of this format")),
+        }
+    }
+    Ok(made_with)
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn pipeline(field: &str, name: &Value) -> FormatError {
+    let name = shown(name);
+    FormatError::field(field, format!("'{name}' samples in a way of its own, which no schedule can express"))
+}
+
+type Steps<'a> = BTreeMap<u32, (&'a str, &'a Value)>;
+
+/// The steps by number, which is written as Python's `int` reads it: with zeros in front or without.
+fn by_step(json: &Value, steps: u32) -> Result<Steps<'_>, FormatError> {
+    let mut by_step = Steps::new();
+    for (name, decisions) in entries(json) {
+        let wrong = |problem: String| Err(FormatError::field(format!("cache_schedule.schedule.{name}"), problem));
+        let Ok(step) = name.trim().parse::<u32>() else { return wrong("is no number of a step".into()) };
+        if step >= steps {
+            return wrong(format!("num_inference_steps is {steps}, so the last step is {}", steps.saturating_sub(1)));
+        }
+        if let Some((other, _)) = by_step.insert(step, (name, decisions)) {
+            return wrong(format!("is step {step} once more; the other is '{other}'"));
+        }
+    }
+    Ok(by_step)
+}
+
+/// Refuses what is in a step and in none of the model's slots.
+fn check_blocks(family: Family, layout: &Layout, json: &Value, path: &str, step: u32) -> Result<(), FormatError> {
+    let keys: BTreeSet<(String, &str)> = (0..layout.slots()).map(|slot| family.keys(layout.slot(slot))).collect();
+    let blocks: BTreeSet<&str> = keys.iter().map(|(block, _)| block.as_str()).collect();
+    for (block, components) in entries(json) {
+        if !blocks.contains(block) {
+            return Err(FormatError::field(
+                format!("{path}.{block}"),
+                format!("the model has no such block: {layout}"),
+            ));
+        }
+        for (component, value) in entries(components) {
+            let field = || format!("{path}.{block}.{component}");
+            if FUNCTIONS.contains(&component) {
+                if entries(value).next().is_some() {
+                    let name = shown(&value["name"]);
+                    return Err(FormatError::field(
+                        field(),
+                        format!("'{name}' replaces what step {step} computes, which no schedule can express"),
+                    ));
+                }
+            } else if !keys.contains(&(block.to_owned(), component)) {
+                return Err(FormatError::field(field(), "the block has no such component"));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]

@@ -6,6 +6,7 @@ mod ecad;
 mod own;
 
 use crate::domain::Schedule;
+use crate::text::without_mark;
 
 pub use ecad::{read as read_ecad, write as write_ecad};
 pub use own::{read as read_own, write as write_own};
@@ -38,11 +39,27 @@ impl FormatError {
     }
 }
 
+/// A schedule as a file has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// The schedule.
+    pub schedule: Schedule,
+    /// Settings that the file says it was made with, such as `guidance_scale` and `5.0`. They are not the schedule's:
+    /// whoever runs it has their own.
+    pub made_with: Vec<(String, String)>,
+}
+
 /// Reads a schedule in either format.
 pub fn read(text: &str) -> Result<Schedule, FormatError> {
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|e| FormatError::Json(e.to_string()))?;
+    read_whole(text).map(|read| read.schedule)
+}
+
+/// Reads a schedule in either format, with what the file says of it.
+pub fn read_whole(text: &str) -> Result<Read, FormatError> {
+    let json: serde_json::Value =
+        serde_json::from_str(without_mark(text)).map_err(|e| FormatError::Json(e.to_string()))?;
     if json.get("evocache_schedule").is_some() {
-        own::from_json(&json)
+        Ok(Read { schedule: own::from_json(&json)?, made_with: vec![] })
     } else if json.get("cache_schedule").is_some() {
         ecad::from_json(&json)
     } else {

@@ -67,6 +67,12 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
         let problem = format!("this program reads version {VERSION}, found {version}");
         return Err(FormatError::field("evocache_schedule", problem));
     }
+    let known = ["evocache_schedule", "id", "steps", "layout", "decisions", "about"];
+    if let Some(other) =
+        json.as_object().into_iter().flatten().map(|(name, _)| name).find(|n| !known.contains(&n.as_str()))
+    {
+        return Err(FormatError::field(other, "is no field of this format; \"about\" may hold anything"));
+    }
     let layout = Arc::new(layout(&json["layout"])?);
     let steps = json["steps"].as_u64().and_then(|steps| u32::try_from(steps).ok());
     let steps = steps.ok_or_else(|| FormatError::field("steps", "must be a number of steps"))?;
