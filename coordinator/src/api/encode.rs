@@ -142,6 +142,7 @@ pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
             parents: e.provenance.parents.iter().map(|p| p.0).collect(),
             operator: e.provenance.operator.clone(),
             seed_family: e.provenance.seed_family.clone(),
+            imported: search.bound.as_ref().map_or_else(Vec::new, |(_, b)| b.imported(e.schedule.id()).to_vec()),
         }),
         measurement: Some(measurement.into()),
         worker_id: e.worker.to_string(),

@@ -20,6 +20,7 @@ mod answers;
 mod explain;
 mod fleet;
 mod follow;
+mod imported;
 mod insight;
 mod log;
 mod prompts;

@@ -63,6 +63,7 @@ pub(crate) fn sample(candidate: u64, every: u32, values: &[f64]) -> Evaluation {
         parents: vec![],
         operator: "seed".into(),
         seed_family: "fora".into(),
+        imported: vec![],
         measurement: Measurement {
             metrics: vec![MetricValues { name: "clip_score".into(), values: values.to_vec(), baseline_mean: 1.0 }],
             latency_us: vec![1e4 * share],

@@ -13,12 +13,13 @@ use super::follow::{Followed, until_end};
 use super::printer::Printer;
 use super::table::{Side, Table};
 use super::units::{show_duration, show_percent};
-use super::{connect, insight, spec, view};
+use super::{connect, imported, insight, spec, view};
 use crate::client::{Client, Search, SearchState, rfc3339};
 
 pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) -> Result<Exit, Failure> {
     // The file first: a mistake in it is told without a coordinator.
-    let spec::Specification { id, spec, mut start_from } = spec::load(&args.spec)?;
+    let spec::Specification { id, spec, mut start_from, told } = spec::load(&args.spec)?;
+    told.iter().for_each(|text| printer.warning(text));
     let id = args.id.or(id);
     for other in args.start_from {
         if !start_from.contains(&other) {
@@ -98,7 +99,18 @@ fn evaluations(search: &Search) -> String {
 pub(super) async fn show(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
     let search = client.search(id).await?;
     let insight = search.insight.as_ref().map(insight::tables).unwrap_or_default();
-    printer.answer(|| view::search(&search), || format!("{}{insight}", facts(&search)))?;
+    // Evaluations are asked for only where something is to be said of them.
+    let evaluations = match search.spec.imported.is_empty() {
+        true => vec![],
+        false => client.evaluations(id, false).await?,
+    };
+    let imported = imported::table(&search, &evaluations);
+    let value = || {
+        let mut value = view::search(&search);
+        value["imported"] = imported::json(&search, &evaluations);
+        value
+    };
+    printer.answer(value, || format!("{}{insight}{imported}", facts(&search)))?;
     if search.state == SearchState::Pending {
         printer.note(&waits(&search));
     }

@@ -5,7 +5,8 @@ use evocache_proto::formats;
 use serde_json::{Map, Value, json};
 
 use crate::client::{
-    Best, Evaluation, EvaluationNote, Front, Insight, Progress, Search, SearchState, WatchEvent, Worker, rfc3339,
+    Best, Evaluation, EvaluationNote, Foreign, Front, Insight, Progress, Search, SearchState, WatchEvent, Worker,
+    rfc3339,
 };
 
 type Time = Option<std::time::SystemTime>;
@@ -193,6 +194,7 @@ pub fn evaluation(e: &Evaluation) -> Value {
         "device_time_seconds": e.measurement.device_time.as_secs_f64(),
         "operator": e.operator.raw(),
         "seed_family": e.seed_family.raw(),
+        "imported": e.imported.iter().map(Foreign::raw).collect::<Vec<_>>(),
         "parents": e.parents.iter().map(|p| p.0).collect::<Vec<_>>(),
         "worker_id": e.worker_id.raw(),
         "worker_name": e.worker_name.raw(),

@@ -180,9 +180,18 @@ const SEED: &str = "seed";
 /// How the operator of a schedule that was evaluated on more prompts begins; then follows what made it.
 const PROMOTED: &str = "promote:";
 
-pub(super) fn origin(operator: &str, family: &str) -> Foreign {
+/// The family of the uncached run, and what coordinators called it before.
+const UNCACHED: [&str; 2] = ["uncached", "all-compute"];
+
+pub(super) fn origin(operator: &str, family: &str, imported: &[Foreign]) -> Foreign {
     let operator = operator.strip_prefix(PROMOTED).unwrap_or(operator);
-    if operator == SEED && !family.is_empty() { family.into() } else { operator.into() }
+    match imported {
+        _ if operator != SEED => operator.into(),
+        _ if UNCACHED.contains(&family) => UNCACHED[0].into(),
+        [] if family.is_empty() => operator.into(),
+        [] => family.into(),
+        names => names.iter().map(Foreign::raw).collect::<Vec<_>>().join(", ").into(),
+    }
 }
 
 /// What is believed of a number that was measured with noise.
@@ -209,6 +218,8 @@ pub struct Evaluation {
     pub operator: Foreign,
     /// The family of the heuristic schedule with which its line began.
     pub seed_family: Foreign,
+    /// The imported schedules that it is, by name.
+    pub imported: Vec<Foreign>,
     /// What was measured.
     pub measurement: Measurement,
     /// Built-in metrics and the mean of every declared one, by name.
@@ -237,9 +248,10 @@ impl Evaluation {
         self.operator == SEED
     }
 
-    /// Where it comes from, in a word: the family of a heuristic schedule, or the operators that made it.
+    /// Where it comes from, in a word: the name of an imported schedule, the family of a heuristic
+    /// one, or the operators that made it.
     pub fn origin(&self) -> Foreign {
-        origin(self.operator.raw(), self.seed_family.raw())
+        origin(self.operator.raw(), self.seed_family.raw(), &self.imported)
     }
 
     /// Latency over the uncached latency on the same device: by all measurements of the schedule where the coordinator

@@ -12,7 +12,7 @@ use super::model::{
     Best, Constraint, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord,
     OperatorShare, Preference, Progress, Search, SearchState, WatchEvent, Worker, WorkerState, origin,
 };
-use super::{ClientError, required};
+use super::{ClientError, Foreign, required};
 
 fn malformed(call: &'static str) -> impl Fn(wire::WireError) -> ClientError {
     move |e| ClientError::Malformed { call, problem: plain(&e.to_string()).into() }
@@ -123,6 +123,7 @@ pub(super) fn evaluation(
         parents: provenance.parents.into_iter().map(CandidateId).collect(),
         operator: provenance.operator.into(),
         seed_family: provenance.seed_family.into(),
+        imported: provenance.imported.into_iter().map(Into::into).collect(),
         measurement,
         values: m.values.clone(),
         worker_id: m.worker_id.clone().into(),
@@ -175,13 +176,14 @@ pub(super) fn watch_event(call: &'static str, m: &pb::WatchSearchResponse) -> Re
 
 fn note(m: &pb::Evaluation) -> EvaluationNote {
     let provenance = m.provenance.clone().unwrap_or_default();
+    let imported: Vec<Foreign> = provenance.imported.into_iter().map(Into::into).collect();
     let schedule = m.schedule.clone().unwrap_or_default();
     let values: BTreeMap<String, f64> = m.values.clone();
     EvaluationNote {
         candidate: CandidateId(m.candidate),
         steps: schedule.steps,
         schedule_id: schedule.schedule_id.into(),
-        origin: origin(&provenance.operator, &provenance.seed_family),
+        origin: origin(&provenance.operator, &provenance.seed_family, &imported),
         values,
         worker_name: m.worker_name.clone().into(),
     }

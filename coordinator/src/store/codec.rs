@@ -351,6 +351,8 @@ fn provenance_message(provenance: &Provenance) -> pb::Provenance {
         parents: provenance.parents.iter().map(|p| p.0).collect(),
         operator: provenance.operator.clone(),
         seed_family: provenance.seed_family.clone(),
+        // It follows from the specification.
+        imported: vec![],
     }
 }
 

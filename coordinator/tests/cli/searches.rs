@@ -2,7 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::sync::Arc;
 
+use evocache_proto::domain::{Decision, Layout, Schedule};
+use evocache_proto::formats;
 use serde_json::Value;
 
 use crate::support::{Coordinator, SPEC, command, signal, spec_file, write};
@@ -130,4 +133,54 @@ fn ctrl_c_ends_a_watch_and_not_the_search() {
     signal(&watch, "INT");
     assert_eq!(watch.wait().unwrap().code(), Some(130));
     assert_eq!(c.evocache(&["show", "w", "--json"]).json()["state"], "pending");
+}
+
+#[test]
+fn imported_schedules_are_told_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Arc::new(Layout::pixart(3).unwrap());
+    let every = |n: u32, steps: u32| {
+        let on = move |step: u32, _| if step.is_multiple_of(n) { Decision::Compute } else { Decision::Reuse };
+        Schedule::from_fn(layout.clone(), steps, on).unwrap()
+    };
+    // The last two are one schedule, and the fourth is for a step count that the search does not have.
+    let files = [
+        ("two.json", every(2, 10)),
+        ("five.json", every(5, 10)),
+        ("far.json", every(4, 40)),
+        ("same.json", every(2, 10)),
+    ];
+    for (name, schedule) in &files {
+        write(folder.path(), name, &formats::write_own(schedule, None));
+    }
+    let names: Vec<String> = files.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    let import = format!("import = [{}]\nseed = 1", names.join(", "));
+    let spec = write(folder.path(), "s.toml", &SPEC.replace("seed = 1", &import));
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    assert!(c.evocache(&["show", "s"]).ok().stdout.contains("two.json"), "before there is any candidate");
+    work(&c.url, "s");
+
+    let shown = c.evocache(&["show", "s", "--json"]).json();
+    let imported = shown["imported"].as_array().unwrap();
+    let front = c.evocache(&["explain", "s", "1", "--json"]).json();
+    assert_eq!(front["ancestors"][0]["imported"], serde_json::json!(["two.json", "same.json"]), "{front:#}");
+    for (row, (name, schedule)) in imported.iter().zip(&files) {
+        assert_eq!(row["name"], *name, "{shown:#}");
+        let candidate = row["candidate"].as_u64().unwrap_or_else(|| panic!("{name}: {shown:#}")).to_string();
+        if schedule.steps() == 10 {
+            assert_eq!(row["schedule_id"], schedule.id().to_string(), "{name}");
+        }
+        let told = c.evocache(&["explain", "s", &candidate]);
+        assert!(told.ok().stdout.contains(name), "{}", told.stdout);
+    }
+    let table = c.evocache(&["show", "s"]).stdout;
+    assert!(table.lines().any(|line| line.starts_with("far.json") && line.contains(" 40 ")), "{table}");
+    let front = c.evocache(&["front", "s", "--rows", "0"]).stdout;
+    let members = c.evocache(&["front", "s", "--json"]).json();
+    for member in members["evaluations"].as_array().unwrap().iter().filter(|e| e["operator"] == "seed") {
+        for name in member["imported"].as_array().unwrap() {
+            assert!(front.contains(name.as_str().unwrap()), "{name} is not in {front}");
+        }
+    }
 }

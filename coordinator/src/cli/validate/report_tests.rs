@@ -26,7 +26,7 @@ fn shorter(mut e: Evaluation, steps: u32) -> Evaluation {
 }
 
 fn uncached() -> Evaluation {
-    made(0, 1, "seed", "all-compute", 1.0, [1.0, 1.0])
+    made(0, 1, "seed", "uncached", 1.0, [1.0, 1.0])
 }
 
 /// The same schedules with what they show on other prompts.

@@ -39,7 +39,7 @@ impl Breeder {
     /// The same for one of several workers.
     pub fn ask_for(&self, index: CandidateId, witness: Witness<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
-            return Some(Proposal { prompts: 0, ..self.seed(self.baseline.clone(), "all-compute") });
+            return Some(Proposal { prompts: 0, ..self.seed(self.baseline.clone(), "uncached") });
         }
         if self.is_thinking() {
             return None;

@@ -88,6 +88,7 @@ pub struct Breeder {
     pub(super) baseline: Arc<Schedule>,
     pub(super) baseline_id: ScheduleId,
     pub(super) seeds: Vec<Seed>,
+    imported: BTreeMap<ScheduleId, Vec<String>>,
     /// Seeds before this one are known.
     pub(super) next_seed: usize,
     profiled: bool,
@@ -138,6 +139,7 @@ impl Breeder {
             rungs: Rungs::new(&spec.algorithm.rungs, spec.prompts.len()),
             generations: (strategy == Strategy::Nsga2).then(|| Generations::new(size)),
             seeds: seeds::all(&spec, &space, baseline_id, None),
+            imported: seeds::imported(&spec, &space),
             credit: Credit::default(),
             parts,
             spec,
@@ -398,6 +400,11 @@ impl Breeder {
     /// How many heuristic and imported schedules the search starts from, candidate 0 not counted.
     pub fn seeds(&self) -> usize {
         self.seeds.len()
+    }
+
+    /// The names of the imported schedules that this one is; none if it was bred here.
+    pub fn imported(&self, schedule: ScheduleId) -> &[String] {
+        self.imported.get(&schedule).map_or(&[], Vec::as_slice)
     }
 
     /// What each operator had a part in, and what it added to the front, by name.

@@ -4,7 +4,7 @@
 //! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
 //! budget allows, but not below [`LEAST`]. Families that need a calibration profile are in `calibrated.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use evocache_proto::domain::{Decision, Profile, Schedule, ScheduleId, SearchSpec, Strategy};
@@ -39,6 +39,9 @@ const MASKS: [&str; 4] =
 
 /// Steps that a forecasting seed computes first: an extrapolation needs a past.
 const WARM_UP: usize = 3;
+
+/// Imported schedules that turn out to be the same are named so often.
+const MOST_NAMES: usize = 16;
 
 /// Random seeds per step count.
 const DENSITIES: usize = 8;
@@ -79,6 +82,20 @@ pub(super) fn all(spec: &SearchSpec, space: &Space, baseline: ScheduleId, profil
         }
     }
     list.seeds
+}
+
+/// The names of the imported schedules, by what they are at the step counts of the search.
+pub(super) fn imported(spec: &SearchSpec, space: &Space) -> BTreeMap<ScheduleId, Vec<String>> {
+    let mut names: BTreeMap<ScheduleId, Vec<String>> = BTreeMap::new();
+    for imported in &spec.imported {
+        if let Some(schedule) = nearest(space, &imported.schedule).to_schedule(space) {
+            let same = names.entry(schedule.id()).or_default();
+            if same.len() < MOST_NAMES {
+                same.push(imported.name.clone());
+            }
+        }
+    }
+    names
 }
 
 struct List {

@@ -1,0 +1,61 @@
+//! What became of the schedules that a search imports: which candidate is which of them.
+
+use serde_json::{Value, json};
+
+use super::table::{Side, Table};
+use super::units::show_percent;
+use crate::client::{Evaluation, Search};
+
+/// Each imported schedule by its name, with its first evaluation.
+fn pairs<'a>(
+    search: &'a Search,
+    evaluations: &'a [Evaluation],
+) -> impl Iterator<Item = (&'a str, u32, Option<&'a Evaluation>)> {
+    search.spec.imported.iter().map(|imported| {
+        let is_it = |e: &&Evaluation| e.imported.iter().any(|name| *name == *imported.name);
+        (imported.name.as_str(), imported.schedule.steps(), evaluations.iter().find(is_it))
+    })
+}
+
+/// A table after an empty line; nothing where nothing is imported.
+pub(super) fn table(search: &Search, evaluations: &[Evaluation]) -> String {
+    if search.spec.imported.is_empty() {
+        return String::new();
+    }
+    let quality = search.quality_metric().unwrap_or("quality");
+    let mut table = Table::new(&[
+        ("imported", Side::Left),
+        ("steps", Side::Right),
+        ("candidate", Side::Right),
+        ("its steps", Side::Right),
+        ("speed-up", Side::Right),
+        (quality, Side::Right),
+        ("of uncached", Side::Right),
+    ]);
+    let none = || "-".to_owned();
+    for (name, steps, evaluation) in pairs(search, evaluations) {
+        table.row([
+            name.to_owned(),
+            steps.to_string(),
+            evaluation.map_or_else(none, |e| e.candidate.to_string()),
+            evaluation.map_or_else(none, |e| e.schedule.steps().to_string()),
+            evaluation.map_or_else(none, |e| format!("{:.2}x", e.speedup())),
+            evaluation.and_then(|e| e.value(quality)).map_or_else(none, |value| format!("{value:.4}")),
+            evaluation.and_then(|e| e.quality_ratio(quality)).map_or_else(none, show_percent),
+        ]);
+    }
+    format!("\n{}", table.render())
+}
+
+/// The same for machines; the candidate leads to the rest.
+pub(super) fn json(search: &Search, evaluations: &[Evaluation]) -> Value {
+    let rows = pairs(search, evaluations).map(|(name, steps, evaluation)| {
+        json!({
+            "name": name,
+            "steps": steps,
+            "candidate": evaluation.map(|e| e.candidate.0),
+            "schedule_id": evaluation.map(|e| e.schedule.id().to_string()),
+        })
+    });
+    Value::Array(rows.collect())
+}
