@@ -36,7 +36,9 @@ mod validate;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
+use evocache_proto::text::plain;
 
 use args::{Cli, Global, Verb};
 use exit::{Exit, Failure};
@@ -51,13 +53,23 @@ pub use follow::{Followed, follow};
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
             // Help and version come this way too, with exit code 0.
             let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
             if code == 0 {
                 return if error.print().is_ok() { code.into() } else { Exit::Failed.into() };
             }
             // What is quoted of the command line may come from a script, and so from anybody.
+            let quoted: Vec<(ContextKind, String)> = error
+                .context()
+                .filter_map(|(kind, value)| match value {
+                    ContextValue::String(text) => Some((kind, plain(text).into_owned())),
+                    _ => None,
+                })
+                .collect();
+            for (kind, text) in quoted {
+                error.insert(kind, ContextValue::String(text));
+            }
             let told = error.render().to_string();
             let told = told.strip_prefix("error: ").unwrap_or(&told).trim_end();
             let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::plain;
+
 /// Why a text is no identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -17,7 +19,7 @@ pub enum IdError {
         length: usize,
     },
     /// A character that an identifier may not hold.
-    #[error("{kind} '{text}' may hold a-z, 0-9 and '-' only, and starts with a letter or digit; found '{found}'")]
+    #[error("{kind} '{text}' may hold a-z, 0-9 and '-' only, and starts with a letter or digit; found '{}'", found.escape_debug())]
     Character {
         /// Which identifier.
         kind: &'static str,
@@ -28,15 +30,20 @@ pub enum IdError {
     },
 }
 
+/// Enough of it to be found again, on one line.
+fn shown(text: &str) -> String {
+    plain(&text.chars().take(80).collect::<String>()).into_owned()
+}
+
 fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
     let length = text.chars().count();
     if !(1..=63).contains(&length) {
-        return Err(IdError::Length { kind, text: text.chars().take(80).collect(), length });
+        return Err(IdError::Length { kind, text: shown(text), length });
     }
     let bad =
         text.chars().enumerate().find(|&(i, c)| !(c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && i > 0)));
     match bad {
-        Some((_, found)) => Err(IdError::Character { kind, text: text.to_owned(), found }),
+        Some((_, found)) => Err(IdError::Character { kind, text: shown(text), found }),
         None => Ok(()),
     }
 }
