@@ -3,7 +3,7 @@
 //!
 //! Only with the feature `faults`, which no release has; without it every call here is nothing. The environment says
 //! what happens: `EVOCACHE_FAULT=commit.after:17:kill` is SIGKILL at the 17th pass of that moment, by the process to
-//! itself, and `commit.after:17:error` an error of the store there.
+//! itself, `apply.before:3:panic` a panic where the engine is then, and `commit.after:17:error` an error of the store there.
 //!
 //! Absent: chance. Which moment, and which pass of it, is the test's to draw, from a seed that it prints.
 
@@ -141,6 +141,7 @@ mod armed {
     enum Action {
         Kill,
         Error,
+        Panic,
     }
 
     #[derive(Debug)]
@@ -171,7 +172,7 @@ mod armed {
             let wrong = |problem: &str| FaultError { value: value.to_owned(), problem: problem.to_owned() };
             let parts: Vec<&str> = value.split(':').collect();
             let [name, nth, action] = parts[..] else {
-                return Err(wrong("write moment:pass:kill or moment:pass:error"));
+                return Err(wrong("write moment:pass:kill, moment:pass:panic or moment:pass:error"));
             };
             let point = Point::ALL.into_iter().find(|point| point.name() == name);
             let point = point.ok_or_else(|| {
@@ -181,9 +182,10 @@ mod armed {
             let nth = nth.parse().ok().filter(|&nth| nth > 0).ok_or_else(|| wrong("passes are counted from 1"))?;
             let action = match action {
                 "kill" => Action::Kill,
+                "panic" => Action::Panic,
                 "error" if point.is_of_the_store() => Action::Error,
                 "error" => return Err(wrong("only the store can be told to fail; write kill")),
-                _ => return Err(wrong("the action is kill or error")),
+                _ => return Err(wrong("the action is kill, panic or error")),
             };
             Ok(Self { point, nth, action, passed: AtomicU64::new(0) })
         }
@@ -198,6 +200,8 @@ mod armed {
         match fault.action {
             Action::Error => true,
             Action::Kill => die(),
+            #[expect(clippy::panic, reason = "a test asks for it")]
+            Action::Panic => panic!("{VARIABLE} asks for it, at {}", point.name()),
         }
     }
 
@@ -229,7 +233,7 @@ mod armed {
             let problem = |value: &str| value.parse::<Fault>().unwrap_err().to_string();
             assert!(problem("commit.during:1:kill").contains("'commit.during' is no moment; there are decide.before"));
             assert!(problem("commit.after:0:kill").contains("from 1"));
-            assert!(problem("commit.after:1:explode").contains("kill or error"));
+            assert!(problem("commit.after:1:explode").contains("kill, panic or error"));
             assert!(problem("commit.after").contains("moment:pass:kill"));
         }
     }

@@ -72,6 +72,9 @@ impl Reloader {
 
     /// Reads all of them.
     pub fn reload(&self) {
+        if !self.has_files() {
+            tracing::info!("SIGHUP: no tokens and no certificates are in use, so nothing is read again");
+        }
         self.reload_tokens();
         self.reload_certificates();
     }
@@ -124,7 +127,7 @@ impl Reloader {
     fn reload_certificates(&self) {
         let Some((tls, _)) = &self.0.tls else { return };
         let outcomes = &self.0.certificates_read;
-        match tls.reload() {
+        match tls.reload(self.0.clock.now()) {
             Ok(expiry) => {
                 tracing::info!(ends = expiry.certificate, "certificates read again, for new connections");
                 outcomes.succeeded(self.0.clock.as_ref());

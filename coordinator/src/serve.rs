@@ -17,7 +17,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::api::{self, Calls, Connections, Gate, Incoming, Limiter, Services, Tls};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
-use crate::engine::{Engine, EngineError, Settings, Thinking};
+use crate::engine::{Engine, EngineError, EnginePanic, Settings, Thinking};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
@@ -156,11 +156,23 @@ impl ServeError {
     }
 }
 
+/// Why a coordinator that ran cannot go on. What was answered is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The engine panicked.
+    #[error(transparent)]
+    Engine(#[from] EnginePanic),
+    /// No more calls are taken.
+    #[error("the gRPC server ended: {0}")]
+    Server(String),
+}
+
 /// A coordinator that runs.
 pub struct Running {
     address: SocketAddr,
     stopping: watch::Sender<bool>,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Gone once it has ended by itself.
+    server: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
     engine: Engine,
     http: Option<Http>,
     reloader: Reloader,
@@ -182,7 +194,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         return Err(ServeError::Plaintext(options.listen));
     }
     let clock = Arc::new(SystemClock::new());
-    let tls = security.tls.clone().map(Tls::read).transpose()?;
+    let tls = security.tls.clone().map(|files| Tls::read(files, clock.now())).transpose()?;
     let limiter = Limiter::new(&security.quotas);
     let tokens = security.tokens.as_deref().map(Tokens::read).transpose()?;
     let gate = Gate::new(tokens, limiter.clone(), clock.clone());
@@ -222,7 +234,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         let _ = stop.wait_for(|&stopping| stopping).await;
     });
     #[expect(clippy::disallowed_methods, reason = "joined in `Running::shutdown`")]
-    let server = tokio::spawn(serve);
+    let server = Some(tokio::spawn(serve));
     if let Some(http) = &http {
         let silence = api::silence(options.lease_ttl);
         let guard = Guard { reloader: reloader.clone(), limiter, connections };
@@ -274,8 +286,28 @@ impl Running {
         self.reloader.reload();
     }
 
-    /// Stops in phases; never takes much longer than [`DRAIN`].
-    pub async fn shutdown(self) {
+    /// Returns when the coordinator cannot go on by itself: the process is to end with an error.
+    pub async fn failed(&mut self) -> Fatal {
+        let server = async {
+            match &mut self.server {
+                Some(server) => server.await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            panic = self.engine.panicked() => return panic.into(),
+            ended = server => ended,
+        };
+        self.server = None;
+        Fatal::Server(match ended {
+            Ok(Ok(())) => "nobody asked it to".into(),
+            Ok(Err(e)) => e.to_string(),
+            Err(e) => e.to_string(),
+        })
+    }
+
+    /// Stops in phases; never takes much longer than [`DRAIN`]. An error if the engine had panicked.
+    pub async fn shutdown(self) -> Result<(), EnginePanic> {
         if let Some(http) = &self.http {
             http.stopping();
         }
@@ -286,25 +318,30 @@ impl Running {
             // An error is the end that was asked for.
             let _ = watch.await;
         }
-        let mut server = self.server;
-        // tonic waits for idle keep-alive connections without end: the limit is ours.
-        match tokio::time::timeout(DRAIN, &mut server).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(e))) => tracing::error!(error = %e, "the server ended with an error"),
-            Ok(Err(e)) => tracing::error!(error = %e, "the server's task failed"),
-            Err(_) => {
-                tracing::info!("connections still open after {DRAIN:?} are cut");
-                server.abort();
+        if let Some(mut server) = self.server {
+            // tonic waits for idle keep-alive connections without end: the limit is ours.
+            // Nothing that runs can finish without the engine.
+            let patience = if self.engine.has_panicked() { Duration::ZERO } else { DRAIN };
+            match tokio::time::timeout(patience, &mut server).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(e))) => tracing::error!(error = %e, "the server ended with an error"),
+                Ok(Err(e)) => tracing::error!(error = %e, "the server's task failed"),
+                Err(_) => {
+                    tracing::info!("connections still open after {patience:?} are cut");
+                    server.abort();
+                }
             }
         }
         let engine = self.engine;
-        if let Err(e) = tokio::task::spawn_blocking(move || engine.stop()).await {
+        let stopped = tokio::task::spawn_blocking(move || engine.stop()).await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "the engine could not be joined");
-        }
+            Ok(())
+        });
         if let Some(http) = self.http {
             http.stop().await;
         }
         tracing::info!("coordinator stopped");
+        stopped
     }
 }
 

@@ -63,6 +63,12 @@ impl CredentialError {
         Self::new(problem, "both must be whole PEM files, as `openssl` writes them")
     }
 
+    /// A certificate that nobody would accept any more.
+    pub fn expired(path: &Path, seconds_ago: u64) -> Self {
+        let problem = format!("certificate '{}' has expired: it ended {} h ago", path.display(), seconds_ago / 3600);
+        Self::new(problem, "have it signed anew; `openssl x509 -enddate -noout -in FILE` tells when a certificate ends")
+    }
+
     /// What TLS said of a file of certificates by itself.
     pub fn authority(path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
         let problem = format!("the certificates in '{}' cannot be used: {}", path.display(), innermost(error));

@@ -48,6 +48,7 @@ pub(super) fn search(state: &State, search: &Search, now: Timestamp, detail: Det
     }
     pb::Search {
         search_id: search.id.to_string(),
+        uid: search.uid.to_string(),
         spec: Some(spec),
         state: phase(search.phase).into(),
         end_reason: reason(state, search),
@@ -162,7 +163,7 @@ pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
 }
 
 pub(super) fn lease_ref(key: &LeaseKey) -> pb::LeaseRef {
-    pb::LeaseRef { search_id: key.search.to_string(), candidate: key.candidate.0, epoch: key.epoch.0 }
+    pb::LeaseRef { search_ref: key.search.to_string(), candidate: key.candidate.0, epoch: key.epoch.0 }
 }
 
 pub(super) fn worker(
@@ -185,7 +186,7 @@ pub(super) fn worker(
     let leases = state.searches.values().flat_map(|search| {
         search.leased.iter().filter_map(move |&candidate| match &search.candidate(candidate)?.lease {
             lease::State::Leased { worker, epoch, .. } if worker == id => {
-                Some(lease_ref(&LeaseKey { search: search.id.clone(), candidate, epoch: *epoch }))
+                Some(lease_ref(&LeaseKey { search: search.reference(), candidate, epoch: *epoch }))
             }
             _ => None,
         })

@@ -9,7 +9,9 @@
 //! | measurement not believed | INVALID_ARGUMENT | MEASUREMENT_REFUSED |
 //! | wrong phase | FAILED_PRECONDITION | SEARCH_STATE |
 //! | lease not the caller's | FAILED_PRECONDITION | LEASE_SUPERSEDED |
+//! | another result for a lease that has one | FAILED_PRECONDITION | RESULT_DIFFERS |
 //! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
+//! | a worker with 100 leases asks for another | FAILED_PRECONDITION | TOO_MANY_LEASES |
 //! | others cannot repeat what the worker measures | FAILED_PRECONDITION | WORKER_QUARANTINED |
 //! | other protocol | FAILED_PRECONDITION | PROTOCOL_VERSION |
 //! | nothing satisfies the question | NOT_FOUND | NO_SCHEDULE, with the nearest miss |
@@ -34,7 +36,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::quota::{Excess, Kind};
-use crate::engine::Refusal;
+use crate::engine::{LeaseKey, Refusal};
 
 const DOMAIN: &str = "evocache";
 
@@ -145,6 +147,14 @@ pub(super) fn stopping() -> Status {
     refusal(Refusal::Stopping)
 }
 
+fn lease(key: &LeaseKey) -> [(&'static str, String); 3] {
+    [
+        ("search_id", key.search.id.to_string()),
+        ("candidate", key.candidate.to_string()),
+        ("epoch", key.epoch.to_string()),
+    ]
+}
+
 /// What the engine refused.
 pub(super) fn refusal(refusal: Refusal) -> Status {
     let text = refusal.to_string();
@@ -160,17 +170,14 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
         Refusal::Phase { search, .. } => {
             with(Code::FailedPrecondition, "SEARCH_STATE", text, &[("search_id", search.to_string())])
         }
-        Refusal::Superseded(key) => {
-            let facts = [
-                ("search_id", key.search.to_string()),
-                ("candidate", key.candidate.to_string()),
-                ("epoch", key.epoch.to_string()),
-            ];
-            with(Code::FailedPrecondition, "LEASE_SUPERSEDED", text, &facts)
-        }
+        Refusal::Superseded(key) => with(Code::FailedPrecondition, "LEASE_SUPERSEDED", text, &lease(&key)),
+        Refusal::ResultDiffers(key) => with(Code::FailedPrecondition, "RESULT_DIFFERS", text, &lease(&key)),
         Refusal::Ended(id) => with(Code::FailedPrecondition, "SEARCH_ENDED", text, &[("search_id", id.to_string())]),
         Refusal::Quarantined { worker, .. } => {
             with(Code::FailedPrecondition, "WORKER_QUARANTINED", text, &[("worker_id", worker.to_string())])
+        }
+        Refusal::TooManyLeases(id) => {
+            with(Code::FailedPrecondition, "TOO_MANY_LEASES", text, &[("worker_id", id.to_string())])
         }
         Refusal::Busy => retry(Code::ResourceExhausted, "BUSY", text, Duration::from_secs(1)),
         Refusal::Full(_) => retry(Code::Unavailable, "STORE_FULL", text, Duration::from_secs(10)),

@@ -13,6 +13,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use crate::domain::time::Timestamp;
+
 /// The protocol of gRPC, as TLS names it.
 const HTTP_2: &[u8] = b"h2";
 
@@ -48,9 +50,9 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// When one cannot be used; the error names it.
-    pub fn read(files: TlsFiles) -> Result<Self, CredentialError> {
-        let current = Arc::new(RwLock::new(load(&files)?));
+    /// When one cannot be used, or the server's certificate has expired at `now`; the error names it.
+    pub fn read(files: TlsFiles, now: Timestamp) -> Result<Self, CredentialError> {
+        let current = Arc::new(RwLock::new(load(&files, now)?));
         Ok(Self { files, current })
     }
 
@@ -58,9 +60,9 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// When one cannot be used; what was in use before stays in use.
-    pub fn reload(&self) -> Result<Expiry, CredentialError> {
-        let loaded = load(&self.files)?;
+    /// When one cannot be used or has expired; what was in use before stays in use.
+    pub fn reload(&self, now: Timestamp) -> Result<Expiry, CredentialError> {
+        let loaded = load(&self.files, now)?;
         let expiry = loaded.1;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(expiry)
@@ -77,7 +79,7 @@ impl Tls {
     }
 }
 
-fn load(files: &TlsFiles) -> Result<(Arc<ServerConfig>, Expiry), CredentialError> {
+fn load(files: &TlsFiles, now: Timestamp) -> Result<(Arc<ServerConfig>, Expiry), CredentialError> {
     let TlsFiles { certificate, key, client_ca } = files;
     let unusable = |e: &(dyn std::error::Error + 'static)| CredentialError::pair(certificate, key, e);
     let chain = parse(certificate)?;
@@ -86,10 +88,19 @@ fn load(files: &TlsFiles) -> Result<(Arc<ServerConfig>, Expiry), CredentialError
     let config = ServerConfig::builder_with_provider(provider.clone());
     let config = config.with_safe_default_protocol_versions().map_err(|e| unusable(&e))?;
     let mut expiry = Expiry { certificate: first_end(certificate, &chain)?, client_ca: None };
+    let now = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
+    if expiry.certificate < now {
+        return Err(CredentialError::expired(certificate, now.abs_diff(expiry.certificate)));
+    }
     let config = match client_ca {
         Some(path) => {
             let authorities = parse(path)?;
-            expiry.client_ca = Some(first_end(path, &authorities)?);
+            let end = first_end(path, &authorities)?;
+            if end < now {
+                // The others of the file may do; those that it signed are refused one by one.
+                tracing::warn!(file = %path.display(), ended = end, "an authority of the callers' certificates has expired");
+            }
+            expiry.client_ca = Some(end);
             let mut roots = RootCertStore::empty();
             for authority in authorities {
                 roots.add(authority).map_err(|e| CredentialError::authority(path, &e))?;

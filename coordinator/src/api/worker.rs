@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{Calibration, CandidateId, Epoch, SearchId, WorkerId};
+use evocache_proto::domain::{Calibration, CandidateId, Epoch, SearchRef, SearchRefError, WorkerId};
 use evocache_proto::pb::worker_service_server::WorkerService;
 use evocache_proto::{PROTOCOL_VERSION, pb, wire};
 use tonic::{Request, Response, Status};
@@ -39,7 +39,7 @@ impl Workers {
 
 fn lease_key(message: Option<&pb::LeaseRef>) -> Result<LeaseKey, Status> {
     let message = message.ok_or_else(|| status::invalid("lease", "is missing"))?;
-    let search = SearchId::new(message.search_id.clone()).map_err(|e| status::invalid("lease.search_id", e))?;
+    let search = message.search_ref.parse().map_err(|e: SearchRefError| status::invalid("lease.search_ref", e))?;
     Ok(LeaseKey { search, candidate: CandidateId(message.candidate), epoch: Epoch(message.epoch) })
 }
 
@@ -89,13 +89,14 @@ impl WorkerService for Workers {
     ) -> Result<Response<pb::GetCalibrationResponse>, Status> {
         let (caller, message) = Caller::of(message)?;
         let worker = self.worker(&caller, &message.worker_id).await?;
-        let id = SearchId::new(message.search_id).map_err(|e| status::invalid("search_id", e))?;
+        let wanted: SearchRef =
+            message.search_ref.parse().map_err(|e: SearchRefError| status::invalid("search_ref", e))?;
         let question = move |state: &crate::engine::State, _| {
             if !state.workers.contains_key(&worker) {
                 return Err(Refusal::NoWorker(worker));
             }
-            let search = state.searches.get(&id).ok_or(Refusal::NoSearch(id))?;
-            Ok(search.spec.clone())
+            let search = state.searches.get(&wanted.id).filter(|search| search.is(&wanted));
+            Ok(search.ok_or(Refusal::NoSearch(wanted.id))?.spec.clone())
         };
         let spec = self.0.engine.query(question).await.and_then(|found| found).map_err(status::refusal)?;
         let calibration =
@@ -125,7 +126,7 @@ impl WorkerService for Workers {
             caller.about(&offer.lease);
         }
         let lease = offer.map(|offer| pb::Lease {
-            search_id: offer.lease.search.to_string(),
+            search_ref: offer.lease.search.to_string(),
             candidate: offer.lease.candidate.0,
             epoch: offer.lease.epoch.0,
             schedule: Some(offer.schedule.as_ref().into()),
@@ -187,7 +188,7 @@ impl WorkerService for Workers {
         if let Some(cut) = (0..=limits::REASON_BYTES).rev().find(|&at| reason.is_char_boundary(at)) {
             reason.truncate(cut);
         }
-        tracing::warn!(%worker, search = %lease.search, candidate = %lease.candidate, reason, "evaluation failed");
+        tracing::warn!(%worker, search = %lease.search.id, candidate = %lease.candidate, reason, "evaluation failed");
         let command = Command::Fail { worker, lease, reason, retryable: message.retryable };
         self.0.engine.command(request, command).await.map_err(status::refusal)?;
         Ok(Response::new(pb::FailEvaluationResponse {}))

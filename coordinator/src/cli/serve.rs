@@ -43,10 +43,10 @@ impl From<GuardArgs> for Security {
 pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Failure> {
     let failed = |e| Failure::new(format!("cannot listen for signals: {e}"));
     let interrupted = interruption().map_err(failed)?;
-    let mut reloads = Reloads::listen(args.guard.tokens.is_some() || args.guard.tls_cert.is_some()).map_err(failed)?;
+    let mut reloads = Reloads::listen().map_err(failed)?;
     // A log for machines has nothing beside it on stderr; it tells the same.
     let talks = args.log_format == LogFormat::Text;
-    let running = start(ServeOptions {
+    let mut running = start(ServeOptions {
         listen: args.listen,
         data: args.data.clone(),
         reserve: args.reserve,
@@ -67,16 +67,22 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
         printer.note(&format!("coordinator at {url}, store in {}; Ctrl-C stops it", args.data.display()));
     }
     let mut interrupted = std::pin::pin!(interrupted);
-    loop {
+    let fatal = loop {
         tokio::select! {
-            () = &mut interrupted => break,
-            () = reloads.next() => running.reload(),
+            () = &mut interrupted => break None,
+            fatal = running.failed() => break Some(fatal),
+            () = reloads.next() => {}
         }
-    }
+        running.reload();
+    };
     if talks {
         printer.note("stopping");
     }
-    running.shutdown().await;
+    let stopped = running.shutdown().await;
+    if let Some(fatal) = fatal {
+        return Err(Failure::new(&fatal).hint("what was answered is on disk: start the coordinator again"));
+    }
+    stopped.map_err(|panic| Failure::new(&panic))?;
     // Being asked to end is how a server ends; that is no failure, whatever the signal.
     Ok(Exit::Ok)
 }

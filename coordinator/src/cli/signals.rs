@@ -30,35 +30,29 @@ pub fn interruption() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// Being asked to read files again.
+/// Being asked to read files again. SIGHUP ends no server: where there is nothing to read, the log says so.
 #[derive(Debug)]
 pub struct Reloads {
-    /// `None`: nobody asks, and SIGHUP ends the process as it always does.
     #[cfg(unix)]
-    hangups: Option<tokio::signal::unix::Signal>,
+    hangups: tokio::signal::unix::Signal,
 }
 
 impl Reloads {
-    /// Starts to listen now, if there is anything to read again.
-    pub fn listen(wanted: bool) -> io::Result<Self> {
+    /// Starts to listen now.
+    pub fn listen() -> io::Result<Self> {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { hangups: if wanted { Some(signal(SignalKind::hangup())?) } else { None } })
+            Ok(Self { hangups: signal(SignalKind::hangup())? })
         }
         #[cfg(not(unix))]
-        {
-            let _ = wanted;
-            Ok(Self {})
-        }
+        Ok(Self {})
     }
 
     /// Waits to be asked; for ever, where nobody can ask.
     pub async fn next(&mut self) {
         #[cfg(unix)]
-        if let Some(hangups) = &mut self.hangups
-            && hangups.recv().await.is_some()
-        {
+        if self.hangups.recv().await.is_some() {
             return;
         }
         std::future::pending::<()>().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, WorkerId};
+use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, SearchRef, WorkerId};
 use evocache_proto::text::plain;
 use evocache_proto::{pb, wire};
 
@@ -212,7 +212,12 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
         leases: m
             .leases
             .iter()
-            .map(|l| LeaseNote { search_id: l.search_id.clone().into(), candidate: CandidateId(l.candidate) })
+            // What tells it from others of its id is for programs.
+            .filter_map(|l| l.search_ref.parse::<SearchRef>().ok().map(|search| (search, l.candidate)))
+            .map(|(search, candidate)| LeaseNote {
+                search_id: search.id.to_string().into(),
+                candidate: CandidateId(candidate),
+            })
             .collect(),
         completed: m.completed,
         failed: m.failed,

@@ -2,7 +2,7 @@
 //!
 //! | from | event | guard | to |
 //! |---|---|---|---|
-//! | Pending | grant | now ≥ not_before | Leased(epoch + 1, deadline = now + ttl) |
+//! | Pending | grant | now ≥ not_before, an epoch above those before | Leased(epoch, deadline = now + ttl) |
 //! | Pending | complete | an earlier grant: same worker and epoch | Done: a late result is still a measurement |
 //! | Leased | renew | same worker and epoch, now ≤ deadline | Leased(deadline = now + ttl) |
 //! | Leased | expire | now > deadline | Pending(attempt + 1, back-off), or Failed when attempts are used up |
@@ -130,6 +130,8 @@ pub enum Event {
     Grant {
         /// Who gets it.
         worker: WorkerId,
+        /// One that no grant of any candidate ever had.
+        epoch: Epoch,
     },
     /// The worker is still at it.
     Renew {
@@ -199,6 +201,9 @@ pub enum Refusal {
     /// A worker has it already.
     #[error("the candidate is leased")]
     Held,
+    /// An epoch that is not above those of the grants before.
+    #[error("epoch {0} was used before")]
+    Epoch(Epoch),
     /// Done or failed: there is nothing to grant.
     #[error("the candidate is finished")]
     Finished,
@@ -218,6 +223,23 @@ impl State {
         match self {
             Self::Pending { .. } | Self::Leased { .. } => true,
             Self::Done { .. } | Self::Failed { .. } | Self::Cancelled => false,
+        }
+    }
+
+    /// Who has the candidate now.
+    pub fn holder(&self) -> Option<&WorkerId> {
+        match self {
+            Self::Leased { worker, .. } => Some(worker),
+            Self::Pending { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Cancelled => None,
+        }
+    }
+
+    /// The last epoch that the candidate was granted with, as far as it is remembered.
+    pub fn last_epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Pending { grants, .. } => grants.last().map(|grant| grant.epoch),
+            Self::Leased { epoch, .. } | Self::Done { epoch, .. } => Some(*epoch),
+            Self::Failed { .. } | Self::Cancelled => None,
         }
     }
 
@@ -244,13 +266,16 @@ pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) 
     use Event as E;
     use State as S;
     match (state, event) {
-        (S::Pending { attempt, not_before, grants }, E::Grant { worker }) => {
+        (S::Pending { attempt, not_before, grants }, E::Grant { worker, epoch }) => {
             if now < *not_before {
                 return Err(Refusal::TooEarly { not_before: *not_before });
             }
+            if grants.last().is_some_and(|grant| grant.epoch >= *epoch) {
+                return Err(Refusal::Epoch(*epoch));
+            }
             to(S::Leased {
                 worker: worker.clone(),
-                epoch: grants.last().map_or(Epoch(0), |grant| grant.epoch).next(),
+                epoch: *epoch,
                 deadline: now.plus(policy.ttl),
                 attempt: *attempt,
                 grants: grants.clone(),

@@ -27,8 +27,8 @@ fn next(now: u64, state: &State, event: Event) -> State {
     }
 }
 
-fn grant(name: &str) -> Event {
-    Event::Grant { worker: worker(name) }
+fn grant(name: &str, epoch: u64) -> Event {
+    Event::Grant { worker: worker(name), epoch: Epoch(epoch) }
 }
 
 fn renew(name: &str, epoch: u64) -> Event {
@@ -74,22 +74,26 @@ fn failed() -> State {
 }
 
 #[test]
-fn a_pending_candidate_is_granted_with_the_next_epoch() {
-    assert_eq!(next(5, &State::new(), grant("a")), leased("a", 1, 1005, 1, &[]));
-    assert_eq!(next(7, &pending(2, 7, &[("a", 1)]), grant("b")), leased("b", 2, 1007, 2, &[("a", 1)]));
+fn a_pending_candidate_is_granted_with_a_larger_epoch() {
+    assert_eq!(next(5, &State::new(), grant("a", 1)), leased("a", 1, 1005, 1, &[]));
+    let again = pending(2, 7, &[("a", 5)]);
+    assert_eq!(next(7, &again, grant("b", 9)), leased("b", 9, 1007, 2, &[("a", 5)]));
+    for used in [4, 5] {
+        assert_eq!(at(7, &again, grant("b", used)), Err(Refusal::Epoch(Epoch(used))));
+    }
 }
 
 #[test]
 fn a_candidate_in_back_off_is_not_granted() {
-    assert_eq!(at(6, &pending(2, 7, &[]), grant("a")), Err(Refusal::TooEarly { not_before: Timestamp(7) }));
+    assert_eq!(at(6, &pending(2, 7, &[]), grant("a", 1)), Err(Refusal::TooEarly { not_before: Timestamp(7) }));
 }
 
 #[test]
 fn what_is_held_or_final_is_not_granted() {
-    assert_eq!(at(9, &leased("a", 1, 5, 1, &[]), grant("b")), Err(Refusal::Held));
-    assert_eq!(at(9, &done("a", 1), grant("b")), Err(Refusal::Finished));
-    assert_eq!(at(9, &failed(), grant("b")), Err(Refusal::Finished));
-    assert_eq!(at(9, &State::Cancelled, grant("b")), Err(Refusal::Cancelled));
+    assert_eq!(at(9, &leased("a", 1, 5, 1, &[]), grant("b", 9)), Err(Refusal::Held));
+    assert_eq!(at(9, &done("a", 1), grant("b", 9)), Err(Refusal::Finished));
+    assert_eq!(at(9, &failed(), grant("b", 9)), Err(Refusal::Finished));
+    assert_eq!(at(9, &State::Cancelled, grant("b", 9)), Err(Refusal::Cancelled));
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn the_back_off_doubles_up_to_its_cap() {
 fn a_worker_that_takes_and_releases_for_ever_does_not_grow_the_record() {
     let mut state = State::new();
     for epoch in 1..=100 {
-        state = next(epoch, &state, grant("a"));
+        state = next(epoch, &state, grant("a", epoch));
         state = next(epoch, &state, release("a", epoch));
     }
     let State::Pending { attempt, grants, .. } = state else { panic!("{state:?}") };
@@ -219,7 +223,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     let who = || prop_oneof![Just(worker("a")), Just(worker("b")), Just(worker("c"))];
     let epoch = || (1u64..6).prop_map(Epoch);
     prop_oneof![
-        4 => who().prop_map(|worker| Event::Grant { worker }),
+        4 => (who(), epoch()).prop_map(|(worker, epoch)| Event::Grant { worker, epoch }),
         2 => (who(), epoch()).prop_map(|(worker, epoch)| Event::Renew { worker, epoch }),
         4 => Just(Event::Expire),
         1 => (who(), epoch()).prop_map(|(worker, epoch)| Event::Complete { worker, epoch }),

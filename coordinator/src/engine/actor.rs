@@ -2,13 +2,14 @@
 
 mod recovery;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evocache_proto::domain::SearchId;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::advisers::{Advisers, Heard, Thinking};
 use super::command::{Answer, Command, Refusal, Request};
@@ -62,10 +63,17 @@ pub enum EngineError {
     Thread(#[from] std::io::Error),
 }
 
+/// The engine panicked. What was answered is on disk; the process must end, so that whoever supervises it starts it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the engine panicked: {0}")]
+pub struct EnginePanic(pub String);
+
 /// A running engine.
 pub struct Engine {
     handle: Handle,
     thread: JoinHandle<()>,
+    /// Holds the panic once there was one; closed when the thread has ended.
+    panicked: watch::Receiver<Option<EnginePanic>>,
 }
 
 /// Recovers the state from the store. Nothing is done before the work is run.
@@ -113,8 +121,28 @@ impl Engine {
     pub fn start(settings: Settings) -> Result<Self, EngineError> {
         let (handle, work) = open(settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || runtime.block_on(work.run()))?;
-        Ok(Self { handle, thread })
+        let (tell, panicked) = watch::channel(None);
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+            // Nothing is used after a panic: the state goes with the actor, and the store is closed.
+            let worked = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work.run())));
+            if let Err(panic) = worked {
+                let panic = EnginePanic(text(panic.as_ref()));
+                tracing::error!("{panic}");
+                tell.send_replace(Some(panic));
+            }
+        })?;
+        Ok(Self { handle, thread, panicked })
+    }
+
+    /// Returns when the engine has panicked, and not otherwise.
+    pub async fn panicked(&self) -> EnginePanic {
+        let mut panicked = self.panicked.clone();
+        let panic = panicked.wait_for(Option::is_some).await.ok().and_then(|panic| panic.clone());
+        match panic {
+            Some(panic) => panic,
+            // It was told to stop, and has.
+            None => std::future::pending().await,
+        }
     }
 
     /// How to talk to it.
@@ -122,13 +150,24 @@ impl Engine {
         self.handle.clone()
     }
 
-    /// Ends the thread after what is queued. Blocks until it has ended.
-    pub fn stop(self) {
-        self.handle.stop();
-        if self.thread.join().is_err() {
-            tracing::error!("the engine's thread panicked");
-        }
+    /// Whether it has panicked: it decides nothing any more.
+    pub fn has_panicked(&self) -> bool {
+        self.panicked.borrow().is_some()
     }
+
+    /// Ends the thread after what is queued. Blocks until it has ended; tells whether it has panicked before.
+    pub fn stop(self) -> Result<(), EnginePanic> {
+        self.handle.stop();
+        // Its panics are caught inside.
+        let _ = self.thread.join();
+        self.panicked.borrow().clone().map_or(Ok(()), Err)
+    }
+}
+
+/// What a panic said.
+fn text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it does not say why".into())
 }
 
 struct Actor {
@@ -184,8 +223,10 @@ impl Actor {
                         let until = self.settings.clock.now().plus(wait);
                         self.receive(Waiter { worker, until, reply });
                     }
-                    Message::Advised { search, advice } => {
-                        self.heard(&search, advice.map_or(Heard::Mute, Heard::Advice));
+                    Message::Advised { search, adviser, advice } => {
+                        if self.advisers.is_current(&search, adviser) {
+                            self.heard(&search, advice.map_or(Heard::Mute, Heard::Advice));
+                        }
                     }
                 }
             }

@@ -1,7 +1,8 @@
 //! Where the models of the error think: one thread per search, so that the engine never waits for them; or here, for
 //! simulations that must not depend on when threads run.
 //!
-//! A thread begins with the first lessons of a search and ends with it. One that panics is told of and leaves its
+//! A thread begins with the first lessons of a search and ends with it. Each has a number, so that what a dismissed one says
+//! late is not taken for the word of the one that came after it. One that panics is told of and leaves its
 //! search without advice. Absent: what models do, which is the domain's, and when they are asked.
 
 use std::collections::BTreeMap;
@@ -40,12 +41,20 @@ pub(super) struct Advisers {
     /// To the engine itself.
     queue: mpsc::Sender<Message>,
     here: BTreeMap<SearchId, Adviser>,
-    aside: BTreeMap<SearchId, Sender<Vec<Lesson>>>,
+    aside: BTreeMap<SearchId, Thread>,
+    /// Threads begun so far.
+    begun: u64,
+}
+
+/// An adviser that thinks aside.
+struct Thread {
+    number: u64,
+    lessons: Sender<Vec<Lesson>>,
 }
 
 impl Advisers {
     pub(super) fn new(thinking: Thinking, queue: mpsc::Sender<Message>) -> Self {
-        Self { thinking, queue, here: BTreeMap::new(), aside: BTreeMap::new() }
+        Self { thinking, queue, here: BTreeMap::new(), aside: BTreeMap::new(), begun: 0 }
     }
 
     /// Hands lessons on. `new` makes the search's adviser, if it has none yet.
@@ -68,8 +77,10 @@ impl Advisers {
             Thinking::Aside => {
                 if !self.aside.contains_key(search) {
                     let Some(adviser) = new() else { return Heard::Mute };
-                    match start(adviser, search.clone(), self.queue.clone()) {
-                        Ok(thread) => drop(self.aside.insert(search.clone(), thread)),
+                    self.begun += 1;
+                    let number = self.begun;
+                    match start(adviser, search.clone(), number, self.queue.clone()) {
+                        Ok(lessons) => drop(self.aside.insert(search.clone(), Thread { number, lessons })),
                         Err(error) => {
                             tracing::error!(%search, %error, "no thread for the models: the search goes on without");
                             return Heard::Mute;
@@ -77,10 +88,15 @@ impl Advisers {
                     }
                 }
                 // A thread that has ended has told the engine so.
-                let sent = self.aside.get(search).map(|thread| thread.send(lessons));
+                let sent = self.aside.get(search).map(|thread| thread.lessons.send(lessons));
                 if let Some(Ok(())) = sent { Heard::Nothing } else { Heard::Mute }
             }
         }
+    }
+
+    /// Whether the search's adviser is the one with this number, and not one that came after it.
+    pub(super) fn is_current(&self, search: &SearchId, number: u64) -> bool {
+        self.aside.get(search).is_some_and(|thread| thread.number == number)
     }
 
     /// The search needs none any more.
@@ -91,24 +107,34 @@ impl Advisers {
     }
 }
 
-fn start(adviser: Adviser, search: SearchId, queue: mpsc::Sender<Message>) -> std::io::Result<Sender<Vec<Lesson>>> {
+fn start(
+    adviser: Adviser,
+    search: SearchId,
+    number: u64,
+    queue: mpsc::Sender<Message>,
+) -> std::io::Result<Sender<Vec<Lesson>>> {
     let (lessons, inbox) = channel();
     std::thread::Builder::new().name("adviser".into()).spawn(move || {
-        let advise = AssertUnwindSafe(|| listen(adviser, &search, &inbox, &queue));
+        let advised = |advice| Message::Advised { search: search.clone(), adviser: number, advice };
+        let advise = AssertUnwindSafe(|| listen(adviser, &inbox, &queue, &advised));
         if catch_unwind(advise).is_err() {
             tracing::error!(%search, "the models failed: the search goes on without");
             // If the engine is gone, nobody waits.
-            let _ = queue.blocking_send(Message::Advised { search, advice: None });
+            let _ = queue.blocking_send(advised(None));
         }
     })?;
     Ok(lessons)
 }
 
-fn listen(mut adviser: Adviser, search: &SearchId, inbox: &Receiver<Vec<Lesson>>, queue: &mpsc::Sender<Message>) {
+fn listen(
+    mut adviser: Adviser,
+    inbox: &Receiver<Vec<Lesson>>,
+    queue: &mpsc::Sender<Message>,
+    advised: &dyn Fn(Option<Advice>) -> Message,
+) {
     for lesson in inbox.iter().flatten() {
         let Some(advice) = adviser.hear(lesson) else { continue };
-        let message = Message::Advised { search: search.clone(), advice: Some(advice) };
-        if queue.blocking_send(message).is_err() {
+        if queue.blocking_send(advised(Some(advice))).is_err() {
             return;
         }
     }

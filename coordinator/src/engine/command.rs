@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchSpec, WorkerId,
+    CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchRef, SearchSpec, WorkerId,
 };
 
 use crate::ports::{Room, StoreError};
@@ -21,8 +21,8 @@ pub struct Request {
 /// Names one lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseKey {
-    /// Of which search.
-    pub search: SearchId,
+    /// Of which search, and of no other with its id.
+    pub search: SearchRef,
     /// Which candidate.
     pub candidate: CandidateId,
     /// Which grant.
@@ -31,7 +31,7 @@ pub struct LeaseKey {
 
 impl std::fmt::Display for LeaseKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.search, self.candidate)
+        write!(f, "{}/{}", self.search.id, self.candidate)
     }
 }
 
@@ -204,6 +204,12 @@ pub enum Refusal {
     /// The lease is not (any more) the worker's.
     #[error("the lease on candidate {} of search '{}' with epoch {} was superseded", .0.candidate, .0.search, .0.epoch)]
     Superseded(LeaseKey),
+    /// The lease has a result already, and this is another one.
+    #[error(
+        "the lease on candidate {} of search '{}' with epoch {} has a result already, and this is another one: the first stays",
+        .0.candidate, .0.search.id, .0.epoch
+    )]
+    ResultDiffers(LeaseKey),
     /// Others cannot repeat what the worker has measured.
     #[error("worker '{worker}' is in quarantine: {reason}; look at its device, then start it again")]
     Quarantined {
@@ -212,6 +218,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// The worker asks for more and finishes nothing.
+    #[error("worker '{0}' has {most} candidates already; complete, fail or release some of them first", most = super::LEASES_PER_WORKER)]
+    TooManyLeases(WorkerId),
     /// The search has ended; nobody wants the result.
     #[error("search '{0}' has ended; drop the evaluation")]
     Ended(SearchId),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evocache_proto::domain::{RequestId, SearchId, WorkerId};
+use evocache_proto::domain::{RequestId, SearchId, SearchUid, WorkerId};
 
 use super::command::{Answer, Command, Move, Refusal, Request};
 use super::search::Search;
@@ -78,7 +78,8 @@ pub fn decide(
                 None => SearchId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?,
             };
             let spec = transfer::with_fronts(state, spec, from)?;
-            let fact = Fact::SearchCreated { search: id.clone(), spec, at: context.now };
+            let uid = SearchUid::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?;
+            let fact = Fact::SearchCreated { search: id.clone(), uid, spec, at: context.now };
             Decision::answer(Answer::Search(id)).fact(fact)
         }
         Command::Move { search, to } => move_search(find(state, search)?, *to, context)?,

@@ -1,6 +1,7 @@
 //! Decides what becomes of a leased candidate: renewed, completed, failed, released, expired. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use evocache_proto::domain::{CandidateId, Measurement, Profile, SearchId, WorkerId};
 
@@ -30,10 +31,10 @@ pub(super) fn renew(
     let mut renewals = vec![];
     for key in leases {
         let event = Event::Renew { worker: worker.clone(), epoch: key.epoch };
-        let candidate = state.searches.get(&key.search).and_then(|s| s.candidate(key.candidate));
+        let candidate = of(state, key);
         let ttl = match candidate.map(|c| lease::step(&c.lease, &event, context.now, context.policy)) {
             Some(Ok(Transition::To(state))) => {
-                let (search, candidate) = (key.search.clone(), key.candidate);
+                let (search, candidate) = (key.search.id.clone(), key.candidate);
                 touches.push(Touch::Renewed { search, candidate, state });
                 Some(context.policy.ttl)
             }
@@ -50,8 +51,7 @@ pub(super) fn renew(
 
 /// Whether a result of this superseded lease would still be taken: nobody has finished, and nobody else is at it.
 fn welcome(state: &State, worker: &WorkerId, key: &LeaseKey) -> bool {
-    let candidate = state.searches.get(&key.search).and_then(|s| s.candidate(key.candidate));
-    candidate.is_some_and(|c| {
+    of(state, key).is_some_and(|c| {
         matches!(&c.lease, LeaseState::Pending { grants, .. }
             if grants.iter().any(|g| g.epoch == key.epoch && &g.worker == worker))
     })
@@ -70,7 +70,14 @@ pub(super) fn complete(
     let seen = Touch::Seen { worker: worker.clone(), at: context.now };
     let next = match lease::step(&candidate.lease, &event, context.now, context.policy) {
         Ok(Transition::To(next)) => next,
-        Ok(Transition::Unchanged) => return Ok(Decision::answer(Answer::Accepted).touch(seen)),
+        Ok(Transition::Unchanged) => {
+            return match search.evaluation(key.candidate) {
+                Some(first) if !first.measurement.has_numbers_of(measurement) => {
+                    Err(Refusal::ResultDiffers(key.clone()))
+                }
+                Some(_) | None => Ok(Decision::answer(Answer::Accepted).touch(seen)),
+            };
+        }
         Err(refusal) => return Err(refused(refusal, key)),
     };
     if let Some(reason) = quarantine(state, worker) {
@@ -83,6 +90,7 @@ pub(super) fn complete(
     let schedule = &candidate.proposal.schedule;
     measurement
         .check(&declared, search.prompts_of(key.candidate), search.spec.plan.thumbnails)
+        .and_then(|()| measurement.check_device_time(lasted(search, candidate, key, context.now)))
         .map_err(|e| Refusal::Measurement(e.to_string()))?;
     let fits = |p: &Profile| {
         let steps = search.spec.sampling.baseline_steps();
@@ -114,7 +122,7 @@ pub(super) fn complete(
         .touch(seen)
         .fact(moved(search, key.candidate, candidate, next))
         .fact(Fact::Evaluated { search: search.id.clone(), sequence, evaluation });
-    let spent = search.device_time + measurement.device_time;
+    let spent = search.device_time.saturating_add(measurement.device_time);
     // What is compared with the results of others may have to be judged first; the clock ends the search then.
     let compared = candidate.proposal.provenance.operator == REMEASURE || !search.trust.knows(worker);
     Ok(match exhausted(search, search.prompts_of(key.candidate) as u64, spent, context.now) {
@@ -214,9 +222,24 @@ fn nothing_left(search: &Search) -> bool {
 }
 
 fn locate<'a>(state: &'a State, key: &LeaseKey) -> Result<(&'a Search, &'a Candidate), Refusal> {
-    let search = find(state, &key.search)?;
-    let candidate = search.candidate(key.candidate).ok_or_else(|| Refusal::Superseded(key.clone()))?;
-    Ok((search, candidate))
+    let search = find(state, &key.search.id)?;
+    // Another search may have the id by now: the lease was of the one before.
+    let candidate = search.candidate(key.candidate).filter(|_| search.is(&key.search));
+    Ok((search, candidate.ok_or_else(|| Refusal::Superseded(key.clone()))?))
+}
+
+/// The candidate that a lease is of, if it is there.
+fn of<'a>(state: &'a State, key: &LeaseKey) -> Option<&'a Candidate> {
+    locate(state, key).ok().map(|(_, candidate)| candidate)
+}
+
+/// How long ago a worker got the candidate; at most so long, where it was granted again since.
+fn lasted(search: &Search, candidate: &Candidate, key: &LeaseKey, now: Timestamp) -> Duration {
+    let granted = match &candidate.lease {
+        LeaseState::Leased { epoch, .. } if *epoch == key.epoch => candidate.granted,
+        _ => search.started.unwrap_or(search.created),
+    };
+    now.since(granted)
 }
 
 pub(super) fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
@@ -225,11 +248,12 @@ pub(super) fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, 
 
 fn refused(refusal: lease::Refusal, key: &LeaseKey) -> Refusal {
     match refusal {
-        lease::Refusal::Cancelled => Refusal::Ended(key.search.clone()),
+        lease::Refusal::Cancelled => Refusal::Ended(key.search.id.clone()),
         lease::Refusal::Superseded
         | lease::Refusal::Expired { .. }
         | lease::Refusal::TooEarly { .. }
         | lease::Refusal::Held
+        | lease::Refusal::Epoch(_)
         | lease::Refusal::Finished => Refusal::Superseded(key.clone()),
     }
 }
@@ -253,7 +277,7 @@ fn gave_up(state: &LeaseState) -> Option<String> {
 }
 
 /// Why a budget is used up when `more` prompts are evaluated.
-fn exhausted(search: &Search, more: u64, device_time: std::time::Duration, now: Timestamp) -> Option<&'static str> {
+fn exhausted(search: &Search, more: u64, device_time: Duration, now: Timestamp) -> Option<&'static str> {
     let budget = &search.spec.budget;
     let stagnant = search.bound.as_ref().map_or(0, |(_, breeder)| breeder.stagnant());
     if search.is_spent(more) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, WorkerId};
+use evocache_proto::domain::{CandidateId, Epoch, WorkerId};
 
 use super::command::{Answer, LeaseKey, Offer, Refusal};
 use super::decide::{Context, Decision};
@@ -12,6 +12,9 @@ use super::state::{State, Touch, Worker};
 use crate::domain::lease::{self, Event, State as LeaseState, Transition};
 use crate::domain::search::{Breeder, Proposal, Witness};
 use crate::ports::{Fact, ModelFacts, Phase};
+
+/// Candidates that one worker may have at a time: as many as one call renews. A worker has one device.
+pub const LEASES_PER_WORKER: usize = 100;
 
 /// Grants the worker a candidate of one of the searches that it can serve: of those of the highest priority the one
 /// with the fewest running evaluations for its weight. The oldest that waits, else a new one.
@@ -23,6 +26,9 @@ pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Re
     }
     if worker.draining {
         return Ok(Decision::answer(Answer::Work { offer: None, draining: true }).touch(seen));
+    }
+    if worker.leases >= LEASES_PER_WORKER {
+        return Err(Refusal::TooManyLeases(id.clone()));
     }
     if context.scarce.is_some() {
         return Ok(Decision::answer(Answer::Work { offer: None, draining: false }).touch(seen));
@@ -36,9 +42,9 @@ pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Re
         priority.then(share(a, b).cmp(&share(b, a))).then(a.created.cmp(&b.created)).then(a.id.cmp(&b.id))
     });
     for search in able {
-        if let Some(decision) = waiting(search, id, worker.registration.declaration.profiles, context)
-            .or_else(|| new(search, id, worker, context))
-        {
+        let epoch = state.next_epoch(context.now);
+        let to = Grantee { id, worker, epoch };
+        if let Some(decision) = waiting(search, &to, context).or_else(|| new(search, &to, context)) {
             return Ok(decision.touch(seen));
         }
     }
@@ -52,11 +58,18 @@ fn can_serve(search: &Search, worker: &Worker) -> bool {
         && search.admits(declaration).is_ok()
 }
 
+/// Who gets a candidate, and with what epoch.
+struct Grantee<'a> {
+    id: &'a WorkerId,
+    worker: &'a Worker,
+    epoch: Epoch,
+}
+
 /// A grant of a candidate that waits for one.
-fn waiting(search: &Search, worker: &WorkerId, profiles: bool, context: &Context<'_>) -> Option<Decision> {
+fn waiting(search: &Search, to: &Grantee<'_>, context: &Context<'_>) -> Option<Decision> {
     search.pending.iter().find_map(|&candidate| {
         let entry = search.candidate(candidate)?;
-        offer(search, candidate, &entry.lease, &entry.proposal, (worker, profiles), context)
+        offer(search, candidate, &entry.lease, &entry.proposal, to, context)
     })
 }
 
@@ -65,26 +78,26 @@ fn offer(
     candidate: CandidateId,
     state: &LeaseState,
     proposal: &Proposal,
-    (worker, profiles): (&WorkerId, bool),
+    to: &Grantee<'_>,
     context: &Context<'_>,
 ) -> Option<Decision> {
-    let event = Event::Grant { worker: worker.clone() };
+    let event = Event::Grant { worker: to.id.clone(), epoch: to.epoch };
     let Ok(Transition::To(next)) = lease::step(state, &event, context.now, context.policy) else { return None };
     let LeaseState::Leased { epoch, attempt, .. } = &next else { return None };
     let offer = Offer {
-        lease: LeaseKey { search: search.id.clone(), candidate, epoch: *epoch },
+        lease: LeaseKey { search: search.reference(), candidate, epoch: *epoch },
         schedule: proposal.schedule.clone(),
         ttl: context.policy.ttl,
         attempt: *attempt,
         prompts: proposal.prompts,
-        profile: profiles && candidate == CandidateId(0),
+        profile: to.worker.registration.declaration.profiles && candidate == CandidateId(0),
     };
     let moved = Fact::LeaseMoved { search: search.id.clone(), candidate, state: next, granted: context.now };
     Some(Decision::answer(Answer::Work { offer: Some(offer), draining: false }).fact(moved))
 }
 
 /// A grant of a new candidate, within the budget. The first one binds the search to what the worker declared.
-fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -> Option<Decision> {
+fn new(search: &Search, to: &Grantee<'_>, context: &Context<'_>) -> Option<Decision> {
     if search.is_spent(search.open_prompts) {
         return None;
     }
@@ -92,12 +105,12 @@ fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -
     let mut first = vec![];
     let proposal = match &search.bound {
         Some((_, breeder)) => {
-            let alone = |measured: CandidateId| search.only_by(id, measured);
+            let alone = |measured: CandidateId| search.only_by(to.id, measured);
             let unproven = |measured: CandidateId| search.is_unproven(measured);
             breeder.ask_for(candidate, Witness { alone: &alone, unproven: &unproven })
         }
         None => {
-            let declaration = &worker.registration.declaration;
+            let declaration = &to.worker.registration.declaration;
             let model = ModelFacts {
                 fingerprint: declaration.fingerprint.clone(),
                 layout: Arc::new(declaration.layout.clone()),
@@ -115,8 +128,7 @@ fn new(search: &Search, id: &WorkerId, worker: &Worker, context: &Context<'_>) -
             breeder.ask(candidate)
         }
     }?;
-    let profiles = worker.registration.declaration.profiles;
-    let mut decision = offer(search, candidate, &LeaseState::new(), &proposal, (id, profiles), context)?;
+    let mut decision = offer(search, candidate, &LeaseState::new(), &proposal, to, context)?;
     first.push(Fact::CandidateCreated { search: search.id.clone(), candidate, proposal });
     decision.facts.splice(0..0, first);
     Some(decision)

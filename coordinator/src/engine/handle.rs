@@ -43,6 +43,8 @@ pub(super) enum Message {
     /// What a search's models say; `None`: nothing, from now on.
     Advised {
         search: SearchId,
+        /// Whose word it is.
+        adviser: u64,
         advice: Option<Advice>,
     },
     Stop,

@@ -21,11 +21,12 @@ mod state;
 mod transfer;
 mod waiters;
 
-pub use actor::{Engine, EngineError, Settings, Work, open};
+pub use actor::{Engine, EngineError, EnginePanic, Settings, Work, open};
 pub use advisers::Thinking;
 pub use command::{Answer, Command, LeaseKey, Move, Offer, Refusal, Renewal, Request};
 pub use decide::{Context, Decision, REQUEST_MEMORY, WORKER_MEMORY, decide};
 pub use evaluate::HOPELESS_FAILURES;
+pub use grant::LEASES_PER_WORKER;
 pub use handle::{Change, Handle};
 pub use meters::{Buckets, Counts, Histogram, Meters};
 pub use search::{Candidate, Search};

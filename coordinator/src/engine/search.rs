@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchSpec, WorkerId};
+use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId};
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
@@ -31,6 +31,8 @@ pub struct Candidate {
 pub struct Search {
     /// Its id.
     pub id: SearchId,
+    /// What tells it from others of that id.
+    pub uid: SearchUid,
     /// What it is for.
     pub spec: Arc<SearchSpec>,
     /// Where it stands.
@@ -71,9 +73,10 @@ pub struct Search {
 
 impl Search {
     /// A search that was just created.
-    pub fn new(id: SearchId, spec: Arc<SearchSpec>, created: Timestamp) -> Self {
+    pub fn new(SearchRef { id, uid }: SearchRef, spec: Arc<SearchSpec>, created: Timestamp) -> Self {
         Self {
             id,
+            uid,
             spec,
             phase: Phase::Pending,
             reason: String::new(),
@@ -93,6 +96,16 @@ impl Search {
             evaluated_prompts: 0,
             open_prompts: 0,
         }
+    }
+
+    /// Names it for good.
+    pub fn reference(&self) -> SearchRef {
+        SearchRef { id: self.id.clone(), uid: self.uid.clone() }
+    }
+
+    /// Whether this names it, and not another one with its id.
+    pub fn is(&self, reference: &SearchRef) -> bool {
+        self.id == reference.id && self.uid == reference.uid
     }
 
     /// The candidate with this id.
@@ -131,7 +144,8 @@ impl Search {
             return None;
         }
         let left = (budget as f64 - done).max(0.0);
-        Some(now.since(started).mul_f64(left / done))
+        // Longer than a `Duration` can say is as good as unknown.
+        Duration::try_from_secs_f64(now.since(started).as_secs_f64() * (left / done)).ok()
     }
 
     /// Evaluations as the budget counts them: one on a part of the prompts counts as that part.
@@ -142,7 +156,10 @@ impl Search {
     /// Whether the budget for evaluations is used up when so many more prompts are evaluated.
     pub(super) fn is_spent(&self, more: u64) -> bool {
         let all = self.spec.prompts.len() as u64;
-        self.spec.budget.evaluations.is_some_and(|n| self.evaluated_prompts + more >= n.saturating_mul(all))
+        self.spec
+            .budget
+            .evaluations
+            .is_some_and(|n| self.evaluated_prompts.saturating_add(more) >= n.saturating_mul(all))
     }
 
     /// How many prompts a candidate is evaluated on.
@@ -231,7 +248,7 @@ impl Search {
 
     /// Takes an evaluation into all that evaluations add up to.
     pub(super) fn add_up(&mut self, evaluation: &Evaluation) -> Result<(), TellError> {
-        self.device_time += evaluation.measurement.device_time;
+        self.device_time = self.device_time.saturating_add(evaluation.measurement.device_time);
         if self.disowned.contains(&evaluation.worker) {
             return self.bound.as_mut().map_or(Ok(()), |(_, breeder)| breeder.disown(evaluation.candidate));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, Declaration, RequestId, SearchId, WorkerId};
+use evocache_proto::domain::{CandidateId, Declaration, Epoch, RequestId, SearchId, SearchRef, WorkerId};
 
 use super::search::{Candidate, Search};
 use crate::domain::evaluation::Evaluation;
@@ -25,6 +25,8 @@ pub struct Worker {
     pub quarantine: Option<String>,
     /// Last heard of; after a restart, the moment of the restart. Not stored.
     pub seen: Timestamp,
+    /// Candidates that it has.
+    pub leases: usize,
     /// Evaluations accepted from it, of the searches that there are.
     pub completed: u64,
     /// Failures that it reported since the coordinator started. Not stored.
@@ -71,6 +73,8 @@ pub struct State {
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Answered calls.
     pub requests: BTreeMap<RequestId, RequestRecord>,
+    /// The last epoch of any grant that is remembered.
+    pub last_epoch: Epoch,
 }
 
 /// Workers of one class can serve the same searches.
@@ -102,6 +106,13 @@ impl State {
         Ok(state)
     }
 
+    /// The epoch of the next grant: above all before it, those of deleted searches, of a store that was restored from an
+    /// older backup, and of other coordinators' lives included, since it follows the clock where that is ahead.
+    pub(super) fn next_epoch(&self, now: Timestamp) -> Epoch {
+        const PER_MILLISECOND: u64 = 1000;
+        Epoch(self.last_epoch.0.saturating_add(1).max(now.0.saturating_mul(PER_MILLISECOND)))
+    }
+
     fn search_mut(&mut self, id: &SearchId) -> Result<&mut Search, Inconsistent> {
         self.searches.get_mut(id).ok_or_else(|| Inconsistent(format!("no search '{id}'")))
     }
@@ -117,6 +128,7 @@ impl State {
                     draining: false,
                     quarantine: None,
                     seen: now,
+                    leases: 0,
                     completed: 0,
                     failed: 0,
                 };
@@ -139,8 +151,9 @@ impl State {
                     .map_err(|e| Inconsistent(format!("search '{}', without a worker's results: {e}", search.id)))?;
             }
             Fact::WorkerForgotten { worker } => drop(self.workers.remove(&worker)),
-            Fact::SearchCreated { search, spec, at } => {
-                self.searches.insert(search.clone(), Search::new(search, spec, at));
+            Fact::SearchCreated { search, uid, spec, at } => {
+                let reference = SearchRef { id: search.clone(), uid };
+                self.searches.insert(search, Search::new(reference, spec, at));
             }
             Fact::SearchBound { search, model, at } => {
                 let search = self.search_mut(&search)?;
@@ -182,12 +195,14 @@ impl State {
                 search.index(candidate);
             }
             Fact::LeaseMoved { search, candidate, state, granted } => {
+                self.last_epoch = self.last_epoch.max(state.last_epoch().unwrap_or_default());
                 let search = self.search_mut(&search)?;
                 let failed = matches!(state, lease::State::Failed { .. });
                 let i = usize::try_from(candidate.0).unwrap_or(usize::MAX);
                 let Some(entry) = search.candidates.get_mut(i) else {
                     return Err(Inconsistent(format!("search '{}': no candidate {candidate}", search.id)));
                 };
+                let (before, after) = (entry.lease.holder().cloned(), state.holder().cloned());
                 entry.lease = state;
                 entry.granted = granted;
                 search.index(candidate);
@@ -197,6 +212,12 @@ impl State {
                         let told = breeder.fail(candidate);
                         told.map_err(|e| Inconsistent(format!("search '{}', candidate {candidate}: {e}", search.id)))?;
                     }
+                }
+                if let Some(worker) = before.and_then(|id| self.workers.get_mut(&id)) {
+                    worker.leases = worker.leases.saturating_sub(1);
+                }
+                if let Some(worker) = after.and_then(|id| self.workers.get_mut(&id)) {
+                    worker.leases += 1;
                 }
             }
             Fact::Evaluated { search, sequence, evaluation } => {

@@ -51,7 +51,9 @@ pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     .await?;
     let url = coordinator.url();
     let outcome = session(&plan, &args, &url, printer, interrupted).await;
-    coordinator.shutdown().await;
+    let stopped = coordinator.shutdown().await;
+    // Whatever went wrong in the session then came of that.
+    stopped.map_err(|panic| Failure::new(&panic))?;
     outcome
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use evocache_proto::domain::{
-    CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, WorkerId,
+    CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, SearchUid,
+    WorkerId,
 };
 
 use crate::domain::evaluation::Evaluation;
@@ -115,6 +116,8 @@ pub enum Fact {
     SearchCreated {
         /// Its id.
         search: SearchId,
+        /// What tells it from others of that id.
+        uid: SearchUid,
         /// What it is for.
         spec: Arc<SearchSpec>,
         /// When.

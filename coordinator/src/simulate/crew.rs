@@ -318,7 +318,7 @@ async fn over(stopped: &mut watch::Receiver<bool>) {
 }
 
 fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_id: lease.search_id.clone(), candidate: lease.candidate, epoch: lease.epoch }
+    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }
 
 fn micros(time: Duration) -> u32 {

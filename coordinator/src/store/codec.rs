@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, Epoch, Layout, RequestId, Schedule, SearchId, WorkerId};
+use evocache_proto::domain::{CandidateId, Epoch, Layout, RequestId, Schedule, SearchId, SearchUid, WorkerId};
 use evocache_proto::{pb, wire};
 use prost::Message;
 
@@ -123,8 +123,8 @@ fn alone(fact: &Fact) -> Vec<Write> {
             let key = [of_search(b'x', search), worker.as_str().as_bytes().to_vec()].concat();
             vec![Write::Put(key, vec![])]
         }
-        Fact::SearchCreated { search, spec, at } => {
-            let record = SearchRecord { spec: Some(spec.as_ref().into()), at: at.0 };
+        Fact::SearchCreated { search, uid, spec, at } => {
+            let record = SearchRecord { spec: Some(spec.as_ref().into()), at: at.0, uid: uid.to_string() };
             vec![Write::Put(key(b's', search.as_str()), record.encode_to_vec())]
         }
         Fact::SearchBound { search, model, at } => {
@@ -229,8 +229,9 @@ pub(super) fn replay(records: &dyn Records, each: &mut dyn FnMut(Fact)) -> Resul
         let record: SearchRecord = decode(key, value)?;
         let spec = wire::search_spec(&required(key, "spec", record.spec)?).map_err(|e| corrupt(key, e))?;
         let search = SearchId::new(name(key)?).map_err(|e| corrupt(key, e))?;
+        let uid = SearchUid::new(record.uid).map_err(|e| corrupt(key, e))?;
         searches.push(search.clone());
-        each(Fact::SearchCreated { search, spec: Arc::new(spec), at: Timestamp(record.at) });
+        each(Fact::SearchCreated { search, uid, spec: Arc::new(spec), at: Timestamp(record.at) });
         Ok(())
     })?;
     for search in &searches {

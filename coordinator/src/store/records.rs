@@ -28,6 +28,8 @@ pub(super) struct SearchRecord {
     pub(super) spec: Option<pb::SearchSpec>,
     #[prost(uint64, tag = "2")]
     pub(super) at: u64,
+    #[prost(string, tag = "3")]
+    pub(super) uid: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

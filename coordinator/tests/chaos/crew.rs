@@ -258,7 +258,7 @@ impl Member {
         let answer = self.call(&request, complete).await.map(drop);
         let taken = answer.is_ok();
         let lease = LeaseKey {
-            search: SearchId::new(lease.search_id.clone()).unwrap(),
+            search: lease.search_ref.parse().unwrap(),
             candidate: CandidateId(lease.candidate),
             epoch: Epoch(lease.epoch),
         };
@@ -300,5 +300,5 @@ fn is_answer(status: &Status) -> bool {
 }
 
 fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_id: lease.search_id.clone(), candidate: lease.candidate, epoch: lease.epoch }
+    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }

@@ -141,7 +141,7 @@ async fn again(status: Status) -> Result<(), Status> {
 }
 
 fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_id: lease.search_id.clone(), candidate: lease.candidate, epoch: lease.epoch }
+    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }
 
 fn channel(port: u16) -> Channel {

@@ -64,8 +64,8 @@ pub(crate) fn acknowledged(ledger: &Ledger, state: &State) -> Result<(), String>
     }
     for result in &ledger.results {
         let key = &result.lease;
-        let search =
-            state.searches.get(&key.search).ok_or_else(|| format!("{name}: search '{}' is lost", key.search))?;
+        let search = state.searches.get(&key.search.id).filter(|search| search.is(&key.search));
+        let search = search.ok_or_else(|| format!("{name}: search '{}' is lost", key.search))?;
         let of: Vec<_> = search.evaluations.iter().filter(|e| e.candidate == key.candidate).collect();
         let [evaluation] = of[..] else {
             return Err(format!("{name}: {key} has {} evaluations, and one was acknowledged", of.len()));

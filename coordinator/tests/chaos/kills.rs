@@ -39,6 +39,9 @@ enum Death {
     /// At a named moment, by its own hand.
     #[cfg(feature = "faults")]
     At(Point, u64),
+    /// Its engine panics at a named moment.
+    #[cfg(feature = "faults")]
+    Panic(Point, u64),
     /// Its store fails at a named moment; it is killed later.
     #[cfg(feature = "faults")]
     Error(Point, u64, Duration),
@@ -56,6 +59,10 @@ fn schedule(seed: u64, rounds: usize) -> Vec<Death> {
                 let then = Duration::from_millis(chance.below(40) as u64);
                 deaths.push(Death::Error(point, 1 + chance.below(30) as u64, then));
             }
+        }
+        #[cfg(feature = "faults")]
+        for point in [Point::DecideAfter, Point::CommitBefore, Point::ApplyBefore, Point::FsyncAfter] {
+            deaths.push(Death::Panic(point, 1 + chance.below(30) as u64));
         }
         for _ in 0..4 {
             deaths.push(Death::Early(Duration::from_micros(chance.below(60_000) as u64)));
@@ -130,13 +137,30 @@ impl World {
                 let fault = format!("{}:{nth}:kill", point.name());
                 let mut died = true;
                 if let Some(mut process) = self.start(Some(&fault), tally).await {
-                    let waited = tokio::task::spawn_blocking(move || process.dies(PATIENCE));
+                    let waited = tokio::task::spawn_blocking(move || process.ends(PATIENCE).is_some());
                     died = waited.await.unwrap();
                 }
                 tally.kills += 1;
                 // Where the load was too small for so many passes, it was killed at some other moment.
                 let kind = if died { point.name() } else { "late" };
                 *tally.kinds.entry(kind.into()).or_default() += 1;
+            }
+            #[cfg(feature = "faults")]
+            Death::Panic(point, nth) => {
+                let fault = format!("{}:{nth}:panic", point.name());
+                if let Some(mut process) = self.start(Some(&fault), tally).await {
+                    let waited = tokio::task::spawn_blocking(move || process.ends(PATIENCE));
+                    // A supervisor starts again what ends with an error; and whoever reads the log finds why.
+                    if let Some(status) = waited.await.unwrap() {
+                        let log = crate::process::read(&self.log);
+                        if status.code() != Some(1) || !log.contains("the engine panicked: EVOCACHE_FAULT asks for it")
+                        {
+                            return Err(format!("after a panic it ended with {status}: {log}"));
+                        }
+                        *tally.kinds.entry("panic".into()).or_default() += 1;
+                    }
+                }
+                tally.errors += 1;
             }
             #[cfg(feature = "faults")]
             Death::Error(point, nth, then) => {
@@ -235,6 +259,8 @@ async fn run(seed: u64, rounds: usize) {
         tally.acknowledged, tally.results, tally.slowest
     );
     assert!(tally.results > tally.kills, "there was hardly any load: {tally:?}");
+    #[cfg(feature = "faults")]
+    assert!(tally.kinds.contains_key("panic"), "nothing panicked");
     #[cfg(feature = "faults")]
     for point in Point::ALL {
         assert!(tally.kinds.contains_key(point.name()), "nothing died at {}", point.name());

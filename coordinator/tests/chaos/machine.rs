@@ -12,7 +12,7 @@ use evocache::domain::time::Timestamp;
 use evocache::engine::{Answer, Command, Context, Decision, LeaseKey, Move, Offer, Refusal, Request, State, decide};
 use evocache::ports::{IdSource, Store};
 use evocache::store::MemoryStore;
-use evocache_proto::domain::{RequestId, SearchId, WorkerId};
+use evocache_proto::domain::{RequestId, SearchId, SearchRef, WorkerId};
 use proptest::prelude::*;
 
 use crate::invariants;
@@ -134,7 +134,7 @@ struct World {
     chance: Stream,
     calls: Vec<Call>,
     offers: Vec<(WorkerId, Offer)>,
-    known: BTreeMap<(SearchId, u64), Known>,
+    known: BTreeMap<(SearchRef, u64), Known>,
     ledger: Ledger,
 }
 
@@ -208,8 +208,12 @@ impl World {
         match step {
             Step::Create { evaluations } => {
                 let spec = Arc::new(toy::spec(*evaluations, self.chance.bits() >> 12));
-                if let Ok(Answer::Search(id)) = self.call(Command::Create { search: None, spec, from: vec![] })? {
-                    self.ledger.searches.push(id);
+                // Half of them under one id, again and again.
+                let search = self.chance.bits().is_multiple_of(2).then(|| SearchId::new("again").unwrap());
+                match self.call(Command::Create { search, spec, from: vec![] })? {
+                    Ok(Answer::Search(id)) => self.ledger.searches.push(id),
+                    Err(Refusal::Exists(_)) => {}
+                    other => return Err(format!("create: {other:?}")),
                 }
             }
             Step::Move { search, to } => {
@@ -217,9 +221,9 @@ impl World {
                 let moved = self.call(Command::Move { search: search.clone(), to: *to })?;
                 if *to == Move::Delete && moved.is_ok() {
                     self.ledger.searches.retain(|id| *id != search);
-                    self.ledger.results.retain(|taken| taken.lease.search != search);
-                    self.known.retain(|(id, _), _| *id != search);
-                    self.offers.retain(|(_, offer)| offer.lease.search != search);
+                    self.ledger.results.retain(|taken| taken.lease.search.id != search);
+                    // Its leases are kept: whoever has one may come back when the id is used again.
+                    self.known.retain(|(known, _), _| known.id != search);
                 }
             }
             Step::Register => {
@@ -335,7 +339,7 @@ impl World {
                 self.ledger.results.push(Taken { worker, lease: offer.lease, measurement });
                 Ok(())
             }
-            (Ok(_), Some(taken)) if *taken == by => Ok(()),
+            (Ok(_) | Err(Refusal::ResultDiffers(_)), Some(taken)) if *taken == by => Ok(()),
             (Ok(_), taken) => Err(format!(
                 "{} was taken from {worker} under epoch {}; granted {:?}, taken {taken:?}",
                 offer.lease, offer.lease.epoch, known.grants
@@ -354,7 +358,8 @@ impl World {
     }
 
     fn is_held(&self, worker: &WorkerId, lease: &LeaseKey) -> bool {
-        let held = self.state.searches.get(&lease.search).and_then(|search| search.candidate(lease.candidate));
+        let held = self.state.searches.get(&lease.search.id).filter(|search| search.is(&lease.search));
+        let held = held.and_then(|search| search.candidate(lease.candidate));
         held.is_some_and(|candidate| {
             matches!(&candidate.lease, evocache::domain::lease::State::Leased { worker: by, epoch, .. }
                 if by == worker && *epoch == lease.epoch)

@@ -25,17 +25,17 @@ impl Process {
         prlimit(Pid::from_raw(self.0.id() as i32), Resource::Fsize, limit).unwrap();
     }
 
-    /// Waits at most so long for it to die by itself.
+    /// Waits at most so long for it to end by itself, and says how it did.
     #[cfg(feature = "faults")]
-    pub(crate) fn dies(&mut self, patience: Duration) -> bool {
+    pub(crate) fn ends(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
         let began = Instant::now();
         while began.elapsed() < patience {
-            if self.0.try_wait().unwrap().is_some() {
-                return true;
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return Some(status);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        false
+        None
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn start(data: &Path, port: u16, log: &Path, fault: Option<&str>) -> 
         // By its own hand, or because its store failed before there was anything to answer: then it says so.
         let expected = match status.code() {
             None => fault.is_some(),
-            Some(_) => fault.is_some_and(|fault| fault.ends_with(":error")),
+            Some(_) => fault.is_some_and(|fault| fault.ends_with(":error") || fault.ends_with(":panic")),
         };
         assert!(expected, "ended with {status}: {}", read(log));
         return (process, Started::Died);
@@ -107,7 +107,7 @@ fn spawn(program: Vec<OsString>, data: &Path, port: u16, log: &Path, fault: Opti
     command.spawn().unwrap()
 }
 
-fn read(log: &Path) -> String {
+pub(crate) fn read(log: &Path) -> String {
     let mut text = String::new();
     std::fs::File::open(log).unwrap().read_to_string(&mut text).unwrap();
     text

@@ -294,11 +294,11 @@ async fn give_back(
 }
 
 fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_id: lease.search_id.clone(), candidate: lease.candidate, epoch: lease.epoch }
+    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }
 
 fn lease_key(lease: &pb::Lease) -> LeaseKey {
-    let search = SearchId::new(lease.search_id.clone()).unwrap();
+    let search = lease.search_ref.parse().unwrap();
     LeaseKey { search, candidate: CandidateId(lease.candidate), epoch: Epoch(lease.epoch) }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use evocache_proto::domain::{Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Schedule};
+use evocache_proto::domain::{
+    Declaration, Direction, Layout, Measurement, MetricDeclaration, MetricValues, Schedule, SearchRef,
+};
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};
 use tonic::transport::Channel;
@@ -67,7 +69,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn lease_ref(lease: pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_id: lease.search_id, candidate: lease.candidate, epoch: lease.epoch }
+    pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch }
 }
 
 async fn register(url: String, declaration: &Declaration) -> (WorkerServiceClient<Channel>, String) {
@@ -93,7 +95,7 @@ async fn run(url: String, search: &str, declaration: &Declaration) -> u32 {
             return done;
         };
         let schedule = wire::schedule(&layout, lease.schedule.as_ref().unwrap()).unwrap();
-        let request = pb::GetSearchRequest { search_id: lease.search_id.clone() };
+        let request = pb::GetSearchRequest { search_id: named(&lease.search_ref) };
         let spec = searches.get_search(request).await.unwrap().into_inner().search.unwrap().spec.unwrap();
         let prompts = if lease.prompts == 0 { spec.prompts.len() } else { lease.prompts as usize };
         let measurement = measure(&schedule, prompts);
@@ -106,6 +108,11 @@ async fn run(url: String, search: &str, declaration: &Declaration) -> u32 {
         stub.complete_evaluation(request).await.unwrap();
     }
     unreachable!("a search has a budget")
+}
+
+/// The id in a name for good.
+fn named(search_ref: &str) -> String {
+    search_ref.parse::<SearchRef>().unwrap().id.to_string()
 }
 
 /// Time goes with what is computed; quality falls with the square of what is not, with every prompt a little more.

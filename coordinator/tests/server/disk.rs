@@ -103,7 +103,7 @@ async fn a_disk_that_fills_up_ends_new_work_then_all_writing_and_room_brings_bot
     assert_eq!(world.handle.command(None, complete()).await, Ok(Answer::Accepted));
     assert!(world.offer(&worker).await.is_some());
     assert!(world.handle.command(None, create()).await.is_ok());
-    world.engine.stop();
+    world.engine.stop().unwrap();
 }
 
 /// The engine looks at a store that has failed, as it does every five seconds.
@@ -145,7 +145,7 @@ async fn a_store_that_fails_acknowledges_nothing_and_is_opened_again() {
     }
     assert_eq!(world.handle.command(None, complete).await, Ok(Answer::Accepted));
     assert!(world.offer(&worker).await.is_some());
-    world.engine.stop();
+    world.engine.stop().unwrap();
 }
 
 #[tokio::test]
@@ -177,5 +177,5 @@ async fn what_is_acknowledged_while_the_store_fails_is_in_it_when_it_is_open_aga
         });
         assert_eq!(lost.await.unwrap(), vec![]);
     }
-    world.engine.stop();
+    world.engine.stop().unwrap();
 }

@@ -53,14 +53,14 @@ async fn with_restarts(open: impl Fn() -> Arc<dyn Store>, rungs: &[u32], restart
     for &evaluations in restarts {
         world.work(&worker, evaluations).await;
         let before = world.digest().await;
-        world.engine.stop();
+        world.engine.stop().unwrap();
         first_id += 1000;
         world = World { busy, ..crate::common::world(open(), first_id) };
         assert_eq!(world.digest().await, before, "recovery gives another state");
     }
     world.work(&worker, 1000).await;
     let digest = world.digest().await;
-    world.engine.stop();
+    world.engine.stop().unwrap();
     digest
 }
 
@@ -237,7 +237,7 @@ async fn a_repeated_call_gets_the_first_answer_and_a_reused_id_is_refused() {
     assert!(matches!(other, Err(Refusal::RequestReused(_))));
     let register = Command::Register { declaration: Arc::new(declaration("w")), principal: String::new() };
     let worker = world.handle.command(request("r-2", 1), register.clone()).await.unwrap();
-    world.engine.stop();
+    world.engine.stop().unwrap();
     // Also across a restart.
     let world = crate::common::world(open(), 1000);
     assert_eq!(world.handle.command(request("r-1", 1), create(crate::common::spec(5))).await.unwrap(), first);
@@ -414,7 +414,7 @@ async fn searches_get_the_workers_that_they_ask_for_and_share_them_by_weight() {
     let mut counts = std::collections::BTreeMap::new();
     for _ in 0..16 {
         let offer = world.offer(&worker).await.unwrap();
-        *counts.entry(offer.lease.search.to_string()).or_insert(0) += 1;
+        *counts.entry(offer.lease.search.id.to_string()).or_insert(0) += 1;
     }
     assert_eq!(counts, [("heavy".to_owned(), 12), ("light".to_owned(), 4)].into());
     // What is urgent goes before, and what asks for other workers does not get this one.
@@ -423,7 +423,7 @@ async fn searches_get_the_workers_that_they_ask_for_and_share_them_by_weight() {
     create("zoned", &|p| (p.priority, p.labels) = (9, [("zone".to_owned(), "b".to_owned())].into())).await;
     create("urgent", &|p| p.priority = 1).await;
     for _ in 0..3 {
-        assert_eq!(world.offer(&worker).await.unwrap().lease.search.as_str(), "urgent");
+        assert_eq!(world.offer(&worker).await.unwrap().lease.search.id.as_str(), "urgent");
     }
     let mut able = declaration("able");
     (able.device, able.memory_bytes) = ("NVIDIA h100 80GB".into(), 80 << 30);
@@ -432,8 +432,8 @@ async fn searches_get_the_workers_that_they_ask_for_and_share_them_by_weight() {
     let Ok(Answer::Worker(able)) = world.handle.command(None, command).await else { panic!() };
     let mut served = BTreeSet::new();
     for _ in 0..3 {
-        served.insert(world.offer(&able).await.unwrap().lease.search.to_string());
+        served.insert(world.offer(&able).await.unwrap().lease.search.id.to_string());
     }
     assert_eq!(served, ["large", "picky", "zoned"].map(String::from).into());
-    world.engine.stop();
+    world.engine.stop().unwrap();
 }

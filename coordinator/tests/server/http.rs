@@ -105,7 +105,7 @@ async fn a_coordinator_is_ready_while_it_takes_work() {
     assert_eq!(ask(at, "/readyz").await.0, 503);
     assert_eq!(ask(at, "/healthz").await.0, 503);
     assert!(ask(at, "/metrics").await.1.contains("evocache_store_broken 1"));
-    world.engine.stop();
+    world.engine.stop().unwrap();
     assert_eq!(ask(at, "/readyz").await, (503, "the engine has stopped".into()));
     http.stopping();
     assert_eq!(ask(at, "/readyz").await, (503, "stopping".into()));
@@ -141,6 +141,6 @@ async fn calls_are_counted_by_method_and_code() {
         assert!(text.lines().any(|l| l == line), "no '{line}' in\n{text}");
     }
     drop(client);
-    running.shutdown().await;
+    running.shutdown().await.unwrap();
     assert!(TcpStream::connect(at).is_err());
 }

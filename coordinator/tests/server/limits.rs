@@ -168,7 +168,7 @@ async fn a_message_is_refused_by_its_length_and_each_call_has_its_own() {
     refused(&status, Code::OutOfRange, "MESSAGE_TOO_LARGE");
     let complete = |bytes| {
         let measurement = pb::Measurement { thumbnails: vec![vec![0; bytes].into()], ..pb::Measurement::default() };
-        let lease = pb::LeaseRef { search_id: "s".into(), candidate: 0, epoch: 1 };
+        let lease = pb::LeaseRef { search_ref: "s~u".into(), candidate: 0, epoch: 1 };
         let (measurement, lease) = (Some(measurement), Some(lease));
         pb::CompleteEvaluationRequest { worker_id: "w".into(), lease, measurement, ..Default::default() }
     };

@@ -106,7 +106,7 @@ async fn a_front_is_the_same_with_a_liar_as_without() {
             let refused = work(&world, &crew).await;
             assert!(refused.iter().any(|why| why.contains(&format!("the same: {reason}"))), "{refused:?}");
             assert_eq!(front(&world, &id).await, undisturbed);
-            world.engine.stop();
+            world.engine.stop().unwrap();
         }
     }
 }
@@ -119,7 +119,7 @@ async fn a_restart_believes_whom_it_believed_before() {
     assert!(!work(&before, &crew).await.is_empty());
     let liar = crew[2].0.clone();
     let digest = before.digest().await;
-    before.engine.stop();
+    before.engine.stop().unwrap();
     let world = world(open(), 1000);
     assert_eq!(world.digest().await, digest);
     let again = world.handle.acquire(liar.clone(), Duration::ZERO).await;
@@ -132,5 +132,5 @@ async fn a_restart_believes_whom_it_believed_before() {
     let (phase, by_liar, spent) = world.handle.query(question).await.unwrap();
     assert_eq!((phase, by_liar), (Phase::Completed, 0));
     assert!((120.0..126.0).contains(&spent), "what is not believed is not paid for: {spent}");
-    world.engine.stop();
+    world.engine.stop().unwrap();
 }

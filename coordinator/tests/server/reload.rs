@@ -76,7 +76,7 @@ async fn new_connections_get_the_new_certificate_and_open_ones_live_on() {
     ] {
         assert!(text.lines().any(|l| l == line), "no '{line}' in\n{text}");
     }
-    running.shutdown().await;
+    running.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -93,5 +93,5 @@ async fn a_certificate_that_has_changed_is_read_without_being_asked_to() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), changed).await.unwrap();
-    running.shutdown().await;
+    running.shutdown().await.unwrap();
 }

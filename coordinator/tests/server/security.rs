@@ -92,7 +92,7 @@ impl Guarded {
     }
 
     async fn restarted(self) -> Self {
-        self.running.shutdown().await;
+        self.running.shutdown().await.unwrap();
         let running = start(options(&self.folder)).await.unwrap();
         let channel = Channel::from_shared(running.url()).unwrap().connect().await.unwrap();
         Self { running, channel, folder: self.folder }
@@ -288,7 +288,7 @@ async fn what_changes_something_is_written_down_without_tokens_and_prompts() {
     guarded.list("a-stranger").await.unwrap_err();
     let id = guarded.register(&worker).await;
     guarded.acquire(&worker, &id).await.unwrap().lease.unwrap();
-    guarded.running.shutdown().await;
+    guarded.running.shutdown().await.unwrap();
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let audit: Vec<&str> = text.lines().filter(|line| line.contains(" audit: ")).collect();

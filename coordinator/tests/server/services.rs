@@ -81,7 +81,7 @@ impl Server {
                 request_id: format!("done-{}", lease.candidate),
                 worker_id: worker_id.into(),
                 lease: Some(pb::LeaseRef {
-                    search_id: lease.search_id,
+                    search_ref: lease.search_ref,
                     candidate: lease.candidate,
                     epoch: lease.epoch,
                 }),
@@ -212,7 +212,7 @@ async fn what_is_wrong_is_told_with_code_reason_and_field() {
     let forged = pb::CompleteEvaluationRequest {
         request_id: String::new(),
         worker_id: worker.clone(),
-        lease: Some(pb::LeaseRef { search_id: "toy".into(), candidate: lease.candidate, epoch: lease.epoch + 1 }),
+        lease: Some(pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch + 1 }),
         measurement: Some(pb::Measurement {
             device_time: Some(prost_types::Duration::default()),
             disturbed: 0,
@@ -227,13 +227,14 @@ async fn what_is_wrong_is_told_with_code_reason_and_field() {
 async fn a_worker_in_another_language_needs_nothing_but_the_contract() {
     // Empty request ids, no cost model, no thumbnails: the least that a foreign worker may send.
     let server = server().await;
-    server.create("toy", 3).await;
+    let uid = server.create("toy", 3).await.uid;
     let mut request = wire::register_request(String::new(), &declaration("minimal"));
     request.cost = None;
     let registered = server.worker().register_worker(request).await.unwrap().into_inner();
     assert!(registered.lease_ttl.unwrap().seconds > 0 && registered.max_wait.unwrap().seconds > 0);
     let worker_id = registered.worker_id;
-    let calibration = pb::GetCalibrationRequest { worker_id: worker_id.clone(), search_id: "toy".into() };
+    let search_ref = format!("toy~{uid}");
+    let calibration = pb::GetCalibrationRequest { worker_id: worker_id.clone(), search_ref };
     let calibration = server.worker().get_calibration(calibration).await.unwrap().into_inner();
     assert_eq!(calibration.prompts.len(), 3);
     server.work(&worker_id).await;
@@ -252,7 +253,7 @@ async fn the_state_is_there_after_a_restart_and_the_second_opener_is_refused() {
     let before = server.search().get_search(get.clone()).await.unwrap().into_inner();
     let error = start(options(&server.folder)).await.err().unwrap();
     assert!(error.hint().unwrap().contains("--data"), "{error}");
-    server.running.shutdown().await;
+    server.running.shutdown().await.unwrap();
     let running = start(options(&server.folder)).await.unwrap();
     let channel = Channel::from_shared(format!("http://{}", running.local_addr())).unwrap().connect().await.unwrap();
     let after = SearchServiceClient::new(channel).get_search(get).await.unwrap().into_inner();
@@ -262,7 +263,7 @@ async fn the_state_is_there_after_a_restart_and_the_second_opener_is_refused() {
         answer
     };
     assert_eq!(stored(after), stored(before));
-    running.shutdown().await;
+    running.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -324,7 +325,7 @@ async fn stopping_ends_long_polls_and_watches_in_time() {
     let running = server.running;
     let (answer, ()) = tokio::join!(poll, async {
         tokio::task::yield_now().await;
-        running.shutdown().await;
+        running.shutdown().await.unwrap();
     });
     assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
 }

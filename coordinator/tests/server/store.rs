@@ -10,7 +10,7 @@ use evocache::domain::search::{Proposal, Provenance};
 use evocache::domain::time::Timestamp;
 use evocache::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
 use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
-use evocache_proto::domain::{CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, WorkerId};
+use evocache_proto::domain::{CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, SearchUid, WorkerId};
 
 fn id(text: &str) -> SearchId {
     SearchId::new(text).unwrap()
@@ -66,7 +66,12 @@ fn facts(search: &str) -> Vec<Fact> {
         },
         Fact::WorkerDraining { worker: worker("w-1") },
         Fact::WorkerQuarantined { worker: worker("w-1"), reason: "lies".into(), at: Timestamp(6) },
-        Fact::SearchCreated { search: search.clone(), spec: spec(10), at: Timestamp(2) },
+        Fact::SearchCreated {
+            search: search.clone(),
+            uid: SearchUid::new("u-1").unwrap(),
+            spec: spec(10),
+            at: Timestamp(2),
+        },
         Fact::SearchBound {
             search: search.clone(),
             model: ModelFacts {

@@ -192,5 +192,5 @@ async fn a_stranger_gets_nothing_and_is_told_why() {
     expected.sort_unstable();
     table.sort_unstable();
     assert_eq!(table, expected);
-    guarded.running.shutdown().await;
+    guarded.running.shutdown().await.unwrap();
 }

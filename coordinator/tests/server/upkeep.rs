@@ -18,7 +18,7 @@ async fn filled(data: &Path) -> String {
     world.create("open", 60).await;
     world.work(&worker, 30).await;
     world.offer(&worker).await.unwrap();
-    world.engine.stop();
+    world.engine.stop().unwrap();
     state(data).await
 }
 
@@ -29,7 +29,7 @@ fn open(data: &Path, first_id: u64) -> World {
 async fn state(data: &Path) -> String {
     let world = open(data, 1000);
     let digest = world.digest().await;
-    world.engine.stop();
+    world.engine.stop().unwrap();
     digest
 }
 

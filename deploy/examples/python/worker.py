@@ -17,7 +17,7 @@ types, _ = grpc.protos_and_services("evocache/v1/types.proto")
 pb, stubs = grpc.protos_and_services("evocache/v1/worker_service.proto")
 
 def renew(worker, worker_id, lease, model, done):
-    ref = pb.LeaseRef(search_id=lease.search_id, candidate=lease.candidate, epoch=lease.epoch)
+    ref = pb.LeaseRef(search_ref=lease.search_ref, candidate=lease.candidate, epoch=lease.epoch)
     while not done.wait(max(0.2, lease.ttl.ToSeconds() / 3)):
         answer = worker.RenewLeases(pb.RenewLeasesRequest(worker_id=worker_id, leases=[ref]), timeout=10)
         if answer.leases[0].cancel:
@@ -55,15 +55,15 @@ def main():
             return
         if not answer.HasField("lease"):
             continue
-        done, ref = threading.Event(), pb.LeaseRef(search_id=lease.search_id, candidate=lease.candidate, epoch=lease.epoch)
+        done, ref = threading.Event(), pb.LeaseRef(search_ref=lease.search_ref, candidate=lease.candidate, epoch=lease.epoch)
         model.cancel.clear()
         threading.Thread(target=renew, args=(worker, me.worker_id, lease, model, done), daemon=True).start()
         try:
-            if lease.search_id not in prepared:
-                call = pb.GetCalibrationRequest(worker_id=me.worker_id, search_id=lease.search_id)
-                prepared = {lease.search_id: worker.GetCalibration(call, timeout=30)}
-                model.prepare(prepared[lease.search_id])
-            calibration = prepared[lease.search_id]
+            if lease.search_ref not in prepared:
+                call = pb.GetCalibrationRequest(worker_id=me.worker_id, search_ref=lease.search_ref)
+                prepared = {lease.search_ref: worker.GetCalibration(call, timeout=30)}
+                model.prepare(prepared[lease.search_ref])
+            calibration = prepared[lease.search_ref]
             count = lease.prompts or len(calibration.prompts)  # only the first so many; 0: all
             result = message(**model.evaluate(calibration, lease.schedule, count))
             worker.CompleteEvaluation(pb.CompleteEvaluationRequest(

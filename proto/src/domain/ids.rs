@@ -99,6 +99,50 @@ name_id!(
     "request id"
 );
 
+name_id!(
+    /// Tells a search from any other that had or will have the same id. Made by the coordinator, never used again.
+    SearchUid,
+    "search uid"
+);
+
+/// A search for good: its id may be used again once it is deleted, the pair never.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SearchRef {
+    /// What people call it.
+    pub id: SearchId,
+    /// What tells it from others of that id.
+    pub uid: SearchUid,
+}
+
+impl fmt::Display for SearchRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}~{}", self.id, self.uid)
+    }
+}
+
+/// Why a text names no search for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SearchRefError {
+    /// The id alone, or something else.
+    #[error("'{text}' is no search_ref such as 'emoji~0199c2c4'; send back the one that came with the lease")]
+    Form {
+        /// The offending text, cut to 80 characters.
+        text: String,
+    },
+    /// One of the two parts.
+    #[error(transparent)]
+    Part(#[from] IdError),
+}
+
+impl FromStr for SearchRef {
+    type Err = SearchRefError;
+    fn from_str(text: &str) -> Result<Self, SearchRefError> {
+        let form = || SearchRefError::Form { text: text.chars().take(80).collect() };
+        let (id, uid) = text.split_once('~').ok_or_else(form)?;
+        Ok(Self { id: SearchId::new(id)?, uid: SearchUid::new(uid)? })
+    }
+}
+
 /// The n-th candidate of its search, from 0. Candidate 0 is the all-compute schedule of the largest step count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CandidateId(pub u64);
@@ -109,17 +153,9 @@ impl fmt::Display for CandidateId {
     }
 }
 
-/// Fences a lease: every grant of a candidate has a larger epoch than the one before, across restarts too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Fences a lease: every grant has a larger epoch than all before, of whatever candidate or search, across restarts too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);
-
-impl Epoch {
-    /// The epoch of the next grant.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,5 +175,14 @@ mod tests {
             assert!(SearchId::new(bad).is_err(), "{bad:?} must be refused");
         }
         assert!(WorkerId::new("w".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_search_ref_is_an_id_and_a_uid() {
+        let text = "emoji~0199c2c4-7d0e";
+        assert_eq!(text.parse::<SearchRef>().unwrap().to_string(), text);
+        for bad in ["emoji", "", "~", "emoji~", "~0199", "emoji~a~b", "Emoji~0199"] {
+            assert!(bad.parse::<SearchRef>().is_err(), "{bad:?} must be refused");
+        }
     }
 }

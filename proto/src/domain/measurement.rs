@@ -68,9 +68,9 @@ pub enum MeasurementError {
         /// Prompts of the calibration.
         prompts: usize,
     },
-    /// NaN or infinite.
-    #[error("metric '{metric}' is {value} for prompt {prompt}; every value must be finite")]
-    NotFinite {
+    /// NaN, infinite, or of a size that no metric has: sums and ratios of such values say nothing.
+    #[error("metric '{metric}' is {value:e} for prompt {prompt}; a value must be 0 or from 1e-30 to 1e15 in size")]
+    Value {
         /// Which metric.
         metric: String,
         /// Which prompt; the number of prompts for the baseline's mean.
@@ -78,21 +78,32 @@ pub enum MeasurementError {
         /// The value.
         value: f64,
     },
-    /// No latency sample, too many, or one that is no positive time below a day.
-    #[error("'{field}' must hold 1 to 10000 samples in (0, 8.64e10] microseconds, found {found}")]
+    /// No latency sample, too many, or one that is shorter than a nanosecond or longer than a day.
+    #[error("'{field}' must hold 1 to 10000 samples from 0.001 to 8.64e10 microseconds, found {found}")]
     Latency {
         /// Which field.
         field: &'static str,
         /// What is wrong with it.
         found: String,
     },
-    /// No work at all, or more than the uncached run can take.
-    #[error("macs ({macs}) and baseline_macs ({baseline}) must be positive")]
+    /// No work at all, or more than any device could do in a day.
+    #[error("macs ({macs}) and baseline_macs ({baseline}) must be from 1 to 1000000000000000000")]
     Macs {
         /// The candidate's.
         macs: u64,
         /// The uncached run's.
         baseline: u64,
+    },
+    /// More bytes than any device has.
+    #[error("peak_cache_bytes is {0}; at most 1125899906842624 (1 PiB)")]
+    CacheBytes(u64),
+    /// The device was busy for longer than the worker had the candidate.
+    #[error("device_time is {found:?}, and the candidate was handed out {lasted:?} ago")]
+    DeviceTime {
+        /// What the worker says.
+        found: Duration,
+        /// How long ago it got the candidate.
+        lasted: Duration,
     },
     /// Pictures beyond what the plan asked for, or too large to keep.
     #[error(
@@ -111,6 +122,10 @@ pub enum MeasurementError {
 impl Measurement {
     /// Largest thumbnail in bytes.
     pub const MAX_THUMBNAIL: usize = 256 * 1024;
+    /// Most multiply-accumulates per image: ratios of them are exact enough, and sums of many do not overflow an `f64`.
+    pub const MAX_MACS: u64 = 1_000_000_000_000_000_000;
+    /// Most bytes of stored outputs per image.
+    pub const MAX_CACHE_BYTES: u64 = 1 << 50;
 
     /// Checks a measurement against what the worker declared and the search asked for.
     pub fn check(&self, declared: &[&str], prompts: usize, thumbnails: u32) -> Result<(), MeasurementError> {
@@ -130,20 +145,23 @@ impl Measurement {
                 });
             }
             let all = metric.values.iter().chain([&metric.baseline_mean]);
-            if let Some((prompt, &value)) = all.enumerate().find(|(_, value)| !value.is_finite()) {
-                return Err(MeasurementError::NotFinite { metric: metric.name.clone(), prompt, value });
+            if let Some((prompt, &value)) = all.enumerate().find(|&(_, &value)| !is_plausible(value)) {
+                return Err(MeasurementError::Value { metric: metric.name.clone(), prompt, value });
             }
         }
         for (field, samples) in [("latency_us", &self.latency_us), ("baseline_latency_us", &self.baseline_latency_us)] {
             if samples.is_empty() || samples.len() > 10_000 {
                 return Err(MeasurementError::Latency { field, found: format!("{} samples", samples.len()) });
             }
-            if let Some(bad) = samples.iter().find(|&&s| !(s > 0.0 && s <= 8.64e10)) {
+            if let Some(bad) = samples.iter().find(|&&s| !(1e-3..=8.64e10).contains(&s)) {
                 return Err(MeasurementError::Latency { field, found: bad.to_string() });
             }
         }
-        if self.macs == 0 || self.baseline_macs == 0 {
+        if [self.macs, self.baseline_macs].iter().any(|macs| !(1..=Self::MAX_MACS).contains(macs)) {
             return Err(MeasurementError::Macs { macs: self.macs, baseline: self.baseline_macs });
+        }
+        if self.peak_cache_bytes > Self::MAX_CACHE_BYTES {
+            return Err(MeasurementError::CacheBytes(self.peak_cache_bytes));
         }
         if self.thumbnails.len() > thumbnails as usize
             || self.thumbnails.iter().any(|picture| picture.len() > Self::MAX_THUMBNAIL)
@@ -155,6 +173,22 @@ impl Measurement {
             });
         }
         Ok(())
+    }
+
+    /// Checks the time that the device was busy against how long ago the worker got the candidate. The clock may have
+    /// been set meanwhile, so it is not taken to the second.
+    pub fn check_device_time(&self, lasted: Duration) -> Result<(), MeasurementError> {
+        const SLACK: Duration = Duration::from_mins(10);
+        if self.device_time > lasted.saturating_add(SLACK) {
+            return Err(MeasurementError::DeviceTime { found: self.device_time, lasted });
+        }
+        Ok(())
+    }
+
+    /// Whether another measurement has the same numbers. Pictures are not compared: they are not always at hand.
+    pub fn has_numbers_of(&self, other: &Self) -> bool {
+        let without = |m: &Self| Self { thumbnails: vec![], ..m.clone() };
+        without(self) == without(other)
     }
 
     /// The quality metric with this name.
@@ -192,6 +226,11 @@ impl Measurement {
             declared => self.metric(declared).map(MetricValues::mean),
         }
     }
+}
+
+/// Whether a value of a metric can be added up and divided by without losing what it says.
+fn is_plausible(value: f64) -> bool {
+    value == 0.0 || (1e-30..=1e15).contains(&value.abs())
 }
 
 /// The smallest; NaN for none.
@@ -242,7 +281,7 @@ mod tests {
     #[test]
     fn a_lie_is_not_believed() {
         type Spoil = fn(&mut Measurement);
-        let spoils: [Spoil; 9] = [
+        let spoils: [Spoil; 16] = [
             |m| m.metrics[0].values[1] = f64::NAN,
             |m| m.metrics[0].baseline_mean = f64::INFINITY,
             |m| m.metrics[0].values.truncate(1),
@@ -252,11 +291,31 @@ mod tests {
             |m| m.latency_us[0] = f64::NAN,
             |m| m.macs = 0,
             |m| m.thumbnails.push(vec![]),
+            |m| m.metrics[0].values[0] = f64::MAX,
+            |m| m.metrics[0].baseline_mean = -5e-324,
+            |m| m.latency_us[0] = 5e-324,
+            |m| m.baseline_latency_us[0] = 8.65e10,
+            |m| m.macs = u64::MAX,
+            |m| m.baseline_macs = 0,
+            |m| m.peak_cache_bytes = u64::MAX,
         ];
         for (i, spoil) in spoils.iter().enumerate() {
             let mut m = good();
             spoil(&mut m);
             assert!(m.check(&["clip"], 2, 0).is_err(), "lie {i} was believed");
         }
+        let mut m = good();
+        m.device_time = Duration::from_secs(1 << 60);
+        assert!(m.check_device_time(Duration::from_secs(3600)).is_err());
+        assert_eq!(m.check_device_time(Duration::MAX), Ok(()));
+    }
+
+    #[test]
+    fn the_same_numbers_are_the_same_result_whatever_the_pictures() {
+        let (a, mut b) = (good(), good());
+        b.thumbnails.push(vec![1]);
+        assert!(a.has_numbers_of(&b));
+        b.latency_us[1] += 1.0;
+        assert!(!a.has_numbers_of(&b));
     }
 }

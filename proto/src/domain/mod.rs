@@ -17,7 +17,7 @@ mod spec;
 
 pub use calibration::{Calibration, MeasurementPlan, Prompt, Sampling};
 pub use cost::{CostModel, CostModelError};
-pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, WorkerId};
+pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, SearchRef, SearchRefError, SearchUid, WorkerId};
 pub use layout::{BlockGroup, Component, Layout, LayoutError, MAX_SLOTS, Slot};
 pub use measurement::{Measurement, MeasurementError, MetricValues, median};
 pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, MetricDeclaration, builtin_direction};

@@ -151,7 +151,7 @@ impl Bench {
         // What the evaluator has is void from here on, whatever becomes of this attempt.
         self.prepared = None;
         let request =
-            pb::GetCalibrationRequest { worker_id: held.worker_id.clone(), search_id: held.search().to_owned() };
+            pb::GetCalibrationRequest { worker_id: held.worker_id.clone(), search_ref: held.search().to_owned() };
         let answer = coordinator.until_answered(|| coordinator.calibration(request.clone())).await;
         let calibration = match answer {
             Ok(answer) => match wire::calibration(&answer) {
@@ -203,13 +203,13 @@ impl Held {
     pub(super) fn new(worker_id: &str, lease: &pb::Lease, default_ttl: Duration) -> Self {
         Self {
             worker_id: worker_id.to_owned(),
-            key: pb::LeaseRef { search_id: lease.search_id.clone(), candidate: lease.candidate, epoch: lease.epoch },
+            key: pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch },
             ttl: positive(lease.ttl).unwrap_or(default_ttl),
         }
     }
 
     pub(super) fn search(&self) -> &str {
-        &self.key.search_id
+        &self.key.search_ref
     }
 
     pub(super) fn candidate(&self) -> u64 {

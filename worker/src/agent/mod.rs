@@ -301,7 +301,7 @@ impl Agent {
         let span = info_span!(
             target: telemetry::TARGET,
             "evaluation",
-            search = lease.search_id,
+            search = lease.search_ref,
             candidate = lease.candidate,
             epoch = lease.epoch,
             attempt = lease.attempt,

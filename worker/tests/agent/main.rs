@@ -33,7 +33,7 @@ async fn a_candidate_is_leased_evaluated_and_reported() {
     let acquire = stage.grant(lease("s", 7, LONG)).await;
     assert_eq!(acquire.worker_id, "w1");
     assert_eq!(Duration::try_from(acquire.wait.unwrap()), Ok(Duration::from_secs(20)));
-    assert_eq!(stage.calibrate().await, pb::GetCalibrationRequest { worker_id: "w1".into(), search_id: "s".into() });
+    assert_eq!(stage.calibrate().await, pb::GetCalibrationRequest { worker_id: "w1".into(), search_ref: "s".into() });
     assert_eq!(stage.evaluator.next().await, Event::Preparing("prompt of s".into()));
     assert_eq!(stage.evaluator.evaluating().await, schedule());
     stage.evaluator.order(Order::Finish);
@@ -79,7 +79,7 @@ async fn a_calibration_is_asked_for_once_per_search() {
     assert_ne!(first.request_id, second.request_id, "two results are two calls");
 
     stage.grant(lease("other", 0, LONG)).await;
-    assert_eq!(stage.calibrate().await.search_id, "other");
+    assert_eq!(stage.calibrate().await.search_ref, "other");
     assert_eq!(stage.evaluator.next().await, Event::Preparing("prompt of other".into()));
 }
 

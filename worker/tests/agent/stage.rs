@@ -88,7 +88,7 @@ impl Stage {
 
     pub(crate) async fn calibrate(&mut self) -> pb::GetCalibrationRequest {
         let asked = self.coordinator.get_calibration.next().await;
-        let prompt = format!("prompt of {}", asked.request.search_id);
+        let prompt = format!("prompt of {}", asked.request.search_ref);
         asked.answer(Ok(wire::calibration_response(&calibration(&prompt))))
     }
 
@@ -158,7 +158,7 @@ pub(crate) fn schedule() -> Schedule {
 
 pub(crate) fn lease(search: &str, candidate: u64, ttl: Duration) -> pb::Lease {
     pb::Lease {
-        search_id: search.into(),
+        search_ref: search.into(),
         candidate,
         epoch: 3,
         schedule: Some((&schedule()).into()),
@@ -170,5 +170,5 @@ pub(crate) fn lease(search: &str, candidate: u64, ttl: Duration) -> pb::Lease {
 }
 
 pub(crate) fn key(search: &str, candidate: u64) -> Option<pb::LeaseRef> {
-    Some(pb::LeaseRef { search_id: search.into(), candidate, epoch: 3 })
+    Some(pb::LeaseRef { search_ref: search.into(), candidate, epoch: 3 })
 }

@@ -144,7 +144,7 @@ async fn work(data: &std::path::Path, load: Load, ledger: Ledger) -> (Ledger, Ve
     });
     halted.await.unwrap_or_else(|_| panic!("there were {} answers of {enough}", crew.answers()));
     let ledger = crew.stop().await;
-    running.shutdown().await;
+    running.shutdown().await.unwrap();
     let marks = std::mem::take(&mut *marks.lock().unwrap());
     (ledger, marks)
 }
