@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::SearchId;
+use evocache_proto::domain::{SearchId, SearchUid};
 use evocache_proto::pb::search_service_server::SearchService;
 use evocache_proto::{pb, wire};
 use prost::Message;
@@ -202,9 +202,9 @@ impl SearchService for Searches {
         let id = search_id(&message.into_inner().search_id)?;
         // Subscribed before the first look, so that nothing falls between the two.
         let changes = self.0.engine.changes();
-        let first = self.snapshot(&id, None).await?;
+        let (uid, first) = self.snapshot(&id, None).await?;
         let (messages, stream) = mpsc::channel(WATCH_BUFFER);
-        let watch = Watch { searches: self.clone(), id, changes, messages };
+        let watch = Watch { searches: self.clone(), id, uid, changes, messages };
         #[expect(
             clippy::disallowed_methods,
             reason = "ends by itself: with the search, the watcher, or the coordinator"
@@ -357,23 +357,26 @@ fn best(
 }
 
 impl Searches {
-    /// The state of a search as a watcher sees it.
+    /// The state of a search as a watcher sees it, and of which search of that id.
     async fn snapshot(
         &self,
         id: &SearchId,
         evaluation: Option<Arc<Evaluation>>,
-    ) -> Result<pb::WatchSearchResponse, Status> {
-        let question = move |state: &State, search: &Search, now| pb::WatchSearchResponse {
-            state: encode::phase(search.phase).into(),
-            progress: Some(encode::progress(state, search, now)),
-            end_reason: encode::reason(state, search),
-            evaluation: evaluation.map(|e| {
-                let mut message = encode::evaluation(search, &e);
-                if let Some(measurement) = &mut message.measurement {
-                    measurement.thumbnails.clear();
-                }
-                message
-            }),
+    ) -> Result<(SearchUid, pb::WatchSearchResponse), Status> {
+        let question = move |state: &State, search: &Search, now| {
+            let message = pb::WatchSearchResponse {
+                state: encode::phase(search.phase).into(),
+                progress: Some(encode::progress(state, search, now)),
+                end_reason: encode::reason(state, search),
+                evaluation: evaluation.map(|e| {
+                    let mut message = encode::evaluation(search, &e);
+                    if let Some(measurement) = &mut message.measurement {
+                        measurement.thumbnails.clear();
+                    }
+                    message
+                }),
+            };
+            (search.uid.clone(), message)
         };
         self.look(id.clone(), question).await
     }
@@ -383,6 +386,7 @@ impl Searches {
 struct Watch {
     searches: Searches,
     id: SearchId,
+    uid: SearchUid,
     changes: broadcast::Receiver<crate::engine::Change>,
     messages: mpsc::Sender<Result<pb::WatchSearchResponse, Status>>,
 }
@@ -400,7 +404,12 @@ impl Watch {
             }
             last = tokio::select! {
                 evaluation = next(&mut self.changes, &self.id) => match evaluation {
-                    Some(evaluation) => self.searches.snapshot(&self.id, evaluation).await,
+                    Some(evaluation) => match self.searches.snapshot(&self.id, evaluation).await {
+                        Ok((uid, message)) if uid == self.uid => Ok(message),
+                        // It was deleted, and the id is used again.
+                        Ok(_) => Err(status::refusal(Refusal::NoSearch(self.id.clone()))),
+                        Err(status) => Err(status),
+                    },
                     None => Err(status::stopping()),
                 },
                 () = self.searches.0.stopped() => Err(status::stopping()),

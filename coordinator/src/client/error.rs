@@ -131,6 +131,15 @@ pub enum ClientError {
     },
 }
 
+/// Whether there was no answer: this side noticed (then the status has a source), or the connection ended under the call.
+pub(crate) fn is_unanswered(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),
+        // No coordinator answers so.
+        code => code == Code::Cancelled,
+    }
+}
+
 impl ClientError {
     pub(super) fn unreachable(url: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Unreachable { url: url.to_owned(), problem: innermost(error) }
@@ -144,7 +153,7 @@ impl ClientError {
         let retry_after = details.retry_info().and_then(|r| r.retry_delay);
         let source = std::error::Error::source(status);
         match (status.code(), source) {
-            // A source means that this side noticed: there was no answer.
+            // There was no answer, see `is_unanswered`.
             (Code::Unavailable | Code::Unknown | Code::Internal, Some(source)) => Self::unreachable(&url, source),
             (Code::Unavailable, None) if details.error_info().is_none() && is_transport_text(&words) => {
                 Self::Unreachable { url, problem: words }

@@ -21,6 +21,7 @@ use evocache_proto::domain::{SearchId, SearchSpec, WorkerId};
 use evocache_proto::pb;
 
 pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
+pub(crate) use error::is_unanswered;
 pub use error::{ClientError, ErrorKind, Refusal, Violation};
 pub use foreign::Foreign;
 pub use ids::{new_request_id, new_token};

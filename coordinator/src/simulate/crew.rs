@@ -15,7 +15,7 @@ use super::dice::Dice;
 use super::measure::measure;
 use super::plan::Plan;
 use crate::cli::exit::Failure;
-use crate::client::new_request_id;
+use crate::client::{is_unanswered, new_request_id};
 
 /// Workers that share a connection. HTTP/2 servers take some hundred calls at a time on one.
 const SHARE: u32 = 100;
@@ -301,8 +301,7 @@ impl Worker {
 
     /// Waits before a call is repeated; passes on what a repeat does not change.
     async fn again(&mut self, status: Status) -> Result<(), Status> {
-        let passes = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
-        if !passes || self.tally.repeated >= REPEATS {
+        if !passes(&status) || self.tally.repeated >= REPEATS {
             return Err(status);
         }
         self.tally.repeated += 1;
@@ -315,6 +314,11 @@ impl Worker {
 async fn over(stopped: &mut watch::Receiver<bool>) {
     // An error means that nobody can tell any more: that is the end as well.
     let _ = stopped.wait_for(|&stopped| stopped).await;
+}
+
+/// Whether a call may be answered otherwise when it is repeated: the coordinator is busy, or on its way down or up.
+pub(super) fn passes(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) || is_unanswered(status)
 }
 
 fn key(lease: &pb::Lease) -> pb::LeaseRef {

@@ -7,10 +7,9 @@ use evocache_proto::{pb, wire};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tonic::Code;
 use tonic::transport::Channel;
 
-use super::crew::{AGAIN, WAIT, connect, refused};
+use super::crew::{AGAIN, WAIT, connect, passes, refused};
 use super::plan::Plan;
 use crate::cli::exit::Failure;
 use crate::client::new_request_id;
@@ -69,7 +68,7 @@ async fn wait(mut stub: WorkerServiceClient<Channel>, id: String) -> Result<(), 
         match stub.acquire_lease(request).await {
             Ok(answer) if answer.get_ref().lease.is_some() => return Ok(()),
             Ok(_) => {}
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => sleep(AGAIN).await,
+            Err(status) if passes(&status) => sleep(AGAIN).await,
             Err(status) => return Err(Failure::new(format!("idle worker {id}: {status}"))),
         }
     }

@@ -11,9 +11,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error};
 use crate::certificates::Authority;
 use crate::http::ask;
 
-async fn encrypted(folder: &Path, reload_every: Duration) -> Running {
+fn options(folder: &Path, reload_every: Duration) -> ServeOptions {
     let files = TlsFiles { certificate: folder.join("server.pem"), key: folder.join("server.key"), client_ca: None };
-    let options = ServeOptions {
+    ServeOptions {
         reserve: 0,
         listen: ([127, 0, 0, 1], 0).into(),
         data: folder.join("store"),
@@ -21,8 +21,11 @@ async fn encrypted(folder: &Path, reload_every: Duration) -> Running {
         allow_remote_plaintext: false,
         http: Some(([127, 0, 0, 1], 0).into()),
         security: Security { tls: Some(files), reload_every, ..Security::default() },
-    };
-    start(options).await.unwrap()
+    }
+}
+
+async fn encrypted(folder: &Path, reload_every: Duration) -> Running {
+    start(options(folder, reload_every)).await.unwrap()
 }
 
 /// A new connection by whoever trusts this authority alone.
@@ -93,5 +96,24 @@ async fn a_certificate_that_has_changed_is_read_without_being_asked_to() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), changed).await.unwrap();
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_refused_at_the_start_and_on_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    authority.sign_until(folder.path(), "server", 2001);
+    let error = start(options(folder.path(), Duration::ZERO)).await.err().unwrap();
+    assert!(error.to_string().contains("server.pem' has expired"), "{error}");
+    assert!(error.hint().unwrap().contains("signed anew"));
+
+    authority.sign(folder.path(), "server");
+    let running = encrypted(folder.path(), Duration::ZERO).await;
+    authority.sign_until(folder.path(), "server", 2001);
+    running.reload();
+    list(connect(&running, &authority).await.unwrap()).await;
+    let text = ask(running.http_addr().unwrap(), "/metrics").await.1;
+    assert!(text.contains("evocache_reload_last_successful{files=\"certificates\"} 0"), "{text}");
     running.shutdown().await.unwrap();
 }
