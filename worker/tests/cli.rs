@@ -79,6 +79,128 @@ fn generate_draws_the_picture_that_diffusers_draws_for_a_seed() {
     assert!(common::mean_difference(&read_png(&out), &wanted) < 1.0 / 255.0);
 }
 
+/// The largest difference between a PNG file and a golden picture, in 255ths.
+fn off(path: &Path, wanted: &Tensor) -> f64 {
+    let wanted = wanted.permute((2, 0, 1)).unwrap().to_dtype(candle_core::DType::F32).unwrap();
+    let found = (read_png(path) * 255.0).unwrap();
+    assert_eq!(found.dims(), wanted.dims());
+    common::values(&(found - wanted).unwrap()).into_iter().fold(0.0, |worst, x| f64::from(x.abs()).max(worst))
+}
+
+#[test]
+fn generate_takes_order_and_grid_as_diffusers_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, model) = (folder.path().join("picture.png"), model_dir());
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grid.safetensors");
+    let golden = candle_core::safetensors::load(golden, &Device::Cpu).unwrap();
+    let fixed = ["generate", "--model", model.to_str().unwrap(), "--out", out.to_str().unwrap(), "--guidance", "3"];
+    let with = |more: &[&'static str]| {
+        [&fixed[..], &["--prompt", "an owl on a pink background", "--seed", "5"], more].concat()
+    };
+    for order in ["1", "2"] {
+        let said = worker(&with(&["--solver-order", order, "--timesteps", "999,732,478,243,50"]));
+        assert!(said.contains("5 steps, 180 slots computed"), "{said}");
+        assert!(off(&out, &golden[&format!("order_{order}")]) <= 1.0, "order {order}");
+    }
+    for (more, wanted) in [
+        (&["--solver-order", "4"][..], "the solver's order may be 1 to 3, not 4"),
+        (&["--timesteps", "999,400", "--steps", "3"], "2 timesteps were told for 3 steps"),
+        (&["--timesteps", "400,999"], "must fall, the noisiest first"),
+        (&["--timesteps", "1000"], "numbers below 1000"),
+        (&["--timesteps", "9.5"], "invalid digit"),
+        (&["--sigmas", "1,0.5"], "DPMSolverMultistepScheduler has no sigmas to be told: tell it timesteps"),
+        (&["--sigmas", "1", "--timesteps", "5"], "cannot be used with"),
+    ] {
+        let said = refusal(&with(more));
+        assert!(said.contains(wanted), "{more:?}: {said}");
+    }
+    for (name, more, wanted) in [
+        ("dit", ["--solver-order", "1"], "DDIMScheduler has no order to choose"),
+        ("dit", ["--timesteps", "5"], "DDIMScheduler has no timesteps to be told"),
+        ("flux", ["--timesteps", "5"], "FlowMatchEulerDiscreteScheduler has no timesteps to be told"),
+        ("flux", ["--sigmas", "1.5"], "above 0 and up to 1"),
+    ] {
+        let model = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        let fixed = ["generate", "--model", &model, "--prompt", "1", "--out", out.to_str().unwrap()];
+        let said = refusal(&[&fixed[..], &more[..]].concat());
+        assert!(said.contains(wanted), "{name}: {said}");
+    }
+}
+
+#[test]
+fn generate_draws_with_pixarts_own_defaults_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("picture.png"));
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/published/PixArt-XL-2-512x512");
+    common::copy_model(&published, &model);
+    let config = model.join("transformer/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("\"sample_size\": 64", "\"sample_size\": 32")).unwrap();
+    let bytes = std::fs::read(published.join("defaults.safetensors")).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let about: serde_json::Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["about"]).unwrap();
+    let golden = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+    let (at, path) = (model.to_str().unwrap(), out.to_str().unwrap());
+    let fixed = ["generate", "--model", at, "--out", path, "--prompt", about["prompt"].as_str().unwrap()];
+    let sized = ["--steps", "3", "--seed", "5", "--height", "40", "--width", "28"];
+    let with = |more: &[&'static str]| [&fixed[..], &sized, more].concat();
+    worker(&with(&["--clean-caption", "--resolution-binning"]));
+    assert!(off(&out, &golden["picture"]) <= 1.0);
+    // Each of them matters.
+    for one in ["--clean-caption", "--resolution-binning"] {
+        worker(&with(&[one]));
+        assert!(off(&out, &golden["picture"]) > 1.0, "{one}");
+    }
+    let emoji = model_dir();
+    let fixed = ["generate", "--model", emoji.to_str().unwrap(), "--out", path, "--prompt", "an owl"];
+    let said = refusal(&[&fixed[..], &["--resolution-binning"]].concat());
+    assert!(said.contains("made for 16 latent rows has no table of trained sizes"), "{said}");
+    let said = refusal(&[&fixed[..], &["--clean-caption", "--negative-prompt", "<b>"]].concat());
+    assert!(said.contains("prompt '<b>' cannot be cleaned as diffusers does: '<' may begin HTML"), "{said}");
+    let flux = format!("{}/tests/fixtures/flux", env!("CARGO_MANIFEST_DIR"));
+    for (more, wanted) in [
+        ("--clean-caption", "a FluxPipeline does not clean its captions"),
+        ("--resolution-binning", "--resolution-binning is PixArt's; this is a FluxPipeline"),
+        ("--max-tokens=513", "513 text tokens cannot be had: a FluxPipeline takes 1 to 512 of T5"),
+    ] {
+        let said = refusal(&["generate", "--model", &flux, "--out", path, "--prompt", "an owl", more]);
+        assert!(said.contains(wanted), "{said}");
+    }
+}
+
+#[test]
+fn generate_refuses_at_once_what_cannot_be_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, there) = (model_dir(), folder.path().to_str().unwrap().to_owned());
+    let (missing, out) = (format!("{there}/missing/picture.png"), format!("{there}/picture.png"));
+    let fixed = ["generate", "--model", model.to_str().unwrap(), "--prompt", "an owl"];
+    for (more, wanted) in [
+        (&["--out", &out, "--memory", "1M"][..], "the run needs about "),
+        (&["--out", &out, "--guidance", "nan"], "'nan' is not between 0 and 100"),
+        (&["--out", &missing, "--steps", "1000"], "missing' is no folder"),
+        (&["--out", &there, "--steps", "1000"], "it is a folder"),
+    ] {
+        let said = refusal(&[&fixed[..], more].concat());
+        assert!(said.contains(wanted), "{more:?}: {said}");
+    }
+    assert!(!Path::new(&out).exists());
+    // A prompts file with a byte-order mark: its first prompt is what it says.
+    let prompts = format!("{there}/prompts.txt");
+    let draw = |text: &str, to: &str| {
+        std::fs::write(&prompts, text).unwrap();
+        let to = format!("{there}/{to}");
+        let many = ["--prompts-file", &prompts, "--steps", "2", "--out", &to];
+        worker(&[&fixed[..3], &many[..]].concat());
+        common::values(&read_png(&Path::new(&to).join("00000.png")))
+    };
+    assert_eq!(draw("an owl\n", "plain"), draw("\u{feff}an owl\n", "marked"));
+    // The same of a schedule.
+    let schedule = std::fs::read_to_string(model_dir().join("golden/cached_fora_3.json")).unwrap();
+    let marked = format!("{there}/marked.json");
+    std::fs::write(&marked, format!("\u{feff}{schedule}")).unwrap();
+    worker(&[&fixed[..], &["--schedule", &marked, "--out", &out]].concat());
+}
+
 #[test]
 fn inspect_shows_slots_parameters_and_costs() {
     let model = model_dir();

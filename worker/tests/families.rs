@@ -100,6 +100,8 @@ fn every_family_is_evaluated() {
             clip: None,
             metrics: Vec::new(),
             vae_tiling: false,
+            texts: Default::default(),
+            samplers: Default::default(),
             memory: None,
         })
         .unwrap();
@@ -145,6 +147,8 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
             clip: None,
             metrics: Vec::new(),
             vae_tiling: true,
+            texts: Default::default(),
+            samplers: Default::default(),
             memory: Some(memory),
         })
         .unwrap()

@@ -1,7 +1,12 @@
 //! Folders as their authors published them, or as tools left them: tokenizers of every age, files beside each other, classes of
 //! their time. `tests/python/token_ids.py` records what transformers makes of the tokenizers.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and shows its numbers"
+)]
 
 mod common;
 
@@ -257,4 +262,60 @@ fn a_text_encoder_that_is_swapped_while_it_is_used_is_refused() {
     let error = pipeline.encode(&["a cat"]).unwrap_err();
     assert!(error.to_string().contains("tokenizer_config.json' has changed since"), "{error}");
     assert_ne!(Pipeline::load(&model, Device::Cpu).unwrap().folder().fingerprint().unwrap(), fingerprint);
+}
+
+#[test]
+fn published_folders_draw_what_diffusers_draws() {
+    println!("{:<40} {:>12} {:>12} {:>12}", "folder", "latents", "pictures", "of 255");
+    let mut folders: Vec<PathBuf> = fs::read_dir(fixture("published")).unwrap().map(|e| e.unwrap().path()).collect();
+    folders.sort();
+    assert_eq!(folders.len(), 9);
+    for folder in folders {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let bytes = fs::read(folder.join("golden.safetensors")).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let about: Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["about"]).unwrap();
+        let golden = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+        let number = |field: &str| u32::try_from(about[field].as_u64().unwrap()).unwrap();
+        let mut texts: Vec<&str> = about["prompts"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        let seeds: Vec<u64> = about["seeds"].as_array().unwrap().iter().map(|seed| seed.as_u64().unwrap()).collect();
+        let pipeline = Pipeline::load(&folder, Device::Cpu).unwrap_or_else(|error| panic!("{name}: {error}"));
+        texts.push(about["negative"].as_str().unwrap());
+        let texts = pipeline.encode(&texts).unwrap();
+        let schedule = Schedule::all_compute(pipeline.layout().clone(), number("steps")).unwrap();
+        let request = BatchRequest {
+            prompts: texts.batch(0, 2).unwrap(),
+            negative: texts.repeated(2, 2).unwrap(),
+            size: pipeline.latent_size(Some(number("height")), Some(number("width"))).unwrap(),
+            seeds: &seeds,
+            guidance: pipeline.guidance(about["guidance"].as_f64().unwrap()),
+            schedule: &schedule,
+        };
+        let (wanted, mut latents) = (&golden["latents_by_step"], 0f64);
+        let generated = pipeline
+            .generate(&request, &CancelToken::new(), &mut |step, found| {
+                latents = latents.max(relative_error(found, &wanted.get(step as usize).unwrap()));
+            })
+            .unwrap();
+        let pictures = relative_error(&generated.pictures, &golden["pictures"]);
+        let difference = (&generated.pictures - &golden["pictures"]).unwrap().abs().unwrap();
+        let worst = values(&difference).into_iter().fold(0f32, f32::max) * 255.0;
+        println!("{name:<40} {latents:>12.1e} {pictures:>12.1e} {worst:>12.4}");
+        assert!(latents < 1e-4 && pictures < 1e-4 && worst < 0.1, "{name}");
+    }
+}
+
+#[test]
+fn pickled_weights_that_are_something_else_are_refused() {
+    let (_folder, model) = copy("published/DiT-XL-2-256");
+    let file = model.join("transformer/diffusion_pytorch_model.bin");
+    let bytes = fs::read(&file).unwrap();
+    for damage in [&bytes[..bytes.len() - 100], &bytes[..200], b"<!DOCTYPE html><html>404</html>", b""] {
+        fs::write(&file, damage).unwrap();
+        let error = refusal(&model);
+        assert!(error.contains("diffusion_pytorch_model.bin' is damaged: "), "{error}");
+    }
+    fs::remove_file(&file).unwrap();
+    let error = Pipeline::load(&model, Device::Cpu).err().unwrap();
+    assert!(error.hint().unwrap().contains("or diffusion_pytorch_model.bin"), "{error}");
 }

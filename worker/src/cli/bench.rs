@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::denoising::{self, Denoising, Loop};
 use super::fit::{Line, line};
 use super::model::ModelArgs;
+use super::sampler::{SamplerArgs, guidance};
 use super::table::{Table, count};
 use super::{CliError, Result};
 use crate::cancel::CancelToken;
@@ -34,11 +35,14 @@ pub struct Bench {
     /// Images generated together
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Denoising steps
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    steps: u32,
+    /// Denoising steps [default: as many as --timesteps or --sigmas, or 20]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    steps: Option<u32>,
+    /// What stands for the folder's sampler.
+    #[command(flatten)]
+    sampler: SamplerArgs,
     /// Classifier-free guidance scale; 1 or less turns it off
-    #[arg(long, default_value_t = 4.5)]
+    #[arg(long, default_value_t = 4.5, value_parser = guidance)]
     guidance: f64,
     /// Pixels [default: the model's native height]
     #[arg(long)]
@@ -78,6 +82,8 @@ impl Bench {
             clip: None,
             metrics: Vec::new(),
             vae_tiling: self.model.vae_tiling,
+            texts: self.model.texts(),
+            samplers: self.sampler.options(),
             memory: self.model.memory,
         })?;
         let cancel = CancelToken::new();
@@ -85,7 +91,7 @@ impl Bench {
         let layout = evaluator.pipeline().layout().clone();
         let mut points = Vec::new();
         for i in 1..=SCHEDULES {
-            let schedule = spread(&layout, self.steps, f64::from(i) / f64::from(SCHEDULES))?;
+            let schedule = spread(&layout, self.steps(), f64::from(i) / f64::from(SCHEDULES))?;
             let measurement = evaluator.evaluate(Task::whole(&schedule), &cancel)?;
             points.push(Point { schedule, measurement, denoising: None });
         }
@@ -106,11 +112,15 @@ impl Bench {
         Ok(())
     }
 
+    fn steps(&self) -> u32 {
+        self.steps.unwrap_or_else(|| self.sampler.steps())
+    }
+
     fn calibration(&self) -> Calibration {
         Calibration {
             prompts: (0..u64::from(self.batch)).map(|seed| Prompt { text: self.prompt.clone(), seed }).collect(),
             sampling: Sampling {
-                steps: vec![self.steps],
+                steps: vec![self.steps()],
                 guidance_scale: self.guidance,
                 height: self.height,
                 width: self.width,
@@ -124,7 +134,9 @@ impl Bench {
         writeln!(
             out,
             "{device}: batch {}, {} steps, {} timed batches per schedule between as many uncached ones; ms per image\n",
-            self.batch, self.steps, self.repeats
+            self.batch,
+            self.steps(),
+            self.repeats
         )?;
         let mut table = Table::new(&[
             "computed",

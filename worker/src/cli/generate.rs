@@ -7,16 +7,26 @@ use clap::Args;
 use evocache_proto::domain::Schedule;
 
 use super::model::ModelArgs;
+use super::sampler::{SamplerArgs, guidance};
 use super::{CliError, Result, prompts, read_schedule};
 use crate::cancel::CancelToken;
+use crate::evaluator::api::EvaluateError;
+use crate::evaluator::binning;
 use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::{BatchRequest, Pipeline};
+use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
 
 /// Generate pictures, uncached or by a caching schedule.
 ///
-/// A seed gives the picture that diffusers gives for `torch.Generator("cpu").manual_seed(seed)`.
+/// A seed gives the picture that diffusers gives for `torch.Generator("cpu").manual_seed(seed)` with the same settings, in f32:
+/// steps, guidance, height and width. PixArt's pipelines there have two defaults that are off here: --clean-caption is
+/// clean_caption=True, --resolution-binning is use_resolution_binning=True.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  evocache-worker generate --model PixArt-XL-2-1024-MS --prompt 'a red apple' --clean-caption --resolution-binning --out apple.png
+  evocache-worker generate --model worker/models/emoji --prompt 'a red apple' --guidance 3 --solver-order 1 \\
+      --timesteps 999,732,478,243,50 --out apple.png")]
 pub struct Generate {
     /// What to load.
     #[command(flatten)]
@@ -36,11 +46,14 @@ pub struct Generate {
     /// Pictures that are generated together
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Denoising steps [default: the schedule's, or 20]
+    /// Denoising steps [default: the schedule's, or as many as --timesteps or --sigmas, or 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
+    /// What stands for the folder's sampler.
+    #[command(flatten)]
+    sampler: SamplerArgs,
     /// Guidance scale: classifier-free, where 1 or less turns it off, or the one a distilled model takes
-    #[arg(long, default_value_t = 4.5)]
+    #[arg(long, default_value_t = 4.5, value_parser = guidance)]
     guidance: f64,
     /// Pixels [default: the model's native height]
     #[arg(long)]
@@ -48,6 +61,9 @@ pub struct Generate {
     /// Pixels [default: the model's native width]
     #[arg(long)]
     width: Option<u32>,
+    /// Draw at the nearest size that PixArt was trained at, and bring the picture to the size that was asked for
+    #[arg(long)]
+    resolution_binning: bool,
     /// Schedule to run by, as JSON (evocache's or ECAD's) [default: compute everything]
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
@@ -59,20 +75,19 @@ pub struct Generate {
     out: PathBuf,
 }
 
-/// Steps without a schedule.
-const DEFAULT_STEPS: u32 = 20;
-
 impl Generate {
     /// Runs the verb.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let pipeline = self.model.load(self.device)?;
-        let schedule = self.schedule(&pipeline)?;
-        let size = pipeline.latent_size(self.height, self.width)?;
+        self.check_out()?;
         let prompts = match (&self.prompt, &self.prompts_file) {
             (Some(prompt), _) => vec![prompt.clone()],
             (None, Some(file)) => prompts::read(file)?,
             (None, None) => return Err(CliError::new("nothing to draw").hint("give --prompt or --prompts-file")),
         };
+        let pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
+        let schedule = self.schedule(&pipeline)?;
+        let (size, pixels) = self.size(&pipeline)?;
+        self.check_memory(&pipeline, size, &schedule, prompts.len())?;
         let mut texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
         texts.push(&self.negative_prompt);
         let texts = pipeline.encode(&texts)?;
@@ -88,7 +103,7 @@ impl Generate {
                 guidance: pipeline.guidance(self.guidance),
                 schedule: &schedule,
             };
-            let generated = pipeline.generate(&request, &CancelToken::new(), &mut |_, _| ())?;
+            let generated = pipeline.generate_as(&request, pixels, &CancelToken::new(), &mut |_, _| ())?;
             for i in 0..count {
                 self.write(first + i, &Picture::from_batch(&generated.pictures, i)?)?;
             }
@@ -109,22 +124,65 @@ impl Generate {
         Ok(())
     }
 
+    /// Fails now, and not after the run, if pictures cannot be written.
+    fn check_out(&self) -> Result<()> {
+        let failed = |why: String| CliError::new(format!("cannot write '{}': {why}", self.out.display()));
+        if self.prompts_file.is_some() {
+            return std::fs::create_dir_all(&self.out).map_err(|e| failed(e.to_string()));
+        }
+        if self.out.is_dir() {
+            return Err(failed("it is a folder".into()).hint("name a file, such as picture.png"));
+        }
+        let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        match folder {
+            Some(folder) if !folder.is_dir() => {
+                let why = format!("'{}' is no folder", folder.display());
+                Err(failed(why).hint("make the folder first, or name another file"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The size to draw at, and the one to bring pictures to where that is another.
+    fn size(&self, pipeline: &Pipeline) -> Result<(LatentSize, Option<(usize, usize)>)> {
+        if !self.resolution_binning {
+            return Ok((pipeline.latent_size(self.height, self.width)?, None));
+        }
+        let class = pipeline.folder().pipeline();
+        if !class.starts_with("PixArt") {
+            return Err(CliError::new(format!("--resolution-binning is PixArt's; this is a {class}")));
+        }
+        // What is asked for is held to the same bounds as without.
+        let asked = pipeline.latent_size(self.height, self.width)?;
+        let asked = (asked.height * asked.scale, asked.width * asked.scale);
+        let (height, width) = binning::nearest(pipeline.native(), asked.0, asked.1)?;
+        let size = pipeline.latent_size(u32::try_from(height).ok(), u32::try_from(width).ok())?;
+        Ok((size, Some(asked)))
+    }
+
+    /// Fails if a batch would take more than --memory.
+    fn check_memory(&self, pipeline: &Pipeline, size: LatentSize, schedule: &Schedule, pictures: usize) -> Result<()> {
+        let Some(limit) = self.model.memory else { return Ok(()) };
+        let guidance = pipeline.guidance(self.guidance);
+        let batch = u64::from(self.batch).min(pictures as u64);
+        let needed = pipeline.memory(size, guidance).peak(schedule, &pipeline.cost(size, guidance), batch);
+        if needed <= limit { Ok(()) } else { Err(EvaluateError::Memory { what: "the run", needed, limit }.into()) }
+    }
+
     /// Writes picture `number`.
     fn write(&self, number: usize, picture: &Picture) -> Result<()> {
         let failed = |e| CliError::new(format!("cannot write '{}': {e}", self.out.display()));
-        let path = if self.prompts_file.is_some() {
-            std::fs::create_dir_all(&self.out).map_err(failed)?;
-            self.out.join(format!("{number:05}.png"))
-        } else {
-            self.out.clone()
-        };
+        let path =
+            if self.prompts_file.is_some() { self.out.join(format!("{number:05}.png")) } else { self.out.clone() };
         std::fs::write(path, picture.png()?).map_err(failed)
     }
 
     fn schedule(&self, pipeline: &Pipeline) -> Result<Schedule> {
         match &self.schedule {
-            None => Schedule::all_compute(pipeline.layout().clone(), self.steps.unwrap_or(DEFAULT_STEPS))
-                .map_err(|e| CliError::new(e.to_string())),
+            None => {
+                Schedule::all_compute(pipeline.layout().clone(), self.steps.unwrap_or_else(|| self.sampler.steps()))
+                    .map_err(|e| CliError::new(e.to_string()))
+            }
             Some(path) => {
                 let schedule = read_schedule(path, pipeline.layout())?;
                 match self.steps {

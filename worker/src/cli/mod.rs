@@ -19,6 +19,7 @@ mod parts;
 mod pictures;
 mod prompts;
 pub mod run;
+mod sampler;
 mod score;
 mod signals;
 mod supervisor;
@@ -110,7 +111,7 @@ pub fn report(error: &CliError) {
 
 /// Reads a schedule file, evocache's or ECAD's, and checks that it is for this layout.
 fn read_schedule(path: &Path, layout: &Layout) -> Result<Schedule> {
-    let text = std::fs::read_to_string(path)
+    let text = crate::files::text::read(path)
         .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
     let schedule =
         formats::read(&text).map_err(|e| CliError::new(format!("'{}' is no schedule: {e}", path.display())))?;

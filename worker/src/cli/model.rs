@@ -9,6 +9,7 @@ use super::Result;
 use crate::evaluator::device::{DeviceChoice, Precision};
 use crate::evaluator::pipeline::Pipeline;
 use crate::files::hub;
+use crate::models::diffusers::TextOptions;
 
 /// The model's folder, or its name on the hub.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +27,13 @@ pub struct ModelArgs {
     /// Decode pictures larger than the VAE was made for in tiles: less memory, slightly other pictures
     #[arg(long)]
     pub vae_tiling: bool,
+    /// Tokens that T5's texts are padded and cut to [default: the pipeline's: 120 for PixArt-α, 300 for PixArt-Σ, 512 for FLUX,
+    /// 256 for Stable Diffusion 3; or as the folder's model_index.json says]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Clean PixArt's captions of addresses, file names and the like, as its pipelines in diffusers do by themselves
+    #[arg(long)]
+    clean_caption: bool,
     /// What numbers the transformer computes with: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
     #[arg(long)]
     precision: Option<Precision>,
@@ -53,9 +61,15 @@ impl ModelArgs {
         self.precision.unwrap_or_else(|| Precision::native(device))
     }
 
+    /// How prompts are read.
+    pub(super) fn texts(&self) -> TextOptions {
+        TextOptions { max_tokens: self.max_tokens, clean_caption: self.clean_caption }
+    }
+
     /// Loads it.
     pub(super) fn load(&self, device: DeviceChoice) -> Result<Pipeline> {
-        let pipeline = Pipeline::load_as(&self.folder()?, device.open()?, self.precision(device).dtype())?;
+        let dtype = self.precision(device).dtype();
+        let pipeline = Pipeline::load_with(&self.folder()?, device.open()?, dtype, self.texts())?;
         Ok(if self.vae_tiling { pipeline.with_tiles() } else { pipeline })
     }
 }

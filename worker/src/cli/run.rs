@@ -27,6 +27,7 @@ use crate::agent::{self, AgentConfig, AgentError, Ended};
 use crate::evaluator::api::Evaluate;
 use crate::evaluator::device::{DeviceChoice, DeviceList};
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
+use crate::samplers::SamplerOptions;
 
 /// Where rayon and candle read how many threads to start, once, when they first need one.
 const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
@@ -179,6 +180,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
         precision: args.model.precision(args.device),
         clip: args.metrics.clip.clone(),
         metrics: args.metrics.metrics.clone(),
+        texts: args.model.texts(),
+        samplers: SamplerOptions::default(),
         vae_tiling: args.model.vae_tiling,
         memory: args.model.memory,
     })?;

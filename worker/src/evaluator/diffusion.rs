@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, MetricValues, Schedule};
+use evocache_proto::domain::{
+    Calibration, CostModel, Declaration, Measurement, MetricDeclaration, MetricValues, Schedule,
+};
 
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
 use super::clock::Stopwatch;
@@ -20,9 +22,12 @@ use super::prepared::{Prepared, microseconds_per_image};
 use super::threads;
 use super::timing::{Turn, batches, is_timed, turns};
 use crate::files::ModelError;
+use crate::files::fingerprint::Snapshot;
 use crate::metrics::Metric;
 use crate::metrics::choice::{MetricChoice, MetricKind};
+use crate::models::diffusers::TextOptions;
 use crate::picture::Picture;
+use crate::samplers::SamplerOptions;
 
 /// Uncached batches that an evaluation is compared with: its own, and the latest of the evaluations just before. A few of
 /// its own would be a poor estimate, and more of them cost as much as the candidate.
@@ -54,6 +59,10 @@ pub struct EvaluatorOptions {
     pub metrics: Vec<MetricChoice>,
     /// Whether to decode large pictures in tiles.
     pub vae_tiling: bool,
+    /// How prompts are read.
+    pub texts: TextOptions,
+    /// What stands for the sampler's settings.
+    pub samplers: SamplerOptions,
     /// Bytes that a run may take, weights included; `None`: what is free once all is loaded, the metrics too.
     pub memory: Option<u64>,
 }
@@ -94,18 +103,18 @@ impl DiffusionEvaluator {
     /// Loads the model and its metrics.
     pub fn open(options: &EvaluatorOptions) -> Result<Self, EvaluateError> {
         let device = options.device.open()?;
-        let pipeline = Pipeline::load_as(&options.model, device.clone(), options.precision.dtype())?;
+        let pipeline = Pipeline::load_with(&options.model, device.clone(), options.precision.dtype(), options.texts)?
+            .with_sampler(&options.samplers)?;
         let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
-        let metrics = load_metrics(options, &device)?;
+        let (metrics, mut declared) = load_metrics(options, &device)?;
         let energy = energy::meter(options.device);
-        let mut declared: Vec<_> = metrics.iter().map(|metric| metric.declaration()).collect();
         declared.extend(energy.is_some().then(energy::declaration));
         let declaration = Declaration {
             name: options.worker_name.clone(),
             device: options.device.describe(),
             software: format!("evocache-worker {}", env!("CARGO_PKG_VERSION")),
             model: options.model_name.clone().unwrap_or_else(|| pipeline.folder().name()),
-            fingerprint: fingerprint(&pipeline, options.precision)?,
+            fingerprint: fingerprint(&pipeline, options)?,
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
             profiles: true,
@@ -334,14 +343,25 @@ impl DiffusionEvaluator {
     }
 }
 
-/// The folder's; another precision makes another model of it, whose pictures do not compare.
-fn fingerprint(pipeline: &Pipeline, precision: Precision) -> Result<String, ModelError> {
-    let folder = pipeline.folder().fingerprint()?;
-    Ok(if precision == Precision::F32 { folder.to_string() } else { format!("{folder}-{precision}") })
+/// The folder's; what changes its pictures makes another model of it, whose pictures do not compare.
+fn fingerprint(pipeline: &Pipeline, options: &EvaluatorOptions) -> Result<String, ModelError> {
+    let mut fingerprint = pipeline.folder().fingerprint()?.to_string();
+    if options.precision != Precision::F32 {
+        fingerprint.push_str(&format!("-{}", options.precision));
+    }
+    if options.vae_tiling {
+        fingerprint.push_str("-tiles");
+    }
+    fingerprint.push_str(&options.texts.mark());
+    Ok(fingerprint)
 }
 
-/// CLIP score where there is a CLIP, PSNR, then what else was chosen.
-fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Vec<Box<dyn Metric>>, ModelError> {
+/// Metrics, and what is declared of them.
+type Metrics = (Vec<Box<dyn Metric>>, Vec<MetricDeclaration>);
+
+/// CLIP score where there is a CLIP, PSNR, then what else was chosen. A declaration says by a digest which weights measure:
+/// a search takes only workers that declare the same.
+fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Metrics, ModelError> {
     let inside = options.model.join("clip");
     let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
     let usual = clip.map(|path| MetricChoice { kind: MetricKind::ClipScore, path });
@@ -349,16 +369,22 @@ fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Vec<Box<d
     // What is chosen by name stands for what is there by itself.
     let chosen = |usual: &MetricChoice| options.metrics.iter().any(|choice| choice.kind == usual.kind);
     let usual: Vec<MetricChoice> = usual.filter(|usual| !chosen(usual)).collect();
-    let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
+    let (mut metrics, mut declared) = (Vec::new(), Vec::<MetricDeclaration>::new());
     for choice in usual.iter().chain(&options.metrics) {
+        let files = Snapshot::of_path(&choice.path);
         let metric = choice.load(device)?;
-        let name = metric.declaration().name;
-        if metrics.iter().any(|other| other.declaration().name == name) {
-            return Err(ModelError::Input(format!("metric '{name}' is chosen twice")));
+        let mut declaration = metric.declaration();
+        if declared.iter().any(|other| other.name == declaration.name) {
+            return Err(ModelError::Input(format!("metric '{}' is chosen twice", declaration.name)));
+        }
+        if let Some(files) = files {
+            let digest = files.fingerprint()?.to_string();
+            declaration.description.push_str(&format!(", by weights {}", &digest[..12]));
         }
         metrics.push(metric);
+        declared.push(declaration);
     }
-    Ok(metrics)
+    Ok((metrics, declared))
 }
 
 #[cfg(test)]
@@ -392,6 +418,8 @@ mod tests {
             clip: None,
             metrics: vec![],
             vae_tiling: false,
+            texts: TextOptions::default(),
+            samplers: SamplerOptions::default(),
             memory: None,
         })
         .unwrap();

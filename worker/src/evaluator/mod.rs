@@ -3,6 +3,8 @@
 pub mod api;
 
 #[cfg(feature = "candle")]
+pub mod binning;
+#[cfg(feature = "candle")]
 pub(crate) mod clock;
 #[cfg(feature = "candle")]
 mod cuda;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{CostModel, Layout, Schedule};
 
+use super::binning;
 use super::memory::Memory;
 use crate::cancel::CancelToken;
 use crate::executor::{Denoise, ExecuteError, Guidance, Observer, Trace};
@@ -14,7 +15,7 @@ use crate::models::block_model::{BlockModel, Geometry, LatentSize, Prompts};
 use crate::models::diffusers::{ModelFolder, TextOptions};
 use crate::models::vae::VaeDecoder;
 use crate::samplers::noise::randn;
-use crate::samplers::{Sampler, SamplerFactory};
+use crate::samplers::{Sampler, SamplerFactory, SamplerOptions};
 
 /// The largest side of a picture, in pixels.
 const MAX_SIDE: u32 = 8192;
@@ -26,6 +27,7 @@ pub struct Pipeline {
     device: Device,
     transformer: Box<dyn BlockModel>,
     vae: VaeDecoder,
+    samplers: SamplerFactory,
     native: usize,
     tokens: usize,
 }
@@ -83,13 +85,24 @@ impl Pipeline {
             )));
         }
         folder.unchanged()?;
-        Ok(Self { folder, device, transformer, vae, native, tokens })
+        let samplers = folder.samplers().clone();
+        Ok(Self { folder, device, transformer, vae, samplers, native, tokens })
     }
 
     /// Decodes large pictures in tiles; see [`VaeDecoder::tiled`].
     #[must_use]
     pub fn with_tiles(self) -> Self {
         Self { vae: self.vae.tiled(), ..self }
+    }
+
+    /// Samples as a caller says.
+    pub fn with_sampler(self, options: &SamplerOptions) -> Result<Self> {
+        Ok(Self { samplers: self.samplers.with(options)?, ..self })
+    }
+
+    /// Latent rows and columns of the size that the model was made for.
+    pub fn native(&self) -> usize {
+        self.native
     }
 
     /// The folder.
@@ -114,7 +127,7 @@ impl Pipeline {
 
     /// The sampler's factory.
     pub fn samplers(&self) -> &SamplerFactory {
-        self.folder.samplers()
+        &self.samplers
     }
 
     /// What can be cached.
@@ -185,7 +198,7 @@ impl Pipeline {
 
     /// A sampler for a run of `steps` steps over pictures of this size.
     pub fn sampler(&self, steps: u32, size: LatentSize) -> Result<Box<dyn Sampler>> {
-        self.samplers().start(steps, self.transformer.image_tokens(size)?)
+        self.samplers.start(steps, self.transformer.image_tokens(size)?)
     }
 
     /// Generates one batch. `observe` sees the latents after each step.
@@ -193,10 +206,25 @@ impl Pipeline {
         &self,
         request: &BatchRequest<'_>,
         cancel: &CancelToken,
+        observe: &mut dyn FnMut(u32, &Tensor),
+    ) -> std::result::Result<Generated, ExecuteError> {
+        self.generate_as(request, None, cancel, observe)
+    }
+
+    /// The same with pictures that are brought to this height and width.
+    pub fn generate_as(
+        &self,
+        request: &BatchRequest<'_>,
+        pixels: Option<(usize, usize)>,
+        cancel: &CancelToken,
         mut observe: &mut dyn FnMut(u32, &Tensor),
     ) -> std::result::Result<Generated, ExecuteError> {
         let (latents, trace) = self.denoise(request, cancel, &mut observe)?;
-        let pictures = self.vae.decode(&latents)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
+        let mut decoded = self.vae.decode(&latents)?;
+        if let Some((height, width)) = pixels {
+            decoded = binning::cover(&decoded, height, width)?;
+        }
+        let pictures = decoded.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
         Ok(Generated { pictures, latents, trace })
     }
 

@@ -1,7 +1,7 @@
 //! Reads the JSON configs of diffusers and transformers and says which file and field is wrong.
 //!
 //! Python writes `-Infinity`, `Infinity` and `NaN`, which JSON does not have; they are read as numbers.
-//! A field that is `null` counts as absent, as it does in diffusers.
+//! A field that is `null` counts as absent; a flag that is null is not set.
 
 use std::path::{Path, PathBuf};
 
@@ -131,8 +131,9 @@ impl Config {
         Ok(self.number_opt(field)?.unwrap_or(default))
     }
 
-    /// True or false with a default.
+    /// True or false with a default. What is null is not true, as in Python; the default is for a field that is not there.
     pub fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
+        let default = default && !self.fields.contains_key(field);
         Ok(self.optional(field, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 

@@ -77,6 +77,18 @@ impl Snapshot {
         Self { root: root.into(), stamps, digest: OnceLock::new() }
     }
 
+    /// Looks at a file, or at all files of a folder, before any is read; `None` for a path that is neither.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let mut snapshot = match path.parent() {
+            Some(parent) if path.is_file() => Self::of_files(parent, [path.to_owned()]),
+            _ => Self::of_files(path, []),
+        };
+        if path.is_dir() {
+            snapshot.add_folder(path);
+        }
+        (!snapshot.stamps.is_empty()).then_some(snapshot)
+    }
+
     /// Looks at all files of a folder, before any is read. A folder that cannot be listed has none.
     pub fn add_folder(&mut self, folder: &Path) {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod error;
+pub mod fields;
 pub mod fingerprint;
 pub mod hub;
 pub mod text;

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::Path;
 
+use evocache_proto::text::without_mark;
+
 /// No config, tokenizer, schedule or list of prompts is nearly as large; what is would only take memory.
 const LARGEST: u64 = 256 << 20;
 
@@ -22,15 +24,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 pub fn read(path: &Path) -> Result<String> {
     let text = String::from_utf8(read_bytes(path)?)
         .map_err(|e| Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {e}")))?;
-    Ok(without_mark(text))
-}
-
-/// A text without the mark before it.
-fn without_mark(mut text: String) -> String {
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    text
+    Ok(without_mark(&text).to_owned())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Weights in safetensors files: one file, a sharded set, or a variant of these, fp16 or bf16.
+//! Weights in safetensors files: one file, a sharded set, or a variant of these, fp16 or bf16. Older folders have PyTorch's
+//! `.bin` files, of which tensors are read and no code is run.
 //!
 //! Tensors are read one at a time when a model asks for them and become f32, or what they are asked to be, so the memory
 //! taken is that of the model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
@@ -7,7 +8,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -59,10 +62,24 @@ pub struct WeightSize {
 #[derive(Debug, Clone)]
 struct Entry {
     file: usize,
-    dtype: Dtype,
     shape: Vec<usize>,
-    start: u64,
-    bytes: usize,
+    place: Place,
+}
+
+/// Where a tensor's values are.
+#[derive(Clone)]
+enum Place {
+    Bytes { dtype: Dtype, start: u64, count: usize },
+    Pickled(Arc<PthTensors>),
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes { dtype, start, count } => write!(f, "{count} bytes of {dtype:?} at {start}"),
+            Self::Pickled(_) => f.write_str("pickled"),
+        }
+    }
 }
 
 impl Weights {
@@ -85,8 +102,25 @@ impl Weights {
             if file.is_file() {
                 return Self::open_file(&file, device);
             }
+            if let Some(pickled) = Self::open_pickled(folder, stem, device)? {
+                return Ok(pickled);
+            }
         }
-        Err(ModelError::Missing { path: file(""), hint: missing_hint(folder, stem) })
+        Err(ModelError::Missing { path: file(""), hint: missing_hint(stem) })
+    }
+
+    /// Opens what older releases saved: `pytorch_model.bin`, or a set of such, and `diffusion_pytorch_model.bin`.
+    fn open_pickled(folder: &Path, stem: &str, device: &Device) -> Result<Option<Self>> {
+        let stem = if stem.contains("pytorch") { stem.to_owned() } else { format!("pytorch_{stem}") };
+        let (file, index) = (folder.join(format!("{stem}.bin")), folder.join(format!("{stem}.bin.index.json")));
+        if file.is_file() {
+            return Self::read_headers(file.clone(), vec![file], device).map(Some);
+        }
+        if index.is_file() {
+            let files = shards(folder, &index)?;
+            return Ok(Some(Self { index: Some(index), ..Self::read_headers(folder.to_owned(), files, device)? }));
+        }
+        Ok(None)
     }
 
     /// Opens one safetensors file.
@@ -97,7 +131,11 @@ impl Weights {
     fn read_headers(origin: PathBuf, files: Vec<PathBuf>, device: &Device) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for (number, path) in files.iter().enumerate() {
-            read_header(path, number, &mut tensors)?;
+            if path.extension().is_some_and(|extension| extension == "bin") {
+                read_pickle(path, number, &mut tensors)?;
+            } else {
+                read_header(path, number, &mut tensors)?;
+            }
         }
         Ok(Self {
             origin,
@@ -184,17 +222,32 @@ impl Weights {
                 found: entry.shape.clone(),
             });
         }
-        let io = |source| ModelError::Io { path: path.clone(), source };
-        let mut file = File::open(path).map_err(io)?;
-        file.seek(SeekFrom::Start(entry.start)).map_err(io)?;
-        let mut bytes = vec![0u8; entry.bytes];
-        file.read_exact(&mut bytes).map_err(io)?;
-        let values = to_f32(entry.dtype, &bytes).ok_or_else(|| ModelError::Unsupported {
+        let unsupported = |dtype: String| ModelError::Unsupported {
             path: path.clone(),
             field: name.into(),
-            found: format!("{:?}", entry.dtype),
+            found: dtype,
             supported: "F16, BF16, F32, F64".into(),
-        })?;
+        };
+        let values = match &entry.place {
+            Place::Bytes { dtype, start, count } => {
+                let io = |source| ModelError::Io { path: path.clone(), source };
+                let mut file = File::open(path).map_err(io)?;
+                file.seek(SeekFrom::Start(*start)).map_err(io)?;
+                let mut bytes = vec![0u8; *count];
+                file.read_exact(&mut bytes).map_err(io)?;
+                to_f32(*dtype, &bytes).ok_or_else(|| unsupported(format!("{dtype:?}")))?
+            }
+            Place::Pickled(tensors) => {
+                let damaged =
+                    |e: candle_core::Error| ModelError::Damaged { path: path.clone(), message: e.to_string() };
+                let lacking = || ModelError::MissingTensor { path: path.clone(), tensor: name.into() };
+                let tensor = tensors.get(name).map_err(damaged)?.ok_or_else(lacking)?;
+                if !tensor.dtype().is_float() {
+                    return Err(unsupported(format!("{:?}", tensor.dtype())));
+                }
+                tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?
+            }
+        };
         if values.iter().any(|value| !value.is_finite()) {
             return Err(ModelError::NotFinite { path: path.clone(), tensor: name.into() });
         }
@@ -255,14 +308,34 @@ impl Params<'_> {
     }
 }
 
-fn missing_hint(folder: &Path, stem: &str) -> String {
-    if folder.join(format!("{stem}.bin")).is_file() || folder.join(format!("pytorch_{stem}.bin")).is_file() {
-        "only safetensors are read; in Python, load the model and save it with `save_pretrained(folder)`".into()
-    } else {
-        format!(
-            "expected {stem}.safetensors, {stem}.safetensors.index.json or their fp16 or bf16 variants; a download may be incomplete"
-        )
+fn missing_hint(stem: &str) -> String {
+    let bin = if stem.contains("pytorch") { format!("{stem}.bin") } else { format!("pytorch_{stem}.bin") };
+    format!(
+        "expected {stem}.safetensors, {stem}.safetensors.index.json, their fp16 or bf16 variants, or {bin}; a download may be \
+         incomplete"
+    )
+}
+
+/// The largest list of tensors in a pickled file that makes sense.
+const MAX_TENSORS: usize = 1 << 20;
+
+fn read_pickle(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>) -> Result<()> {
+    let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
+    let pickled = PthTensors::new(path, None).map_err(|e| damaged(format!("it cannot be read as PyTorch's: {e}")))?;
+    let pickled = Arc::new(pickled);
+    let infos = pickled.tensor_infos();
+    if infos.is_empty() || infos.len() > MAX_TENSORS {
+        return Err(damaged(format!("it holds {} tensors by name", infos.len())));
     }
+    for (name, info) in infos {
+        // Parts of a storage that several tensors share are not read at their place.
+        if info.layout.start_offset() != 0 {
+            return Err(damaged(format!("tensor '{name}' shares its storage; save the model as safetensors")));
+        }
+        let entry = Entry { file: number, shape: info.layout.dims().into(), place: Place::Pickled(pickled.clone()) };
+        tensors.insert(name.clone(), entry);
+    }
+    Ok(())
 }
 
 /// The files of a sharded set, in the order of their names.
@@ -309,14 +382,8 @@ fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
     }
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
-        let entry = Entry {
-            file: number,
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            start: 8 + length + start as u64,
-            bytes: end - start,
-        };
-        tensors.insert(name, entry);
+        let place = Place::Bytes { dtype: info.dtype, start: 8 + length + start as u64, count: end - start };
+        tensors.insert(name, Entry { file: number, shape: info.shape.clone(), place });
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::clip_layers::{Layer, Naming, TowerConfig, load_layers};
 use super::tokenizer::Tokens;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::weights::{Params, Weights};
 use crate::layers::{AttentionBias, LayerNorm, Linear};
 
@@ -27,6 +28,7 @@ pub struct TextConfig {
 impl TextConfig {
     /// Reads and checks a config.
     pub fn read(config: &Config) -> Result<Self> {
+        fields::check(config, "CLIPTextConfig")?;
         Ok(Self {
             vocab_size: config.size_or("vocab_size", 49408)?,
             max_tokens: config.size_or("max_position_embeddings", 77)?,

@@ -21,6 +21,7 @@ use super::tokenizer::{self, Tokenizer};
 use super::vae::{VaeConfig, VaeDecoder};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::fingerprint::{Fingerprint, Snapshot};
 use crate::files::hub::repository_of;
 use crate::files::weights::{Single, Weights};
@@ -48,6 +49,16 @@ const FOLDERS_TOKENS: &str = "_max_sequence_length";
 pub struct TextOptions {
     /// Tokens that T5's texts are padded and cut to, diffusers' `max_sequence_length`.
     pub max_tokens: Option<usize>,
+    /// Whether captions are cleaned, diffusers' `clean_caption`; PixArt's are.
+    pub clean_caption: bool,
+}
+
+impl TextOptions {
+    /// What tells these options from a pipeline's own in a fingerprint.
+    pub fn mark(self) -> String {
+        let tokens = self.max_tokens.map(|tokens| format!("-{tokens}tokens")).unwrap_or_default();
+        format!("{tokens}{}", if self.clean_caption { "-cleaned" } else { "" })
+    }
 }
 
 enum Transformer {
@@ -69,6 +80,7 @@ pub struct ModelFolder {
     encoders: BTreeMap<&'static str, Config>,
     tokenizers: BTreeMap<&'static str, Tokenizer>,
     text_tokens: usize,
+    texts: TextOptions,
     snapshot: Snapshot,
 }
 
@@ -84,6 +96,13 @@ impl ModelFolder {
             let supported: Vec<&str> = PIPELINES.iter().map(|class| class.name).collect();
             return Err(index.unsupported("_class_name", name, &supported.join(", ")));
         };
+        if texts.clean_caption && class.family != Family::PixArt {
+            return Err(ModelError::Input(format!(
+                "a {} does not clean its captions; PixArt's pipelines do",
+                class.name
+            )));
+        }
+        fields::check(&index, class.name)?;
         let text_tokens = text_tokens(&index, class, texts)?;
         let parts: Vec<&Part> = class.parts.iter().filter(|p| !(p.optional && index.lacks(p.name))).collect();
         let mut classes = BTreeMap::new();
@@ -150,6 +169,7 @@ impl ModelFolder {
             encoders,
             tokenizers,
             text_tokens,
+            texts,
             snapshot,
         };
         folder.check_encoders(clip_tokens)?;
@@ -259,6 +279,7 @@ impl ModelFolder {
             tokenizer: self.tokenizer(tokenizer)?,
             encoder: T5Encoder::load(&self.weights(encoder, device)?, config)?,
             device: device.clone(),
+            cleans: self.texts.clean_caption,
         })
     }
 

@@ -19,6 +19,7 @@ use super::patches::{check_latents, grid, unpatch};
 use super::pipelines::GENERAL_TRANSFORMER;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention};
 
@@ -59,8 +60,7 @@ impl DitConfig {
         if config.choice("_class_name", own, &[own, GENERAL_TRANSFORMER])? == GENERAL_TRANSFORMER {
             config.text("norm_type")?;
         }
-        config.choice("norm_type", "ada_norm_zero", &["ada_norm_zero"])?;
-        config.not_set("norm_elementwise_affine")?;
+        fields::check(config, own)?;
         let name = config.choice("activation_fn", "gelu-approximate", &["gelu-approximate", "gelu"])?;
         let heads = config.size_or("num_attention_heads", 16)?;
         let head_dim = config.size_or("attention_head_dim", 72)?;

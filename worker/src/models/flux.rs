@@ -25,6 +25,7 @@ use super::modulation::{Modulation, ModulationLayer};
 use super::patches::{check_latents, grid};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, Linear};
 
@@ -69,7 +70,8 @@ pub struct FluxConfig {
 impl FluxConfig {
     /// Reads and checks a config.
     pub fn read(config: &Config) -> Result<Self> {
-        config.choice("_class_name", "FluxTransformer2DModel", &["FluxTransformer2DModel"])?;
+        let own = config.choice("_class_name", "FluxTransformer2DModel", &["FluxTransformer2DModel"])?;
+        fields::check(config, own)?;
         let in_channels = config.size_or("in_channels", 64)?;
         if !in_channels.is_multiple_of(PACK * PACK) {
             return Err(config.wrong("in_channels", "a multiple of 4", in_channels.to_string()));
@@ -77,9 +79,6 @@ impl FluxConfig {
         let out_channels = config.size_or("out_channels", in_channels)?;
         if out_channels != in_channels {
             return Err(config.unsupported("out_channels", out_channels, &in_channels.to_string()));
-        }
-        if config.size_or("patch_size", 1)? != 1 {
-            return Err(config.unsupported("patch_size", config.size("patch_size")?, "1"));
         }
         let head_dim = config.size_or("attention_head_dim", 128)?;
         let axes = if config.has("axes_dims_rope") { config.sizes("axes_dims_rope")? } else { vec![16, 56, 56] };

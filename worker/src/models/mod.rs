@@ -5,6 +5,7 @@
 
 pub mod blip;
 pub mod block_model;
+mod caption;
 pub mod clip;
 mod clip_layers;
 pub mod clip_text;

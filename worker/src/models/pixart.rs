@@ -21,6 +21,7 @@ use super::pipelines::GENERAL_TRANSFORMER;
 use super::pixart_embeddings::AdaLayerNormSingle;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention, gated_add, layer_norm_modulated};
 
@@ -73,9 +74,7 @@ impl PixArtConfig {
         if config.choice("_class_name", own, &[own, GENERAL_TRANSFORMER])? == GENERAL_TRANSFORMER {
             config.text("norm_type")?;
         }
-        config.choice("norm_type", "ada_norm_single", &["ada_norm_single"])?;
-        config.choice("attention_type", "default", &["default"])?;
-        config.not_set("norm_elementwise_affine")?;
+        fields::check(config, own)?;
         let name = config.text_or("activation_fn", "gelu-approximate")?;
         let activation = match name {
             "gelu-approximate" | "gelu" => Activation::from_name(name),
@@ -106,7 +105,10 @@ impl PixArtConfig {
             let expected = format!("{width}, the width of the projected captions");
             return Err(config.wrong("cross_attention_dim", expected, cross_dim.to_string()));
         }
-        let sized = config.flag_or("use_additional_conditions", sample_size == 128)?;
+        let sized = match config.has("use_additional_conditions") {
+            true => config.flag_or("use_additional_conditions", false)?,
+            false => sample_size == 128,
+        };
         if sized && !width.is_multiple_of(3) {
             return Err(config.wrong("use_additional_conditions", "a width that divides by 3", width.to_string()));
         }

@@ -5,6 +5,7 @@
 use candle_core::{D, Device, Tensor};
 
 use super::block_model::Prompts;
+use super::caption::Cleaner;
 use super::clip_text::ClipTextEncoder;
 use super::t5::T5Encoder;
 use super::tokenizer::{Tokenizer, Tokens};
@@ -19,12 +20,20 @@ pub struct TextEncoder<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) encoder: T5Encoder,
     pub(super) device: Device,
+    /// Whether captions are cleaned.
+    pub(super) cleans: bool,
 }
 
 impl TextEncoder<'_> {
-    /// Token ids as diffusers makes them for PixArt with `clean_caption=False`: lower case, no blanks around.
+    /// Token ids as diffusers makes them for PixArt: of captions that are cleaned, or else in lower case without blanks
+    /// around.
     pub fn tokenize(&self, texts: &[&str]) -> Result<Tokens> {
-        let texts: Vec<String> = texts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
+        let texts: Vec<String> = if self.cleans {
+            let cleaner = Cleaner::new()?;
+            texts.iter().map(|text| cleaner.clean(text)).collect::<Result<_>>()?
+        } else {
+            texts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect()
+        };
         self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 

@@ -20,6 +20,7 @@ use super::modulation::{Modulation, ModulationLayer};
 use super::patches::{check_latents, grid, unpatch};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, Conv2d, Linear};
 
@@ -53,7 +54,8 @@ pub struct Sd3Config {
 impl Sd3Config {
     /// Reads and checks a config.
     pub fn read(config: &Config) -> Result<Self> {
-        config.choice("_class_name", "SD3Transformer2DModel", &["SD3Transformer2DModel"])?;
+        let own = config.choice("_class_name", "SD3Transformer2DModel", &["SD3Transformer2DModel"])?;
+        fields::check(config, own)?;
         let heads = config.size_or("num_attention_heads", 18)?;
         let head_dim = config.size_or("attention_head_dim", 64)?;
         let width = heads * head_dim;

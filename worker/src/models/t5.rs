@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 use super::tokenizer::Tokens;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::weights::{Params, Weights};
 use crate::layers::{Activation, AttentionBias, Linear, RmsNorm, attention};
 
@@ -40,6 +41,7 @@ pub struct T5Config {
 impl T5Config {
     /// Reads and checks a config.
     pub fn read(config: &Config) -> Result<Self> {
+        fields::check(config, "T5Config")?;
         let projection = config.text_or("feed_forward_proj", "relu")?;
         let (gated, name) = match projection.strip_prefix("gated-") {
             Some(name) => (true, name),

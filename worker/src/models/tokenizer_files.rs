@@ -16,6 +16,7 @@ use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokeniz
 use super::spiece::SentencePieces;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 use crate::files::text;
 
 /// How CLIP cuts a text before its merges.
@@ -74,6 +75,11 @@ impl TokenizerFiles {
         let read = |name: &str| there(name).then(|| Config::read(&folder.join(name))).transpose();
         let path = folder.join("tokenizer_config.json");
         let config = read("tokenizer_config.json")?.map_or_else(|| Config::parse(&path, "{}"), Ok)?;
+        match kind {
+            Kind::T5 => fields::check(&config, "T5Tokenizer")?,
+            Kind::Clip => fields::check(&config, "CLIPTokenizer")?,
+            Kind::AsWritten => {}
+        }
         let whole = read("tokenizer.json")?;
         let kind = if kind == Kind::AsWritten && whole.is_none() { Kind::Clip } else { kind };
         Ok(Self { folder: folder.into(), config, whole, kind })

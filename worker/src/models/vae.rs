@@ -8,6 +8,7 @@ use super::vae_blocks::{EPS, PixelAttention, ResnetBlock, UpBlock};
 use super::vae_tiles::Tiles;
 use crate::files::config::Config;
 use crate::files::error::Result;
+use crate::files::fields;
 use crate::files::weights::{WeightSize, Weights};
 use crate::layers::{Conv2d, GroupNorm};
 
@@ -39,8 +40,8 @@ pub struct VaeConfig {
 impl VaeConfig {
     /// Reads and checks a config. `shifts`: whether the pipeline adds the shift factor to latents.
     pub fn read(config: &Config, shifts: bool) -> Result<Self> {
-        config.choice("_class_name", "AutoencoderKL", &["AutoencoderKL"])?;
-        config.choice("act_fn", "silu", &["silu", "swish"])?;
+        let own = config.choice("_class_name", "AutoencoderKL", &["AutoencoderKL"])?;
+        fields::check(config, own)?;
         let channels = config.sizes("block_out_channels")?;
         let types = config.texts("up_block_types")?;
         if let Some(other) = types.iter().find(|name| *name != "UpDecoderBlock2D") {

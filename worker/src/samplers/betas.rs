@@ -41,12 +41,6 @@ impl Prediction {
 /// Reads the betas of a scheduler's config: their schedule, and the share of the signal, `ᾱ`, that is left at every
 /// training timestep.
 pub(super) fn read_signals(config: &Config) -> Result<(BetaSchedule, Vec<f64>)> {
-    for flag in ["thresholding", "rescale_betas_zero_snr"] {
-        config.not_set(flag)?;
-    }
-    if config.has("trained_betas") {
-        return Err(config.unsupported("trained_betas", "a list", "null"));
-    }
     let schedule = match config.choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2"])? {
         "linear" => BetaSchedule::Linear,
         "scaled_linear" => BetaSchedule::ScaledLinear,

@@ -6,6 +6,7 @@ use super::Sampler;
 use super::betas::{Prediction, read_signals};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spacing {
@@ -30,6 +31,7 @@ pub struct DdimConfig {
 impl DdimConfig {
     /// Reads a config; what is not implemented is an error that names the field.
     pub fn read(config: &Config) -> Result<Self> {
+        fields::check(config, "DDIMScheduler")?;
         let (_, signals) = read_signals(config)?;
         let offset = config.integer_or("steps_offset", 0)?;
         let steps_offset = usize::try_from(offset)
@@ -226,6 +228,13 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_flag_that_is_null_is_not_set() {
+        let config = read(r#"{"clip_sample": null, "set_alpha_to_one": null}"#).unwrap();
+        assert!(config.clip.is_none() && config.final_signal < 1.0);
+        assert!(read("{}").unwrap().clip.is_some());
     }
 
     #[test]

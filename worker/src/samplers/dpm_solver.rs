@@ -9,6 +9,7 @@ use super::Sampler;
 use super::betas::{BetaSchedule, Prediction, read_signals};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 
 /// How timesteps are picked from the training schedule (arXiv 2305.08891, table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,23 +34,44 @@ pub struct DpmSolverConfig {
     lambda_min_clipped: f64,
     spacing: Spacing,
     steps_offset: i64,
+    /// Timesteps that a caller chose.
+    chosen: Option<Vec<u32>>,
 }
 
+/// The highest order there is.
+const MAX_ORDER: usize = 3;
+
 impl DpmSolverConfig {
+    /// The same with another order, and with timesteps of the caller's choice.
+    pub fn with(mut self, order: Option<usize>, timesteps: Option<Vec<u32>>) -> Result<Self> {
+        let refused = |message: String| Err(ModelError::Input(message));
+        if let Some(order) = order {
+            if order == 0 || order > MAX_ORDER {
+                return refused(format!("the solver's order may be 1 to {MAX_ORDER}, not {order}"));
+            }
+            self.order = order;
+        }
+        if let Some(timesteps) = timesteps {
+            let known = self.sigmas.len();
+            if self.karras {
+                return refused("timesteps cannot be told to a sampler whose config says use_karras_sigmas".into());
+            }
+            if timesteps.is_empty() || timesteps.iter().any(|&t| t as usize >= known) {
+                return refused(format!("timesteps {timesteps:?} must be one or more numbers below {known}"));
+            }
+            if !timesteps.is_sorted_by(|a, b| a > b) {
+                return refused(format!("timesteps {timesteps:?} must fall, the noisiest first"));
+            }
+            self.chosen = Some(timesteps);
+        }
+        Ok(self)
+    }
+
     /// Reads a config; what is not implemented is an error that names the field.
     pub fn read(config: &Config) -> Result<Self> {
-        for flag in
-            ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"]
-        {
-            config.not_set(flag)?;
-        }
-        config.choice("algorithm_type", "dpmsolver++", &["dpmsolver++"])?;
-        // `variance_type` makes diffusers cut the output to three channels; models here drop the variance themselves.
-        if let Some(kind) = config.text_opt("variance_type")? {
-            return Err(config.unsupported("variance_type", kind, "null"));
-        }
+        fields::check(config, "DPMSolverMultistepScheduler")?;
         let order = config.size_or("solver_order", 2)?;
-        if order > 3 {
+        if order > MAX_ORDER {
             return Err(config.unsupported("solver_order", order, "1, 2, 3"));
         }
         let (schedule, signals) = read_signals(config)?;
@@ -72,11 +94,15 @@ impl DpmSolverConfig {
                 _ => Spacing::Trailing,
             },
             steps_offset: config.integer_or("steps_offset", 0)?,
+            chosen: None,
         })
     }
 
     /// Training timesteps of a run, noisiest first.
     fn timesteps(&self, steps: usize) -> Vec<i64> {
+        if let Some(chosen) = &self.chosen {
+            return chosen.iter().map(|&t| i64::from(t)).collect();
+        }
         // How many timesteps lie above the clipped signal-to-noise ratio; lambda = -ln(sigma) falls with the timestep.
         let clipped = self.sigmas.iter().rev().take_while(|sigma| -sigma.ln() < self.lambda_min_clipped).count();
         let last = self.sigmas.len() - clipped;
@@ -162,6 +188,9 @@ impl DpmSolver {
             let at = |&t: &i64| config.sigmas[t.clamp(0, known as i64 - 1) as usize];
             (timesteps.iter().map(|&t| t as f64).collect(), timesteps.iter().map(at).collect())
         };
+        if timesteps.len() != steps && config.chosen.is_some() {
+            return Err(ModelError::Input(format!("{} timesteps were told for {steps} steps", timesteps.len())));
+        }
         if timesteps.len() != steps {
             return Err(ModelError::Input(format!(
                 "the timestep spacing gives {} steps, not {steps}",
@@ -326,6 +355,98 @@ mod tests {
                 assert!((f64::from(*a) - b).abs() < 1e-5 * b.abs().max(1.0), "{text}, {steps} steps: {a} is not {b}");
             }
         }
+        Ok(())
+    }
+
+    /// Config, order, timesteps, and the latents after every step; made as those above with `set_timesteps(timesteps=…)`.
+    type Chosen = (&'static str, usize, &'static [u32], &'static [[f64; 2]]);
+
+    const CHOSEN: &[Chosen] = &[
+        (
+            r#"{}"#,
+            1,
+            &[999, 732, 478, 243, 50],
+            &[
+                [7.543099, -0.9665265],
+                [21.87341, -2.343103],
+                [34.41179, -3.830683],
+                [33.31527, -3.870442],
+                [30.87246, -3.612328],
+            ],
+        ),
+        (
+            r#"{}"#,
+            1,
+            &[999, 784, 577, 381, 199, 50],
+            &[
+                [5.162723, -0.7969798],
+                [13.61472, -1.706616],
+                [23.76385, -3.134565],
+                [29.52375, -4.101118],
+                [27.84896, -3.948136],
+                [25.83618, -3.651383],
+            ],
+        ),
+        (
+            r#"{}"#,
+            2,
+            &[999, 732, 478, 243, 50],
+            &[
+                [7.543099, -0.9665265],
+                [17.52835, -2.160537],
+                [21.83691, -3.192284],
+                [15.64738, -2.782978],
+                [14.48785, -2.60385],
+            ],
+        ),
+        (
+            r#"{}"#,
+            3,
+            &[999, 700, 420, 250, 120, 40, 7],
+            &[
+                [9.430828, -1.10084],
+                [22.31736, -2.506246],
+                [26.0448, -3.139739],
+                [25.93587, -3.232214],
+                [25.79255, -3.115758],
+                [25.41667, -2.988565],
+                [24.97255, -2.928432],
+            ],
+        ),
+        (
+            r#"{"solver_type": "heun", "lower_order_final": false, "final_sigmas_type": "sigma_min"}"#,
+            2,
+            &[990, 600, 300, 100],
+            &[[16.38986, -1.594], [31.57324, -3.003342], [26.81485, -2.871553], [10.02345, -1.799614]],
+        ),
+        (r#"{}"#, 2, &[500], &[[2.552361, -0.2432901]]),
+    ];
+
+    #[test]
+    fn a_chosen_order_and_grid_are_those_of_diffusers() -> Result<()> {
+        for &(text, order, timesteps, wanted) in CHOSEN {
+            let config = read(text)?.with(Some(order), Some(timesteps.into()))?;
+            let mut solver = DpmSolver::new(&config, timesteps.len() as u32)?;
+            assert_eq!(solver.timesteps(), timesteps.iter().map(|&t| f64::from(t)).collect::<Vec<_>>());
+            let mut x = Tensor::new(&[1f32, -0.5], &Device::Cpu)?.reshape((1, 1, 1, 2))?;
+            for (i, wanted) in wanted.iter().enumerate() {
+                x = solver.step(i, &x.affine(0.5, -0.2 * (i as f64).cos())?, &x)?;
+                for (a, b) in x.flatten_all()?.to_vec1::<f32>()?.iter().zip(wanted) {
+                    let error = (f64::from(*a) - b).abs();
+                    assert!(error < 1e-5 * b.abs().max(1.0), "{text}, order {order}, step {i}: {a} is not {b}");
+                }
+            }
+            let error = DpmSolver::new(&config, timesteps.len() as u32 + 1).err().unwrap().to_string();
+            assert!(error.contains("timesteps were told for"), "{error}");
+        }
+        let refused = |text: &str, order, timesteps: &[u32]| {
+            read(text).unwrap().with(order, Some(timesteps.into())).unwrap_err().to_string()
+        };
+        assert!(refused("{}", Some(4), &[5]).contains("may be 1 to 3, not 4"));
+        assert!(refused("{}", None, &[1000, 5]).contains("below 1000"));
+        assert!(refused("{}", None, &[]).contains("one or more"));
+        assert!(refused("{}", None, &[500, 500]).contains("must fall"));
+        assert!(refused(r#"{"use_karras_sigmas": true}"#, None, &[5]).contains("use_karras_sigmas"));
         Ok(())
     }
 

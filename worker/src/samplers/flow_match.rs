@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::Sampler;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
+use crate::files::fields;
 
 /// Which sigmas a run begins with, before they are shifted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +35,28 @@ pub struct FlowMatchConfig {
     /// The last sigma, where the others are stretched to end there.
     terminal: Option<f64>,
     sigmas: FlowSigmas,
+    /// Sigmas that a caller chose, before they are shifted.
+    chosen: Option<Vec<f64>>,
 }
 
 impl FlowMatchConfig {
+    /// The same with sigmas of the caller's choice.
+    pub fn with(self, sigmas: Option<Vec<f64>>) -> Result<Self> {
+        if let Some(sigmas) = &sigmas {
+            let wrong = |what: &str| Err(ModelError::Input(format!("sigmas {sigmas:?} must {what}")));
+            if sigmas.is_empty() || sigmas.iter().any(|&sigma| !(sigma > 0.0 && sigma <= 1.0)) {
+                return wrong("be one or more numbers above 0 and up to 1");
+            }
+            if !sigmas.is_sorted_by(|a, b| a > b) {
+                return wrong("fall, the noisiest first");
+            }
+        }
+        Ok(Self { chosen: sigmas, ..self })
+    }
+
     /// Reads a config; what is not implemented is an error that names the field.
     pub fn read(config: &Config, sigmas: FlowSigmas) -> Result<Self> {
-        for flag in
-            ["invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling"]
-        {
-            config.not_set(flag)?;
-        }
+        fields::check(config, "FlowMatchEulerDiscreteScheduler")?;
         let shift = if config.flag_or("use_dynamic_shifting", false)? {
             let kind = config.choice("time_shift_type", "exponential", &["exponential", "linear"])?;
             let base = config.size_or("base_image_seq_len", 256)?;
@@ -70,7 +83,13 @@ impl FlowMatchConfig {
         if let Some(end) = terminal.filter(|end| !(0.0..1.0).contains(end)) {
             return Err(config.wrong("shift_terminal", "a number between 0 and 1", end.to_string()));
         }
-        Ok(Self { train_timesteps: config.size_or("num_train_timesteps", 1000)?, shift, terminal, sigmas })
+        Ok(Self {
+            train_timesteps: config.size_or("num_train_timesteps", 1000)?,
+            shift,
+            terminal,
+            sigmas,
+            chosen: None,
+        })
     }
 
     /// Shifts a sigma towards noise.
@@ -92,9 +111,10 @@ impl FlowMatchConfig {
             let step = (end - start) / (steps.max(2) - 1) as f64;
             (0..steps).map(move |i| start + i as f64 * step)
         };
-        let begun: Vec<f64> = match self.sigmas {
-            FlowSigmas::Even => even(1.0, 1.0 / steps as f64).collect(),
-            FlowSigmas::Trained => {
+        let begun: Vec<f64> = match (&self.chosen, self.sigmas) {
+            (Some(chosen), _) => chosen.iter().map(|&sigma| f64::from(sigma as f32)).collect(),
+            (None, FlowSigmas::Even) => even(1.0, 1.0 / steps as f64).collect(),
+            (None, FlowSigmas::Trained) => {
                 let smallest = 1.0 / self.train_timesteps as f64;
                 // With a static shift the training's sigmas are shifted already, and a run's are shifted again.
                 let smallest = match self.shift {
@@ -125,6 +145,9 @@ impl FlowMatch {
         let (steps, known) = (steps as usize, config.train_timesteps);
         if steps == 0 || steps >= known {
             return Err(ModelError::Input(format!("{steps} steps cannot be picked from {known} training timesteps")));
+        }
+        if let Some(chosen) = config.chosen.as_ref().filter(|chosen| chosen.len() != steps) {
+            return Err(ModelError::Input(format!("{} sigmas were told for {steps} steps", chosen.len())));
         }
         // diffusers keeps both in f32.
         let mut sigmas: Vec<f64> =
@@ -304,6 +327,54 @@ mod tests {
                     assert!(error < 1e-5 * b.abs().max(1.0), "{what}, step {i}: {a} is not {b}");
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Config, image tokens, sigmas, timesteps and latents after the last step, as above with `set_timesteps(sigmas=…)`.
+    type Chosen = (&'static str, usize, &'static [f64], &'static [f64], [f64; 2]);
+
+    const CHOSEN: &[Chosen] = &[
+        (
+            r#"{"use_dynamic_shifting": true, "shift": 3.0, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}"#,
+            1024,
+            &[1.0, 0.8, 0.45, 0.2],
+            &[1000.0, 882.4973, 605.7134, 319.4513],
+            [0.5367579, -0.3391145],
+        ),
+        (r#"{"shift": 3.0}"#, 256, &[1.0, 0.6, 0.3], &[1000.0, 818.1818, 562.5], [0.5657136, -0.2891014]),
+        (
+            r#"{"shift": 1.0, "shift_terminal": 0.1}"#,
+            256,
+            &[0.95, 0.5, 0.25],
+            &[940.0, 400.0, 100.0],
+            [0.6991593, -0.1850532],
+        ),
+    ];
+
+    #[test]
+    fn chosen_sigmas_are_shifted_as_in_diffusers() -> Result<()> {
+        for &(text, tokens, sigmas, timesteps, wanted) in CHOSEN {
+            let config = read(text, FlowSigmas::Even)?.with(Some(sigmas.into()))?;
+            let mut sampler = FlowMatch::new(&config, sigmas.len() as u32, tokens)?;
+            for (a, b) in sampler.timesteps().iter().zip(timesteps) {
+                assert!((a - b).abs() < 2e-4, "{text}: {a} is not {b}");
+            }
+            let mut x = Tensor::new(&[1f32, -0.5], &Device::Cpu)?.reshape((1, 1, 1, 2))?;
+            for i in 0..sigmas.len() {
+                x = sampler.step(i, &x.affine(0.5, -0.2 * (i as f64).cos())?, &x)?;
+            }
+            for (a, b) in x.flatten_all()?.to_vec1::<f32>()?.iter().zip(wanted) {
+                assert!((f64::from(*a) - b).abs() < 1e-5, "{text}: {a} is not {b}");
+            }
+            assert!(
+                FlowMatch::new(&config, 9, tokens).err().unwrap().to_string().contains("sigmas were told for 9 steps")
+            );
+        }
+        let refused =
+            |sigmas: &[f64]| read("{}", FlowSigmas::Even).unwrap().with(Some(sigmas.into())).unwrap_err().to_string();
+        for bad in [&[][..], &[1.5], &[0.0], &[f64::NAN], &[0.5, 0.5]] {
+            assert!(refused(bad).contains("must"), "{bad:?}");
         }
         Ok(())
     }

@@ -24,6 +24,24 @@ pub trait Sampler: Send {
     fn step(&mut self, index: usize, output: &Tensor, latents: &Tensor) -> Result<Tensor>;
 }
 
+/// What a caller says instead of the config.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplerOptions {
+    /// DPM-Solver++: how many outputs of the model a step looks at, 1 to 3.
+    pub order: Option<usize>,
+    /// DPM-Solver++: the training timestep of each step, noisiest first.
+    pub timesteps: Option<Vec<u32>>,
+    /// Flow matching: the noise level of each step before the config shifts it, noisiest first, in (0, 1].
+    pub sigmas: Option<Vec<f64>>,
+}
+
+impl SamplerOptions {
+    /// How many steps a run has, where that is said here.
+    pub fn steps(&self) -> Option<usize> {
+        self.timesteps.as_ref().map(Vec::len).or(self.sigmas.as_ref().map(Vec::len))
+    }
+}
+
 /// Starts samplers of one configuration.
 #[derive(Debug, Clone)]
 pub enum SamplerFactory {
@@ -46,6 +64,36 @@ impl SamplerFactory {
                 Ok(Self::FlowMatch(flow_match::FlowMatchConfig::read(config, sigmas)?))
             }
             other => Err(ModelError::Input(format!("there is no sampler '{other}'"))),
+        }
+    }
+
+    /// The same with other settings; those that this sampler does not have are refused.
+    pub fn with(self, options: &SamplerOptions) -> Result<Self> {
+        let SamplerOptions { order, timesteps, sigmas } = options;
+        let refused =
+            |what: &str, name: &str, instead: &str| Err(ModelError::Input(format!("{name} has no {what}: {instead}")));
+        let dpm = "DPMSolverMultistepScheduler has";
+        match self {
+            Self::DpmSolver(_) if sigmas.is_some() => {
+                refused("sigmas to be told", "DPMSolverMultistepScheduler", "tell it timesteps")
+            }
+            Self::DpmSolver(config) => Ok(Self::DpmSolver(config.with(*order, timesteps.clone())?)),
+            _ if order.is_some() => refused("order to choose", self.class(), &format!("{dpm} one")),
+            _ if timesteps.is_some() => refused("timesteps to be told", self.class(), &format!("{dpm} them")),
+            Self::FlowMatch(config) => Ok(Self::FlowMatch(config.with(sigmas.clone())?)),
+            Self::Ddim(_) if sigmas.is_some() => {
+                refused("sigmas to be told", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler has them")
+            }
+            Self::Ddim(config) => Ok(Self::Ddim(config)),
+        }
+    }
+
+    /// The class, as diffusers names it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::DpmSolver(_) => "DPMSolverMultistepScheduler",
+            Self::Ddim(_) => "DDIMScheduler",
+            Self::FlowMatch(_) => "FlowMatchEulerDiscreteScheduler",
         }
     }
 

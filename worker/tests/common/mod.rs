@@ -44,6 +44,8 @@ pub(crate) fn evaluator_with(metrics: Vec<MetricChoice>) -> Result<DiffusionEval
         clip: None,
         metrics,
         vae_tiling: false,
+        texts: Default::default(),
+        samplers: Default::default(),
         memory: None,
     })
 }

@@ -1,0 +1,43 @@
+//! Settings of the sampler that stand for those of the model's folder.
+
+use clap::Args;
+
+use crate::samplers::SamplerOptions;
+
+/// Order and grid of a run.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct SamplerArgs {
+    /// Order of DPM-Solver++, 1 to 3: how many outputs of the model a step looks at [default: the folder's]
+    #[arg(long, value_name = "N")]
+    solver_order: Option<usize>,
+    /// Training timesteps of DPM-Solver++'s steps, the noisiest first, such as 999,732,478,243,50 [default: as the folder
+    /// spaces them]
+    #[arg(long, value_name = "T,T,…", value_delimiter = ',', num_args = 1)]
+    timesteps: Option<Vec<u32>>,
+    /// Noise levels of flow matching's steps before they are shifted, the noisiest first, such as 1,0.75,0.5,0.25
+    /// [default: evenly spaced]
+    #[arg(long, value_name = "S,S,…", value_delimiter = ',', num_args = 1, conflicts_with = "timesteps")]
+    sigmas: Option<Vec<f64>>,
+}
+
+/// Steps without a schedule, a grid or a word from the user.
+const DEFAULT_STEPS: u32 = 20;
+
+/// Reads a guidance scale.
+pub(super) fn guidance(text: &str) -> Result<f64, String> {
+    let scale: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    // As wide as a search takes it.
+    if (0.0..=100.0).contains(&scale) { Ok(scale) } else { Err(format!("'{text}' is not between 0 and 100")) }
+}
+
+impl SamplerArgs {
+    /// How many steps a run has that is told no number of them.
+    pub(super) fn steps(&self) -> u32 {
+        self.options().steps().and_then(|steps| u32::try_from(steps).ok()).unwrap_or(DEFAULT_STEPS)
+    }
+
+    /// As the sampler takes them.
+    pub(super) fn options(&self) -> SamplerOptions {
+        SamplerOptions { order: self.solver_order, timesteps: self.timesteps.clone(), sigmas: self.sigmas.clone() }
+    }
+}
