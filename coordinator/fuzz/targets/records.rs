@@ -58,7 +58,7 @@ static WHOLE: LazyLock<Records> = LazyLock::new(|| {
         let decision = decide(&state, None, &command, &Context { now: NOW, policy: &policy, ids: &ids, scarce: None });
         let decision = decision.expect("a small search is in order");
         store.commit(&decision.facts).expect("memory does not fail");
-        decision.facts.into_iter().for_each(|fact| state.apply(fact, NOW).expect("a decision fits the state"));
+        decision.facts.into_iter().for_each(|fact| state.apply(fact).expect("a decision fits the state"));
         decision.answer.unwrap_or(Answer::Accepted)
     };
     let spec = Arc::new(toy::spec(100, 2));

@@ -82,6 +82,7 @@ pub(super) const TABLE: &[Row] = &[
     ("/evocache.v1.WorkerService/CompleteEvaluation", Need::Worker, Effect::Changes),
     ("/evocache.v1.WorkerService/FailEvaluation", Need::Worker, Effect::Changes),
     ("/evocache.v1.WorkerService/ReleaseLease", Need::Worker, Effect::Changes),
+    ("/evocache.v1.WorkerService/DeregisterWorker", Need::Worker, Effect::Changes),
     ("/evocache.v1.FleetService/ListWorkers", Need::Reader, Effect::Reads),
     ("/evocache.v1.FleetService/GetWorker", Need::Reader, Effect::Reads),
     ("/evocache.v1.FleetService/DrainWorker", Need::Operator, Effect::Changes),

@@ -1,5 +1,7 @@
 //! The engine's state as messages.
 
+use std::time::Duration;
+
 use evocache_proto::domain::{BUILTIN_METRICS, SearchSpec};
 use evocache_proto::pb;
 
@@ -7,7 +9,7 @@ use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
 use crate::domain::search::{Breeder, OperatorShare};
 use crate::domain::time::Timestamp;
-use crate::engine::{LeaseKey, Search, State, Worker};
+use crate::engine::{LeaseKey, Search, Standing, State, Worker};
 use crate::ports::{ModelFacts, Phase};
 
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
@@ -15,7 +17,7 @@ pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos: (time.0 % 1000) as i32 * 1_000_000 }
 }
 
-pub(super) fn span(span: std::time::Duration) -> prost_types::Duration {
+pub(super) fn span(span: Duration) -> prost_types::Duration {
     let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
     prost_types::Duration { seconds, nanos: span.subsec_nanos() as i32 }
 }
@@ -40,7 +42,7 @@ pub(super) enum Detail {
     List,
 }
 
-pub(super) fn search(state: &State, search: &Search, now: Timestamp, detail: Detail) -> pb::Search {
+pub(super) fn search(state: &State, search: &Search, now: Timestamp, ttl: Duration, detail: Detail) -> pb::Search {
     let mut spec: pb::SearchSpec = AsRef::<SearchSpec>::as_ref(&search.spec).into();
     if detail == Detail::List {
         spec.prompts.clear();
@@ -51,7 +53,7 @@ pub(super) fn search(state: &State, search: &Search, now: Timestamp, detail: Det
         uid: search.uid.to_string(),
         spec: Some(spec),
         state: phase(search.phase).into(),
-        end_reason: reason(state, search),
+        end_reason: reason(state, search, now, ttl),
         create_time: Some(time(search.created)),
         start_time: search.started.map(time),
         end_time: search.ended.map(time),
@@ -74,22 +76,9 @@ fn insight(search: &Search) -> pb::Insight {
     }
 }
 
-/// Why the search is in its state; for a pending one, why the workers that have its model cannot take it.
-pub(super) fn reason(state: &State, search: &Search) -> String {
-    if search.phase != Phase::Pending || !search.reason.is_empty() {
-        return search.reason.clone();
-    }
-    let declarations = state.workers.values().map(|w| &w.registration.declaration);
-    let refusals: Vec<String> = declarations
-        .filter(|d| d.model == search.spec.model.name)
-        .filter_map(|d| search.admits(d).err().map(|why| format!("worker '{}' cannot take it: {why}", d.name)))
-        .take(3)
-        .collect();
-    if refusals.is_empty() {
-        format!("waits for a worker with model '{}'", search.spec.model.name)
-    } else {
-        refusals.join("; ")
-    }
+/// Why the search is in its state; for one that goes on, what it waits for.
+pub(super) fn reason(state: &State, search: &Search, now: Timestamp, ttl: Duration) -> String {
+    if search.reason.is_empty() { state.why_waiting(search, now, super::silence(ttl)) } else { search.reason.clone() }
 }
 
 fn model_facts(model: &ModelFacts) -> pb::ModelFacts {
@@ -171,17 +160,15 @@ pub(super) fn worker(
     id: &evocache_proto::domain::WorkerId,
     worker: &Worker,
     now: Timestamp,
-    ttl: std::time::Duration,
+    ttl: Duration,
 ) -> pb::Worker {
     let declaration = &worker.registration.declaration;
-    let liveness = if worker.quarantine.is_some() {
-        pb::WorkerState::Quarantined
-    } else if worker.draining {
-        pb::WorkerState::Draining
-    } else if now.since(worker.seen) > super::silence(ttl) {
-        pb::WorkerState::Stale
-    } else {
-        pb::WorkerState::Alive
+    let standing = match worker.standing(now, super::silence(ttl)) {
+        Standing::Alive => pb::WorkerState::Alive,
+        Standing::Silent => pb::WorkerState::Silent,
+        Standing::Gone => pb::WorkerState::Gone,
+        Standing::Draining => pb::WorkerState::Draining,
+        Standing::Quarantined => pb::WorkerState::Quarantined,
     };
     let leases = state.searches.values().flat_map(|search| {
         search.leased.iter().filter_map(move |&candidate| match &search.candidate(candidate)?.lease {
@@ -198,12 +185,13 @@ pub(super) fn worker(
         software: declaration.software.clone(),
         model: declaration.model.clone(),
         fingerprint: declaration.fingerprint.clone(),
-        state: liveness.into(),
+        state: standing.into(),
         register_time: Some(time(worker.registration.at)),
         last_seen_time: Some(time(worker.seen)),
         leases: leases.collect(),
         completed: worker.completed,
         failed: worker.failed,
         quarantine: worker.quarantine.clone().unwrap_or_default(),
+        idle_reason: if standing == pb::WorkerState::Alive { state.why_idle(worker) } else { String::new() },
     }
 }

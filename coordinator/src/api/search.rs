@@ -31,7 +31,8 @@ fn search_id(text: &str) -> Result<SearchId, Status> {
 
 impl Searches {
     async fn get(&self, id: SearchId) -> Result<pb::Search, Status> {
-        self.look(id, |state, search, now| encode::search(state, search, now, Detail::Full)).await
+        let ttl = self.0.lease_ttl;
+        self.look(id, move |state, search, now| encode::search(state, search, now, ttl, Detail::Full)).await
     }
 
     /// Asks about one search.
@@ -143,11 +144,12 @@ impl SearchService for Searches {
         let message = message.into_inner();
         let from = page::position(&message.page_token)?;
         let rows = limits::SEARCHES.rows(message.page_size);
+        let ttl = self.0.lease_ttl;
         let question = move |state: &State, now| {
             let mut all: Vec<&Search> = state.searches.values().collect();
             all.sort_by(|a, b| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
             let page = all.iter().skip(from).take(rows);
-            let searches = page.map(|search| encode::search(state, search, now, Detail::List)).collect();
+            let searches = page.map(|search| encode::search(state, search, now, ttl, Detail::List)).collect();
             pb::ListSearchesResponse { searches, next_page_token: page::token(from + rows, all.len()) }
         };
         self.0.engine.query(question).await.map(Response::new).map_err(status::refusal)
@@ -363,11 +365,12 @@ impl Searches {
         id: &SearchId,
         evaluation: Option<Arc<Evaluation>>,
     ) -> Result<(SearchUid, pb::WatchSearchResponse), Status> {
+        let ttl = self.0.lease_ttl;
         let question = move |state: &State, search: &Search, now| {
             let message = pb::WatchSearchResponse {
                 state: encode::phase(search.phase).into(),
                 progress: Some(encode::progress(state, search, now)),
-                end_reason: encode::reason(state, search),
+                end_reason: encode::reason(state, search, now, ttl),
                 evaluation: evaluation.map(|e| {
                     let mut message = encode::evaluation(search, &e);
                     if let Some(measurement) = &mut message.measurement {

@@ -121,7 +121,7 @@ impl WorkerService for Workers {
             answer = self.0.engine.acquire(worker, wait) => answer.map_err(status::refusal)?,
             () = self.0.stopped() => return Err(status::stopping()),
         };
-        let Answer::Work { offer, draining } = answer else { return Err(unexpected(&answer)) };
+        let Answer::Work { offer, draining, idle } = answer else { return Err(unexpected(&answer)) };
         if let Some(offer) = &offer {
             caller.about(&offer.lease);
         }
@@ -135,7 +135,7 @@ impl WorkerService for Workers {
             prompts: offer.prompts,
             profile: offer.profile,
         });
-        Ok(Response::new(pb::AcquireLeaseResponse { lease, draining }))
+        Ok(Response::new(pb::AcquireLeaseResponse { lease, draining, idle_reason: idle }))
     }
 
     async fn renew_leases(
@@ -205,6 +205,20 @@ impl WorkerService for Workers {
         let request = request(&message.request_id, &message)?;
         self.0.engine.command(request, Command::Release { worker, lease }).await.map_err(status::refusal)?;
         Ok(Response::new(pb::ReleaseLeaseResponse {}))
+    }
+
+    async fn deregister_worker(
+        &self,
+        message: Request<pb::DeregisterWorkerRequest>,
+    ) -> Result<Response<pb::DeregisterWorkerResponse>, Status> {
+        let (caller, message) = Caller::of(message)?;
+        let worker = self.worker(&caller, &message.worker_id).await?;
+        caller.about(&worker);
+        let request = request(&message.request_id, &message)?;
+        let command = Command::Deregister { worker: worker.clone() };
+        self.0.engine.command(request, command).await.map_err(status::refusal)?;
+        tracing::info!(%worker, "worker deregistered");
+        Ok(Response::new(pb::DeregisterWorkerResponse {}))
     }
 }
 

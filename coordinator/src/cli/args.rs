@@ -153,7 +153,7 @@ Creates a search of its own, which measures the front of the given one and its h
 file, follows it, and reports. The same command with the --name of such a search goes on with it.")]
     Validate(ValidateArgs),
     /// List the workers
-    Workers,
+    Workers(WorkersArgs),
     /// Let a worker finish what it has and give it no more
     Drain(DrainArgs),
     /// Make tokens for a coordinator with --tokens
@@ -434,6 +434,14 @@ pub struct ValidateArgs {
     /// Quality over the uncached quality that a schedule must keep (0.98 or 98%)
     #[arg(long, value_name = "RATIO", default_value = "0.98", value_parser = parse_ratio)]
     pub quality_ratio: f64,
+}
+
+/// Arguments of `workers`.
+#[derive(Debug, Args)]
+pub struct WorkersArgs {
+    /// List those too that are gone: silent for long, and without a lease
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Arguments of `drain`.

@@ -1,5 +1,7 @@
 //! The verbs about workers: workers, drain.
 
+use std::collections::BTreeMap;
+
 use evocache_proto::domain::WorkerId;
 use serde_json::Value;
 
@@ -7,16 +9,31 @@ use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::table::{Side, Table};
 use super::view;
-use crate::client::{Client, rfc3339};
+use crate::client::{Client, WorkerState, rfc3339};
 
-pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, Failure> {
+pub(super) async fn workers(client: &Client, all: bool, printer: Printer) -> Result<Exit, Failure> {
     let workers = client.workers().await?;
     if printer.is_json() {
         printer.json(&Value::Array(workers.iter().map(view::worker).collect()))?;
         return Ok(Exit::Ok);
     }
     let quarantined = workers.iter().filter(|worker| !worker.quarantine.is_empty());
-    let notes: Vec<String> = quarantined.map(|w| format!("{} is in quarantine: {}", w.name, w.quarantine)).collect();
+    let mut notes: Vec<String> =
+        quarantined.map(|w| format!("{} is in quarantine: {}", w.name, w.quarantine)).collect();
+    // Many have the same reason.
+    let mut idle: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for worker in workers.iter().filter(|worker| !worker.idle_reason.is_empty()) {
+        idle.entry(worker.idle_reason.to_string()).or_default().push(worker.name.to_string());
+    }
+    notes.extend(idle.into_iter().map(|(why, names)| match &names[..] {
+        [name] => format!("{name} is idle: {why}"),
+        [name, more @ ..] => format!("{name} and {} more are idle: {why}", more.len()),
+        [] => why,
+    }));
+    let gone = workers.iter().filter(|worker| worker.state == WorkerState::Gone).count();
+    if gone > 0 && !all {
+        notes.push(format!("{gone} gone; --all lists them too"));
+    }
     let mut table = Table::new(&[
         ("worker", Side::Left),
         ("name", Side::Left),
@@ -28,7 +45,7 @@ pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, F
         ("evaluates", Side::Left),
         ("last seen", Side::Left),
     ]);
-    for worker in &workers {
+    for worker in workers.iter().filter(|worker| all || worker.state != WorkerState::Gone) {
         let leases: Vec<String> = worker.leases.iter().map(|l| format!("{}/{}", l.search_id, l.candidate)).collect();
         table.row([
             worker.id.to_string(),
@@ -43,6 +60,7 @@ pub(super) async fn workers(client: &Client, printer: Printer) -> Result<Exit, F
         ]);
     }
     if table.is_empty() {
+        notes.iter().for_each(|note| printer.note(note));
         printer
             .note(&format!("no workers; `evocache-worker run --coordinator {} --model DIR` starts one", client.url()));
     } else {

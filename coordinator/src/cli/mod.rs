@@ -130,7 +130,7 @@ async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Best(args) => answers::best(&connect(global).await?, args, printer).await,
         Verb::Explain(args) => explain::explain(&connect(global).await?, args, printer).await,
         Verb::Validate(args) => validate::validate(global, args, printer).await,
-        Verb::Workers => fleet::workers(&connect(global).await?, printer).await,
+        Verb::Workers(args) => fleet::workers(&connect(global).await?, args.all, printer).await,
         Verb::Drain(args) => fleet::drain(&connect(global).await?, &args.id, printer).await,
         Verb::Token(verb) => token::token(verb, printer),
         Verb::Completions(args) => completions(args.shell, printer),

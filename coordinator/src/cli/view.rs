@@ -251,6 +251,7 @@ pub fn worker(w: &Worker) -> Value {
         "completed": w.completed,
         "failed": w.failed,
         "quarantine": w.quarantine.raw(),
+        "idle_reason": w.idle_reason.raw(),
         "leases": w.leases.iter().map(|l| json!({
             "search_id": l.search_id.raw(),
             "candidate": l.candidate.0,

@@ -395,8 +395,10 @@ pub enum WatchEvent {
 pub enum WorkerState {
     /// Heard of lately.
     Alive,
-    /// Silent for longer than its lease's time to live.
-    Stale,
+    /// Silent for long, with a lease that soon expires.
+    Silent,
+    /// Silent for long, without a lease: it has died, or left without a word.
+    Gone,
     /// Gets no more work.
     Draining,
     /// Others cannot repeat what it has measured: gets no more work, and its results count no more.
@@ -408,7 +410,8 @@ impl WorkerState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Alive => "alive",
-            Self::Stale => "stale",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
             Self::Draining => "draining",
             Self::Quarantined => "quarantined",
         }
@@ -453,6 +456,8 @@ pub struct Worker {
     pub failed: u64,
     /// Why it is in quarantine; empty if it is not.
     pub quarantine: Foreign,
+    /// Why it has nothing to do; empty if it has something, or is to get nothing.
+    pub idle_reason: Foreign,
 }
 
 /// A time as RFC 3339, UTC.

@@ -192,7 +192,8 @@ fn note(m: &pb::Evaluation) -> EvaluationNote {
 pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, ClientError> {
     let state = match pb::WorkerState::try_from(m.state) {
         Ok(pb::WorkerState::Alive) => WorkerState::Alive,
-        Ok(pb::WorkerState::Stale) => WorkerState::Stale,
+        Ok(pb::WorkerState::Silent) => WorkerState::Silent,
+        Ok(pb::WorkerState::Gone) => WorkerState::Gone,
         Ok(pb::WorkerState::Draining) => WorkerState::Draining,
         Ok(pb::WorkerState::Quarantined) => WorkerState::Quarantined,
         Ok(pb::WorkerState::Unspecified) | Err(_) => {
@@ -222,6 +223,7 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
         completed: m.completed,
         failed: m.failed,
         quarantine: m.quarantine.clone().into(),
+        idle_reason: m.idle_reason.clone().into(),
     })
 }
 

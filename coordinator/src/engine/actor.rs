@@ -292,7 +292,7 @@ impl Actor {
             {
                 leavers.extend(self.waiters.take_worker(worker));
             }
-            if let Err(e) = self.state.apply(fact, now) {
+            if let Err(e) = self.state.apply(fact) {
                 // A decision made a fact that does not fit: a bug. Disk is ahead of memory; a restart would show it.
                 tracing::error!(error = %e, "a decision contradicts the state");
                 self.meters.broken.store(true, Relaxed);
@@ -410,7 +410,7 @@ impl Actor {
         for class in self.waiters.classes() {
             while let Some((place, worker)) = self.waiters.first(&class) {
                 let result = self.carry_out(None, &Command::Acquire { worker });
-                if matches!(&result, Ok(Answer::Work { offer: None, draining: false })) {
+                if matches!(&result, Ok(Answer::Work { offer: None, draining: false, .. })) {
                     break;
                 }
                 let taken = self.waiters.take(&class, place);

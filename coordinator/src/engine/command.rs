@@ -79,6 +79,11 @@ pub enum Command {
         /// Which.
         worker: WorkerId,
     },
+    /// A worker leaves for good: what it has goes back to the queue.
+    Deregister {
+        /// Which.
+        worker: WorkerId,
+    },
     /// Give a worker something to do, if there is anything.
     Acquire {
         /// Which.
@@ -163,6 +168,8 @@ pub enum Answer {
         offer: Option<Offer>,
         /// The worker is to leave.
         draining: bool,
+        /// Why there is no work, for people; empty if there is some, or none is to be had.
+        idle: String,
     },
     /// In the order of the request.
     Renewed {

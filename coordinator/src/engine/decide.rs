@@ -96,6 +96,14 @@ pub fn decide(
             let fact = Fact::WorkerDraining { worker: worker.clone() };
             Decision::answer(Answer::Worker(worker.clone())).fact(fact)
         }
+        Command::Deregister { worker } => {
+            if !state.workers.contains_key(worker) {
+                return Err(Refusal::NoWorker(worker.clone()));
+            }
+            let decision =
+                evaluate::release_all(state, worker, Decision::answer(Answer::Worker(worker.clone())), context);
+            decision.fact(Fact::WorkerForgotten { worker: worker.clone() })
+        }
         Command::Acquire { worker } => grant::acquire(state, worker, context)?,
         Command::Renew { worker, leases } => evaluate::renew(state, worker, leases, context)?,
         Command::Complete { worker, lease, measurement } => {
@@ -137,6 +145,7 @@ fn kind(command: &Command) -> &'static str {
         Command::Move { to: Move::Delete, .. } => "delete_search",
         Command::Register { .. } => "register_worker",
         Command::Drain { .. } => "drain_worker",
+        Command::Deregister { .. } => "deregister_worker",
         Command::Acquire { .. } => "acquire_lease",
         Command::Renew { .. } => "renew_leases",
         Command::Complete { .. } => "complete_evaluation",
@@ -158,7 +167,7 @@ fn repeated(state: &State, request: &Request, command: &Command) -> Result<Optio
         Command::Create { .. } | Command::Move { .. } => {
             Answer::Search(SearchId::new(record.subject.clone()).map_err(internal)?)
         }
-        Command::Register { .. } | Command::Drain { .. } => {
+        Command::Register { .. } | Command::Drain { .. } | Command::Deregister { .. } => {
             Answer::Worker(WorkerId::new(record.subject.clone()).map_err(internal)?)
         }
         Command::Complete { .. } | Command::Fail { .. } | Command::Release { .. } => Answer::Accepted,
@@ -230,18 +239,10 @@ fn tidy(state: &State, now: Timestamp) -> Decision {
         }
     }
     for (id, worker) in &state.workers {
-        let holds = state.searches.values().any(|search| holds_lease(search, id));
-        if now.since(worker.seen) > WORKER_MEMORY && !holds {
+        let holds = worker.leases > 0;
+        if now.since(worker.seen.max(state.recovered)) > WORKER_MEMORY && !holds {
             decision = decision.fact(Fact::WorkerForgotten { worker: id.clone() });
         }
     }
     decision
-}
-
-fn holds_lease(search: &Search, id: &WorkerId) -> bool {
-    search.leased.iter().any(|&candidate| {
-        search
-            .candidate(candidate)
-            .is_some_and(|c| matches!(&c.lease, lease::State::Leased { worker, .. } if worker == id))
-    })
 }

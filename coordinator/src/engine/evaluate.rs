@@ -183,6 +183,23 @@ pub(super) fn release(
     }
 }
 
+/// Takes back all that a worker has, as if it had never been handed out.
+pub(super) fn release_all(state: &State, by: &WorkerId, mut decision: Decision, context: &Context<'_>) -> Decision {
+    for search in state.searches.values() {
+        for &id in &search.leased {
+            let Some(candidate) = search.candidate(id) else { continue };
+            let LeaseState::Leased { worker, epoch, .. } = &candidate.lease else { continue };
+            let event = Event::Release { worker: by.clone(), epoch: *epoch };
+            if worker == by
+                && let Ok(Transition::To(next)) = lease::step(&candidate.lease, &event, context.now, context.policy)
+            {
+                decision = decision.fact(moved(search, id, candidate, next));
+            }
+        }
+    }
+    decision
+}
+
 /// Expires leases whose time is over, and ends searches whose budget is.
 pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
     if let Some(decision) = judge(state, context) {
@@ -242,7 +259,7 @@ fn lasted(search: &Search, candidate: &Candidate, key: &LeaseKey, now: Timestamp
     now.since(granted)
 }
 
-pub(super) fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
+fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
     Fact::LeaseMoved { search: SearchId::clone(&search.id), candidate, state, granted: entry.granted }
 }
 

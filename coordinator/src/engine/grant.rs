@@ -25,13 +25,14 @@ pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Re
         return Err(Refusal::Quarantined { worker: id.clone(), reason });
     }
     if worker.draining {
-        return Ok(Decision::answer(Answer::Work { offer: None, draining: true }).touch(seen));
+        return Ok(Decision::answer(Answer::Work { offer: None, draining: true, idle: String::new() }).touch(seen));
     }
     if worker.leases >= LEASES_PER_WORKER {
         return Err(Refusal::TooManyLeases(id.clone()));
     }
-    if context.scarce.is_some() {
-        return Ok(Decision::answer(Answer::Work { offer: None, draining: false }).touch(seen));
+    if let Some(room) = context.scarce {
+        let idle = Refusal::Full(room).to_string();
+        return Ok(Decision::answer(Answer::Work { offer: None, draining: false, idle }).touch(seen));
     }
     let mut able: Vec<&Search> = state.searches.values().filter(|search| can_serve(search, worker)).collect();
     able.sort_by(|a, b| {
@@ -48,7 +49,8 @@ pub(super) fn acquire(state: &State, id: &WorkerId, context: &Context<'_>) -> Re
             return Ok(decision.touch(seen));
         }
     }
-    Ok(Decision::answer(Answer::Work { offer: None, draining: false }).touch(seen))
+    let idle = state.why_idle(worker);
+    Ok(Decision::answer(Answer::Work { offer: None, draining: false, idle }).touch(seen))
 }
 
 fn can_serve(search: &Search, worker: &Worker) -> bool {
@@ -93,7 +95,7 @@ fn offer(
         profile: to.worker.registration.declaration.profiles && candidate == CandidateId(0),
     };
     let moved = Fact::LeaseMoved { search: search.id.clone(), candidate, state: next, granted: context.now };
-    Some(Decision::answer(Answer::Work { offer: Some(offer), draining: false }).fact(moved))
+    Some(Decision::answer(Answer::Work { offer: Some(offer), draining: false, idle: String::new() }).fact(moved))
 }
 
 /// A grant of a new candidate, within the budget. The first one binds the search to what the worker declared.

@@ -1,11 +1,8 @@
 //! Decides what becomes of a worker whose results others cannot repeat. Pure; called with the clock.
 
-use evocache_proto::domain::WorkerId;
-
 use super::decide::{Context, Decision};
-use super::evaluate::moved;
+use super::evaluate::release_all;
 use super::state::State;
-use crate::domain::lease::{self, Event, State as LeaseState, Transition};
 use crate::ports::Fact;
 
 /// Quarantines one worker, if one is to be: it gets no more work, what it has is for others, and what it has measured
@@ -13,16 +10,7 @@ use crate::ports::Fact;
 pub(super) fn judge(state: &State, context: &Context<'_>) -> Option<Decision> {
     let going_on = || state.searches.values().filter(|search| !search.phase.is_final());
     let (worker, reason) = going_on().find_map(|search| search.trust.suspect())?;
-    let mut decision = Decision::default();
-    for search in state.searches.values() {
-        for &id in &search.leased {
-            let Some(candidate) = search.candidate(id) else { continue };
-            let Some(event) = release(&candidate.lease, &worker) else { continue };
-            if let Ok(Transition::To(next)) = lease::step(&candidate.lease, &event, context.now, context.policy) {
-                decision = decision.fact(moved(search, id, candidate, next));
-            }
-        }
-    }
+    let mut decision = release_all(state, &worker, Decision::default(), context);
     for search in going_on().filter(|search| search.evaluations.iter().any(|e| e.worker == worker)) {
         decision = decision.fact(Fact::Disowned { search: search.id.clone(), worker: worker.clone() });
     }
@@ -31,13 +19,4 @@ pub(super) fn judge(state: &State, context: &Context<'_>) -> Option<Decision> {
         decision = decision.fact(Fact::WorkerQuarantined { worker, reason, at: context.now });
     }
     Some(decision)
-}
-
-fn release(lease: &LeaseState, worker: &WorkerId) -> Option<Event> {
-    match lease {
-        LeaseState::Leased { worker: holder, epoch, .. } if holder == worker => {
-            Some(Event::Release { worker: worker.clone(), epoch: *epoch })
-        }
-        _ => None,
-    }
 }

@@ -23,7 +23,7 @@ pub struct Worker {
     pub draining: bool,
     /// Why its results are not believed, if they are not. It gets no more work.
     pub quarantine: Option<String>,
-    /// Last heard of; after a restart, the moment of the restart. Not stored.
+    /// Last heard of. After a restart, what the store tells of it: its registration, its last grant or its last result.
     pub seen: Timestamp,
     /// Candidates that it has.
     pub leases: usize,
@@ -73,6 +73,8 @@ pub struct State {
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Answered calls.
     pub requests: BTreeMap<RequestId, RequestRecord>,
+    /// When it was made of what is stored: nobody was silent towards this coordinator before.
+    pub recovered: Timestamp,
     /// The last epoch of any grant that is remembered.
     pub last_epoch: Epoch,
 }
@@ -91,9 +93,9 @@ impl State {
         now: Timestamp,
         policy: &RetryPolicy,
     ) -> Result<Self, Inconsistent> {
-        let mut state = Self::default();
+        let mut state = Self { recovered: now, ..Self::default() };
         for fact in facts {
-            state.apply(fact, now)?;
+            state.apply(fact)?;
         }
         for search in state.searches.values_mut() {
             for candidate in &mut search.candidates {
@@ -118,16 +120,16 @@ impl State {
     }
 
     /// Applies a fact.
-    pub fn apply(&mut self, fact: Fact, now: Timestamp) -> Result<(), Inconsistent> {
+    pub fn apply(&mut self, fact: Fact) -> Result<(), Inconsistent> {
         match fact {
             Fact::WorkerRegistered { worker, registration } => {
                 let class = class(&registration.declaration);
                 let entry = Worker {
-                    registration,
                     class,
                     draining: false,
                     quarantine: None,
-                    seen: now,
+                    seen: registration.at,
+                    registration,
                     leases: 0,
                     completed: 0,
                     failed: 0,
@@ -218,11 +220,13 @@ impl State {
                 }
                 if let Some(worker) = after.and_then(|id| self.workers.get_mut(&id)) {
                     worker.leases += 1;
+                    worker.seen = worker.seen.max(granted);
                 }
             }
             Fact::Evaluated { search, sequence, evaluation } => {
                 if let Some(worker) = self.workers.get_mut(&evaluation.worker) {
                     worker.completed += 1;
+                    worker.seen = worker.seen.max(evaluation.finished);
                 }
                 self.search_mut(&search)?.evaluated(sequence, evaluation)?;
             }

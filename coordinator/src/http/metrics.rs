@@ -8,7 +8,7 @@ use super::exposition::Exposition;
 use super::{Guard, Parts};
 use crate::api::Calls;
 use crate::domain::time::Timestamp;
-use crate::engine::{Counts, Refusal, State};
+use crate::engine::{Counts, Refusal, Standing, State};
 use crate::ports::Phase;
 
 /// Phases by the names that the command line has for them.
@@ -24,7 +24,8 @@ const PHASES: [(Phase, &str); 6] = [
 /// The state in a few numbers.
 struct Gauges {
     workers: usize,
-    alive: usize,
+    silent: usize,
+    gone: usize,
     draining: usize,
     quarantined: usize,
     leased: usize,
@@ -35,9 +36,11 @@ struct Gauges {
 /// Runs on the engine's thread: one pass over workers and searches, none over candidates.
 fn look(state: &State, now: Timestamp, silence: Duration) -> Gauges {
     let searches = || state.searches.values();
+    let standing = |of: Standing| state.workers.values().filter(|w| w.standing(now, silence) == of).count();
     Gauges {
         workers: state.workers.len(),
-        alive: state.workers.values().filter(|w| now.since(w.seen) <= silence).count(),
+        silent: standing(Standing::Silent),
+        gone: standing(Standing::Gone),
         draining: state.workers.values().filter(|w| w.draining).count(),
         quarantined: state.workers.values().filter(|w| w.quarantine.is_some()).count(),
         leased: searches().map(|s| s.leased.len()).sum(),
@@ -94,9 +97,10 @@ fn counters(text: &mut Exposition, counts: &Counts) {
 }
 
 fn states(text: &mut Exposition, gauges: &Gauges) {
-    text.family("evocache_workers", "gauge", "Registered workers.");
-    let silent = gauges.workers - gauges.alive;
-    for (state, n) in [("alive", gauges.alive), ("silent", silent)] {
+    let help = "Registered workers: alive, silent with a lease, or gone without one.";
+    text.family("evocache_workers", "gauge", help);
+    let alive = gauges.workers - gauges.silent - gauges.gone;
+    for (state, n) in [("alive", alive), ("silent", gauges.silent), ("gone", gauges.gone)] {
         text.sample("evocache_workers", &[("state", state)], n);
     }
     text.single("evocache_workers_draining", "gauge", "Workers that get no more work.", gauges.draining);

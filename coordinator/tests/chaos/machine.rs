@@ -164,7 +164,7 @@ impl World {
         };
         self.store.commit(&facts).map_err(|e| e.to_string())?;
         for fact in facts {
-            self.state.apply(fact, self.now).map_err(|e| format!("a decision contradicts the state: {e}"))?;
+            self.state.apply(fact).map_err(|e| format!("a decision contradicts the state: {e}"))?;
         }
         touches.into_iter().for_each(|touch| self.state.touch(touch));
         invariants::state(&self.state)?;
@@ -289,7 +289,7 @@ impl World {
     fn acquire(&mut self, worker: usize) -> Result<(), String> {
         let Some(worker) = self.worker(worker) else { return Ok(()) };
         let answer = self.carry_out(None, &Command::Acquire { worker: worker.clone() })?;
-        let Ok(Answer::Work { offer, draining }) = answer else { return Err(format!("acquire: {answer:?}")) };
+        let Ok(Answer::Work { offer, draining, .. }) = answer else { return Err(format!("acquire: {answer:?}")) };
         let Some(offer) = offer else { return Ok(()) };
         if draining {
             return Err(format!("{worker} drains and got {}", offer.lease));

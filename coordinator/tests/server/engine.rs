@@ -349,10 +349,10 @@ async fn a_waiting_worker_is_woken_by_a_new_search_and_a_drained_one_is_sent_hom
     let waiting = worker.clone();
     let wait = async move { handle.acquire(waiting, Duration::from_secs(600)).await };
     let (answer, _) = tokio::join!(wait, world.create("s", 10));
-    assert!(matches!(answer, Ok(Answer::Work { offer: Some(_), draining: false })));
+    assert!(matches!(answer, Ok(Answer::Work { offer: Some(_), draining: false, .. })));
     world.handle.command(None, Command::Drain { worker: worker.clone() }).await.unwrap();
     let answer = world.handle.acquire(worker, Duration::from_secs(600)).await;
-    assert_eq!(answer, Ok(Answer::Work { offer: None, draining: true }));
+    assert_eq!(answer, Ok(Answer::Work { offer: None, draining: true, idle: String::new() }));
     let stranger = WorkerId::new("stranger").unwrap();
     assert_eq!(world.handle.acquire(stranger.clone(), Duration::ZERO).await, Err(Refusal::NoWorker(stranger)));
 }

@@ -112,3 +112,37 @@ async fn a_calibration_is_given_for_the_search_of_the_lease_and_no_other() {
     let found = world.handle.query(move |state, _| state.searches[&made_up.id].is(&made_up)).await;
     assert!(!found.unwrap());
 }
+
+#[tokio::test]
+async fn a_worker_that_deregisters_is_no_longer_listed_and_what_it_has_is_for_others() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let (leaver, stayer) = (world.register("leaver").await, world.register("stayer").await);
+    world.create("s", 20).await;
+    let lost = world.offer(&leaver).await.unwrap();
+    let deregister = Command::Deregister { worker: leaver.clone() };
+    world.handle.command(None, deregister.clone()).await.unwrap();
+    assert_eq!(world.handle.command(None, deregister).await, Err(Refusal::NoWorker(leaver.clone())));
+    let asked = leaver.clone();
+    assert!(!world.handle.query(move |state, _| state.workers.contains_key(&asked)).await.unwrap());
+    let found = world.offer(&stayer).await.unwrap();
+    assert_eq!((found.lease.candidate, found.attempt), (lost.lease.candidate, 1), "giving it back is no attempt");
+}
+
+#[tokio::test]
+async fn after_a_restart_a_worker_was_last_seen_when_it_was_last_seen() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let before = world(store.clone(), 0);
+    let (idle, busy) = (before.register("idle").await, before.register("busy").await);
+    before.create("s", 20).await;
+    let registered = before.handle.query(|_, now| now).await.unwrap();
+    before.clock.advance(Duration::from_secs(40));
+    before.work(&busy, 1).await;
+    before.engine.stop().unwrap();
+
+    let after = world(store, 1000);
+    let seen = after.handle.query(move |state, _| (state.workers[&idle].seen, state.workers[&busy].seen));
+    assert_eq!(seen.await.unwrap(), (registered, registered.plus(Duration::from_secs(40))));
+    // Nobody is forgotten for having been silent while the coordinator was away.
+    after.handle.command(None, Command::Tidy).await.unwrap();
+    assert_eq!(after.handle.query(|state, _| state.workers.len()).await.unwrap(), 2);
+}

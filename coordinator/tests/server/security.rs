@@ -42,6 +42,7 @@ WorkerService/RenewLeases                 401  403    403      yes    yes
 WorkerService/CompleteEvaluation          401  403    403      yes    yes
 WorkerService/FailEvaluation              401  403    403      yes    yes
 WorkerService/ReleaseLease                401  403    403      yes    yes
+WorkerService/DeregisterWorker            401  403    403      yes    yes
 FleetService/ListWorkers                  401  yes    yes      403    yes
 FleetService/GetWorker                    401  yes    yes      403    yes
 FleetService/DrainWorker                  401  403    yes      403    yes

@@ -42,6 +42,7 @@ WorkerService/RenewLeases             CertificateRequired UnknownCA       Certif
 WorkerService/CompleteEvaluation      CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED in
 WorkerService/FailEvaluation          CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED in
 WorkerService/ReleaseLease            CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED in
+WorkerService/DeregisterWorker        CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED in
 FleetService/ListWorkers              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 FleetService/GetWorker                CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 FleetService/DrainWorker              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED

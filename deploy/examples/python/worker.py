@@ -52,7 +52,10 @@ def main():
         request.wait.FromSeconds(0 if args.until_idle and prepared else 20)
         lease = (answer := worker.AcquireLease(request, timeout=60)).lease
         if answer.draining or (args.until_idle and prepared and not answer.HasField("lease")):
+            worker.DeregisterWorker(pb.DeregisterWorkerRequest(worker_id=me.worker_id), timeout=10)
             return
+        if answer.idle_reason:
+            print(f"no work: {answer.idle_reason}", file=sys.stderr)
         if not answer.HasField("lease"):
             continue
         done, ref = threading.Event(), pb.LeaseRef(search_ref=lease.search_ref, candidate=lease.candidate, epoch=lease.epoch)

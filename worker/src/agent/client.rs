@@ -249,6 +249,13 @@ impl Coordinator {
         self.call(SHORT, request, async |mut client, request| client.fail_evaluation(request).await).await
     }
 
+    pub(super) async fn deregister(
+        &self,
+        request: pb::DeregisterWorkerRequest,
+    ) -> Result<pb::DeregisterWorkerResponse, CallError> {
+        self.call(SHORT, request, async |mut client, request| client.deregister_worker(request).await).await
+    }
+
     pub(super) async fn release(
         &self,
         request: pb::ReleaseLeaseRequest,

@@ -27,6 +27,7 @@ use evocache_proto::credentials::{CredentialError, Credentials};
 use evocache_proto::domain::{Declaration, DeclarationError};
 use evocache_proto::pb;
 use evocache_proto::telemetry::{self, Remote};
+use evocache_proto::text::plain;
 use evocache_proto::wire::register_request;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -167,6 +168,10 @@ struct Agent {
     bench: Bench,
     /// The coordinator said so in the answer to a renewal.
     draining: AtomicBool,
+    /// The id of the last registration.
+    registered: Option<String>,
+    /// Why there was no work the last time.
+    idle_reason: String,
     stop: Stop,
 }
 
@@ -199,7 +204,16 @@ pub async fn run(
     let bench =
         Bench::new(EvaluatorThread::start(evaluator)?, Arc::new(declaration.layout.clone()), declaration.forecast);
     let (ask, asked) = watch::channel(false);
-    let agent = Agent { config, coordinator, declaration, bench, draining: AtomicBool::new(false), stop: Stop(asked) };
+    let agent = Agent {
+        config,
+        coordinator,
+        declaration,
+        bench,
+        draining: AtomicBool::new(false),
+        registered: None,
+        idle_reason: String::new(),
+        stop: Stop(asked),
+    };
     let mut work = pin!(agent.work());
     let mut shutdown = pin!(shutdown);
     tokio::select! {
@@ -218,13 +232,28 @@ impl Agent {
         if !self.bench.thread.stop(self.config.grace).await {
             warn!("the evaluator is still busy after {:?}; leaving without it", self.config.grace);
         }
+        if ended.is_ok() {
+            self.deregister().await;
+        }
         ended
+    }
+
+    /// Tells the coordinator that this worker leaves. One try: without it the worker is listed as gone after a while.
+    async fn deregister(&self) {
+        let Some(worker_id) = self.registered.clone() else { return };
+        let request = pb::DeregisterWorkerRequest { request_id: request_id(), worker_id };
+        match timeout(self.config.grace, self.coordinator.deregister(request)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => info!("left without deregistering: {e}"),
+            Err(_) => info!("left without deregistering: no answer within {:?}", self.config.grace),
+        }
     }
 
     async fn lease_loop(&mut self) -> Result<Ended, AgentError> {
         let stop = self.stop.clone();
         let Some(session) = unless(&stop, self.first_registration()).await else { return Ok(Ended::ShutDown) };
         let mut session = session?;
+        self.registered = Some(session.worker_id.clone());
         loop {
             let Some(answer) = unless(&stop, self.acquire(&mut session)).await else { return Ok(Ended::ShutDown) };
             let (answer, given) = answer?;
@@ -273,13 +302,20 @@ impl Agent {
     }
 
     /// Asks until there is an answer that says something; registers again when the coordinator has forgotten us.
-    async fn acquire(&self, session: &mut Session) -> Result<(pb::AcquireLeaseResponse, Remote), AgentError> {
+    async fn acquire(&mut self, session: &mut Session) -> Result<(pb::AcquireLeaseResponse, Remote), AgentError> {
         let mut back_off = self.config.back_off;
         loop {
             let asked = Instant::now();
             match self.coordinator.acquire(&session.worker_id, session.wait).await {
-                Ok(answer) if answer.0.lease.is_some() || answer.0.draining => return Ok(answer),
-                Ok(_) => {
+                Ok(answer) if answer.0.lease.is_some() || answer.0.draining => {
+                    self.idle_reason.clear();
+                    return Ok(answer);
+                }
+                Ok((answer, _)) => {
+                    if !answer.idle_reason.is_empty() && answer.idle_reason != self.idle_reason {
+                        info!("no work: {}", plain(&answer.idle_reason));
+                        self.idle_reason = answer.idle_reason;
+                    }
                     back_off = self.config.back_off;
                     sleep(IDLE_PAUSE.saturating_sub(asked.elapsed())).await;
                 }
@@ -287,6 +323,7 @@ impl Agent {
                     info!("the coordinator does not know this worker any more ({answer}); registering again");
                     sleep(back_off.next()).await;
                     *session = self.register().await?;
+                    self.registered = Some(session.worker_id.clone());
                 }
                 Err(CallError::Unreachable(_) | CallError::Troubled(_)) => sleep(back_off.next()).await,
                 Err(refusal @ (CallError::Refused { .. } | CallError::Denied(_))) => {

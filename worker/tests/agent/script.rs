@@ -3,6 +3,7 @@
 //! Absent on purpose: any behaviour of its own. What the coordinator would do is written in each test.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evocache_proto::pb;
@@ -67,6 +68,7 @@ macro_rules! coordinator {
         #[derive(Clone)]
         struct Service {
             $($method: Outbox<pb::$request, pb::$response>,)*
+            left: Arc<Mutex<Vec<String>>>,
         }
 
         #[async_trait]
@@ -74,6 +76,15 @@ macro_rules! coordinator {
             $(async fn $method(&self, request: Request<pb::$request>) -> Result<Response<pb::$response>, Status> {
                 self.$method.ask(request).await
             })*
+
+            // Answered at once: whoever leaves does not wait for a test.
+            async fn deregister_worker(
+                &self,
+                request: Request<pb::DeregisterWorkerRequest>,
+            ) -> Result<Response<pb::DeregisterWorkerResponse>, Status> {
+                self.left.lock().expect("nobody panics with it").push(request.into_inner().worker_id);
+                Ok(Response::new(pb::DeregisterWorkerResponse {}))
+            }
         }
 
         /// The mailboxes, and the server that fills them.
@@ -91,7 +102,7 @@ macro_rules! coordinator {
                 let free = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
                 Self {
                     address: free.local_addr().expect("a bound socket has an address"),
-                    service: Service { $($method: $method.0,)* },
+                    service: Service { $($method: $method.0,)* left: Arc::default() },
                     $($method: $method.1,)*
                     server: None,
                 }
@@ -111,6 +122,11 @@ coordinator! {
 }
 
 impl Coordinator {
+    /// The workers that have deregistered.
+    pub(crate) fn left(&self) -> Vec<String> {
+        self.service.left.lock().expect("nobody panics with it").clone()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
