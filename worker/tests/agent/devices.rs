@@ -66,7 +66,7 @@ fn kill(process: u32) {
 async fn occupy(coordinator: &mut Coordinator, id: &str) -> pb::RegisterWorkerRequest {
     let answer = pb::RegisterWorkerResponse { worker_id: id.to_owned(), ..Default::default() };
     let registration = coordinator.register_worker.next().await.answer(Ok(answer));
-    let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false };
+    let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false, ..Default::default() };
     coordinator.acquire_lease.next().await.answer(Ok(lease));
     registration
 }

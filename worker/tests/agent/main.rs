@@ -224,9 +224,10 @@ async fn a_calibration_that_makes_no_sense_fails_the_candidate() {
 #[tokio::test]
 async fn a_draining_worker_leaves_when_it_has_no_work() {
     let mut stage = Setup::default().registered().await;
-    let drained = pb::AcquireLeaseResponse { lease: None, draining: true };
+    let drained = pb::AcquireLeaseResponse { lease: None, draining: true, ..Default::default() };
     stage.coordinator.acquire_lease.next().await.answer(Ok(drained));
     assert_eq!(stage.ended().await.unwrap(), Ended::Drained);
+    assert_eq!(stage.coordinator.left(), ["w1"], "who leaves says so");
     assert_eq!(stage.evaluator.next().await, Event::Dropped);
 }
 

@@ -42,7 +42,7 @@ async fn the_binary_registers_and_ends_well_on_sigterm() {
     assert!(registration.device.contains("(1 thread,"), "{}", registration.device);
 
     // It holds a lease whose calibration never comes.
-    let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false };
+    let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false, ..Default::default() };
     coordinator.acquire_lease.next().await.answer(Ok(lease));
     let _unanswered = coordinator.get_calibration.next().await;
     terminate(id);
@@ -60,7 +60,7 @@ async fn a_second_signal_ends_the_binary_at_once() {
     let id = process.id();
     let answer = pb::RegisterWorkerResponse { worker_id: "w1".into(), ..Default::default() };
     let registration = coordinator.register_worker.next().await.answer(Ok(answer));
-    let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false };
+    let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false, ..Default::default() };
     coordinator.acquire_lease.next().await.answer(Ok(lease));
     let _no_calibration = coordinator.get_calibration.next().await;
     terminate(id);

@@ -82,7 +82,7 @@ impl Stage {
 
     /// Answers the next AcquireLease with this lease.
     pub(crate) async fn grant(&mut self, lease: pb::Lease) -> pb::AcquireLeaseRequest {
-        let answer = pb::AcquireLeaseResponse { lease: Some(lease), draining: false };
+        let answer = pb::AcquireLeaseResponse { lease: Some(lease), draining: false, ..Default::default() };
         self.coordinator.acquire_lease.next().await.answer(Ok(answer))
     }
 
@@ -108,7 +108,7 @@ impl Stage {
             cancel,
             ttl: if cancel { None } else { ttl.try_into().ok() },
         });
-        let answer = pb::RenewLeasesResponse { leases: leases.collect(), draining };
+        let answer = pb::RenewLeasesResponse { leases: leases.collect(), draining, ..Default::default() };
         asked.answer(Ok(answer))
     }
 
