@@ -193,5 +193,6 @@ pub(super) fn worker(
         failed: worker.failed,
         quarantine: worker.quarantine.clone().unwrap_or_default(),
         idle_reason: if standing == pb::WorkerState::Alive { state.why_idle(worker) } else { String::new() },
+        metrics: declaration.metrics.iter().map(|metric| metric.name.clone()).collect(),
     }
 }

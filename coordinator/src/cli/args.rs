@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use evocache_proto::domain::{SearchId, WorkerId};
+use evocache_proto::domain::SearchId;
 
 use super::security_args::{CallerArgs, GuardArgs, TokenVerb};
 use super::units::{parse_bytes, parse_duration, parse_finite, parse_listen, parse_ratio, parse_times};
@@ -14,12 +14,14 @@ use crate::client::{Constraint, Preference};
 
 const AFTER: &str = "\
 Examples:
-  evocache local                                   a whole search on this machine
-  evocache serve --data /var/lib/evocache          a coordinator that workers and people connect to
-  evocache launch search.toml --watch              create a search and follow it
-  evocache best my-search --min-quality-ratio 98%  the fastest schedule with at least 98 % of the uncached quality
+  evocache local                           a whole search on this machine
+  evocache serve --data /var/lib/evocache  a coordinator for workers and people
+  evocache launch search.toml --watch      create a search and follow it
+  evocache best my-search --min-quality-ratio 98%
+                                           the fastest that keeps 98 %
 
-Exit codes: 0 done, 1 failed, 2 wrong command line or specification, 3 not found or nothing satisfies, 130 Ctrl-C.";
+Exit codes: 0 done, 1 failed, 2 wrong command line or specification,
+3 not found or nothing satisfies, 130 Ctrl-C.";
 
 /// Finds caching schedules that make diffusion transformers faster.
 #[derive(Debug, Parser)]
@@ -40,6 +42,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Coordinator",
         env = "EVOCACHE_COORDINATOR",
         value_name = "URL",
         default_value = "http://127.0.0.1:7447"
@@ -49,13 +52,13 @@ pub struct Global {
     #[command(flatten)]
     pub caller: CallerArgs,
     /// Answer in JSON on stdout
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
     /// Say more on stderr; twice for even more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "Output", action = ArgAction::Count)]
     pub verbose: u8,
     /// No colours (as NO_COLOR does)
-    #[arg(long, global = true, env = "NO_COLOR", hide_env = true, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, global = true, help_heading = "Output", env = "NO_COLOR", hide_env = true, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub no_color: bool,
 }
 
@@ -66,24 +69,27 @@ pub enum Verb {
     #[cfg(feature = "local")]
     #[command(after_help = "\
 Examples:
-  evocache local                            search with the bundled model
-  evocache local --budget 40 --workers 2    a short search
-  evocache local --resume                   go on with a search that was interrupted
-  evocache local --model ./PixArt-XL-2-512x512 --spec search.toml --device cuda:0
+  evocache local                          search with the bundled model
+  evocache local --budget 40 --workers 2  a short search
+  evocache local --resume                 go on with an interrupted search
+  evocache local --model ./PixArt-XL-2-512x512 --spec s.toml --device cuda:0
 
-Writes to --out: front.json, front.svg, the three chosen schedules, sheet.png, the store and the workers' logs.")]
+Writes to --out: front.json, front.svg, the three chosen schedules, sheet.png,
+the store and the workers' logs; what there is, when Ctrl-C ends it.")]
     Local(LocalArgs),
     /// Run a coordinator
     #[cfg(feature = "server")]
     #[command(after_help = "\
 Examples:
   evocache serve
-  evocache serve --listen 127.0.0.1:0 --data ./store --json    any free port, told as JSON
-  evocache serve --http 127.0.0.1:9464                         with health and metrics
-  evocache serve --listen 0.0.0.0:7447 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml
+  evocache serve --listen localhost:0 --json    any free port, told as JSON
+  evocache serve --http 127.0.0.1:9464          with health and metrics
+  evocache serve --listen 0.0.0.0:7447 --tls-cert cert.pem --tls-key key.pem \\
+    --tokens tokens.toml                        for other machines
 
-Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where it stopped.
-It reads certificates and tokens again when they change, and on SIGHUP; a file that is wrong changes nothing.")]
+Ctrl-C or SIGTERM stops it; started again with the same --data it goes on where
+it stopped. It reads certificates and tokens again when they change, and on
+SIGHUP; a file that is wrong changes nothing.")]
     Serve(ServeArgs),
     /// Look after a store while no coordinator runs on it: check, backup, restore, compact
     #[cfg(feature = "server")]
@@ -92,17 +98,19 @@ It reads certificates and tokens again when they change, and on SIGHUP; a file t
     #[cfg(feature = "server")]
     #[command(after_help = "\
 Examples:
-  evocache simulate --workers 64 --evaluations 5000 --time 40s±20% --price 2.50      real time: this takes an hour
   evocache simulate --workers 8 --time 1s --failure-rate 2% --kill-rate 10
-  evocache simulate --workers 1000 --evaluations 5000 --time 0 --json                how fast the coordinator can be")]
+  evocache simulate --workers 64 --evaluations 5000 --time 40s±20% --price 2.50
+                    in real time: this takes an hour
+  evocache simulate --workers 1000 --evaluations 5000 --time 0 --json
+                    how fast the coordinator can be")]
     Simulate(crate::simulate::SimulateArgs),
     /// Create a search from a specification file
     #[command(after_help = "\
 Examples:
   evocache launch deploy/examples/emoji.toml
   evocache launch search.toml --id nightly --watch
-  evocache launch more-steps.toml --start-from nightly    begin with the front of another search
-  evocache launch search.toml --check        only check the file, here and at the coordinator")]
+  evocache launch more-steps.toml --start-from nightly  from another's front
+  evocache launch search.toml --check                   only check the file")]
     Launch(LaunchArgs),
     /// List the searches, newest first
     List,
@@ -123,7 +131,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   evocache front my-search
-  evocache front my-search --out results             everything that `local` writes
+  evocache front my-search --out results           all that `local` writes
   evocache front my-search --svg front.svg --sheet pictures.png")]
     Front(FrontArgs),
     /// Ask for the best schedule under a constraint
@@ -132,25 +140,53 @@ Examples:
   evocache best my-search --min-quality-ratio 98%
   evocache best my-search --max-latency 35ms --prefer quality
   evocache best my-search --prefer knee --out schedule.json
-  evocache best my-search --min-speedup 2 --prefer quality --out ecad.json --format ecad
+  evocache best my-search --min-speedup 2x --prefer quality \\
+    --out ecad.json --format ecad
 
-Exit code 3 if no schedule satisfies the constraint; the error names the nearest.")]
+Exit code 3 if no schedule satisfies; the error names the nearest.")]
     Best(BestArgs),
     /// Show where a candidate comes from: its parents and theirs, to the roots
     #[command(after_help = "\
 Examples:
   evocache explain my-search 194
-  evocache explain my-search 194 --depth 2 --json")]
+  evocache explain my-search 194 --depth 2 --json
+
+Origins of schedules that a search starts from:
+  uncached             everything computed, at the largest step count
+  fewer-steps          everything computed, at fewer steps
+  fora                 everything computed every n-th step (FORA)
+  even                 evenly spaced steps, a given share of them
+  staggered            each module one step later than the one before it
+  component-intervals  one kind of module every a-th step, the others every b-th
+  gate                 a kind of module no more after a part of the run (T-GATE)
+  step-mask            steps computed as cache-dit's presets have them
+  density              a given share of module runs, at random
+  forecast             every n-th step computed, extrapolated between
+  smooth, path         from how much each module's output changes from step to
+                       step (SmoothCache; dynamic programming)
+  random               drawn at random
+  a file's name        imported; SEARCH:CANDIDATE is from another's front
+
+Operators that breed others from them:
+  four-point, uniform, rectangle, whole-step, whole-block, whole-component
+                       parts of two parents
+  flip, shift, copy-step, fill, gap, toggle-forecast
+                       changes in one schedule
+  migrate              the same schedule at another step count
+  model-…              built from what a model of the error predicts
+  remeasure            measured once more, to know its latency better")]
     Explain(ExplainArgs),
     /// Measure a front again on other prompts, beside the heuristic schedules that it claims to beat
     #[command(after_help = "\
 Examples:
   evocache validate my-search --prompts-file held-out.txt
-  evocache validate my-search --prompts-file held-out.txt --prompts 64 --first-seed 1000 --name held-out --json
-  evocache validate my-search --prompts-file held-out.txt --batch 1 --height 1024 --width 1024
+  evocache validate my-search --prompts-file held-out.txt --prompts 64 --json
+  evocache validate my-search --prompts-file held-out.txt --batch 1 \\
+    --height 1024 --width 1024 --first-seed 1000 --name held-out
 
-Creates a search of its own, which measures the front of the given one and its heuristic schedules on the prompts of the
-file, follows it, and reports. The same command with the --name of such a search goes on with it.")]
+Creates a search of its own, which measures the front of the given one and its
+heuristic schedules on the prompts of the file, follows it, and reports. The same
+command with the --name of such a search goes on with it.")]
     Validate(ValidateArgs),
     /// List the workers
     Workers(WorkersArgs),
@@ -194,15 +230,15 @@ pub struct LocalArgs {
     /// Folder for results, store and logs
     #[arg(long, value_name = "DIR", default_value = "evocache-local")]
     pub out: PathBuf,
-    /// Go on with the search in --out
+    /// Go on with the search in --out, with its specification, model and metrics
     #[arg(long)]
     pub resume: bool,
     /// Seed of the search [default: that of the specification]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Device of the workers: cpu, or cuda:N in a build with CUDA
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: String,
+    /// Device of the workers: cpu, or cuda:N in a build with CUDA [default: cpu, or that of the search that goes on]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
     /// What the workers measure beside CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated
     #[arg(long = "metric", value_name = "NAME[=PATH]")]
     pub metrics: Vec<String>,
@@ -265,7 +301,7 @@ pub struct LaunchArgs {
     /// Follow the search until it ends
     #[arg(long, conflicts_with = "check")]
     pub watch: bool,
-    /// Only check the specification
+    /// Only check the specification: here, at the coordinator, and whether a live worker offers what it names
     #[arg(long)]
     pub check: bool,
 }
@@ -290,15 +326,34 @@ pub struct FrontArgs {
     /// Write front.json, front.svg, the chosen schedules and sheet.png to a folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Draw the front
-    #[arg(long, value_name = "FILE")]
+    /// Draw the front, as SVG
+    #[arg(long, value_name = "FILE.svg", value_parser = svg_file)]
     pub svg: Option<PathBuf>,
-    /// Compose the pictures of the chosen schedules beside the uncached ones
-    #[arg(long, value_name = "FILE")]
+    /// Compose the pictures of the chosen schedules beside the uncached ones, as PNG
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub sheet: Option<PathBuf>,
     /// Rows of the table at most, spread over the front; 0 for all
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub rows: usize,
+}
+
+fn svg_file(text: &str) -> Result<PathBuf, String> {
+    ending(text, "svg", "SVG")
+}
+
+fn png_file(text: &str) -> Result<PathBuf, String> {
+    ending(text, "png", "PNG")
+}
+
+/// A file is not to be something else than its name says.
+fn ending(text: &str, ending: &str, format: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(other) if !other.eq_ignore_ascii_case(ending) => {
+            Err(format!("it is written as {format}; name it like {}", path.with_extension(ending).display()))
+        }
+        Some(_) | None => Ok(path),
+    }
 }
 
 /// Arguments of `best`.
@@ -447,9 +502,9 @@ pub struct WorkersArgs {
 /// Arguments of `drain`.
 #[derive(Debug, Args)]
 pub struct DrainArgs {
-    /// Id of the worker
-    #[arg(value_name = "ID")]
-    pub id: WorkerId,
+    /// Id of the worker, or its name if no other has it
+    #[arg(value_name = "ID_OR_NAME")]
+    pub worker: String,
 }
 
 /// Arguments of `completions`.
@@ -469,6 +524,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_fit_into_eighty_columns() {
+        fn walk(command: &clap::Command) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use evocache_proto::domain::WorkerId;
+use evocache_proto::text::plain;
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::table::{Side, Table};
-use super::view;
-use crate::client::{Client, WorkerState, rfc3339};
+use super::{names, view};
+use crate::client::{Client, Worker, WorkerState, rfc3339};
 
 pub(super) async fn workers(client: &Client, all: bool, printer: Printer) -> Result<Exit, Failure> {
     let workers = client.workers().await?;
@@ -70,8 +71,34 @@ pub(super) async fn workers(client: &Client, all: bool, printer: Printer) -> Res
     Ok(Exit::Ok)
 }
 
-pub(super) async fn drain(client: &Client, id: &WorkerId, printer: Printer) -> Result<Exit, Failure> {
-    let worker = client.drain_worker(id).await?;
+/// The worker that is called so.
+async fn find(client: &Client, called: &str) -> Result<WorkerId, Failure> {
+    let workers = client.workers().await?;
+    if let Some(worker) = workers.iter().find(|worker| worker.id.as_str() == called) {
+        return Ok(worker.id.clone());
+    }
+    // A worker that has registered again is there twice, and only one of the two gets work.
+    let named: Vec<&Worker> = workers.iter().filter(|worker| worker.name == *called).collect();
+    let alive: Vec<&Worker> = named.iter().copied().filter(|worker| worker.state == WorkerState::Alive).collect();
+    match (named.as_slice(), alive.as_slice()) {
+        ([only], _) | (_, [only]) => Ok(only.id.clone()),
+        ([], _) => {
+            let known = workers.iter().flat_map(|worker| [worker.id.as_str(), worker.name.raw()]);
+            let meant = names::did_you_mean(called, known);
+            Err(Failure::new(format!("no worker has the id or name '{}'{meant}", plain(called)))
+                .hint("`evocache workers` shows the workers")
+                .exit(Exit::NotFound))
+        }
+        (several, _) => {
+            let ids: Vec<&str> = several.iter().map(|worker| worker.id.as_str()).collect();
+            Err(Failure::usage(format!("{} workers have the name '{}'", several.len(), plain(called)))
+                .hint(format!("say which: {}", ids.join(", "))))
+        }
+    }
+}
+
+pub(super) async fn drain(client: &Client, called: &str, printer: Printer) -> Result<Exit, Failure> {
+    let worker = client.drain_worker(&find(client, called).await?).await?;
     printer.answer(|| view::worker(&worker), || format!("{} {}", worker.id, worker.state.as_str()))?;
     if !worker.leases.is_empty() {
         printer.note("it finishes what it has");

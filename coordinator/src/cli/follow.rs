@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use evocache_proto::domain::SearchId;
+use evocache_proto::domain::{Budget, SearchId};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::exit::Failure;
@@ -26,15 +26,24 @@ pub enum Followed {
     Interrupted,
 }
 
+/// What is said between two drawings of the progress line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// How things are.
+    Note(String),
+    /// That something is not as it should be.
+    Warning(String),
+}
+
 /// Follows a search until it ends or `interrupted` does. With `--json`, each change is a line on stdout if
 /// `json_lines`. What arrives in `notes` is said between two drawings of the line.
 pub async fn follow(
     client: &Client,
     id: &SearchId,
-    budget: Option<u64>,
+    budget: Budget,
     printer: Printer,
     json_lines: bool,
-    notes: &mut UnboundedReceiver<String>,
+    notes: &mut UnboundedReceiver<Told>,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Followed, Failure> {
     let mut live = Live::new(printer, budget);
@@ -50,7 +59,10 @@ pub async fn follow(
                 return Ok(Followed::Interrupted);
             }
             Some(note) = notes.recv() => {
-                live.warning(&note);
+                match note {
+                    Told::Note(text) => live.note(&text),
+                    Told::Warning(text) => live.warning(&text),
+                }
                 continue;
             }
             _ = tick.tick() => {
@@ -95,7 +107,7 @@ pub async fn follow(
 pub(super) async fn until_end(
     client: &Client,
     id: &SearchId,
-    budget: Option<u64>,
+    budget: Budget,
     printer: Printer,
     json_lines: bool,
 ) -> Result<Followed, Failure> {

@@ -23,9 +23,10 @@ mod follow;
 mod imported;
 mod insight;
 mod log;
+pub(crate) mod names;
 mod prompts;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod searches;
 #[cfg(feature = "server")]
 mod serve;
@@ -37,7 +38,8 @@ mod validate;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 use evocache_proto::text::plain;
 
 use args::{Cli, Global, Verb};
@@ -47,11 +49,11 @@ use printer::Printer;
 
 use crate::client::{Client, ConnectOptions};
 
-pub use follow::{Followed, follow};
+pub use follow::{Followed, Told, follow};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(mut error) => {
             // Help and version come this way too, with exit code 0.
@@ -85,6 +87,37 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Verbs that call no coordinator of the user's: flags about one are neither shown nor taken there.
+const ALONE: [&str; 7] = ["local", "worker-process", "serve", "store", "simulate", "token", "completions"];
+/// Those flags, as fields of [`Global`].
+const CALLER: [&str; 5] = ["coordinator", "ca", "client_cert", "client_key", "token_file"];
+
+/// The command line as it is shown.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // Flags of every verb are given to the verbs here, and so can be hidden.
+    command.build();
+    command.mut_subcommands(|verb| if ALONE.contains(&verb.get_name()) { hide_caller(verb) } else { verb })
+}
+
+fn hide_caller(verb: clap::Command) -> clap::Command {
+    let hidden = |arg: clap::Arg| if CALLER.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg };
+    verb.mut_args(hidden).mut_subcommands(hide_caller)
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches()?;
+    if let Some((verb, of_verb)) = matches.subcommand()
+        && ALONE.contains(&verb)
+        && verb != "worker-process"
+        && let Some(flag) = CALLER.iter().find(|id| of_verb.value_source(id) == Some(ValueSource::CommandLine))
+    {
+        let message = format!("--{} is for verbs that call a coordinator; '{verb}' does not", flag.replace('_', "-"));
+        return Err(command().error(clap::error::ErrorKind::UnknownArgument, message));
+    }
+    Cli::from_arg_matches(&matches)
 }
 
 fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, Failure> {
@@ -131,7 +164,7 @@ async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Explain(args) => explain::explain(&connect(global).await?, args, printer).await,
         Verb::Validate(args) => validate::validate(global, args, printer).await,
         Verb::Workers(args) => fleet::workers(&connect(global).await?, args.all, printer).await,
-        Verb::Drain(args) => fleet::drain(&connect(global).await?, &args.id, printer).await,
+        Verb::Drain(args) => fleet::drain(&connect(global).await?, &args.worker, printer).await,
         Verb::Token(verb) => token::token(verb, printer),
         Verb::Completions(args) => completions(args.shell, printer),
     }
@@ -145,7 +178,7 @@ async fn connect(global: &Global) -> Result<Client, Failure> {
 
 fn completions(shell: clap_complete::Shell, printer: Printer) -> Result<Exit, Failure> {
     let mut script = vec![];
-    clap_complete::generate(shell, &mut Cli::command(), "evocache", &mut script);
+    clap_complete::generate(shell, &mut command(), "evocache", &mut script);
     printer.data(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Ok)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evocache_proto::domain::Budget;
 use evocache_proto::text::plain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Live {
     printer: Printer,
-    budget: Option<u64>,
+    budget: Budget,
     bar: Option<ProgressBar>,
     line: String,
     written: String,
@@ -24,12 +25,13 @@ pub struct Live {
 }
 
 impl Live {
-    /// A line for a search of so many evaluations.
-    pub fn new(printer: Printer, budget: Option<u64>) -> Self {
+    /// A line for a search with this budget.
+    pub fn new(printer: Printer, budget: Budget) -> Self {
+        let length = length(&budget);
         let bar = (printer.is_terminal() && !printer.is_json()).then(|| {
-            let bar = ProgressBar::with_draw_target(budget, ProgressDrawTarget::stderr_with_hz(4));
+            let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(4));
             let color = if printer.has_color() { ".cyan" } else { "" };
-            let template = match budget {
+            let template = match length {
                 Some(_) => format!("{{bar:24{color}}} {{wide_msg}}"),
                 None => "{spinner} {wide_msg}".to_owned(),
             };
@@ -41,10 +43,10 @@ impl Live {
 
     /// Shows the present state.
     pub fn update(&mut self, state: SearchState, progress: &Progress) {
-        self.line = line(state, progress, self.budget);
+        self.line = line(state, progress, &self.budget);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(progress.used());
+                bar.set_position(position(progress, &self.budget));
                 bar.set_message(plain(&self.line).into_owned());
             }
             None => self.tick(),
@@ -96,12 +98,27 @@ impl Live {
     }
 }
 
+/// How long the bar is: in evaluations, or in milliseconds where only the devices' time is limited.
+fn length(budget: &Budget) -> Option<u64> {
+    budget.evaluations.or(budget.device_time.map(|time| time.as_millis() as u64))
+}
+
+fn position(progress: &Progress, budget: &Budget) -> u64 {
+    match budget.evaluations {
+        Some(_) => progress.used(),
+        None => progress.device_time.as_millis() as u64,
+    }
+}
+
 /// The state in one line.
-pub fn line(state: SearchState, p: &Progress, budget: Option<u64>) -> String {
-    let mut parts = vec![match budget {
+pub fn line(state: SearchState, p: &Progress, budget: &Budget) -> String {
+    let mut parts = vec![match budget.evaluations {
         Some(budget) => format!("{}/{budget} evaluations", p.used()),
         None => format!("{} evaluations", p.used()),
     }];
+    if let Some(most) = budget.device_time {
+        parts.push(format!("{}/{} of device time", show_duration(p.device_time), show_duration(most)));
+    }
     if p.failed > 0 {
         parts.push(format!("{} failed", p.failed));
     }
@@ -138,11 +155,18 @@ mod tests {
             remaining: Some(Duration::from_secs(75)),
             ..Progress::default()
         };
+        let evaluations = Budget { evaluations: Some(40), ..Budget::default() };
         assert_eq!(
-            line(SearchState::Running, &progress, Some(40)),
+            line(SearchState::Running, &progress, &evaluations),
             "12/40 evaluations | front 5 | hypervolume 0.5123 | 2.35x at >= 98 % quality | 1m15s left"
         );
-        assert_eq!(line(SearchState::Pending, &Progress::default(), None), "0 evaluations | waiting for a worker");
-        assert!(line(SearchState::Completed, &progress, None).contains("completed"));
+        let none = Budget::default();
+        assert_eq!(line(SearchState::Pending, &Progress::default(), &none), "0 evaluations | waiting for a worker");
+        assert!(line(SearchState::Completed, &progress, &none).contains("completed"));
+        let time = Budget { device_time: Some(Duration::from_secs(600)), ..none };
+        let busy = Progress { device_time: Duration::from_secs(75), ..Progress::default() };
+        assert_eq!(line(SearchState::Running, &busy, &time), "0 evaluations | 1m15s/10m00s of device time");
+        assert_eq!((length(&time), position(&busy, &time)), (Some(600_000), 75_000));
+        assert_eq!((length(&evaluations), position(&progress, &evaluations)), (Some(40), 12));
     }
 }

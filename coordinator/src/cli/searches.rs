@@ -13,7 +13,7 @@ use super::follow::{Followed, until_end};
 use super::printer::Printer;
 use super::table::{Side, Table};
 use super::units::{show_duration, show_percent};
-use super::{connect, imported, insight, spec, view};
+use super::{connect, imported, insight, names, spec, view};
 use crate::client::{Client, Search, SearchState, rfc3339};
 
 pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) -> Result<Exit, Failure> {
@@ -26,13 +26,37 @@ pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) 
             start_from.push(other);
         }
     }
-    let client = connect(global).await?;
+    let client = connect(global).await.inspect_err(|_| {
+        if args.check {
+            printer.note(&format!(
+                "{} is valid by itself; whether workers offer what it names is not known",
+                args.spec.display()
+            ));
+        }
+    })?;
     if args.check {
         client.validate_search(id.as_ref(), &spec, &start_from).await?;
-        printer.answer(|| serde_json::json!({ "valid": true }), || format!("{} is valid", args.spec.display()))?;
+        let workers = client.workers().await?;
+        let mut warnings = names::unknown(&spec, &workers);
+        if !names::anybody(&workers) {
+            warnings.push(
+                "no worker is alive now, so nobody knows whether its names of model and metrics are right".into(),
+            );
+        }
+        warnings.iter().for_each(|text| printer.warning(text));
+        printer.answer(
+            || serde_json::json!({ "valid": true, "warnings": warnings }),
+            || format!("{} is valid", args.spec.display()),
+        )?;
         return Ok(Exit::Ok);
     }
     let search = client.create_search_from(id.as_ref(), &spec, &start_from).await?;
+    // It may wait for workers that come later, so this is no reason to refuse it.
+    if search.state == SearchState::Pending
+        && let Ok(workers) = client.workers().await
+    {
+        names::unknown(&spec, &workers).iter().for_each(|text| printer.warning(text));
+    }
     if args.watch {
         printer.note(&format!("search {} created", search.id));
         return watch(&client, &search.id, printer).await;
@@ -107,7 +131,7 @@ pub(super) async fn show(client: &Client, id: &SearchId, printer: Printer) -> Re
     let imported = imported::table(&search, &evaluations);
     let value = || {
         let mut value = view::search(&search);
-        value["imported"] = imported::json(&search, &evaluations);
+        value["imported_schedules"] = imported::json(&search, &evaluations);
         value
     };
     printer.answer(value, || format!("{}{insight}{imported}", facts(&search)))?;
@@ -151,7 +175,7 @@ fn facts(search: &Search) -> String {
 }
 
 pub(super) async fn watch(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
-    let budget = client.search(id).await?.spec.budget.evaluations;
+    let budget = client.search(id).await?.spec.budget;
     match until_end(client, id, budget, printer, true).await? {
         Followed::Interrupted => {
             printer.note(&format!("the search goes on; `evocache watch {id}` follows it again"));

@@ -152,8 +152,8 @@ Examples:
   evocache token new --name ci --role operator --expires 90d
   evocache token new --name gpu-1 --role worker --out gpu-1.token >> tokens.toml
 
-A coordinator that runs reads its file again on SIGHUP. Two entries may have one name: add the new one, hand out the
-token, take the old one away.")]
+A coordinator that runs reads its file again when it changes. Two entries may
+have one name: add the new one, hand out the token, take the old one away.")]
     New(NewTokenArgs),
 }
 

@@ -52,8 +52,8 @@ Examples:
 Example:
   evocache store compact --data /var/lib/evocache
 
-Needs room for the store a second time. The old one is kept beside it, with .old at its name, until the new one is in its
-place.")]
+Needs room for the store a second time. The old one is kept beside it, with
+.old at its name, until the new one is in its place.")]
     Compact(DataArg),
 }
 

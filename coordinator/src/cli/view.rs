@@ -63,7 +63,8 @@ fn direction(direction: Direction) -> &'static str {
     }
 }
 
-fn spec(spec: &SpecDraft) -> Value {
+/// A specification, without the prompts' texts and the imported schedules.
+pub fn spec(spec: &SpecDraft) -> Value {
     let seconds = |t: Option<std::time::Duration>| t.map(|t| t.as_secs_f64());
     json!({
         "model": { "name": spec.model.name, "fingerprint": spec.model.fingerprint },
@@ -252,6 +253,7 @@ pub fn worker(w: &Worker) -> Value {
         "failed": w.failed,
         "quarantine": w.quarantine.raw(),
         "idle_reason": w.idle_reason.raw(),
+        "metrics": w.metrics.iter().map(Foreign::raw).collect::<Vec<_>>(),
         "leases": w.leases.iter().map(|l| json!({
             "search_id": l.search_id.raw(),
             "candidate": l.candidate.0,

@@ -238,11 +238,16 @@ impl ClientError {
             Self::BadUrl { .. } => Some("an address looks like http://127.0.0.1:7447".into()),
             Self::Credentials(error) => Some(error.hint().to_owned()),
             Self::Unreachable { problem, .. } if tls_hint(problem).is_some() => tls_hint(problem).map(str::to_owned),
-            Self::Unreachable { problem, .. } if has_hung_up(problem) => Some(
-                "the coordinator has hung up: it may ask for a certificate (--client-cert FILE --client-key FILE) or \
-                 not know yours, or it speaks TLS (https://), or it is going down"
+            // Over plain HTTP/2 nobody asks for a certificate.
+            Self::Unreachable { problem, url } if has_hung_up(problem) => Some(match url.strip_prefix("http://") {
+                Some(rest) => format!(
+                    "the coordinator has hung up: if it speaks TLS, write https://{rest}, with --ca FILE for an authority \
+                     of your own; else it is going down"
+                ),
+                None => "the coordinator has hung up: it may ask for a certificate (--client-cert FILE --client-key \
+                         FILE) or not know yours, or it is going down"
                     .into(),
-            ),
+            }),
             Self::Unreachable { .. } => Some(
                 "start a coordinator with `evocache serve`, or name another one with --coordinator or \
                  EVOCACHE_COORDINATOR"

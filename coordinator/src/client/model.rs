@@ -458,6 +458,8 @@ pub struct Worker {
     pub quarantine: Foreign,
     /// Why it has nothing to do; empty if it has something, or is to get nothing.
     pub idle_reason: Foreign,
+    /// What it measures beside latency; nothing from a coordinator that does not tell.
+    pub metrics: Vec<Foreign>,
 }
 
 /// A time as RFC 3339, UTC.

@@ -224,6 +224,7 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
         failed: m.failed,
         quarantine: m.quarantine.clone().into(),
         idle_reason: m.idle_reason.clone().into(),
+        metrics: m.metrics.iter().cloned().map(Into::into).collect(),
     })
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
+use evocache_proto::domain::SearchId;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -17,12 +18,17 @@ pub use evocache_worker::cli::run::RunArgs as WorkerArgs;
 use super::setup::Plan;
 use crate::cli::args::LocalArgs;
 use crate::cli::exit::Failure;
-use crate::client::Client;
+use crate::cli::{Told, names};
+use crate::client::{Client, SearchState};
 
 /// How often one worker is started again.
 const RESTARTS: u32 = 3;
 /// How long a worker may take to give back its candidate and leave.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often the logs are looked at for what the workers do.
+const NARRATE_EVERY: Duration = Duration::from_secs(1);
+/// What stands before such a message in a log.
+const INFO: &str = " INFO ";
 /// Lines of a log that are shown.
 const TAIL: usize = 12;
 /// What the environment may say of credentials.
@@ -49,14 +55,15 @@ impl WorkerSettings {
     /// One worker per core for the CPU, one in all for a GPU, unless the command line says otherwise.
     pub(super) fn new(plan: &Plan, args: &LocalArgs, url: &str, model_name: String) -> Result<Self, Failure> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let default = if args.device == "cpu" { cores.min(MAX_DEFAULT_WORKERS) } else { 1 };
+        let device = plan.settings.device.clone().unwrap_or_else(|| "cpu".into());
+        let default = if device == "cpu" { cores.min(MAX_DEFAULT_WORKERS) } else { 1 };
         Ok(Self {
             program: std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?,
             url: url.to_owned(),
             model: plan.model.clone(),
             model_name,
-            device: args.device.clone(),
-            metrics: args.metrics.clone(),
+            device,
+            metrics: plan.settings.metrics.clone(),
             logs: plan.out.clone(),
             count: args.workers.map_or(default, usize::from),
         })
@@ -120,7 +127,7 @@ impl Fleet {
     }
 
     /// Starts workers that die again, a few times; ends when there is none left.
-    pub(super) async fn supervise(&mut self, tell: UnboundedSender<String>) -> Failure {
+    pub(super) async fn supervise(&mut self, tell: UnboundedSender<Told>) -> Failure {
         loop {
             if self.members.is_empty() {
                 return Failure::new("all workers have left before the search ended")
@@ -132,7 +139,7 @@ impl Fleet {
             let end = ending(member.number, status, &log, member.log_start);
             if status.success() {
                 // Drained by somebody: it is not wanted back.
-                let _ = tell.send(format!("worker {} has left", member.number));
+                let _ = tell.send(Told::Warning(format!("worker {} has left", member.number)));
                 continue;
             }
             // If none has ever come as far as to register, the next one will not either.
@@ -141,10 +148,11 @@ impl Fleet {
                 return Failure::new(end).hint(format!("the whole log is {}", log.display()));
             }
             if member.restarts >= RESTARTS {
-                let _ = tell.send(format!("{end}\n  it is not started again; {} go on", self.members.len()));
+                let left = self.members.len();
+                let _ = tell.send(Told::Warning(format!("{end}\n  it is not started again; {left} go on")));
                 continue;
             }
-            let _ = tell.send(format!("{end}\n  it is started again"));
+            let _ = tell.send(Told::Warning(format!("{end}\n  it is started again")));
             tokio::time::sleep(Duration::from_secs(1 << member.restarts)).await;
             match spawn(&self.settings, member.number, member.restarts + 1) {
                 Ok(member) => self.members.push(member),
@@ -183,6 +191,53 @@ impl Fleet {
     }
 }
 
+/// Says what each worker does until the search has its first result: they load a model and measure it uncached, which
+/// may take minutes. Then it is silent; what comes after is progress of the search.
+///
+/// Returns only if the search asks for what none of its workers has: they are all that it will ever get.
+pub(super) async fn narrate(
+    settings: WorkerSettings,
+    client: Client,
+    id: SearchId,
+    tell: UnboundedSender<Told>,
+) -> Failure {
+    let starts: Vec<u64> = (1..=settings.count).map(|number| length(&settings.log(number))).collect();
+    let mut said = vec![String::new(); settings.count];
+    loop {
+        let search = match client.search(&id).await {
+            Ok(search) if search.progress.evaluations == 0 && !search.state.is_final() => search,
+            // Whoever follows the search says what is wrong with the coordinator.
+            Ok(_) | Err(_) => return std::future::pending().await,
+        };
+        for (i, (start, said)) in starts.iter().zip(&mut said).enumerate() {
+            let lines = lines(&settings.log(i + 1), *start).unwrap_or_default();
+            let last =
+                lines.iter().rev().find_map(|line| line.split_once(INFO)).map(|(_, text)| text.trim().to_owned());
+            if let Some(text) = last.filter(|text| text != said) {
+                let _ = tell.send(Told::Note(format!("worker {}: {text}", i + 1)));
+                *said = text;
+            }
+        }
+        if search.state == SearchState::Pending
+            && let Ok(workers) = client.workers().await
+            && workers.len() >= settings.count
+        {
+            let unknown = names::unknown(&search.spec, &workers);
+            if !unknown.is_empty() {
+                let lines: String = unknown.iter().map(|line| format!("\n  {line}")).collect();
+                return Failure::usage(format!("no worker of this search can take it:{lines}")).hint(
+                    "--metric says what they measure beside CLIP score and PSNR; a new search needs another --out",
+                );
+            }
+        }
+        tokio::time::sleep(NARRATE_EVERY).await;
+    }
+}
+
+fn length(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |metadata| metadata.len())
+}
+
 fn spawn(settings: &WorkerSettings, number: usize, restarts: u32) -> Result<Member, Failure> {
     let path = settings.log(number);
     let failed = |e: std::io::Error| Failure::file("write", &path, &e);
@@ -203,13 +258,17 @@ fn ending(number: usize, status: ExitStatus, log: &Path, start: u64) -> String {
 
 /// The last lines of a log, from where this process began.
 fn tail(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
+    let mut lines = lines(log, start)?;
+    Ok(lines.split_off(lines.len().saturating_sub(TAIL)))
+}
+
+fn lines(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
     let mut file = File::open(log)?;
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = vec![];
     file.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    Ok(lines[lines.len().saturating_sub(TAIL)..].iter().map(|&line| line.to_owned()).collect())
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
 /// The hidden verb: one worker, until it is asked to leave or its parent is gone.

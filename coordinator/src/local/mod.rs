@@ -5,6 +5,7 @@
 //! the client. Absent on purpose: any other way to do what `serve`, `evocache-worker`, `launch`, `front` and `best` do.
 
 mod fleet;
+mod settings;
 mod setup;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -65,6 +66,7 @@ async fn session(
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let client = Client::connect(url).await?;
+    plan.told.iter().for_each(|text| printer.warning(text));
     let search = open_search(&client, plan, args, printer).await?;
     let started = Instant::now();
     let before = search.progress.evaluations;
@@ -77,12 +79,20 @@ async fn session(
             settings.count,
             plan.out.display()
         ));
+        let narrated = settings.clone();
         let mut fleet = Fleet::start(settings, client.clone())?;
-        let followed = accompany(&client, &search, &mut fleet, printer, interrupted).await;
+        let followed = accompany(&client, &search, (&mut fleet, narrated), printer, interrupted).await;
         // Whatever happened, the workers give back what they have before the coordinator goes.
         fleet.stop().await;
         match followed? {
             Followed::Interrupted => {
+                // What there is, is the person's: a search may be good enough before its budget is used up.
+                let results = Results::fetch(&client, &search.id).await?;
+                if results.front.evaluations.is_empty() {
+                    printer.note("there is no result yet");
+                } else {
+                    report(&results, plan, before, started.elapsed(), printer)?;
+                }
                 printer.note(&format!("interrupted; `evocache local --resume --out {}` goes on", plan.out.display()));
                 return Ok(Exit::Interrupted);
             }
@@ -101,15 +111,16 @@ async fn session(
 async fn accompany(
     client: &Client,
     search: &Search,
-    fleet: &mut Fleet,
+    (fleet, settings): (&mut Fleet, WorkerSettings),
     printer: Printer,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Followed, Failure> {
     let (tell, mut notes) = mpsc::unbounded_channel();
-    let budget = search.spec.budget.evaluations;
+    let budget = search.spec.budget;
     tokio::select! {
         followed = follow(client, &search.id, budget, printer, false, &mut notes, interrupted) => followed,
-        failure = fleet.supervise(tell) => Err(failure),
+        failure = fleet.supervise(tell.clone()) => Err(failure),
+        failure = fleet::narrate(settings, client.clone(), search.id.clone(), tell) => Err(failure),
     }
 }
 
@@ -122,12 +133,25 @@ async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs, printer: Pr
         Err(error) => return Err(error.into()),
     };
     let Some(search) = existing else {
-        return Ok(client.create_search(Some(&id), &plan.spec).await?);
+        let spec = plan.spec.as_ref().ok_or_else(|| {
+            Failure::usage(format!("the search in '{}' was interrupted before it was created", plan.out.display()))
+                .hint("name its specification with --spec")
+        })?;
+        return Ok(client.create_search(Some(&id), spec).await?);
     };
+    let mut differences = match &plan.spec {
+        Some(spec) if plan.is_given => settings::differences(&search, spec),
+        Some(_) | None => vec![],
+    };
+    if let Some(seed) = args.seed.filter(|&seed| seed != search.spec.seed) {
+        differences.push(format!("--seed: it has {}, not {seed}", search.spec.seed));
+    }
+    if !differences.is_empty() {
+        return Err(settings::refused(&plan.out, &differences));
+    }
     // The same command again, with --resume, says nothing new.
-    let other_budget = args.budget.is_some_and(|budget| search.spec.budget.evaluations != Some(budget));
-    if other_budget || args.seed.is_some_and(|seed| search.spec.seed != seed) {
-        printer.warning("the search goes on as it was created: another --budget or --seed is for a new one");
+    if args.budget.is_some_and(|budget| search.spec.budget.evaluations != Some(budget)) {
+        printer.warning("the search goes on as it was created: another --budget is for a new one");
     }
     match search.state {
         SearchState::Paused => Ok(client.resume_search(&id).await?),

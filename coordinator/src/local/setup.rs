@@ -8,6 +8,8 @@ use crate::cli::args::LocalArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::spec::{SpecFile, Specification, load};
 
+use super::settings::{Settings, refused};
+
 /// The search that `local` runs when none is given: the example, word for word.
 const DEFAULT_SPEC: &str = include_str!("../../../deploy/examples/emoji.toml");
 const DEFAULT_SPEC_NAME: &str = "deploy/examples/emoji.toml";
@@ -23,8 +25,14 @@ const MODEL_MARK: &str = "model_index.json";
 pub(super) struct Plan {
     /// The model's folder.
     pub(super) model: PathBuf,
-    /// The search.
-    pub(super) spec: SearchSpec,
+    /// The search; `None` only if one goes on that has its own.
+    pub(super) spec: Option<SearchSpec>,
+    /// Whether a file says so, and not the example.
+    pub(super) is_given: bool,
+    /// With what the workers are started.
+    pub(super) settings: Settings,
+    /// What people should know of the specification.
+    pub(super) told: Vec<String>,
     /// Where results, store and logs go.
     pub(super) out: PathBuf,
 }
@@ -39,10 +47,26 @@ impl Plan {
 /// Reads and checks what the command line names, and makes the folder.
 pub(super) fn plan(args: &LocalArgs) -> Result<Plan, Failure> {
     check_folder(&args.out, args.resume)?;
-    let model = model(args.model.as_deref())?;
-    let spec = spec(args, &model)?;
+    let given = Settings::of(args);
+    let begun = if args.resume { Settings::read(&args.out)? } else { None };
+    let (settings, differences) = match begun {
+        Some(begun) => begun.resumed(given),
+        None => (given, vec![]),
+    };
+    if !differences.is_empty() {
+        return Err(refused(&args.out, &differences));
+    }
+    // By the name that was given, where one was: errors say that.
+    let model = model(args.model.as_deref().or(settings.model.as_deref()))?;
+    let (spec, told) = match spec(args, &model) {
+        Ok(Specification { spec, told, .. }) => (Some(spec), told),
+        // The search that goes on has one.
+        Err(_) if args.resume && args.spec.is_none() => (None, vec![]),
+        Err(failure) => return Err(failure),
+    };
     std::fs::create_dir_all(&args.out).map_err(|e| Failure::file("create", &args.out, &e))?;
-    Ok(Plan { model, spec, out: args.out.clone() })
+    settings.write(&args.out)?;
+    Ok(Plan { model, spec, is_given: args.spec.is_some(), settings, told, out: args.out.clone() })
 }
 
 fn check_folder(out: &Path, resume: bool) -> Result<(), Failure> {
@@ -78,8 +102,8 @@ fn model(given: Option<&Path>) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(folder).map_err(|e| Failure::file("find the model folder", folder, &e))
 }
 
-fn spec(args: &LocalArgs, model: &Path) -> Result<SearchSpec, Failure> {
-    let Specification { spec, .. } = match &args.spec {
+fn spec(args: &LocalArgs, model: &Path) -> Result<Specification, Failure> {
+    let specification = match &args.spec {
         Some(file) if args.budget.is_none() && args.seed.is_none() => load(file)?,
         Some(file) => {
             let text = std::fs::read_to_string(file)
@@ -98,7 +122,7 @@ fn spec(args: &LocalArgs, model: &Path) -> Result<SearchSpec, Failure> {
             spec.with(args.budget, args.seed).resolve(file)?
         }
     };
-    Ok(spec)
+    Ok(specification)
 }
 
 #[cfg(test)]
@@ -114,7 +138,7 @@ mod tests {
             out: out.to_owned(),
             resume: false,
             seed: Some(5),
-            device: "cpu".into(),
+            device: None,
             metrics: vec![],
         }
     }
@@ -123,11 +147,12 @@ mod tests {
     fn the_default_search_is_the_example_with_the_command_lines_budget() {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan(&args(&folder.path().join("new"))).unwrap();
-        assert_eq!(plan.spec.budget.evaluations, Some(7));
-        assert_eq!(plan.spec.seed, 5);
-        assert_eq!(plan.spec.model.name, "emoji");
-        assert_eq!(plan.spec.prompts.len(), 16);
-        assert!(!plan.spec.forecast, "ECAD's format could not express what it finds");
+        let spec = plan.spec.unwrap();
+        assert_eq!(spec.budget.evaluations, Some(7));
+        assert_eq!(spec.seed, 5);
+        assert_eq!(spec.model.name, "emoji");
+        assert_eq!(spec.prompts.len(), 16);
+        assert!(!spec.forecast, "ECAD's format could not express what it finds");
         assert!(plan.out.is_dir());
     }
 

@@ -24,7 +24,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::progress::Live;
 use crate::cli::signals;
-use crate::client::{Client, Search};
+use crate::client::{Client, Search, SearchState};
 use coordinator::{Own, Usage};
 use crew::Crew;
 use idle::{Idle, first_lease};
@@ -93,10 +93,19 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     let costs = Costs { usage, store, idle: quiet.map(|share| (waiting, share)), restarted };
     let figures = report::figures(&plan, tally, costs);
     printer.answer(|| report::view(&plan, &figures), || report::text(&plan, &figures))?;
+    // A search may end before its budget, and then the figures are of fewer evaluations than were asked for.
+    if let Some(search) = ended.as_ref().filter(|s| s.state.is_final() && s.progress.evaluations < plan.evaluations) {
+        printer.warning(&format!(
+            "the search ended after {} of {} evaluations: {}",
+            search.progress.evaluations, plan.evaluations, search.end_reason
+        ));
+    }
     match ended {
         None => Ok(Exit::Interrupted),
         Some(_) if args.restart => Ok(Exit::Ok),
-        Some(search) if search.state == crate::client::SearchState::Completed => Ok(Exit::Ok),
+        // With enough evaluations it is over here, whatever is still under way.
+        Some(search) if search.progress.evaluations >= plan.evaluations => Ok(Exit::Ok),
+        Some(search) if search.state == SearchState::Completed => Ok(Exit::Ok),
         Some(search) => Err(Failure::new(format!("the search {}: {}", search.state.as_str(), search.end_reason))),
     }
 }
@@ -124,7 +133,7 @@ async fn restart(own: Own, plan: &Plan) -> Result<(Own, Restarted), Failure> {
 
 /// Returns when the search has made its evaluations, or has ended. Asks now and then: a watch would have the coordinator send every evaluation.
 async fn follow(client: &Client, search: &Search, plan: &Plan, printer: Printer) -> Result<Search, Failure> {
-    let mut live = Live::new(printer, plan.spec.budget.evaluations);
+    let mut live = Live::new(printer, plan.spec.budget);
     loop {
         let now = client.search(&search.id).await?;
         live.update(now.state, &now.progress);

@@ -1,6 +1,6 @@
 //! What needs no coordinator: help, wrong command lines, wrong files.
 
-use crate::support::{SPEC, evocache, write};
+use crate::support::{SPEC, command, evocache, write};
 
 #[test]
 fn help_has_examples_and_is_data() {
@@ -39,6 +39,89 @@ fn a_wrong_command_line_is_exit_code_2() {
         &["validate", "s", "--prompts-file", "p.txt", "--quality-ratio", "much"],
     ] {
         evocache(args).fails(2, &[]);
+    }
+}
+
+#[test]
+fn flags_about_a_coordinator_are_for_verbs_that_call_one() {
+    for verb in [&["serve"][..], &["store", "check"], &["token", "new"], &["completions"], &["simulate"]] {
+        let help = evocache(&[verb, &["--help"]].concat());
+        let text = &help.ok().stdout;
+        assert!(!text.contains("--coordinator <") && !text.contains("--token-file <"), "{verb:?}: {text}");
+        let output = text.find("Output:").unwrap();
+        assert!(text.find("--json").unwrap() > output && text.find("--verbose").unwrap() > output, "{verb:?}: {text}");
+    }
+    let list = evocache(&["list", "--help"]).stdout;
+    let at = |word: &str| list.find(word).unwrap_or_else(|| panic!("{word} is not in {list}"));
+    assert!(
+        at("Coordinator:") < at("--coordinator")
+            && at("Security:") < at("--token-file")
+            && at("Output:") < at("--json")
+    );
+    for args in [&["completions", "bash", "--coordinator", "http://h:1"][..], &["--ca", "x", "completions", "bash"]] {
+        evocache(args).fails(2, &["is for verbs that call a coordinator; 'completions' does not"]);
+    }
+    assert_eq!(
+        command(&["completions", "bash"]).env("EVOCACHE_COORDINATOR", "x").output().unwrap().status.code(),
+        Some(0)
+    );
+}
+
+#[test]
+fn values_are_read_with_their_units_everywhere() {
+    for (args, words) in [
+        (&["serve", "--lease-ttl", "60"][..], "'60' has no unit; write 60s"),
+        (&["best", "s", "--min-quality-ratio", "98"], "write 98% or 0.98"),
+        (&["best", "s", "--max-latency", "35"], "has no unit"),
+        (&["serve", "--listen", "7447"], "it has no port"),
+        (&["serve", "--reserve", "1XB"], "is no size"),
+        (&["front", "s", "--svg", "a.png"], "it is written as SVG; name it like a.svg"),
+        (&["front", "s", "--sheet", "a.jpg"], "it is written as PNG; name it like a.png"),
+    ] {
+        evocache(args).fails(2, &[words]);
+    }
+    // Understood: what is wrong is only that nobody listens.
+    for args in
+        [["--min-speedup", "2x"], ["--min-quality-ratio", "98%"], ["--max-cache", "8G"], ["--max-latency", "1.5s"]]
+    {
+        evocache(&[&["best", "s", "--coordinator", "127.0.0.1:1"][..], &args].concat()).fails(1, &["not reachable"]);
+    }
+}
+
+#[test]
+fn every_origin_is_explained() {
+    let help = evocache(&["explain", "--help"]).stdout;
+    for word in [
+        "uncached",
+        "fewer-steps",
+        "fora",
+        "even",
+        "staggered",
+        "component-intervals",
+        "gate",
+        "step-mask",
+        "density",
+        "forecast",
+        "smooth",
+        "path",
+        "random",
+        "four-point",
+        "uniform",
+        "rectangle",
+        "whole-step",
+        "whole-block",
+        "whole-component",
+        "flip",
+        "shift",
+        "copy-step",
+        "fill",
+        "gap",
+        "toggle-forecast",
+        "migrate",
+        "model-",
+        "remeasure",
+    ] {
+        assert!(help.contains(word), "'{word}' is not in {help}");
     }
 }
 

@@ -29,7 +29,7 @@ fn a_candidate_is_traced_to_its_roots() {
 
     let root = explain("0", &[]);
     assert_eq!(root.ok().stdout.lines().count(), 1);
-    for word in ["0  all-compute", "10 steps", "0.0 % cached", "clip_score 100.0 % of uncached"] {
+    for word in ["0  uncached", "10 steps", "0.0 % cached", "clip_score 100.0 % of uncached"] {
         assert!(root.stdout.contains(word), "'{word}' is not in {}", root.stdout);
     }
     let cut = explain(&bred, &["--depth", "0"]);

@@ -45,6 +45,19 @@ fn an_interrupted_search_is_resumed_and_leaves_its_results() {
     let after: Vec<String> = talk.collect();
     assert_eq!(local.wait().unwrap().code(), Some(130), "{before:#?} {after:#?}");
     assert!(after.iter().any(|line| line.contains("--resume")), "{after:#?}");
+    // What the worker did before there was anything to show, and what there was when it was interrupted.
+    assert!(before.iter().chain(&after).any(|line| line.contains("worker 1: ")), "{before:#?} {after:#?}");
+    assert!(out.join("front.json").is_file() && out.join("front.svg").is_file(), "{after:#?}");
+
+    // Another search is not what goes on here.
+    let other = std::fs::read_to_string(&spec).unwrap().replace("[4, 3]", "[5, 3]");
+    let other = crate::support::write(folder.path(), "other.toml", &other);
+    let refused =
+        |args: &[&str]| evocache(&[&["local", "--out", out.to_str().unwrap(), "--resume"][..], args].concat());
+    refused(&["--spec", &other]).fails(2, &["sampling.steps: it has [4,3], not [5,3]", "hint:"]);
+    refused(&["--metric", "ssim"]).fails(2, &["--metric: it has none, not ssim"]);
+    refused(&["--model", folder.path().to_str().unwrap()]).fails(2, &["--model: it has the bundled model, not"]);
+    refused(&["--seed", "9"]).fails(2, &["--seed: it has 1, not 9"]);
 
     let resume = |extra: &[&str]| -> Outcome { evocache(&[&args[..], &["--resume"], extra].concat()) };
     let answer = resume(&["--json"]).json();
@@ -89,4 +102,15 @@ fn a_search_may_be_for_any_metric_that_its_workers_measure() {
     assert_eq!(knee["quality_metric"], "ssim");
     let values = &knee["evaluation"]["values"];
     assert!(values["ssim"].as_f64().unwrap() <= 1.0 && values["psnr"].is_number(), "{knee:#}");
+}
+
+#[test]
+fn a_search_that_none_of_its_workers_can_take_ends_with_the_name_that_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let text = std::fs::read_to_string(&spec).unwrap().replace("metric = \"clip_score\"", "metric = \"pnsr\"");
+    std::fs::write(&spec, text).unwrap();
+    let out = folder.path().join("out");
+    evocache(&["local", "--workers", "1", "--spec", &spec, "--out", out.to_str().unwrap()])
+        .fails(2, &["objective[1].metric: no live worker measures 'pnsr'; did you mean 'psnr'?", "hint:"]);
 }

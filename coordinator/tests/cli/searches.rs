@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use evocache_proto::domain::{Decision, Layout, Schedule};
+use evocache_proto::domain::{Decision, Declaration, Layout, Schedule};
 use evocache_proto::formats;
 use serde_json::Value;
 
-use crate::support::{Coordinator, SPEC, command, signal, spec_file, write};
-use crate::worker::work;
+use crate::support::{Coordinator, SPEC, command, evocache, signal, spec_file, write};
+use crate::worker::{appear, declaration, work};
 
 #[test]
 fn a_search_lives_through_every_verb() {
@@ -162,7 +162,7 @@ fn imported_schedules_are_told_by_their_names() {
     work(&c.url, "s");
 
     let shown = c.evocache(&["show", "s", "--json"]).json();
-    let imported = shown["imported"].as_array().unwrap();
+    let imported = shown["imported_schedules"].as_array().unwrap();
     let front = c.evocache(&["explain", "s", "1", "--json"]).json();
     assert_eq!(front["ancestors"][0]["imported"], serde_json::json!(["two.json", "same.json"]), "{front:#}");
     for (row, (name, schedule)) in imported.iter().zip(&files) {
@@ -183,4 +183,40 @@ fn imported_schedules_are_told_by_their_names() {
             assert!(front.contains(name.as_str().unwrap()), "{name} is not in {front}");
         }
     }
+}
+
+#[test]
+fn names_that_no_worker_offers_are_told_with_what_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let typo = SPEC.replace("\"scripted\"", "\"scriptde\"").replace("\"clip_score\"", "\"clip_scroe\"");
+    let typo = write(folder.path(), "typo.toml", &typo);
+    let right = spec_file(folder.path());
+    // Without a coordinator: what can be said here comes first.
+    let alone = evocache(&["launch", &typo, "--check", "--coordinator", "http://127.0.0.1:1"]);
+    assert!(alone.fails(1, &["typo.toml is valid by itself", "not reachable"]).stdout.is_empty());
+
+    let c = Coordinator::start(&folder.path().join("data"));
+    let nobody = c.evocache(&["launch", &right, "--check"]);
+    assert!(nobody.ok().stderr.contains("no worker is alive now"), "{}", nobody.stderr);
+    let worker = appear(&c.url, &declaration());
+    let good = c.evocache(&["launch", &right, "--check", "--json"]);
+    assert_eq!(good.json(), serde_json::json!({ "valid": true, "warnings": [] }));
+    assert!(good.stderr.is_empty(), "{}", good.stderr);
+    let told = c.evocache(&["launch", &typo, "--check"]);
+    for words in [
+        "model.name: no live worker has 'scriptde'; did you mean 'scripted'?",
+        "objective[1].metric",
+        "did you mean 'clip_score'?",
+    ] {
+        assert!(told.ok().stderr.contains(words), "{words} is not in {}", told.stderr);
+    }
+    let launched = c.evocache(&["launch", &typo, "--id", "typo"]);
+    assert!(launched.ok().stderr.contains("did you mean 'scripted'?"), "it is created, and told: {}", launched.stderr);
+    assert_eq!(c.evocache(&["workers", "--json"]).json()[0]["metrics"], serde_json::json!(["clip_score"]));
+
+    // Workers go by their names too.
+    c.evocache(&["drain", "scripted/1"]).fails(3, &["'scripted/1'; did you mean 'scripted/0'?"]);
+    assert_eq!(c.evocache(&["drain", "scripted/0", "--json"]).json()["worker_id"], worker.as_str());
+    let twins = [(); 2].map(|()| appear(&c.url, &Declaration { name: "twin".into(), ..declaration() }));
+    c.evocache(&["drain", "twin"]).fails(2, &["2 workers have the name 'twin'", "hint:", &twins[0], &twins[1]]);
 }

@@ -64,6 +64,11 @@ pub(crate) fn declaration() -> Declaration {
     }
 }
 
+/// Registers, and says no more.
+pub(crate) fn appear(url: &str, declaration: &Declaration) -> String {
+    block_on(register(url.to_owned(), declaration)).1
+}
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

@@ -218,7 +218,11 @@ impl DiffusionEvaluator {
         let batches = batches(texts.len(), calibration.plan.batch as usize);
         let pictures = batches
             .iter()
-            .map(|&batch| Ok(prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?.0.pictures))
+            .map(|&batch| {
+                let pictures = prepared.generate(&self.pipeline, &prepared.baseline, batch, cancel)?.0.pictures;
+                tracing::info!("uncached pictures {} of {}", batch.0 + batch.1, texts.len());
+                Ok(pictures)
+            })
             .collect::<Result<Vec<Tensor>, EvaluateError>>()?;
         for metric in &mut self.metrics {
             metric.prepare(&texts, &pictures)?;

@@ -47,7 +47,7 @@ pub(super) async fn validate(global: &Global, args: ValidateArgs, printer: Print
     let (state, reason) = if validation.state.is_final() {
         (validation.state, validation.end_reason.clone())
     } else {
-        match until_end(&client, &validation.id, plan.spec.budget.evaluations, printer, false).await? {
+        match until_end(&client, &validation.id, plan.spec.budget, printer, false).await? {
             Followed::Ended { state, reason } => (state, reason),
             Followed::Interrupted => {
                 printer.note(&format!("it goes on; the same command with --name {} does too", validation.id));
