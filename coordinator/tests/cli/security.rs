@@ -191,9 +191,10 @@ fn an_expired_certificate_is_called_so() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "authority");
     let (certificate, key) = authority.sign_until(folder.path(), "server", 2020);
-    let flags = ["--tls-cert", certificate.as_str(), "--tls-key", &key];
-    let coordinator = Coordinator::start_with(&folder.path().join("data"), &flags);
-    coordinator.evocache(&["list", "--ca", &authority.file]).fails(1, &["expired", "hint:", "renew"]);
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let listen = ["serve", "--listen", "127.0.0.1:0", "--data", data, "--tls-cert", &certificate, "--tls-key", &key];
+    evocache(&listen).fails(1, &[&certificate, "has expired", "hint:", "signed anew"]);
 }
 
 #[test]
