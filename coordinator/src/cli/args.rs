@@ -185,8 +185,8 @@ Examples:
     --height 1024 --width 1024 --first-seed 1000 --name held-out
 
 Creates a search of its own, which measures the front of the given one and its
-heuristic schedules on the prompts of the file, follows it, and reports. The same
-command with the --name of such a search goes on with it.")]
+heuristic schedules on the prompts of the file, follows it, and reports. The
+same command with the --name of such a search goes on with it.")]
     Validate(ValidateArgs),
     /// List the workers
     Workers(WorkersArgs),
