@@ -1,5 +1,5 @@
 //! Named moments at which a test lets the coordinator die or its store fail: before and after each step of
-//! decide → commit → apply → flush → fsync → answer.
+//! decide → commit → apply → flush → fsync → mark → answer.
 //!
 //! Only with the feature `faults`, which no release has; without it every call here is nothing. The environment says
 //! what happens: `EVOCACHE_FAULT=commit.after:17:kill` is SIGKILL at the 17th pass of that moment, by the process to
@@ -33,8 +33,14 @@ pub enum Point {
     FlushAfter,
     /// What the system has is about to be put on the disk.
     FsyncBefore,
-    /// Everything is on the disk.
+    /// The database is on the disk.
     FsyncAfter,
+    /// That it is acknowledged is about to be written beside it.
+    MarkBefore,
+    /// The system has that mark.
+    MarkWritten,
+    /// Everything is on the disk.
+    MarkAfter,
     /// The first answer is about to go out.
     AnswerBefore,
     /// All answers are out.
@@ -43,7 +49,7 @@ pub enum Point {
 
 impl Point {
     /// All of them: a test goes through this list, so a moment without a test fails it.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::DecideBefore,
         Self::DecideAfter,
         Self::CommitBefore,
@@ -54,6 +60,9 @@ impl Point {
         Self::FlushAfter,
         Self::FsyncBefore,
         Self::FsyncAfter,
+        Self::MarkBefore,
+        Self::MarkWritten,
+        Self::MarkAfter,
         Self::AnswerBefore,
         Self::AnswerAfter,
     ];
@@ -71,6 +80,9 @@ impl Point {
             Self::FlushAfter => "flush.after",
             Self::FsyncBefore => "fsync.before",
             Self::FsyncAfter => "fsync.after",
+            Self::MarkBefore => "mark.before",
+            Self::MarkWritten => "mark.written",
+            Self::MarkAfter => "mark.after",
             Self::AnswerBefore => "answer.before",
             Self::AnswerAfter => "answer.after",
         }
@@ -84,7 +96,10 @@ impl Point {
             | Self::FlushBefore
             | Self::FlushAfter
             | Self::FsyncBefore
-            | Self::FsyncAfter => true,
+            | Self::FsyncAfter
+            | Self::MarkBefore
+            | Self::MarkWritten
+            | Self::MarkAfter => true,
             Self::DecideBefore
             | Self::DecideAfter
             | Self::ApplyBefore

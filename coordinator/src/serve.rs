@@ -21,7 +21,7 @@ use crate::engine::{Engine, EngineError, EnginePanic, Settings, Thinking};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
-use crate::store::ReopeningStore;
+use crate::store::{LOSS_HINT, RESTORE_HINT, ReopeningStore};
 use crate::tokens::{Tokens, TokensError};
 
 pub use crate::api::limits::CONNECTIONS_PER_ADDRESS;
@@ -39,6 +39,8 @@ pub struct ServeOptions {
     pub data: PathBuf,
     /// Bytes that are to stay free on the store's disk; 0: what happens when it is full is left to chance.
     pub reserve: u64,
+    /// Go on with what a store still has of what it acknowledged, instead of refusing it.
+    pub accept_loss: bool,
     /// How long a lease lives without renewal.
     pub lease_ttl: Duration,
     /// Listen on an address that other machines reach, although nothing is encrypted.
@@ -136,7 +138,8 @@ impl ServeError {
             #[cfg(feature = "faults")]
             Self::Fault(_) => return None,
             Self::Store(e) | Self::Engine(EngineError::Store(e)) => e,
-            Self::Engine(EngineError::Inconsistent(_) | EngineError::Thread(_)) => return None,
+            Self::Engine(EngineError::Inconsistent(_)) => return Some(RESTORE_HINT.into()),
+            Self::Engine(EngineError::Thread(_)) => return None,
         };
         match store {
             StoreError::Locked { .. } => {
@@ -150,6 +153,7 @@ impl ServeError {
                 "restore a backup into an empty folder with `evocache store restore`, or give another --data folder"
                     .into(),
             ),
+            StoreError::Lost { .. } | StoreError::Unmarked { .. } => Some(LOSS_HINT.into()),
             StoreError::SetAside { path, aside } => Some(format!("rename {aside} to {path}")),
             StoreError::Failed(_) => Some("look at free space and permissions of the --data folder".into()),
         }
@@ -217,7 +221,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         Some(address) => Some(Http::start(address).await.map_err(|source| ServeError::Listen { address, source })?),
         None => None,
     };
-    let store = Arc::new(ReopeningStore::open(&options.data, options.reserve).map_err(ServeError::Store)?);
+    let store = ReopeningStore::open(&options.data, options.reserve, options.accept_loss);
+    let store = Arc::new(store.map_err(ServeError::Store)?);
     let policy = retry_policy(options.lease_ttl);
     let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, thinking: Thinking::Aside };
     let engine = Engine::start(settings)?;

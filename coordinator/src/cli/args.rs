@@ -265,6 +265,9 @@ pub struct ServeArgs {
     /// Room to keep free on the store's disk: with less, nothing new is begun until there is more
     #[arg(long, value_name = "SIZE", env = "EVOCACHE_RESERVE", default_value = "256MiB", value_parser = parse_bytes)]
     pub reserve: u64,
+    /// Go on with what a store still has, if it has lost what was acknowledged; the log says how much
+    #[arg(long)]
+    pub accept_loss: bool,
     /// How long a worker may be silent before its candidate is given to another
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub lease_ttl: Duration,

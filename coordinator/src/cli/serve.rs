@@ -50,6 +50,7 @@ pub(super) async fn serve(args: ServeArgs, printer: Printer) -> Result<Exit, Fai
         listen: args.listen,
         data: args.data.clone(),
         reserve: args.reserve,
+        accept_loss: args.accept_loss,
         lease_ttl: args.lease_ttl,
         allow_remote_plaintext: args.allow_remote_plaintext,
         http: args.http,

@@ -36,7 +36,7 @@ pub enum StoreVerb {
 Example:
   evocache store check --data /var/lib/evocache
 
-Exit code 1 if anything is damaged; the damaged records are named.")]
+Exit code 1 if anything is damaged or lacks of what was acknowledged: damaged records are named, missing ones counted.")]
     Check(DataArg),
     /// Write a store to one file, which ends with a digest
     #[command(after_help = "\
@@ -112,9 +112,8 @@ pub(super) fn run(verb: StoreVerb, printer: Printer) -> Result<Exit, Failure> {
             if checked.is_sound() {
                 return Ok(Exit::Ok);
             }
-            let damages = checked.damages.max(1);
-            Err(Failure::new(format!("the store in '{}' is damaged: {damages} finding(s)", data.display()))
-                .hint("restore a backup into an empty folder with `evocache store restore`"))
+            let (found, data) = (checked.findings(), data.display());
+            Err(Failure::new(format!("the store in '{data}' is damaged: {found} finding(s)")).hint(checked.hint()))
         }
         StoreVerb::Backup(args) => {
             let name = backup_name();
@@ -184,6 +183,7 @@ fn view(checked: &Checked) -> serde_json::Value {
         "damages": checked.damages,
         "damaged": checked.damaged.iter().map(|d| json!({ "key": d.key, "problem": d.problem })).collect::<Vec<_>>(),
         "contradiction": checked.contradiction,
+        "lost": checked.lost,
     })
 }
 
@@ -226,6 +226,9 @@ fn text(checked: &Checked) -> String {
     }
     if let Some(contradiction) = &checked.contradiction {
         text.push_str(&format!("contradiction: {contradiction}\n"));
+    }
+    if let Some(lost) = &checked.lost {
+        text.push_str(&format!("lost: {lost}\n"));
     }
     if checked.is_sound() {
         text.push_str("sound\n");

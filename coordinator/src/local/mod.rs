@@ -43,6 +43,7 @@ pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     let coordinator = serve::start(ServeOptions {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         reserve: 0,
+        accept_loss: false,
         data: plan.store(),
         lease_ttl: LEASE_TTL,
         allow_remote_plaintext: false,

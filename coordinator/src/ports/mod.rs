@@ -3,8 +3,10 @@
 //! Absent on purpose: any implementation. `store` has the stores, `serve` the clock and the source of identifiers.
 
 mod fact;
+mod loss;
 
 pub use fact::{Fact, ModelFacts, Phase, Registration, RequestRecord};
+pub use loss::{Holding, Loss};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
@@ -51,6 +53,22 @@ pub enum StoreError {
         /// The store's folder.
         path: String,
         /// What the database says.
+        problem: String,
+    },
+    /// It has less than what was acknowledged, or something else.
+    #[error("the store at {path} has lost what was acknowledged: {loss}")]
+    Lost {
+        /// The store's folder.
+        path: String,
+        /// How much.
+        loss: Loss,
+    },
+    /// What was acknowledged cannot be known.
+    #[error("whether the store at {path} has all that was acknowledged is not known: {problem}")]
+    Unmarked {
+        /// The store's folder.
+        path: String,
+        /// What is wrong with the file that says it.
         problem: String,
     },
     /// A compaction was cut off between its two renames.

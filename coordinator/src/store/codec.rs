@@ -37,6 +37,9 @@ use crate::domain::search::{Proposal, Provenance};
 use crate::domain::time::Timestamp;
 use crate::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, StoreError};
 
+/// The prefix of what is not replayed.
+pub(super) const THUMBNAILS: &[u8] = b"t/";
+
 const PHASES: [Phase; 6] =
     [Phase::Pending, Phase::Running, Phase::Paused, Phase::Completed, Phase::Stopped, Phase::Failed];
 

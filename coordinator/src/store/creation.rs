@@ -1,12 +1,14 @@
 //! Makes a new, empty database so that a process that dies or a power cut in the middle leaves nothing that cannot be
-//! opened: it is made in a folder of its own inside the store's, and its files are moved, the database file last, when
-//! all of them are on disk. So a store with a database file is a whole one.
+//! opened: it is made in a folder of its own inside the store's, and its files, the mark among them, are moved, the
+//! database file last, when all of them are on disk. So a store with a database file is a whole one.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::sled_store::{FORMAT_VERSION, VERSION_KEY, database_file, failed, open_database};
+use super::mark::{Mark, MarkFile};
+use super::opening::{database_file, open_database};
+use super::sled_store::{FORMAT_VERSION, MARK_KEY, VERSION_KEY, failed};
 use crate::ports::StoreError;
 
 /// Where a database is made. While it is there and the database file is not, what else is there belongs to it.
@@ -36,8 +38,10 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         let making = creating.join("database");
         let db = open_database(&making)?;
         db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
+        db.insert(MARK_KEY, &Mark::default().encode()[..]).map_err(failed)?;
         db.flush().map_err(failed)?;
         drop(db);
+        MarkFile::create(&making, Mark::default()).map_err(told)?;
         install(path, &making).map_err(told)?;
     }
     clear_away(path).map_err(told)

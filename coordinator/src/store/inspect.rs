@@ -53,6 +53,8 @@ pub struct Inspection {
     pub damaged: Vec<Damage>,
     /// How many are damaged.
     pub damages: u64,
+    /// They are not all of those that were acknowledged.
+    pub lost: Option<StoreError>,
 }
 
 impl Inspection {
@@ -64,19 +66,18 @@ impl Inspection {
 
 /// Reads every record of a store.
 pub fn inspect(store: &SledStore, progress: &mut Progress<'_>) -> Result<Inspection, StoreError> {
-    let (total, mut done) = (store.count()?, 0);
-    let mut searches: BTreeSet<Vec<u8>> = BTreeSet::new();
-    store.records(&mut |key, _| {
-        searches.extend(key.strip_prefix(b"s/").map(<[u8]>::to_vec));
-        Ok(())
-    })?;
+    let (total, mut done) = (store.count(), 0);
+    let searches: BTreeSet<Vec<u8>> = store.keys(b"s/")?.into_iter().map(|key| key[2..].to_vec()).collect();
     let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
     let mut seen = Inspection::default();
-    store.records(&mut |key, value| {
+    let found = store.pass(&mut |key, value| {
         done += 1;
         progress(done, total);
-        seen.bytes += (key.len() + value.len()) as u64;
-        match look(key, value, &searches) {
+        let looked = value.and_then(|value| {
+            seen.bytes += (key.len() + value.len()) as u64;
+            look(key, &value, &searches)
+        });
+        match looked {
             Ok(kind) => *counts.entry(kind).or_default() += 1,
             Err(StoreError::Corrupt { key, problem }) => {
                 seen.damages += 1;
@@ -88,6 +89,7 @@ pub fn inspect(store: &SledStore, progress: &mut Progress<'_>) -> Result<Inspect
         }
         Ok(())
     })?;
+    seen.lost = store.judge(&found).err();
     seen.kinds = KINDS.iter().map(|(kind, name)| (*name, counts.get(kind).copied().unwrap_or(0))).collect();
     Ok(seen)
 }

@@ -7,26 +7,38 @@
 //! every lease gets a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
 //!
 //! Each record is one key with a prost message as value; all records of a decision are written as one batch, together
-//! with those of the decisions beside it. A coordinator that runs has a [`ReopeningStore`].
+//! with those of the decisions beside it, and what was acknowledged is known outside of the database too (`mark`). A
+//! coordinator that runs has a [`ReopeningStore`].
 //! One suite (`tests/server/store.rs`) runs over both stores. `backup` and `inspect` are for the offline tools.
 
 pub mod backup;
 mod codec;
 mod creation;
 mod inspect;
+mod mark;
 mod memory;
+mod opening;
 mod pending;
 mod pieces;
 mod records;
 mod reopening;
 mod sled_store;
+mod tally;
 
 pub use inspect::{Damage, Inspection, inspect};
 pub use memory::MemoryStore;
+pub use opening::set_aside;
 pub use reopening::ReopeningStore;
-pub use sled_store::{FORMAT_VERSION, SledStore, set_aside};
+pub use sled_store::{FORMAT_VERSION, SledStore};
 
 use crate::ports::StoreError;
+
+/// The way out for a store that cannot be read.
+pub(crate) const RESTORE_HINT: &str = "restore a backup into an empty folder with `evocache store restore`";
+
+/// The ways out for a store that is short of what was acknowledged.
+pub(crate) const LOSS_HINT: &str = "restore a backup into an empty folder with `evocache store restore`, or go on with \
+                                    what is left: `evocache serve --accept-loss`";
 
 /// What a fact does to the records.
 enum Write {

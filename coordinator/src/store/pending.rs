@@ -1,9 +1,10 @@
 //! Writes that are not yet in the database. sled writes to the disk twice for each of its batches, and wakes seven threads
-//! for it: so what is decided between two syncs goes into one.
+//! for it: so what is decided between two syncs goes into one. Each batch ends with the mark that is true after it.
 
 use std::collections::BTreeMap;
 
-use super::sled_store::failed;
+use super::mark::{self, Mark};
+use super::sled_store::{MARK_KEY, database};
 use crate::ports::StoreError;
 
 /// Writes by key; the last one counts.
@@ -12,51 +13,104 @@ pub(super) struct Pending {
     /// `None`: the key is removed.
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
+    /// The database's sequence, and the tally of what it will hold.
+    mark: Mark,
 }
 
 impl Pending {
-    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.bytes += key.len() + value.len();
-        self.writes.insert(key, Some(value));
+    /// On a database with this mark.
+    pub(super) fn on(mark: Mark) -> Self {
+        Self { mark, ..Self::default() }
     }
 
-    pub(super) fn remove(&mut self, key: Vec<u8>) {
+    /// What the database will hold; its sequence is that of the last batch.
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Writes a record, or the head of one.
+    pub(super) fn put(&mut self, db: &sled::Db, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        if let Some(before) = self.get(db, &key)? {
+            self.mark.tally.subtract(&key, &before);
+        }
+        self.mark.tally.add(&key, &value);
+        self.bytes += key.len() + value.len();
+        self.writes.insert(key, Some(value));
+        Ok(())
+    }
+
+    /// Removes a record, or the head of one.
+    pub(super) fn remove(&mut self, db: &sled::Db, key: Vec<u8>) -> Result<(), StoreError> {
+        if let Some(before) = self.get(db, &key)? {
+            self.mark.tally.subtract(&key, &before);
+        }
+        self.bytes += key.len();
+        self.writes.insert(key, None);
+        Ok(())
+    }
+
+    /// Removes what no tally counts.
+    pub(super) fn remove_piece(&mut self, key: Vec<u8>) {
         self.bytes += key.len();
         self.writes.insert(key, None);
     }
 
-    /// Bytes of keys and values.
+    /// Keeps a piece that was to be removed with the value before, which has come back.
+    pub(super) fn keep_piece(&mut self, key: &[u8]) {
+        self.writes.remove(key);
+    }
+
+    /// Bytes of keys and values, the mark's among them.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        if self.writes.is_empty() { 0 } else { self.bytes + MARK_KEY.len() + mark::BYTES }
     }
 
     /// What the key will hold.
     pub(super) fn get(&self, db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
         match self.writes.get(key) {
             Some(value) => Ok(value.as_deref().map(Into::into)),
-            None => db.get(key).map_err(failed),
+            None => db.get(key).map_err(database),
         }
     }
 
-    /// Removes every key with this prefix.
+    /// Removes every record with this prefix.
     pub(super) fn remove_prefix(&mut self, db: &sled::Db, prefix: &[u8]) -> Result<(), StoreError> {
-        let pending = self.writes.range_mut(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
-        pending.for_each(|(_, value)| *value = None);
-        for key in db.scan_prefix(prefix).keys() {
-            self.remove(key.map_err(failed)?.to_vec());
+        for (key, value) in self.writes.range_mut(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
+            if let Some(value) = value.take() {
+                self.mark.tally.subtract(key, &value);
+            }
+        }
+        for entry in db.scan_prefix(prefix) {
+            let (key, value) = entry.map_err(database)?;
+            let key = key.to_vec();
+            if !self.writes.contains_key(&key) {
+                self.mark.tally.subtract(&key, &value);
+                self.remove_piece(key);
+            }
         }
         Ok(())
     }
 
-    /// All of it, for the database. Nothing is left.
+    /// Removes every piece with this prefix.
+    pub(super) fn remove_pieces(&mut self, db: &sled::Db, prefix: &[u8]) -> Result<(), StoreError> {
+        for key in db.scan_prefix(prefix).keys() {
+            self.remove_piece(key.map_err(database)?.to_vec());
+        }
+        Ok(())
+    }
+
+    /// All of it, for the database. Nothing is left but the mark.
     pub(super) fn take(&mut self) -> sled::Batch {
+        self.mark.sequence += 1;
         let mut batch = sled::Batch::default();
-        for (key, value) in std::mem::take(self).writes {
+        for (key, value) in std::mem::take(&mut self.writes) {
             match value {
                 Some(value) => batch.insert(key, value),
                 None => batch.remove(key),
             }
         }
+        batch.insert(MARK_KEY, &self.mark.encode()[..]);
+        self.bytes = 0;
         batch
     }
 }

@@ -5,43 +5,59 @@
 //! | key | value |
 //! |---|---|
 //! | key | the value, if it is small |
-//! | key | 0, the number of further pieces in four bytes, the first piece |
-//! | `+` key, number in four bytes from 0 | a further piece |
+//! | key | a head: 0, the number of pieces in four bytes, the hash of the whole value in sixteen |
+//! | `~` key, hash, number in four bytes from 0 | a piece |
 //!
-//! No small value begins with 0: it is empty or a message, and 0 is no field's tag. Numbers are big-endian.
+//! No small value begins with 0: it is empty or a message, and 0 is no field's tag. Numbers are big-endian. A head says
+//! what its pieces hold, so a store's tally counts heads only: pieces are checked when they are read, and need not be read
+//! for anything else. Two values of a key have pieces of different keys, so those of the next can be written while the one
+//! before still counts; pieces without a head are of no consequence.
 
 use super::pending::Pending;
-use super::sled_store::failed;
+use super::sled_store::database;
+use super::tally;
 use crate::ports::StoreError;
 
 /// The largest value. A leaf of sled's tree has 16 entries, and for a moment some more; a quarter of a segment is
 /// 128 KiB.
 pub(super) const PIECE: usize = 4096;
+/// The largest value of a kind that is seldom read: more would be in the way of what is read at every start.
+const ASIDE: usize = 64;
 
 const SPLIT: u8 = 0;
-const FURTHER: u8 = b'+';
-const HEAD: usize = 5;
+/// After all kinds of records, so that pieces share no page with what is written often.
+const FURTHER: u8 = b'~';
+const HEAD: usize = 5 + 16;
 
-/// Whether a key is of a further piece.
-pub(super) fn is_further(key: &[u8]) -> bool {
-    key.first() == Some(&FURTHER)
-}
-
-/// The prefix of the further pieces of all keys with this prefix.
+/// The prefix of the pieces of all keys with this prefix.
 pub(super) fn further(prefix: &[u8]) -> Vec<u8> {
     [&[FURTHER], prefix].concat()
 }
 
-fn key_of(key: &[u8], number: u32) -> Vec<u8> {
-    [&[FURTHER], key, &number.to_be_bytes()].concat()
+/// What the head of a large value says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Head {
+    count: u32,
+    hash: [u8; 16],
 }
 
-/// How many further pieces this value has.
-fn count(value: &[u8]) -> u32 {
-    match value {
-        [SPLIT, a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]),
-        _ => 0,
+impl Head {
+    /// `None`: the value is small.
+    fn read(key: &[u8], value: &[u8]) -> Result<Option<Self>, StoreError> {
+        let [SPLIT, rest @ ..] = value else { return Ok(None) };
+        let head = rest
+            .split_first_chunk()
+            .and_then(|(count, rest)| Some(Self { count: u32::from_be_bytes(*count), hash: rest.try_into().ok()? }));
+        head.map(Some).ok_or_else(|| damaged(key, "the head of a large value has not its length"))
     }
+
+    fn key(&self, key: &[u8], number: u32) -> Vec<u8> {
+        [&[FURTHER], key, &self.hash, &number.to_be_bytes()].concat()
+    }
+}
+
+fn damaged(key: &[u8], problem: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { key: key.escape_ascii().to_string(), problem: problem.to_string() }
 }
 
 /// A value as it is written.
@@ -54,47 +70,39 @@ pub(super) struct Parts {
 
 /// Takes a value apart, if it is large.
 pub(super) fn parts(key: &[u8], value: Vec<u8>) -> Parts {
-    if value.len() <= PIECE {
+    let limit = if key.starts_with(b"t/") { ASIDE } else { PIECE };
+    if value.len() <= limit {
         return Parts { first: value, further: vec![] };
     }
-    let (first, rest) = value.split_at(PIECE - HEAD);
-    let further: Vec<_> = (0u32..).zip(rest.chunks(PIECE)).map(|(i, piece)| (key_of(key, i), piece.to_vec())).collect();
-    let count = u32::try_from(further.len()).unwrap_or(u32::MAX);
-    Parts { first: [&[SPLIT], &count.to_be_bytes()[..], first].concat(), further }
+    let pieces = value.chunks(PIECE);
+    let head = Head { count: u32::try_from(pieces.len()).unwrap_or(u32::MAX), hash: tally::hash(&value).to_be_bytes() };
+    let further = (0..).zip(pieces).map(|(i, piece)| (head.key(key, i), piece.to_vec())).collect();
+    let mut first = Vec::with_capacity(HEAD);
+    first.push(SPLIT);
+    first.extend(head.count.to_be_bytes());
+    first.extend(head.hash);
+    Parts { first, further }
 }
 
-/// Removes the pieces that the value before has and the new one has not.
-pub(super) fn trim(db: &sled::Db, pending: &mut Pending, key: &[u8], new: &Parts) -> Result<(), StoreError> {
-    remove_further(db, pending, key, count(&new.first))
-}
-
-/// Removes a value with all its pieces.
-pub(super) fn remove(db: &sled::Db, pending: &mut Pending, key: Vec<u8>) -> Result<(), StoreError> {
-    remove_further(db, pending, &key, 0)?;
-    pending.remove(key);
+/// Removes the pieces of the value before, unless the new one (none: it is removed) is the same.
+pub(super) fn trim(db: &sled::Db, pending: &mut Pending, key: &[u8], new: Option<&[u8]>) -> Result<(), StoreError> {
+    let Some(before) = pending.get(db, key)? else { return Ok(()) };
+    let Some(head) = Head::read(key, &before)?.filter(|_| new != Some(&before[..])) else { return Ok(()) };
+    (0..head.count).for_each(|number| pending.remove_piece(head.key(key, number)));
     Ok(())
 }
 
-fn remove_further(db: &sled::Db, pending: &mut Pending, key: &[u8], from: u32) -> Result<(), StoreError> {
-    let before = pending.get(db, key)?;
-    for number in from..before.map_or(0, |value| count(&value)) {
-        pending.remove(key_of(key, number));
-    }
-    Ok(())
-}
-
-/// The whole of a value that may be the first of its pieces.
+/// The whole of a value that may be in pieces.
 pub(super) fn whole(db: &sled::Db, key: &[u8], value: sled::IVec) -> Result<sled::IVec, StoreError> {
-    if value.first() != Some(&SPLIT) {
-        return Ok(value);
-    }
-    let missing = |problem: String| StoreError::Corrupt { key: key.escape_ascii().to_string(), problem };
-    let Some(first) = value.get(HEAD..) else { return Err(missing("the first of its pieces is cut off".into())) };
-    let (mut all, pieces) = (first.to_vec(), count(&value));
-    for number in 0..pieces {
-        let piece = db.get(key_of(key, number)).map_err(failed)?;
-        let piece = piece.ok_or_else(|| missing(format!("piece {number} of {pieces} is missing")))?;
+    let Some(head) = Head::read(key, &value)? else { return Ok(value) };
+    let mut all = vec![];
+    for number in 0..head.count {
+        let piece = db.get(head.key(key, number)).map_err(database)?;
+        let piece = piece.ok_or_else(|| damaged(key, format!("piece {number} of {} is missing", head.count)))?;
         all.extend_from_slice(&piece);
+    }
+    if tally::hash(&all).to_be_bytes() != head.hash {
+        return Err(damaged(key, format!("its {} pieces are not those that were written", head.count)));
     }
     Ok(all.into())
 }

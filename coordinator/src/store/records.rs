@@ -1,4 +1,4 @@
-//! The records as prost messages. A field's tag never changes its meaning; a new format version migrates.
+//! The records as prost messages. A field's tag never changes its meaning; what needs another has a new format version.
 
 use evocache_proto::pb;
 
@@ -146,7 +146,7 @@ pub(super) struct EvaluationRecord {
     pub(super) finished: u64,
     #[prost(uint32, tag = "8")]
     pub(super) attempt: u32,
-    /// The lease that the evaluation ended; absent in format 2, where the lease's record says it.
+    /// The lease that the evaluation ended; absent where its decision did not end one.
     #[prost(uint64, optional, tag = "9")]
     pub(super) epoch: Option<u64>,
 }

@@ -25,9 +25,11 @@ pub struct ReopeningStore {
 }
 
 impl ReopeningStore {
-    /// Opens the store in this folder, or makes one if there is none.
-    pub fn open(path: &Path, reserve: u64) -> Result<Self, StoreError> {
-        Ok(Self { path: path.to_owned(), reserve, inner: RwLock::new(Some(SledStore::open(path)?)) })
+    /// Opens the store in this folder, or makes one if there is none. With `accept_loss`, one that has lost what was
+    /// acknowledged is taken as it is, this once.
+    pub fn open(path: &Path, reserve: u64, accept_loss: bool) -> Result<Self, StoreError> {
+        let store = if accept_loss { SledStore::open_accepting_loss(path) } else { SledStore::open(path) };
+        Ok(Self { path: path.to_owned(), reserve, inner: RwLock::new(Some(store?)) })
     }
 
     fn inner(&self) -> RwLockReadGuard<'_, Option<SledStore>> {

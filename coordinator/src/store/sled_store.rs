@@ -1,36 +1,32 @@
 //! The store on sled 0.34.
 //!
 //! sled's own `flush` ends in `sync_file_range` on Linux, which does not reach the disk's platter: [`SledStore::sync`]
-//! therefore calls fsync on the database file after it. sled never syncs the names of its files: [`SledStore::open`] does.
+//! therefore calls fsync on the database file after it, and then writes the `mark` that says so. Opening is `opening`'s.
 //!
 //! After an error of the database nothing more is written until it is opened again: the error does not tell what has
 //! reached the disk, and what is decided on top of a wrong guess would be worse than nothing.
 
+use std::cell::Cell;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::creation::{self, sync_folder};
+use super::mark::{Mark, MarkFile};
 use super::pending::Pending;
+use super::tally::Tally;
 use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
-use crate::ports::{Fact, Store, StoreError};
+use crate::ports::{Fact, Loss, Store, StoreError};
 
-/// The storage format that this program writes. It reads those before: 1 had values of any size in one piece, 2 a record
-/// for every lease.
-pub const FORMAT_VERSION: u64 = 3;
+/// The storage format that this program writes and reads.
+pub const FORMAT_VERSION: u64 = 4;
 
 pub(super) const VERSION_KEY: &[u8] = b"!format";
-
-/// How often a lock is looked at again, and how long after.
-const LOOKS: u32 = 10;
-const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
-
-/// Bytes of pages that sled keeps in memory. All that is asked for often is in the engine's state.
-const CACHE: u64 = 8 * 1024 * 1024;
+pub(super) const MARK_KEY: &[u8] = b"!mark";
 
 /// Bytes of keys and values that may be handed to the database without a sync, and in one batch. In the header of each segment of its log (512 KiB) sled
 /// notes how far the log is stable, and believes it after a crash; but to sled, stable is what the system has, not what the
@@ -41,10 +37,13 @@ const UNSYNCED: usize = 64 * 1024;
 /// Keeps records in a sled database.
 #[derive(Debug)]
 pub struct SledStore {
+    path: PathBuf,
     db: sled::Db,
     file: File,
     /// What is decided and not yet in the database.
     pending: Mutex<Pending>,
+    /// What was acknowledged. `None`: that is not known, and nothing may be acknowledged.
+    mark: Mutex<Option<MarkFile>>,
     /// Bytes of keys and values since the last sync.
     unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
@@ -57,43 +56,29 @@ pub(super) fn failed(e: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(e.to_string())
 }
 
+/// An error of the database: of what is in its files, or of the disk. Where it is, [`SledStore::located`] knows.
+pub(super) fn database(e: sled::Error) -> StoreError {
+    let torn = || StoreError::Torn { path: String::new(), problem: e.to_string() };
+    match &e {
+        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => torn(),
+        sled::Error::Io(io) if matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => torn(),
+        sled::Error::Io(_) | sled::Error::CollectionNotFound(_) => failed(e),
+    }
+}
+
 impl SledStore {
-    /// Opens the store in this folder, or makes one if there is none.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let shown = path.display().to_string();
-        refuse_foreign(path)?;
-        if !database_file(path).exists() {
-            creation::create(path)?;
-        }
-        creation::clear_away(path).map_err(failed)?;
-        remove_unfinished_snapshots(path).map_err(failed)?;
-        let db = open_database(path)?;
-        let Some(bytes) = sled::Tree::get(&db, VERSION_KEY).map_err(failed)? else {
-            return Err(StoreError::Foreign { path: shown, found: "a sled database of another program".into() });
-        };
-        let found = <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes);
-        if !(1..=FORMAT_VERSION).contains(&found) {
-            return Err(StoreError::Version { path: shown, found, supported: FORMAT_VERSION });
-        }
-        let file = File::open(database_file(path)).map_err(failed)?;
-        sync_names(path).map_err(failed)?;
-        let store = Self {
+    /// A database that was opened, as its mark has it, and what was acknowledged of it.
+    pub(super) fn new(path: &Path, db: sled::Db, file: File, stored: Mark, mark: Option<MarkFile>) -> Self {
+        Self {
+            path: path.to_owned(),
             db,
             file,
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::on(stored)),
+            mark: Mutex::new(mark),
             unsynced: AtomicUsize::new(0),
             failed: OnceLock::new(),
             unsure: AtomicBool::new(false),
-        };
-        if found == 1 {
-            store.split_large_values()?;
         }
-        if found < FORMAT_VERSION {
-            // Format 2 is read as it is: only what is written from now on is for nobody older.
-            store.db.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
-        }
-        store.sync()?;
-        Ok(store)
     }
 
     /// Whether something has failed: it takes nothing any more.
@@ -101,86 +86,132 @@ impl SledStore {
         self.failed.get().is_some()
     }
 
-    /// Opens the store in this folder; makes none.
-    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
-        refuse_foreign(path)?;
-        if !database_file(path).exists() {
-            return Err(StoreError::Foreign { path: path.display().to_string(), found: "there is no database".into() });
-        }
-        Self::open(path)
-    }
-
     /// Whether the system may take for written what is not on the disk.
     pub(super) fn is_unsure(&self) -> bool {
         self.unsure.load(Ordering::Relaxed)
     }
 
-    /// Every record in the order of the keys. The format version is none of them.
+    /// Every record that can be read or not, in the order of the keys, and what they add up to. Says nothing of what that
+    /// should be.
+    pub(super) fn pass(
+        &self,
+        each: &mut dyn FnMut(&[u8], Result<sled::IVec, StoreError>) -> Result<(), StoreError>,
+    ) -> Result<Tally, StoreError> {
+        let folding = Folding::new(&self.db);
+        folding.heads(&mut |key, value| each(key, pieces::whole(&self.db, key, value))).map_err(|e| self.located(e))?;
+        Ok(folding.tally.get())
+    }
+
+    /// Tells all facts, whether they are those that were acknowledged or not, and what their records add up to.
+    pub(super) fn replay_any(&self, each: &mut dyn FnMut(Fact)) -> Result<Tally, StoreError> {
+        let folding = Folding::new(&self.db);
+        let replayed = codec::replay(&folding, each).and_then(|()| folding.skip(codec::THUMBNAILS));
+        replayed.map_err(|e| self.located(e))?;
+        Ok(folding.tally.get())
+    }
+
+    /// All keys with this prefix.
+    pub(super) fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let keys = self.db.scan_prefix(prefix).keys();
+        keys.map(|key| key.map(|key| key.to_vec()).map_err(|e| self.located(database(e)))).collect()
+    }
+
+    /// Every record in the order of the keys. An error at the end if they are not those that were acknowledged.
     pub(super) fn records(&self, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        for entry in self.db.iter() {
-            let (key, value) = entry.map_err(failed)?;
-            if &*key != VERSION_KEY && !pieces::is_further(&key) {
-                let value = pieces::whole(&self.db, &key, value)?;
-                each(&key, &value)?;
-            }
-        }
-        Ok(())
+        self.judge(&self.pass(&mut |key, value| each(key, &value?))?)
     }
 
-    /// From format 1 to 2. Cut off, it begins again: what is split already is small.
-    fn split_large_values(&self) -> Result<(), StoreError> {
-        for entry in self.db.iter() {
-            let (key, value) = entry.map_err(failed)?;
-            if value.len() > pieces::PIECE {
-                self.put([(key.to_vec(), value.to_vec())])?;
-            }
-        }
-        self.sync()
+    /// What all records add up to. Large values are not read.
+    pub(super) fn tally(&self) -> Result<Tally, StoreError> {
+        let folding = Folding::new(&self.db);
+        folding.heads(&mut |_, _| Ok(())).map_err(|e| self.located(e))?;
+        Ok(folding.tally.get())
     }
 
-    /// How many records there are. Reads all keys.
-    pub(super) fn count(&self) -> Result<u64, StoreError> {
-        let mut count = 0;
-        self.records(&mut |_, _| {
-            count += 1;
-            Ok(())
-        })?;
-        Ok(count)
+    /// How many records there are to be.
+    pub(super) fn count(&self) -> u64 {
+        self.expected().1.tally.holding.records
+    }
+
+    /// The database's own mark, and that of what was acknowledged or, if that is newer, written.
+    fn expected(&self) -> (Mark, Mark) {
+        let stored = self.pending().mark();
+        let acknowledged = self.mark().as_ref().map(MarkFile::newest);
+        (stored, acknowledged.filter(|mark| mark.sequence >= stored.sequence).unwrap_or(stored))
+    }
+
+    /// Holds what was found against what was acknowledged.
+    pub(super) fn judge(&self, found: &Tally) -> Result<(), StoreError> {
+        let (stored, expected) = self.expected();
+        if stored == expected && expected.tally == *found {
+            return Ok(());
+        }
+        let writes = expected.sequence - stored.sequence;
+        let loss = Loss { acknowledged: expected.tally.holding, found: found.holding, writes };
+        Err(StoreError::Lost { path: self.path.display().to_string(), loss })
+    }
+
+    /// Takes what there is for all that ever was.
+    pub(super) fn adopt(&self, found: Tally) -> Result<(), StoreError> {
+        let sequence = self.expected().1.sequence;
+        let mut pending = self.pending();
+        *pending = Pending::on(Mark { sequence, tally: found });
+        let mut batch = pending.take();
+        batch.insert(VERSION_KEY, &FORMAT_VERSION.to_be_bytes());
+        self.db.apply_batch(batch).map_err(database)?;
+        self.sync_file()?;
+        let mut file = self.mark();
+        match &mut *file {
+            Some(file) => file.advance(pending.mark()),
+            None => {
+                *file = Some(MarkFile::create(&self.path, pending.mark()).map_err(failed)?);
+                Ok(())
+            }
+        }
     }
 
     /// Writes records as they are, all or none.
     pub(super) fn put(&self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
-        let mut pending = Pending::default();
-        for (key, value) in records {
-            self.replace(&mut pending, key, value)?;
-        }
-        self.apply(&mut pending)
+        self.unless_failed(|| {
+            let mut pending = self.pending();
+            for (key, value) in records {
+                self.replace(&mut pending, key, value)?;
+            }
+            self.apply(&mut pending)
+        })
     }
 
     /// Writes a value that may stand in the place of another.
     fn replace(&self, pending: &mut Pending, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
         let parts = pieces::parts(&key, value);
-        pieces::trim(&self.db, pending, &key, &parts)?;
+        pieces::trim(&self.db, pending, &key, Some(&parts.first))?;
         self.insert(pending, key, parts)
     }
 
-    /// Writes a value. The further pieces of a large one are written at once.
+    /// Writes a value. The pieces of a large one are written at once.
     fn insert(&self, pending: &mut Pending, key: Vec<u8>, parts: pieces::Parts) -> Result<(), StoreError> {
-        let mut ahead = Pending::default();
+        let (mut ahead, mut bytes) = (sled::Batch::default(), 0);
         for (key, piece) in parts.further {
-            ahead.put(key, piece);
-            if ahead.bytes() > UNSYNCED / 2 {
-                self.apply(&mut ahead)?;
+            pending.keep_piece(&key);
+            bytes += key.len() + piece.len();
+            ahead.insert(key, piece);
+            if bytes > UNSYNCED / 2 {
+                self.hand_over(std::mem::take(&mut ahead), std::mem::take(&mut bytes))?;
             }
         }
-        self.apply(&mut ahead)?;
-        pending.put(key, parts.first);
-        Ok(())
+        self.hand_over(ahead, bytes)?;
+        pending.put(&self.db, key, parts.first)
     }
 
     /// Hands pending writes to the database, in one batch.
     fn apply(&self, pending: &mut Pending) -> Result<(), StoreError> {
-        let bytes = pending.bytes();
+        match pending.bytes() {
+            0 => Ok(()),
+            bytes => self.hand_over(pending.take(), bytes),
+        }
+    }
+
+    fn hand_over(&self, batch: sled::Batch, bytes: usize) -> Result<(), StoreError> {
         if bytes == 0 {
             return Ok(());
         }
@@ -189,13 +220,13 @@ impl SledStore {
             self.sync_file()?;
             self.unsynced.store(bytes, Ordering::Relaxed);
         }
-        self.db.apply_batch(pending.take()).map_err(failed)
+        self.db.apply_batch(batch).map_err(database)
     }
 
     fn sync_file(&self) -> Result<(), StoreError> {
         // Before, so that what is written meanwhile counts.
         self.unsynced.store(0, Ordering::Relaxed);
-        self.db.flush().map_err(failed)?;
+        self.db.flush().map_err(database)?;
         faults::check(Point::FlushAfter)?;
         faults::check(Point::FsyncBefore)?;
         self.file.sync_data().inspect_err(|_| self.unsure.store(true, Ordering::Relaxed)).map_err(failed)
@@ -205,7 +236,7 @@ impl SledStore {
     fn unless_failed(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         match self.failed.get() {
             Some(error) => Err(error.clone()),
-            None => work().inspect_err(|error| drop(self.failed.set(error.clone()))),
+            None => work().map_err(|e| self.located(e)).inspect_err(|error| drop(self.failed.set(error.clone()))),
         }
     }
 
@@ -223,10 +254,13 @@ impl SledStore {
                     self.insert(&mut pending, key, parts)?;
                 }
                 Write::Put(key, value) => self.replace(&mut pending, key, value)?,
-                Write::Remove(key) => pieces::remove(&self.db, &mut pending, key)?,
+                Write::Remove(key) => {
+                    pieces::trim(&self.db, &mut pending, &key, None)?;
+                    pending.remove(&self.db, key)?;
+                }
                 Write::RemovePrefix(prefix) => {
                     pending.remove_prefix(&self.db, &prefix)?;
-                    pending.remove_prefix(&self.db, &pieces::further(&prefix))?;
+                    pending.remove_pieces(&self.db, &pieces::further(&prefix))?;
                 }
             }
         }
@@ -243,9 +277,33 @@ impl SledStore {
         Ok(())
     }
 
+    /// Notes beside the database that what it has on the disk is acknowledged.
+    fn acknowledge(&self, mark: Mark) -> Result<(), StoreError> {
+        let mut file = self.mark();
+        let file = file.as_mut().ok_or_else(|| failed("what was acknowledged is not known"))?;
+        file.advance(mark).inspect_err(|_| {
+            self.unsure.fetch_or(file.unsure, Ordering::Relaxed);
+        })
+    }
+
     fn pending(&self) -> MutexGuard<'_, Pending> {
         // A panic in between would be a bug of ours; what was decided by then is as it was.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self) -> MutexGuard<'_, Option<MarkFile>> {
+        // It changes only after all has gone well.
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error with the name of this store.
+    fn located(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Torn { path, problem } if path.is_empty() => {
+                StoreError::Torn { path: self.path.display().to_string(), problem }
+            }
+            error => error,
+        }
     }
 }
 
@@ -264,109 +322,66 @@ fn size(write: &Write) -> usize {
     }
 }
 
-/// A snapshot that was being written when the process died: sled would take it for the newest, and the database for torn.
-fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
-            std::fs::remove_file(entry.path())?;
-        }
+/// A database whose records are added up as they are read.
+struct Folding<'a> {
+    db: &'a sled::Db,
+    tally: Cell<Tally>,
+}
+
+impl<'a> Folding<'a> {
+    fn new(db: &'a sled::Db) -> Self {
+        Self { db, tally: Cell::default() }
     }
-    Ok(())
-}
 
-/// Makes durable what sled changes when it opens a database: which snapshot there is, and what is no longer there.
-fn sync_names(path: &Path) -> std::io::Result<()> {
-    sync_folder(&path.join("blobs"))?;
-    sync_folder(path)
-}
-
-/// sled answers most damage with an error and some with a panic: both are told as what they are.
-///
-/// A database that this process has just closed is locked for a moment longer, while sled's threads end: a lock is
-/// looked at again before it is believed.
-pub(super) fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
-    let mut patience = LOOKS;
-    loop {
-        let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE).open());
-        let opened = opened.map_err(|_| torn(path, "the database gave up on it"))?;
-        match opened.map_err(|e| open_error(path, &e)) {
-            Err(StoreError::Locked { .. }) if patience > 0 => patience -= 1,
-            result => return result,
-        }
-        std::thread::sleep(LOOK);
+    fn add(&self, key: &[u8], value: &[u8]) {
+        let mut tally = self.tally.get();
+        tally.add(key, value);
+        self.tally.set(tally);
     }
-}
 
-fn torn(path: &Path, problem: impl std::fmt::Display) -> StoreError {
-    StoreError::Torn { path: path.display().to_string(), problem: problem.to_string() }
-}
-
-/// Where a compaction keeps the old store until the new one is in its place.
-pub fn set_aside(path: &Path) -> PathBuf {
-    // As components: a slash at the end would put the new name inside.
-    let mut name = path.components().collect::<PathBuf>().into_os_string();
-    name.push(".old");
-    name.into()
-}
-
-pub(super) fn database_file(path: &Path) -> PathBuf {
-    path.join("db")
-}
-
-/// A folder with files but no database is somebody else's: sled would make a database in the middle of them.
-fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
-    let foreign = |found: String| StoreError::Foreign { path: path.display().to_string(), found };
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => match entries.next() {
-            Some(Ok(first)) if !database_file(path).exists() && !creation::is_unfinished(path) => {
-                Err(foreign(format!("it holds '{}' and no database", first.file_name().to_string_lossy())))
+    /// All records as they are in the database: of large ones the heads. Neither the format's version nor the mark is one.
+    fn heads(&self, each: &mut dyn FnMut(&[u8], sled::IVec) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        for entry in self.db.range(..pieces::further(b"")) {
+            let (key, value) = entry.map_err(database)?;
+            if key.first() != Some(&b'!') {
+                self.add(&key, &value);
+                each(&key, value)?;
             }
-            _ => Ok(()),
-        },
-        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Err(foreign("a file, not a folder".into())),
-        // A new store in this place would hide the old one.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && database_file(&set_aside(path)).exists() => {
-            let aside = set_aside(path).display().to_string();
-            Err(StoreError::SetAside { path: path.display().to_string(), aside })
         }
-        // Not there yet: it is made.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(failed(format!("{}: {e}", path.display()))),
+        Ok(())
+    }
+
+    /// Adds up records that nobody wants to read.
+    fn skip(&self, prefix: &[u8]) -> Result<(), StoreError> {
+        self.db.scan_prefix(prefix).try_for_each(|entry| {
+            let (key, value) = entry.map_err(database)?;
+            self.add(&key, &value);
+            Ok(())
+        })
     }
 }
 
-fn open_error(path: &Path, error: &sled::Error) -> StoreError {
-    let shown = path.display().to_string();
-    match error {
-        // sled wraps the failed file lock in a text of its own.
-        sled::Error::Io(e) if e.to_string().contains("could not acquire lock") => StoreError::Locked { path: shown },
-        sled::Error::Corruption { .. } => torn(path, error),
-        sled::Error::Unsupported(_) => StoreError::Foreign { path: shown, found: error.to_string() },
-        _ => failed(format!("{shown}: {error}")),
-    }
-}
-
-impl Records for sled::Db {
+impl Records for Folding<'_> {
     fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError> {
-        for entry in self.scan_prefix(prefix) {
-            let (key, value) = entry.map_err(failed)?;
-            each(&key, &pieces::whole(self, &key, value)?)?;
+        for entry in self.db.scan_prefix(prefix) {
+            let (key, value) = entry.map_err(database)?;
+            self.add(&key, &value);
+            each(&key, &pieces::whole(self.db, &key, value)?)?;
         }
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = sled::Tree::get(self, key).map_err(failed)?;
-        value.map(|value| Ok(pieces::whole(self, key, value)?.to_vec())).transpose()
+        let Some(value) = self.db.get(key).map_err(database)? else { return Ok(None) };
+        self.add(key, &value);
+        Ok(Some(pieces::whole(self.db, key, value)?.to_vec()))
     }
 }
 
 impl Store for SledStore {
     fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
         self.unless_failed(|| self.write_pending(&mut self.pending()))?;
-        codec::replay(&self.db, each)
+        self.judge(&self.replay_any(each)?)
     }
 
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError> {
@@ -375,16 +390,21 @@ impl Store for SledStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.unless_failed(|| {
-            self.write_pending(&mut self.pending())?;
+            let mark = {
+                let mut pending = self.pending();
+                self.write_pending(&mut pending)?;
+                pending.mark()
+            };
             faults::check(Point::FlushBefore)?;
             self.sync_file()?;
-            faults::check(Point::FsyncAfter)
+            faults::check(Point::FsyncAfter)?;
+            self.acknowledge(mark)
         })
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         // They may be of an evaluation that was decided a moment ago.
         self.unless_failed(|| self.write_pending(&mut self.pending()))?;
-        codec::thumbnails(&self.db, search, candidate)
+        codec::thumbnails(&Folding::new(&self.db), search, candidate).map_err(|e| self.located(e))
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::time::Timestamp;
 use crate::engine::{Search, State};
 use crate::ports::{Store, StoreError};
 use crate::serve::retry_policy;
-use crate::store::{FORMAT_VERSION, SledStore, inspect};
+use crate::store::{FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
 
 /// What a check has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +29,25 @@ pub struct Checked {
     pub damages: u64,
     /// Records can be read, and yet contradict each other: how.
     pub contradiction: Option<String>,
+    /// The records are not all of those that were acknowledged, or that cannot be known: how many are missing, or why.
+    pub lost: Option<String>,
 }
 
 impl Checked {
     /// Whether a coordinator can run on it.
     pub fn is_sound(&self) -> bool {
-        self.damages == 0 && self.contradiction.is_none()
+        self.findings() == 0
+    }
+
+    /// How much is wrong with it.
+    pub fn findings(&self) -> u64 {
+        self.damages + u64::from(self.contradiction.is_some()) + u64::from(self.lost.is_some())
+    }
+
+    /// The way out, if it is not sound.
+    pub fn hint(&self) -> &'static str {
+        let is_only_lost = self.damages == 0 && self.contradiction.is_none();
+        if is_only_lost { LOSS_HINT } else { RESTORE_HINT }
     }
 
     /// All records that can be read.
@@ -75,7 +88,7 @@ impl SearchNote {
 
 /// Checks the store in this folder.
 pub fn check(data: &Path, progress: &mut Progress<'_>) -> Result<Checked, UpkeepError> {
-    let store = SledStore::open_existing(data)?;
+    let (store, refusal) = SledStore::open_damaged(data)?;
     let seen = inspect(&store, progress)?;
     let mut checked = Checked {
         format: FORMAT_VERSION,
@@ -86,16 +99,21 @@ pub fn check(data: &Path, progress: &mut Progress<'_>) -> Result<Checked, Upkeep
         damaged: seen.damaged,
         damages: seen.damages,
         contradiction: None,
+        lost: refusal.or(seen.lost).as_ref().map(ToString::to_string),
     };
     if checked.damages > 0 {
         return Ok(checked);
     }
-    match store.load() {
-        // The lease's time to live changes when leases expire, not whether the records fit together.
-        Ok(facts) => match State::recover(facts, Timestamp(0), &retry_policy(Duration::from_secs(60))) {
-            Ok(state) => checked.searches = state.searches.values().map(SearchNote::new).collect(),
-            Err(e) => checked.contradiction = Some(e.to_string()),
-        },
+    let mut facts = vec![];
+    match store.replay(&mut |fact| facts.push(fact)) {
+        // What is lost is told already; what is left is told all the same. The lease's time to live changes when leases
+        // expire, not whether the records fit together.
+        Ok(()) | Err(StoreError::Lost { .. }) => {
+            match State::recover(facts, Timestamp(0), &retry_policy(Duration::from_secs(60))) {
+                Ok(state) => checked.searches = state.searches.values().map(SearchNote::new).collect(),
+                Err(e) => checked.contradiction = Some(e.to_string()),
+            }
+        }
         Err(StoreError::Corrupt { key, problem }) => {
             checked.damaged.push(Damage { key, problem });
             checked.damages = 1;

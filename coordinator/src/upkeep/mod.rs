@@ -21,6 +21,7 @@ pub(crate) use files::size as folder_size;
 
 use crate::ports::StoreError;
 use crate::store::backup::StreamError;
+use crate::store::{LOSS_HINT, RESTORE_HINT};
 
 /// Why a tool does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +71,9 @@ impl UpkeepError {
                 Some("it was written by a newer evocache: use that one".into())
             }
             Self::Store(StoreError::Version { .. } | StoreError::Corrupt { .. } | StoreError::Torn { .. }) => {
-                Some("restore a backup into an empty folder with `evocache store restore`".into())
+                Some(RESTORE_HINT.into())
             }
+            Self::Store(StoreError::Lost { .. } | StoreError::Unmarked { .. }) => Some(LOSS_HINT.into()),
             Self::Store(StoreError::SetAside { path, aside }) => Some(format!("rename {aside} to {path}")),
             Self::Store(StoreError::Failed(_)) | Self::File { .. } | Self::Differs(_) => None,
             Self::Exists(_) => Some("a backup is never overwritten: name another file, or a folder".into()),

@@ -49,3 +49,37 @@ fn a_damaged_store_is_exit_code_1_and_its_record_is_named() {
     evocache(&["store", "check", "--data", "nowhere"]).fails(1, &["nowhere", "no database", "--data"]);
     evocache(&["store", "restore", data, "--data", "elsewhere"]).fails(1, &["cannot"]);
 }
+
+#[test]
+fn a_coordinator_refuses_a_store_that_lost_what_it_acknowledged_and_accepts_it_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, old) = (folder.path().join("data"), folder.path().join("old"));
+    let coordinator = Coordinator::start(&data);
+    assert_eq!(coordinator.stop(), 0);
+    copy(&data, &old);
+    let coordinator = Coordinator::start(&data);
+    coordinator.evocache(&["launch", &spec_file(folder.path()), "--id", "gone"]).ok();
+    assert_eq!(coordinator.stop(), 0);
+    std::fs::copy(data.join("mark"), old.join("mark")).unwrap();
+
+    let shown = old.to_str().unwrap();
+    let words = ["lost what was acknowledged", "1 of 1 searches", "hint:", "store restore", "serve --accept-loss"];
+    evocache(&["serve", "--listen", "127.0.0.1:0", "--data", shown]).fails(1, &words);
+    evocache(&["store", "backup", folder.path().to_str().unwrap(), "--data", shown]).fails(1, &words);
+    let checked = evocache(&["store", "check", "--data", shown]);
+    checked.fails(1, &["damaged", "hint:", "serve --accept-loss"]);
+    assert!(checked.stdout.contains("lost: ") && checked.stdout.contains("1 of 1 searches"), "{}", checked.stdout);
+    let coordinator = Coordinator::start_with(&old, &["--accept-loss"]);
+    assert_eq!(coordinator.stop(), 0);
+    evocache(&["store", "check", "--data", shown]).ok();
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}

@@ -119,6 +119,7 @@ async fn calls_are_counted_by_method_and_code() {
     let options = ServeOptions {
         listen: any(),
         reserve: 0,
+        accept_loss: false,
         data: folder.path().join("store"),
         lease_ttl: Duration::from_secs(30),
         allow_remote_plaintext: false,

@@ -31,6 +31,7 @@ impl Limited {
         let running = start(ServeOptions {
             listen: ([127, 0, 0, 1], 0).into(),
             reserve: 0,
+            accept_loss: false,
             data: folder.path().join("store"),
             lease_ttl: Duration::from_secs(30),
             allow_remote_plaintext: false,

@@ -15,6 +15,7 @@ fn options(folder: &Path, reload_every: Duration) -> ServeOptions {
     let files = TlsFiles { certificate: folder.join("server.pem"), key: folder.join("server.key"), client_ca: None };
     ServeOptions {
         reserve: 0,
+        accept_loss: false,
         listen: ([127, 0, 0, 1], 0).into(),
         data: folder.join("store"),
         lease_ttl: Duration::from_secs(30),

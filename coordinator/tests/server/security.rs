@@ -61,6 +61,7 @@ fn options(folder: &tempfile::TempDir) -> ServeOptions {
     ServeOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         reserve: 0,
+        accept_loss: false,
         data: folder.path().join("store"),
         lease_ttl: std::time::Duration::from_secs(30),
         allow_remote_plaintext: false,

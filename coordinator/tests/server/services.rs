@@ -27,6 +27,7 @@ fn options(folder: &tempfile::TempDir) -> ServeOptions {
     ServeOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         reserve: 0,
+        accept_loss: false,
         data: folder.path().join("store"),
         lease_ttl: Duration::from_secs(30),
         allow_remote_plaintext: false,

@@ -237,11 +237,13 @@ fn a_store_in_use_is_refused() {
 fn a_store_of_another_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
-    let db = raw(folder.path());
-    db.insert(b"!format", &(FORMAT_VERSION + 1).to_be_bytes()).unwrap();
-    drop(db);
-    let error = refusal(folder.path());
-    assert!(matches!(&error, StoreError::Version { found, .. } if *found == FORMAT_VERSION + 1), "{error}");
+    for version in [FORMAT_VERSION + 1, FORMAT_VERSION - 1] {
+        let db = raw(folder.path());
+        db.insert(b"!format", &version.to_be_bytes()).unwrap();
+        drop(db);
+        let error = refusal(folder.path());
+        assert!(matches!(&error, StoreError::Version { found, .. } if *found == version), "{error}");
+    }
 }
 
 #[test]
@@ -306,35 +308,36 @@ fn large_values_are_split_and_leave_nothing_behind() {
         .unwrap();
     drop(store);
     let keys: Vec<_> = raw(folder.path()).iter().keys().map(Result::unwrap).collect();
-    assert_eq!(keys, vec![sled::IVec::from(b"!format")]);
+    assert_eq!(keys, [sled::IVec::from(b"!format"), sled::IVec::from(b"!mark")]);
 }
 
 #[test]
-fn a_store_of_the_first_format_is_read_and_brought_up_to_date() {
+fn a_large_value_may_change_and_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (all, pictures) = pictured("s");
-    SledStore::open(folder.path()).unwrap().commit(&all).unwrap();
-    // As the first format had it: whole, and in a file of its own.
-    let db = raw(folder.path());
-    let key = db.scan_prefix(b"t/").keys().next().unwrap().unwrap();
-    let mut whole = db.get(&key).unwrap().unwrap()[5..].to_vec();
-    for piece in db.scan_prefix(b"+t/") {
-        let (key, value) = piece.unwrap();
-        whole.extend_from_slice(&value);
-        db.remove(key).unwrap();
-    }
-    db.insert(key, whole).unwrap();
-    db.insert(b"!format", &1u64.to_be_bytes()).unwrap();
-    db.flush().unwrap();
-    drop(db);
-    assert!(std::fs::read_dir(folder.path().join("blobs")).unwrap().count() > 0);
-
     let store = SledStore::open(folder.path()).unwrap();
-    assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), pictures);
+    store.commit(&facts("s")).unwrap();
+    let quarantined = |reason: char, length: usize| Fact::WorkerQuarantined {
+        worker: worker("w-1"),
+        reason: reason.to_string().repeat(length),
+        at: Timestamp(6),
+    };
+    let holds = |store: &SledStore, fact: &Fact| assert!(store.load().unwrap().contains(fact));
+    let (a, b, small) = (quarantined('a', 10_000), quarantined('b', 90_000), quarantined('c', 1));
+    // In one batch, and in a batch each.
+    for apart in [false, true] {
+        for fact in [&a, &b, &a, &small, &b, &b, &a] {
+            store.commit(std::slice::from_ref(fact)).unwrap();
+            if apart {
+                holds(&store, fact);
+            }
+        }
+        holds(&store, &a);
+    }
+    store.commit(&[small.clone()]).unwrap();
+    holds(&store, &small);
     drop(store);
-    let db = raw(folder.path());
-    assert_eq!(db.get(b"!format").unwrap().unwrap(), FORMAT_VERSION.to_be_bytes());
-    assert!(db.iter().values().all(|value| value.unwrap().len() <= 4096));
+    holds(&SledStore::open(folder.path()).unwrap(), &small);
+    assert_eq!(raw(folder.path()).scan_prefix(b"~").count(), 0, "pieces of values that are gone");
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The offline tools on real stores: copies that are equal, damage that is found, and what is refused.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use evocache::ports::StoreError;
+use evocache::ports::{Store, StoreError};
+use evocache::serve::{Security, ServeOptions, start};
 use evocache::store::SledStore;
 use evocache::upkeep::{self, UpkeepError};
 
@@ -180,6 +183,131 @@ fn what_is_no_store_or_in_use_is_refused_by_every_tool() {
         assert!(error.contains("in use") && hint.contains("stop the coordinator"), "{error}; {hint}");
     }
     assert!(!folder.path().join("b").exists());
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+/// A store whose database is that of some time ago: 12 of 62 results are gone. And the state that is left of it.
+async fn set_back(folder: &Path) -> (PathBuf, String) {
+    let (data, old) = (folder.join("data"), folder.join("old"));
+    let left = filled(&data).await;
+    copy(&data, &old);
+    let world = open(&data, 2000);
+    let worker = world.register("w").await;
+    world.create("lost", 60).await;
+    world.work(&worker, 12).await;
+    world.engine.stop().unwrap();
+    std::fs::copy(data.join("mark"), old.join("mark")).unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    (old, left)
+}
+
+fn serve(data: &Path, accept_loss: bool) -> ServeOptions {
+    ServeOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        reserve: 0,
+        accept_loss,
+        data: data.to_owned(),
+        lease_ttl: Duration::from_secs(60),
+        allow_remote_plaintext: false,
+        http: None,
+        security: Security::default(),
+    }
+}
+
+/// Every tool and a coordinator refuse the store with these words, and tell the way out.
+async fn all_refuse(data: &Path, words: &[&str]) {
+    let to = data.parent().unwrap().join("b");
+    let refused = |e: UpkeepError| (e.to_string(), e.hint().unwrap_or_default());
+    let started = start(serve(data, false)).await.map(drop).unwrap_err();
+    let refusals = [
+        (started.to_string(), started.hint().unwrap_or_default()),
+        refused(upkeep::backup(data, &to, "unused", &mut quiet).map(drop).unwrap_err()),
+        refused(upkeep::compact(data, &mut quiet).map(drop).unwrap_err()),
+        refused(SledStore::open(data).unwrap_err().into()),
+    ];
+    for (error, hint) in refusals {
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        assert!(hint.contains("store restore") && hint.contains("serve --accept-loss"), "{hint}");
+    }
+    assert!(!to.exists());
+    let checked = upkeep::check(data, &mut quiet).unwrap();
+    let lost = checked.lost.clone().unwrap();
+    assert!(!checked.is_sound() && words.iter().all(|word| lost.contains(word)), "{lost}");
+    assert!(checked.hint().contains("--accept-loss"));
+}
+
+/// A coordinator goes on with what there is when it is told to, and no second time needs to be told.
+async fn accepted(data: &Path) {
+    for accept_loss in [true, false] {
+        start(serve(data, accept_loss)).await.map_err(|e| e.to_string()).unwrap().shutdown().await.unwrap();
+    }
+    let checked = upkeep::check(data, &mut quiet).unwrap();
+    assert!(checked.is_sound(), "{checked:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_has_lost_what_was_acknowledged_is_refused_until_the_loss_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, left) = set_back(folder.path()).await;
+    for _ in 0..2 {
+        all_refuse(&data, &["lost", "12 of 62 evaluations", "1 of 3 searches"]).await;
+    }
+    accepted(&data).await;
+    assert_eq!(state(&data).await, left);
+}
+
+#[tokio::test]
+async fn records_that_changed_without_their_mark_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path()).await;
+    // A search as it never was, in a record that can be read and fits the others.
+    let db = raw(folder.path());
+    let other = db.get(b"p/done").unwrap().unwrap();
+    db.insert(b"p/open", other).unwrap();
+    drop(db);
+    let checked = upkeep::check(folder.path(), &mut quiet).unwrap();
+    assert!(checked.lost.unwrap().contains("not as they were written"));
+    let error = SledStore::open(folder.path()).unwrap().load().unwrap_err();
+    assert!(matches!(error, StoreError::Lost { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_without_its_mark_is_refused_until_it_is_accepted_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let before = filled(&data).await;
+    std::fs::remove_file(data.join("mark")).unwrap();
+    all_refuse(&data, &["not known", "mark is missing"]).await;
+    std::fs::write(data.join("mark"), [0; 8192]).unwrap();
+    all_refuse(&data, &["not known", "both of its marks are damaged"]).await;
+    accepted(&data).await;
+    assert_eq!(state(&data).await, before);
+}
+
+#[tokio::test]
+async fn a_store_whose_database_is_gone_or_empty_is_one_that_lost_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    filled(&data).await;
+    for entry in std::fs::read_dir(&data).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_str().unwrap().starts_with("snap.") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    std::fs::write(data.join("db"), "").unwrap();
+    all_refuse(&data, &["50 of 50 evaluations"]).await;
+    std::fs::remove_file(data.join("db")).unwrap();
+    let error = upkeep::check(&data, &mut quiet).unwrap_err();
+    assert!(error.to_string().contains("'db' is missing") && error.hint().unwrap().contains("restore"), "{error}");
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ async fn work(data: &std::path::Path, load: Load, ledger: Ledger) -> (Ledger, Ve
     let options = ServeOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         reserve: 0,
+        accept_loss: false,
         data: data.to_owned(),
         lease_ttl: Duration::from_secs(2),
         allow_remote_plaintext: false,
