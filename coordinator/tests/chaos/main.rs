@@ -2,12 +2,14 @@
 //!
 //! `invariants` names what must hold. It is held against ever more of the real thing: the pure decisions (`machine`), a
 //! cluster on a simulated network (`simulation`), real processes behind a bad network (`proxy`), processes that are killed
-//! (`kills`), a disk that is full for a while (`full`), one that forgets what was not synced (`power`), a cluster whose workers die, dawdle and lie (`disturbed`). The tests that are marked `ignored` are the same at full
-//! length; `CHAOS_SEED` and `CHAOS_ROUNDS` choose where they begin and how long they are:
+//! (`kills`), their stores damaged afterwards (`damage`), a disk that is full for a while (`full`), one that forgets what
+//! was not synced (`power`), a cluster whose workers die, dawdle and lie (`disturbed`). The tests that are marked `ignored`
+//! are the same at full length; `CHAOS_SEED` and `CHAOS_ROUNDS` choose where they begin and how long they are:
 //!
 //! ```text
 //! cargo test -p evocache --features faults --test chaos -- --ignored --nocapture kills
 //! cargo test -p evocache --test chaos -- --ignored --nocapture power
+//! cargo test -p evocache --test chaos -- --ignored --nocapture damage
 //! cargo test -p evocache --test chaos -- --ignored --nocapture simulation
 //! cargo test -p evocache --test chaos -- --ignored --nocapture disturbed
 //! ```
@@ -21,6 +23,7 @@
 )]
 
 mod crew;
+mod damage;
 mod disturbed;
 #[cfg(target_os = "linux")]
 mod full;
