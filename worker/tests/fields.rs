@@ -1,6 +1,6 @@
 //! The worker's table of config fields against those that diffusers and transformers have; `-- --nocapture` prints it.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and shows its table")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
@@ -79,7 +79,7 @@ fn what_a_field_asks_for_and_does_not_get_is_refused_by_name() {
                     }
                 }
                 Use::Read => {
-                    assert!(error(Value::Null).unwrap().contains(&format!("field '{field}': expected a value")))
+                    assert!(error(Value::Null).unwrap().contains(&format!("field '{field}': expected a value")));
                 }
                 Use::ReadOrNull | Use::Flag | Use::NoEffect => assert_eq!(error(Value::Null), None, "{class}.{field}"),
             }

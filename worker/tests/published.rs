@@ -1,12 +1,7 @@
 //! Folders as their authors published them, or as tools left them: tokenizers of every age, files beside each other, classes of
 //! their time. `tests/python/token_ids.py` records what transformers makes of the tokenizers.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and shows its numbers"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -214,7 +209,7 @@ fn t5_has_as_many_tokens_as_the_pipeline_says() {
         let tokens = || Pipeline::load(&model, Device::Cpu).map(|pipeline| pipeline.tokens());
         assert_eq!(tokens().unwrap(), clip + 24, "{name}: as its index says");
         change(&model.join("model_index.json"), |index| {
-            drop(index.as_object_mut().unwrap().remove("_max_sequence_length"))
+            index.as_object_mut().unwrap().remove("_max_sequence_length");
         });
         change(&model.join(t5).join("tokenizer_config.json"), |config| config["model_max_length"] = 20.into());
         assert_eq!(tokens().unwrap(), clip + own, "{name}: whatever its tokenizer says");
@@ -248,7 +243,7 @@ fn a_text_encoder_that_is_swapped_while_it_is_used_is_refused() {
     fs::write(&file, &bytes).unwrap();
     assert!(relative_error(&pipeline.encode(&["a cat"]).unwrap().embeddings.unwrap(), &before) == 0.0);
     // Others are not, and neither is another tokenizer.
-    let mut other = bytes.clone();
+    let mut other = bytes;
     let end = other.len();
     other[end - 1] ^= 1;
     fs::write(&file, &other).unwrap();

@@ -180,7 +180,9 @@ impl ModelFolder {
     fn check_encoders(&self, clip_tokens: Option<usize>) -> Result<()> {
         for (&part, config) in &self.encoders {
             match self.class.parts.iter().find(|p| p.name == part) {
-                Some(found) if found.classes.contains(&"T5EncoderModel") => drop(T5Config::read(config)?),
+                Some(found) if found.classes.contains(&"T5EncoderModel") => {
+                    T5Config::read(config)?;
+                }
                 _ => {
                     let (most, tokens) = (TextConfig::read(config)?.max_tokens, clip_tokens.unwrap_or(0));
                     if tokens > most {
