@@ -1,7 +1,7 @@
 //! Named moments at which a test lets the coordinator die or its store fail: before and after each step of
 //! decide → commit → apply → flush → fsync → mark → answer.
 //!
-//! Only with the feature `faults`, which no release has; without it every call here is nothing. The environment says
+//! Only in a build with `EVOCACHE_PLANT=faults`, which no release is; in others every call here is nothing. The environment says
 //! what happens: `EVOCACHE_FAULT=commit.after:17:kill` is SIGKILL at the 17th pass of that moment, by the process to
 //! itself, `apply.before:3:panic` a panic where the engine is then, and `commit.after:17:error` an error of the store there.
 //!
@@ -123,28 +123,28 @@ pub struct FaultError {
 /// The engine passes this moment.
 #[inline(always)]
 pub fn pass(point: Point) {
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     armed::hit(point);
-    #[cfg(not(feature = "faults"))]
+    #[cfg(not(faults))]
     let _ = point;
 }
 
 /// The store passes this moment, at which it may be told to fail.
 #[inline(always)]
 pub fn check(point: Point) -> Result<(), StoreError> {
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     if armed::hit(point) {
         return Err(StoreError::Failed(format!("{VARIABLE} asks for an error at {}", point.name())));
     }
-    #[cfg(not(feature = "faults"))]
+    #[cfg(not(faults))]
     let _ = point;
     Ok(())
 }
 
-#[cfg(feature = "faults")]
+#[cfg(faults)]
 pub use armed::arm;
 
-#[cfg(feature = "faults")]
+#[cfg(faults)]
 mod armed {
     use std::str::FromStr;
     use std::sync::OnceLock;

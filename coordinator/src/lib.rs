@@ -15,12 +15,15 @@
 //! - [`http`]: health and metrics for operators.
 //! - [`tokens`]: the file of tokens: who may call, as what.
 //! - [`reload`]: reads certificates and tokens again while it runs.
-//! - [`faults`]: named moments at which tests let the process die or the store fail; nothing without its feature.
+//! - [`faults`]: named moments at which tests let the process die or the store fail; nothing unless it is compiled in.
 //! - [`serve`]: puts these together into a running coordinator.
 //! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
 //! - [`client`], [`cli`]: the typed client and the command line; they know the coordinator by its gRPC API only.
 //! - [`local`]: a coordinator and its workers on this machine in one command.
 //! - [`simulate`]: a real coordinator with workers that only wait: plans a cluster, measures the coordinator.
+
+#[cfg(all(any(faults, planted_bug), not(debug_assertions)))]
+compile_error!("EVOCACHE_PLANT is for tests: unset it, or build with debug assertions");
 
 pub mod domain;
 pub mod faults;

@@ -108,7 +108,7 @@ pub enum ServeError {
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// A fault that a test asks for cannot be read.
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     #[error(transparent)]
     Fault(#[from] crate::faults::FaultError),
 }
@@ -135,7 +135,7 @@ impl ServeError {
             Self::Tls(e) => return Some(e.hint().to_owned()),
             Self::Tokens(_) => return Some("`evocache token new` makes an entry, as the file wants it".into()),
             Self::Listen { .. } | Self::Reflection(_) => return None,
-            #[cfg(feature = "faults")]
+            #[cfg(faults)]
             Self::Fault(_) => return None,
             Self::Store(e) | Self::Engine(EngineError::Store(e)) => e,
             Self::Engine(EngineError::Inconsistent(_)) => return Some(RESTORE_HINT.into()),
@@ -191,7 +191,7 @@ pub(crate) fn retry_policy(ttl: Duration) -> RetryPolicy {
 
 /// Starts a coordinator: opens the store, recovers, listens.
 pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     crate::faults::arm()?;
     let security = options.security;
     if security.tls.is_none() && !options.allow_remote_plaintext && !api::is_loopback(&options.listen) {

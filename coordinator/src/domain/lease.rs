@@ -359,7 +359,7 @@ pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) 
 /// Whether this is the epoch that the lease has now.
 fn fences(now: Epoch, of: Epoch) -> bool {
     // What the suite of `tests/chaos` must find.
-    cfg!(feature = "planted-bug") || now == of
+    cfg!(planted_bug) || now == of
 }
 
 fn to(state: State) -> Result<Transition, Refusal> {

@@ -31,11 +31,16 @@ pub enum Standing {
 }
 
 impl Worker {
+    /// Whether nothing was heard of it for longer than this.
+    pub fn is_silent(&self, now: Timestamp, silence: Duration) -> bool {
+        now.since(self.seen) > silence
+    }
+
     /// How it stands, if whoever says nothing for longer than `silence` is silent.
     pub fn standing(&self, now: Timestamp, silence: Duration) -> Standing {
         if self.quarantine.is_some() {
             Standing::Quarantined
-        } else if now.since(self.seen) > silence {
+        } else if self.is_silent(now, silence) {
             if self.leases == 0 { Standing::Gone } else { Standing::Silent }
         } else if self.draining {
             Standing::Draining

@@ -8,7 +8,7 @@ use super::exposition::Exposition;
 use super::{Guard, Parts};
 use crate::api::Calls;
 use crate::domain::time::Timestamp;
-use crate::engine::{Counts, Refusal, Standing, State};
+use crate::engine::{Counts, Refusal, State};
 use crate::ports::Phase;
 
 /// Phases by the names that the command line has for them.
@@ -36,11 +36,11 @@ struct Gauges {
 /// Runs on the engine's thread: one pass over workers and searches, none over candidates.
 fn look(state: &State, now: Timestamp, silence: Duration) -> Gauges {
     let searches = || state.searches.values();
-    let standing = |of: Standing| state.workers.values().filter(|w| w.standing(now, silence) == of).count();
+    let silent = || state.workers.values().filter(|w| w.is_silent(now, silence));
     Gauges {
         workers: state.workers.len(),
-        silent: standing(Standing::Silent),
-        gone: standing(Standing::Gone),
+        silent: silent().filter(|w| w.leases > 0).count(),
+        gone: silent().filter(|w| w.leases == 0).count(),
         draining: state.workers.values().filter(|w| w.draining).count(),
         quarantined: state.workers.values().filter(|w| w.quarantine.is_some()).count(),
         leased: searches().map(|s| s.leased.len()).sum(),

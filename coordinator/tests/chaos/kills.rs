@@ -12,7 +12,7 @@ use std::time::Duration;
 use evocache::domain::rng::Stream;
 use evocache::domain::time::Timestamp;
 use evocache::engine::State;
-#[cfg(feature = "faults")]
+#[cfg(faults)]
 use evocache::faults::Point;
 use evocache::ports::Store;
 use evocache::store::SledStore;
@@ -26,7 +26,7 @@ use crate::toy;
 /// Deaths of one store. Then comes a new one: the more there is to read, the longer each takes.
 const PER_STORE: usize = 20;
 /// A moment that is not passed by then is not waited for.
-#[cfg(feature = "faults")]
+#[cfg(faults)]
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How a coordinator dies.
@@ -37,13 +37,13 @@ enum Death {
     /// So long after it listens.
     Random(Duration),
     /// At a named moment, by its own hand.
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     At(Point, u64),
     /// Its engine panics at a named moment.
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     Panic(Point, u64),
     /// Its store fails at a named moment; it is killed later.
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     Error(Point, u64, Duration),
 }
 
@@ -52,7 +52,7 @@ fn schedule(seed: u64, rounds: usize) -> Vec<Death> {
     let mut chance = Stream::new(seed, "kills", 0);
     let mut deaths = vec![];
     for _ in 0..rounds {
-        #[cfg(feature = "faults")]
+        #[cfg(faults)]
         for point in Point::ALL {
             deaths.push(Death::At(point, 1 + chance.below(30) as u64));
             if point.is_of_the_store() {
@@ -60,7 +60,7 @@ fn schedule(seed: u64, rounds: usize) -> Vec<Death> {
                 deaths.push(Death::Error(point, 1 + chance.below(30) as u64, then));
             }
         }
-        #[cfg(feature = "faults")]
+        #[cfg(faults)]
         for point in [Point::DecideAfter, Point::CommitBefore, Point::ApplyBefore, Point::FsyncAfter] {
             deaths.push(Death::Panic(point, 1 + chance.below(30) as u64));
         }
@@ -132,7 +132,7 @@ impl World {
                 tally.kills += 1;
                 *tally.kinds.entry("random".into()).or_default() += 1;
             }
-            #[cfg(feature = "faults")]
+            #[cfg(faults)]
             Death::At(point, nth) => {
                 let fault = format!("{}:{nth}:kill", point.name());
                 let mut died = true;
@@ -145,7 +145,7 @@ impl World {
                 let kind = if died { point.name() } else { "late" };
                 *tally.kinds.entry(kind.into()).or_default() += 1;
             }
-            #[cfg(feature = "faults")]
+            #[cfg(faults)]
             Death::Panic(point, nth) => {
                 let fault = format!("{}:{nth}:panic", point.name());
                 if let Some(mut process) = self.start(Some(&fault), tally).await {
@@ -162,7 +162,7 @@ impl World {
                 }
                 tally.errors += 1;
             }
-            #[cfg(feature = "faults")]
+            #[cfg(faults)]
             Death::Error(point, nth, then) => {
                 let fault = format!("{}:{nth}:error", point.name());
                 if let Some(mut process) = self.start(Some(&fault), tally).await {
@@ -259,9 +259,9 @@ async fn run(seed: u64, rounds: usize) {
         tally.acknowledged, tally.results, tally.slowest
     );
     assert!(tally.results > tally.kills, "there was hardly any load: {tally:?}");
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     assert!(tally.kinds.contains_key("panic"), "nothing panicked");
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     for point in Point::ALL {
         assert!(tally.kinds.contains_key(point.name()), "nothing died at {}", point.name());
     }

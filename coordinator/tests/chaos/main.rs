@@ -7,7 +7,7 @@
 //! are the same at full length; `CHAOS_SEED` and `CHAOS_ROUNDS` choose where they begin and how long they are:
 //!
 //! ```text
-//! cargo test -p evocache --features faults --test chaos -- --ignored --nocapture kills
+//! EVOCACHE_PLANT=faults cargo test -p evocache --test chaos -- --ignored --nocapture kills
 //! cargo test -p evocache --test chaos -- --ignored --nocapture power
 //! cargo test -p evocache --test chaos -- --ignored --nocapture damage
 //! cargo test -p evocache --test chaos -- --ignored --nocapture simulation

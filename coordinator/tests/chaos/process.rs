@@ -26,7 +26,7 @@ impl Process {
     }
 
     /// Waits at most so long for it to end by itself, and says how it did.
-    #[cfg(feature = "faults")]
+    #[cfg(faults)]
     pub(crate) fn ends(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
         let began = Instant::now();
         while began.elapsed() < patience {

@@ -3,10 +3,10 @@
 //! back, calls are repeated and come late. After every step, all invariants. Then everything is healed, and the search has
 //! to end. One seed replays all of it.
 //!
-//! With the feature `planted-bug` leases are not fenced, and the suite must find it:
+//! With `EVOCACHE_PLANT=bug` leases are not fenced, and the suite must find it:
 //!
 //! ```text
-//! cargo test -p evocache --features planted-bug --test chaos -- --ignored --nocapture simulation_finds
+//! EVOCACHE_PLANT=bug cargo test -p evocache --test chaos -- --ignored --nocapture simulation_finds
 //! ```
 
 use std::collections::BTreeMap;
@@ -421,10 +421,10 @@ fn simulate(seed: u64) -> Result<u64, String> {
 }
 
 /// After so many seeds it is said how far they are.
-#[cfg(not(feature = "planted-bug"))]
+#[cfg(not(planted_bug))]
 const TOLD: u64 = 500;
 
-#[cfg(not(feature = "planted-bug"))]
+#[cfg(not(planted_bug))]
 fn seeds(from: u64, count: u64) {
     let mut steps = 0;
     for seed in from..from + count {
@@ -439,20 +439,20 @@ fn seeds(from: u64, count: u64) {
     println!("simulation: seeds {from} to {}, {steps} steps, all invariants held", from + count - 1);
 }
 
-#[cfg(not(feature = "planted-bug"))]
+#[cfg(not(planted_bug))]
 #[test]
 fn simulation_of_some_seeds_keeps_all_invariants() {
     seeds(setting("CHAOS_SEED", 0), setting("CHAOS_ROUNDS", 30));
 }
 
-#[cfg(not(feature = "planted-bug"))]
+#[cfg(not(planted_bug))]
 #[test]
 #[ignore = "minutes"]
 fn simulation_of_many_seeds_keeps_all_invariants() {
     seeds(setting("CHAOS_SEED", 0), setting("CHAOS_ROUNDS", 10_000));
 }
 
-#[cfg(feature = "planted-bug")]
+#[cfg(planted_bug)]
 #[test]
 #[ignore = "needs the planted bug"]
 fn simulation_finds_the_planted_bug() {

@@ -1,0 +1,18 @@
+//! What only tests may plant in a coordinator, as `cfg`s: there is no feature that `--all-features` could ship.
+//!
+//! `EVOCACHE_PLANT=faults` compiles the named moments of `faults.rs` in, `EVOCACHE_PLANT=bug` leases without fences, which the
+//! simulation must find. Both are refused in a build without debug assertions (`lib.rs`).
+
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "how a build script and cargo talk")]
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(faults, planted_bug)");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=EVOCACHE_PLANT");
+    match std::env::var("EVOCACHE_PLANT").as_deref() {
+        Err(_) | Ok("") => {}
+        Ok("faults") => println!("cargo::rustc-cfg=faults"),
+        Ok("bug") => println!("cargo::rustc-cfg=planted_bug"),
+        Ok(other) => println!("cargo::error=EVOCACHE_PLANT is '{other}'; it may be 'faults' or 'bug'"),
+    }
+}
