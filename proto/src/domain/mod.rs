@@ -12,8 +12,10 @@ mod measurement;
 mod metric;
 mod placement;
 mod profile;
+mod quality;
 mod schedule;
 mod spec;
+mod statistics;
 
 pub use calibration::{Calibration, MeasurementPlan, Prompt, Sampling};
 pub use cost::{CostModel, CostModelError};
@@ -23,8 +25,10 @@ pub use measurement::{Measurement, MeasurementError, MetricValues, median};
 pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, MetricDeclaration, builtin_direction};
 pub use placement::Placement;
 pub use profile::{MAX_LAGS, Profile, ProfileError};
+pub use quality::{Kept, quality_ratio};
 pub use schedule::{Decision, MAX_STEPS, Schedule, ScheduleError, ScheduleId};
 pub use spec::{
     Algorithm, Budget, Imported, MAX_PROMPTS, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, SpecViolation,
     Strategy,
 };
+pub use statistics::{Level, Spread, student};

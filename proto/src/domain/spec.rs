@@ -137,11 +137,6 @@ impl Deref for SearchSpec {
 }
 
 impl SearchSpec {
-    /// The first objective that the workers' metrics give: what "quality" means in this search.
-    pub fn quality(&self) -> Option<&Objective> {
-        self.objectives.iter().find(|o| builtin_direction(&o.metric).is_none())
-    }
-
     /// The fields, to make another specification from.
     pub fn into_draft(self) -> SpecDraft {
         self.0
@@ -163,6 +158,11 @@ pub struct SpecViolation {
 pub struct SpecError(pub Vec<SpecViolation>);
 
 impl SpecDraft {
+    /// The first objective that the workers' metrics give: what "quality" means in this search.
+    pub fn quality(&self) -> Option<&Objective> {
+        self.objectives.iter().find(|o| builtin_direction(&o.metric).is_none())
+    }
+
     /// Checks every field and names all that are wrong.
     pub fn validate(self) -> Result<SearchSpec, SpecError> {
         let mut wrong = Violations::default();

@@ -1,0 +1,112 @@
+//! What a schedule keeps of the uncached run's quality: the one definition for whatever is shown, compared or asked for.
+//!
+//! The share kept is `1 - loss / |uncached|`, where the loss is by how much the value is worse. For a positive metric that
+//! is maximised it is the value over the uncached one; it has the same meaning for one that is minimised or negative: no
+//! loss is 1, more is better. Where the uncached value is zero, as that of a distance to the uncached picture is, there is
+//! no share of it; then the plain difference says what there is to say.
+
+use super::Direction;
+
+/// What is kept of the uncached quality.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kept {
+    /// The share: 1 is all of it, more than 1 is better than uncached.
+    Share(f64),
+    /// There is no share of nothing: the value minus the uncached one, in the metric's unit.
+    Difference(f64),
+}
+
+impl Kept {
+    /// Of a metric with this value, where the uncached run has `uncached`.
+    pub fn new(direction: Direction, value: f64, uncached: f64) -> Self {
+        let gain = match direction {
+            Direction::Maximize => value - uncached,
+            Direction::Minimize => uncached - value,
+        };
+        let share = 1.0 + gain / uncached.abs();
+        if share.is_finite() { Self::Share(share) } else { Self::Difference(value - uncached) }
+    }
+
+    /// The share, where there is one.
+    pub fn share(self) -> Option<f64> {
+        match self {
+            Self::Share(share) => Some(share),
+            Self::Difference(_) => None,
+        }
+    }
+}
+
+/// The share kept of the uncached quality; `None` where there is none. See [`Kept`].
+pub fn quality_ratio(direction: Direction, value: f64, uncached: f64) -> Option<f64> {
+    Kept::new(direction, value, uncached).share()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn directions() -> impl Strategy<Value = Direction> {
+        prop_oneof![Just(Direction::Minimize), Just(Direction::Maximize)]
+    }
+
+    /// Values as metrics have them, of either sign.
+    fn values() -> impl Strategy<Value = f64> {
+        prop_oneof![-1e3..1e3, -1.0..1.0, Just(0.0)]
+    }
+
+    #[test]
+    fn negative_zero_and_minimised_metrics_have_a_meaning() {
+        use Direction::{Maximize, Minimize};
+        let share = |direction, value, uncached| quality_ratio(direction, value, uncached);
+        assert_eq!(share(Maximize, 0.45, 0.9), Some(0.5));
+        // A reward below zero: three times as far below is a loss of twice the uncached magnitude, not 280 %.
+        assert_eq!(share(Maximize, -1.5, -0.5), Some(-1.0));
+        assert_eq!(share(Maximize, -0.25, -0.5), Some(1.5));
+        assert_eq!(share(Minimize, 25.0, 20.0), Some(0.75));
+        assert_eq!(Kept::new(Minimize, 0.25, 0.0), Kept::Difference(0.25));
+        assert_eq!(Kept::new(Maximize, 0.0, 0.0), Kept::Difference(0.0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_loss_is_all_and_better_is_more(
+            direction in directions(), uncached in values(), a in values(), b in values()
+        ) {
+            prop_assume!(uncached != 0.0);
+            let share = |value| quality_ratio(direction, value, uncached).unwrap();
+            prop_assert_eq!(share(uncached), 1.0);
+            let better = match direction { Direction::Maximize => a > b, Direction::Minimize => a < b };
+            prop_assert!(!better || share(a) >= share(b), "{} {}", share(a), share(b));
+        }
+
+        #[test]
+        fn units_and_signs_do_not_matter(
+            direction in directions(), uncached in values(), value in values(), unit in 0.001f64..1000.0
+        ) {
+            prop_assume!(uncached.abs() > 1e-3);
+            let other = match direction {
+                Direction::Maximize => Direction::Minimize,
+                Direction::Minimize => Direction::Maximize,
+            };
+            let share = quality_ratio(direction, value, uncached).unwrap();
+            let near = |other: Option<f64>| (other.unwrap() - share).abs() < 1e-9 * share.abs().max(1.0);
+            prop_assert!(near(quality_ratio(direction, unit * value, unit * uncached)));
+            prop_assert!(near(quality_ratio(other, -value, -uncached)));
+        }
+
+        #[test]
+        fn of_a_positive_maximised_metric_it_is_the_ratio(value in 0.0f64..1e3, uncached in 1e-3f64..1e3) {
+            let share = quality_ratio(Direction::Maximize, value, uncached).unwrap();
+            prop_assert!((share - value / uncached).abs() < 1e-9 * (1.0 + value / uncached));
+        }
+
+        #[test]
+        fn it_is_a_number_or_a_difference(
+            direction in directions(), value in any::<f64>(), uncached in any::<f64>()
+        ) {
+            prop_assert!(quality_ratio(direction, value, uncached).is_none_or(f64::is_finite));
+        }
+    }
+}
