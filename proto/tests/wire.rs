@@ -230,3 +230,44 @@ proptest! {
         prop_assert_eq!(wire::schedule(&layout, &pb::Schedule::from(&schedule)).unwrap(), schedule);
     }
 }
+
+/// Numbers of fields that messages on the wire already have.
+#[test]
+fn a_question_with_conditions_keeps_its_bytes() {
+    use prost::Message;
+    let condition = |metric: &str, operator: pb::Operator, value: f64, of_uncached: bool| pb::Condition {
+        metric: metric.into(),
+        operator: operator.into(),
+        value,
+        of_uncached,
+    };
+    let request = pb::GetBestScheduleRequest {
+        search_id: "s".into(),
+        constraint: Some(pb::get_best_schedule_request::Constraint::MinSpeedup(2.0)),
+        preference: pb::Preference::Knee.into(),
+        include_thumbnails: false,
+        conditions: vec![
+            condition("psnr", pb::Operator::AtLeast, 28.0, false),
+            condition("", pb::Operator::AsGoodAs, 1.0, true),
+        ],
+        ignore_bounds: true,
+    };
+    let bytes: String = request.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        bytes,
+        "0a017319000000000000004040035211\
+         0a0470736e72100119000000000000\
+         3c40520d100319000000000000f03f20015801"
+            .replace(char::is_whitespace, "")
+    );
+    assert_eq!(pb::GetBestScheduleRequest::decode(&request.encode_to_vec()[..]), Ok(request));
+    let reference = pb::ReferenceLatency { device: "d".into(), uncached_us: 1.0, spread: 0.5, measurements: 3 };
+    let answer = pb::Search {
+        reference_latencies: vec![reference],
+        prompt_count: 7,
+        imported_count: 8,
+        ..pb::Search::default()
+    };
+    let bytes: String = answer.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(bytes, "a20117".to_owned() + "0a016411000000000000f03f19000000000000e03f2003" + "a80107b00108");
+}

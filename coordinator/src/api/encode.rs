@@ -7,10 +7,14 @@ use evocache_proto::pb;
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
+use crate::domain::reference::Reference;
 use crate::domain::search::{Breeder, OperatorShare};
 use crate::domain::time::Timestamp;
 use crate::engine::{LeaseKey, Search, Standing, State, Worker};
 use crate::ports::{ModelFacts, Phase};
+
+/// Kinds of devices whose uncached latency is told.
+const REFERENCES: usize = 16;
 
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
     let seconds = i64::try_from(time.0 / 1000).unwrap_or(i64::MAX);
@@ -60,7 +64,21 @@ pub(super) fn search(state: &State, search: &Search, now: Timestamp, ttl: Durati
         model: search.bound.as_ref().map(|(model, _)| model_facts(model)),
         progress: Some(progress(state, search, now)),
         insight: (detail == Detail::Full).then(|| insight(search)),
+        reference_latencies: references(search),
+        prompt_count: search.spec.prompts.len() as u64,
+        imported_count: search.spec.imported.len() as u64,
     }
+}
+
+/// The uncached latencies that those in time rest on.
+pub(super) fn references(search: &Search) -> Vec<pb::ReferenceLatency> {
+    let message = |r: Reference| pb::ReferenceLatency {
+        device: r.device,
+        uncached_us: r.uncached_us,
+        spread: r.spread,
+        measurements: r.measurements,
+    };
+    search.references.all().into_iter().take(REFERENCES).map(message).collect()
 }
 
 fn insight(search: &Search) -> pb::Insight {
@@ -148,6 +166,7 @@ pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
             deviation: l.deviation,
             measurements: l.measurements,
         }),
+        estimated_latency_us: latency.zip(search.references.uncached_us()).map(|(l, uncached)| l.value * uncached),
     }
 }
 

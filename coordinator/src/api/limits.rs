@@ -26,6 +26,8 @@ pub const SEARCHES: PageLimit = PageLimit { most: 100, default: 50 };
 pub const WORKERS: PageLimit = PageLimit { most: 1000, default: 100 };
 /// Searches whose fronts a search may start from.
 pub const START_FROM: usize = 16;
+/// Conditions of a question.
+pub const CONDITIONS: usize = 16;
 /// Leases per renewal.
 pub const RENEWALS: usize = 100;
 /// The longest wait of AcquireLease.

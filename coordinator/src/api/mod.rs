@@ -13,6 +13,7 @@ mod incoming;
 pub mod limits;
 mod meter;
 mod page;
+mod question;
 mod quota;
 mod search;
 mod status;

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use evocache_proto::domain::{SearchId, SearchUid};
 use evocache_proto::pb::search_service_server::SearchService;
@@ -14,9 +13,9 @@ use tonic::{Request, Response, Status};
 
 use super::encode::Detail;
 use super::gate::Caller;
+use super::question::Asked;
 use super::{Services, encode, limits, page, request, status};
 use crate::domain::evaluation::Evaluation;
-use crate::domain::query::{self, Answer as Best, Constraint, Preference, Rating};
 use crate::engine::{Answer, Command, Move, Refusal, Search, State};
 
 /// Messages that wait for a slow watcher.
@@ -248,6 +247,7 @@ impl SearchService for Searches {
                 baseline: search.baseline().map(|e| encode::evaluation(search, e)),
                 layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
                 hypervolume: search.bound.as_ref().map_or(0.0, |(_, breeder)| breeder.hypervolume()),
+                reference_latencies: encode::references(search),
                 next_page_token: String::new(),
             };
             (response, page, front.len())
@@ -267,9 +267,8 @@ impl SearchService for Searches {
     ) -> Result<Response<pb::GetBestScheduleResponse>, Status> {
         let message = message.into_inner();
         let id = search_id(&message.search_id)?;
-        let constraint = message.constraint.as_ref().map(constraint).transpose()?;
-        let preference = preference(message.preference)?;
-        let question = move |_: &State, search: &Search, _| best(search, constraint, preference);
+        let asked = Asked::read(&message)?;
+        let question = move |_: &State, search: &Search, _| asked.answer(search);
         let mut response = self.look(id.clone(), question).await??;
         if message.include_thumbnails {
             for evaluation in [&mut response.evaluation, &mut response.baseline].into_iter().flatten() {
@@ -279,83 +278,6 @@ impl SearchService for Searches {
         }
         Ok(Response::new(response))
     }
-}
-
-fn constraint(message: &pb::get_best_schedule_request::Constraint) -> Result<Constraint, Status> {
-    use pb::get_best_schedule_request::Constraint as C;
-    let (field, value, constraint) = match message {
-        C::MaxLatencyRatio(v) => ("max_latency_ratio", *v, Constraint::MaxLatencyRatio(*v)),
-        C::MinSpeedup(v) => ("min_speedup", *v, Constraint::MinSpeedup(*v)),
-        C::MaxLatency(d) => {
-            let latency = Duration::try_from(*d).map_err(|_| status::invalid("max_latency", "must be positive"))?;
-            let us = latency.as_secs_f64() * 1e6;
-            ("max_latency", us, Constraint::MaxLatencyUs(us))
-        }
-        C::MinQuality(v) if v.is_finite() => return Ok(Constraint::MinQuality(*v)),
-        C::MinQuality(v) => ("min_quality", *v, Constraint::MinQuality(*v)),
-        C::MinQualityRatio(v) => ("min_quality_ratio", *v, Constraint::MinQualityRatio(*v)),
-        C::MaxCacheBytes(v) => return Ok(Constraint::MaxCacheBytes(*v)),
-    };
-    if value.is_finite() && value > 0.0 {
-        Ok(constraint)
-    } else {
-        Err(status::invalid(field, format!("{value} must be a positive number")))
-    }
-}
-
-fn preference(value: i32) -> Result<Preference, Status> {
-    match pb::Preference::try_from(value) {
-        Ok(pb::Preference::Unspecified | pb::Preference::Fastest) => Ok(Preference::Fastest),
-        Ok(pb::Preference::BestQuality) => Ok(Preference::BestQuality),
-        Ok(pb::Preference::Knee) => Ok(Preference::Knee),
-        Err(_) => Err(status::invalid("preference", format!("unknown value {value}"))),
-    }
-}
-
-fn best(
-    search: &Search,
-    constraint: Option<Constraint>,
-    preference: Preference,
-) -> Result<pb::GetBestScheduleResponse, Status> {
-    let standing = search.bound.iter().flat_map(|(_, breeder)| breeder.standing().map(move |c| (c, breeder)));
-    let ratings = standing.filter_map(|(candidate, breeder)| {
-        let latency = breeder.latency_ratio(candidate)?;
-        Rating::new(&search.spec, candidate, &search.evaluation(candidate)?.measurement, latency.value)
-    });
-    let candidate = match query::best(&search.spec, ratings, constraint, preference) {
-        Best::Found(candidate) => candidate,
-        Best::Nearest(miss) => {
-            let text = format!(
-                "no schedule satisfies the constraint: candidate {} comes nearest with {:.6}, wanted {:.6}",
-                miss.candidate, miss.value, miss.wanted
-            );
-            let facts = [
-                ("nearest_candidate", miss.candidate.to_string()),
-                ("nearest_value", miss.value.to_string()),
-                ("wanted", miss.wanted.to_string()),
-            ];
-            return Err(status::no_schedule(text, &facts));
-        }
-        Best::Nothing => {
-            let text = format!("search '{}' has no evaluation yet", search.id);
-            return Err(status::no_schedule(text, &[]));
-        }
-    };
-    let evaluation = search.evaluation(candidate).ok_or_else(|| {
-        status::refusal(Refusal::Internal(format!("candidate {candidate} was chosen but not evaluated")))
-    })?;
-    let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(candidate));
-    let quality = search.spec.quality();
-    let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
-    let maximised = quality.is_some_and(|q| q.direction == evocache_proto::domain::Direction::Maximize);
-    Ok(pb::GetBestScheduleResponse {
-        evaluation: Some(encode::evaluation(search, evaluation)),
-        layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
-        baseline: search.baseline().map(|e| encode::evaluation(search, e)),
-        speedup: 1.0 / latency.map_or_else(|| evaluation.measurement.latency_ratio(), |l| l.value),
-        quality_ratio: values.filter(|v| maximised && v.baseline_mean > 0.0).map(|v| v.mean() / v.baseline_mean),
-        quality_metric: quality.map(|q| q.metric.clone()).unwrap_or_default(),
-    })
 }
 
 impl Searches {

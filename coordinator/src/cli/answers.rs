@@ -35,6 +35,9 @@ pub(super) async fn front(client: &Client, args: FrontArgs, printer: Printer) ->
         || view::front(&results.search, &results.front),
         || format!("{}\n{}", results::front_table(&results, args.rows), results.gain()),
     )?;
+    if let Some(problem) = results.out_of_bounds() {
+        printer.warning(&problem);
+    }
     if let Some(warning) = results::noise(&results.evaluations) {
         printer.warning(&warning);
     }
@@ -52,8 +55,7 @@ pub(super) fn no_evaluations(id: &SearchId) -> Failure {
 }
 
 pub(super) async fn best(client: &Client, args: BestArgs, printer: Printer) -> Result<Exit, Failure> {
-    let constraint = args.constraint.constraint();
-    let best = client.best(&args.id, constraint, args.prefer.into(), false).await?;
+    let best = client.best(&args.id, args.constraint.question(args.prefer.into()), false).await?;
     match &args.out {
         Some(file) if file == Path::new("-") => {
             printer.data(&results::schedule_text(&best, args.format)?)?;

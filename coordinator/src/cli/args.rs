@@ -8,9 +8,10 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use evocache_proto::domain::SearchId;
 
+use super::conditions::parse_condition;
 use super::security_args::{CallerArgs, GuardArgs, TokenVerb};
 use super::units::{parse_bytes, parse_duration, parse_finite, parse_listen, parse_ratio, parse_times};
-use crate::client::{Constraint, Preference};
+use crate::client::{Constraint, Preference, Question};
 
 const AFTER: &str = "\
 Examples:
@@ -134,16 +135,19 @@ Examples:
   evocache front my-search --out results           all that `local` writes
   evocache front my-search --svg front.svg --sheet pictures.png")]
     Front(FrontArgs),
-    /// Ask for the best schedule under a constraint
+    /// Ask for the best schedule under conditions
     #[command(after_help = "\
 Examples:
   evocache best my-search --min-quality-ratio 98%
   evocache best my-search --max-latency 35ms --prefer quality
   evocache best my-search --prefer knee --out schedule.json
+  evocache best my-search --min-quality-ratio 98% --where 'psnr>=28'
   evocache best my-search --min-speedup 2x --prefer quality \\
     --out ecad.json --format ecad
 
-Exit code 3 if no schedule satisfies; the error names the nearest.")]
+All conditions hold together, and the answer keeps the bounds of the search's
+objectives unless --ignore-bounds is given. Exit code 3 if no schedule
+satisfies; the error names the nearest.")]
     Best(BestArgs),
     /// Show where a candidate comes from: its parents and theirs, to the roots
     #[command(after_help = "\
@@ -379,9 +383,8 @@ pub struct BestArgs {
     pub format: Format,
 }
 
-/// At most one constraint.
+/// What a schedule must have; all that is given holds together.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
 pub struct ConstraintArgs {
     /// Latency over the uncached latency, at most (0.5 or 50%)
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
@@ -395,23 +398,34 @@ pub struct ConstraintArgs {
     /// Value of the quality metric, at least; at most if it is minimised
     #[arg(long, value_name = "X", value_parser = parse_finite, allow_negative_numbers = true)]
     pub min_quality: Option<f64>,
-    /// Quality over the uncached quality, at least (0.98 or 98%)
+    /// Share to keep of the uncached quality, at least (0.98 or 98%)
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
     pub min_quality_ratio: Option<f64>,
     /// Peak bytes of cached outputs per image, at most (100MiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub max_cache: Option<u64>,
+    /// Any metric, at least or at most, or a share kept of the uncached one's: psnr>=28, lpips<=0.05, clip_score>=98%.
+    /// May be repeated
+    #[arg(long = "where", value_name = "CONDITION", value_parser = parse_condition)]
+    pub conditions: Vec<Constraint>,
+    /// Look beyond the bounds of the search's objectives too
+    #[arg(long)]
+    pub ignore_bounds: bool,
 }
 
 impl ConstraintArgs {
-    /// The constraint that was given.
-    pub fn constraint(&self) -> Option<Constraint> {
-        None.or(self.max_latency_ratio.map(Constraint::MaxLatencyRatio))
-            .or(self.min_speedup.map(Constraint::MinSpeedup))
-            .or(self.max_latency.map(Constraint::MaxLatency))
-            .or(self.min_quality.map(Constraint::MinQuality))
-            .or(self.min_quality_ratio.map(Constraint::MinQualityRatio))
-            .or(self.max_cache.map(Constraint::MaxCacheBytes))
+    /// The question, with this preference.
+    pub fn question(self, preference: Preference) -> Question {
+        let named = [
+            self.max_latency_ratio.map(Constraint::MaxLatencyRatio),
+            self.min_speedup.map(Constraint::MinSpeedup),
+            self.max_latency.map(Constraint::MaxLatency),
+            self.min_quality.map(Constraint::MinQuality),
+            self.min_quality_ratio.map(Constraint::MinQualityRatio),
+            self.max_cache.map(Constraint::MaxCacheBytes),
+        ];
+        let constraints = named.into_iter().flatten().chain(self.conditions).collect();
+        Question { constraints, preference, ignore_bounds: self.ignore_bounds }
     }
 }
 
@@ -489,7 +503,7 @@ pub struct ValidateArgs {
     /// Id of the search that is created [default: one that the coordinator makes]
     #[arg(long, visible_alias = "id", value_name = "NEW_ID")]
     pub name: Option<SearchId>,
-    /// Quality over the uncached quality that a schedule must keep (0.98 or 98%)
+    /// Share of the uncached quality that a schedule must keep (0.98 or 98%)
     #[arg(long, value_name = "RATIO", default_value = "0.98", value_parser = parse_ratio)]
     pub quality_ratio: f64,
 }
@@ -549,13 +563,21 @@ mod tests {
     }
 
     #[test]
-    fn one_constraint_at_most() {
+    fn conditions_combine() {
         let parse = |args: &str| Cli::try_parse_from(args.split(' '));
         let cli = parse("evocache best s --max-latency 35ms --prefer quality").unwrap();
         let Verb::Best(best) = cli.verb else { panic!("not best") };
-        assert_eq!(best.constraint.constraint(), Some(Constraint::MaxLatency(Duration::from_millis(35))));
-        let error = parse("evocache best s --min-speedup 2 --max-cache 1MiB").unwrap_err();
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(
+            best.constraint.question(best.prefer.into()),
+            Question::new(vec![Constraint::MaxLatency(Duration::from_millis(35))], Preference::BestQuality)
+        );
+        let all = "evocache best s --min-quality-ratio 98% --min-speedup 2x --where psnr>=28 --where lpips<=0.1 --ignore-bounds";
+        let Verb::Best(best) = parse(all).unwrap().verb else { panic!("not best") };
+        let question = best.constraint.question(Preference::Fastest);
+        assert!(question.ignore_bounds && question.constraints.len() == 4, "{question:?}");
+        assert_eq!(question.constraints[..2], [Constraint::MinSpeedup(2.0), Constraint::MinQualityRatio(0.98)]);
+        let percent = parse("evocache best s --min-quality-ratio 98").unwrap_err();
+        assert!(percent.exit_code() == 2 && percent.to_string().contains("98% or 0.98"), "{percent}");
         assert!(parse("evocache best s --min-quality -0.5").is_ok());
         assert!(parse("evocache best S").is_err(), "an id in capitals");
         assert!(parse("evocache explain s owl").is_err(), "a candidate is a number");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::table::{Side, Table};
-use super::units::show_percent;
+use super::units::show_kept;
 use crate::client::{Evaluation, Search};
 
 /// Each imported schedule by its name, with its first evaluation.
@@ -22,7 +22,8 @@ pub(super) fn table(search: &Search, evaluations: &[Evaluation]) -> String {
     if search.spec.imported.is_empty() {
         return String::new();
     }
-    let quality = search.quality_metric().unwrap_or("quality");
+    let objective = search.spec.quality();
+    let quality = objective.map_or("quality", |o| o.metric.as_str());
     let mut table = Table::new(&[
         ("imported", Side::Left),
         ("steps", Side::Right),
@@ -41,7 +42,7 @@ pub(super) fn table(search: &Search, evaluations: &[Evaluation]) -> String {
             evaluation.map_or_else(none, |e| e.schedule.steps().to_string()),
             evaluation.map_or_else(none, |e| format!("{:.2}x", e.speedup())),
             evaluation.and_then(|e| e.value(quality)).map_or_else(none, |value| format!("{value:.4}")),
-            evaluation.and_then(|e| e.quality_ratio(quality)).map_or_else(none, show_percent),
+            evaluation.zip(objective).and_then(|(e, o)| e.kept(o)).map_or_else(none, show_kept),
         ]);
     }
     format!("\n{}", table.render())

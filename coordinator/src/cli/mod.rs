@@ -17,6 +17,7 @@ pub mod units;
 pub mod view;
 
 mod answers;
+mod conditions;
 mod explain;
 mod fleet;
 mod follow;

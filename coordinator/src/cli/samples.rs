@@ -47,6 +47,9 @@ pub(crate) fn search() -> Search {
         model: None,
         progress: Progress::default(),
         insight: None,
+        references: vec![],
+        prompts: 2,
+        imported: 0,
     }
 }
 
@@ -85,5 +88,6 @@ pub(crate) fn sample(candidate: u64, every: u32, values: &[f64]) -> Evaluation {
         attempt: 1,
         disowned: false,
         estimate: Some(Estimate { value: share, deviation: 0.01, measurements: 2 }),
+        estimated_latency_us: None,
     }
 }

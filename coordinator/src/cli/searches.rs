@@ -11,6 +11,7 @@ use super::args::{DeleteArgs, Global, LaunchArgs};
 use super::exit::{Exit, Failure};
 use super::follow::{Followed, until_end};
 use super::printer::Printer;
+use super::results;
 use super::table::{Side, Table};
 use super::units::{show_duration, show_percent};
 use super::{connect, imported, insight, names, spec, view};
@@ -149,7 +150,8 @@ fn facts(search: &Search) -> String {
     let steps: Vec<String> = spec.sampling.steps.iter().map(u32::to_string).collect();
     let how = search.insight.as_ref();
     let made = if p.evaluations == p.used() { String::new() } else { format!("{} made, ", p.evaluations) };
-    let lines: [(&str, Option<String>); 19] = [
+    let uncached = search.references.first().map(results::describe_uncached);
+    let lines: [(&str, Option<String>); 20] = [
         ("search", Some(search.id.to_string())),
         ("state", Some(search.state.as_str().to_owned())),
         ("reason", Some(search.end_reason.to_string()).filter(|r| !r.is_empty())),
@@ -167,6 +169,7 @@ fn facts(search: &Search) -> String {
         ("hypervolume", Some(format!("{:.4} (seeds alone {:.4})", p.hypervolume, p.seeds_hypervolume))),
         ("best at 98 %", speedup(p.best_speedup)),
         ("device time", Some(show_duration(p.device_time))),
+        ("uncached", uncached),
         ("latency noise", how.and_then(|h| h.latency_noise).map(|x| format!("{} per measurement", show_percent(x)))),
         ("profile", how.map(|h| if h.profiled { "measured" } else { "none" }.to_owned())),
     ];

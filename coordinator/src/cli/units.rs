@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evocache_proto::domain::Kept;
 pub use evocache_proto::units::{
     parse_bytes, parse_duration, parse_finite, parse_listen, parse_positive, parse_ratio, parse_share, parse_times,
 };
@@ -34,6 +35,14 @@ pub fn show_bytes(bytes: u64) -> String {
 /// A share in per cent: `98.1 %`.
 pub fn show_percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
+}
+
+/// What is kept of the uncached quality: `98.1 %`, or by how much it differs where there is no share of it: `+0.0312`.
+pub fn show_kept(kept: Kept) -> String {
+    match kept {
+        Kept::Share(share) => show_percent(share),
+        Kept::Difference(difference) => format!("{difference:+.4}"),
+    }
 }
 
 /// Half the distance between the quartiles: how far timings usually stray.

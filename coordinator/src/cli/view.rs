@@ -1,12 +1,13 @@
-//! Answers as JSON: the shape that `--json` and the result files promise. Names are those of the gRPC contract.
+//! Answers as JSON: the shape that `--json` and the result files promise, as `deploy/schema/evocache.schema.json` describes
+//! it. Names are those of the gRPC contract; what was measured and what is estimated says so.
 
 use evocache_proto::domain::{Direction, SpecDraft, Strategy};
 use evocache_proto::formats;
 use serde_json::{Map, Value, json};
 
 use crate::client::{
-    Best, Evaluation, EvaluationNote, Foreign, Front, Insight, Progress, Search, SearchState, WatchEvent, Worker,
-    rfc3339,
+    Best, Evaluation, EvaluationNote, Foreign, Front, Insight, Progress, Reference, Search, SearchState, WatchEvent,
+    Worker, rfc3339,
 };
 
 type Time = Option<std::time::SystemTime>;
@@ -17,6 +18,9 @@ fn time(time: Time) -> Value {
 
 /// A search with its specification, without the prompts' texts.
 pub fn search(s: &Search) -> Value {
+    let mut spec = spec(&s.spec);
+    // A list leaves them out, but not how many there are.
+    (spec["prompts"], spec["imported"]) = (s.prompts.into(), s.imported.into());
     json!({
         "search_id": s.id.as_str(),
         "state": s.state.as_str(),
@@ -27,7 +31,8 @@ pub fn search(s: &Search) -> Value {
         "progress": progress(&s.progress),
         "insight": s.insight.as_ref().map(insight),
         "quality_metric": s.quality_metric(),
-        "spec": spec(&s.spec),
+        "spec": spec,
+        "reference_latencies": references(&s.references),
         "model": s.model.as_ref().map(|m| json!({
             "fingerprint": m.fingerprint.raw(),
             "layout": m.layout.to_string(),
@@ -61,6 +66,19 @@ fn direction(direction: Direction) -> &'static str {
         Direction::Minimize => "minimize",
         Direction::Maximize => "maximize",
     }
+}
+
+/// The uncached latencies, by kind of device.
+fn references(references: &[Reference]) -> Value {
+    let each = references.iter().map(|r| {
+        json!({
+            "device": r.device.raw(),
+            "uncached_us": r.uncached_us,
+            "spread": r.spread,
+            "measurements": r.measurements,
+        })
+    });
+    Value::Array(each.collect())
 }
 
 /// A specification, without the prompts' texts and the imported schedules.
@@ -162,7 +180,7 @@ fn note(n: &EvaluationNote) -> Value {
         "steps": n.steps,
         "schedule_id": n.schedule_id.raw(),
         "origin": n.origin.raw(),
-        "values": n.values,
+        "measured": n.values,
         "worker_name": n.worker_name.raw(),
     })
 }
@@ -173,24 +191,25 @@ pub fn evaluation(e: &Evaluation) -> Value {
         .measurement
         .metrics
         .iter()
-        .map(|m| (m.name.clone(), json!({ "values": m.values, "baseline_mean": m.baseline_mean })))
+        .map(|m| (m.name.clone(), json!({ "values": m.values, "uncached_mean": m.baseline_mean })))
         .collect();
     json!({
         "candidate": e.candidate.0,
         "schedule_id": e.schedule.id().to_string(),
         "steps": e.schedule.steps(),
         "speedup": e.speedup(),
-        "latency_ratio": e.estimate.map(|l| json!({
+        "estimated_latency_ratio": e.estimate.map(|l| json!({
             "value": l.value,
             "deviation": l.deviation,
             "measurements": l.measurements,
         })),
-        "values": e.values,
-        "latency_us": e.measurement.latency_us,
-        "baseline_latency_us": e.measurement.baseline_latency_us,
+        "estimated_latency_us": e.estimated_latency_us,
+        "measured": e.values,
+        "measured_latency_us": e.measurement.latency_us,
+        "measured_uncached_latency_us": e.measurement.baseline_latency_us,
         "metrics": metrics,
         "macs": e.measurement.macs,
-        "baseline_macs": e.measurement.baseline_macs,
+        "uncached_macs": e.measurement.baseline_macs,
         "peak_cache_bytes": e.measurement.peak_cache_bytes,
         "device_time_seconds": e.measurement.device_time.as_secs_f64(),
         "operator": e.operator.raw(),
@@ -219,10 +238,15 @@ pub fn front(search: &Search, front: &Front) -> Value {
     json!({
         "search_id": search.id.as_str(),
         "quality_metric": search.quality_metric(),
+        "reference_latencies": references(&front.references),
         "hypervolume": front.hypervolume,
         "seeds_hypervolume": search.progress.seeds_hypervolume,
         "baseline": front.baseline.as_ref().map(evaluation),
-        "evaluations": front.evaluations.iter().map(with_schedule).collect::<Vec<_>>(),
+        "evaluations": front.evaluations.iter().map(|e| {
+            let mut value = with_schedule(e);
+            value["within_bounds"] = search.spec.objectives.iter().all(|o| e.keeps(o)).into();
+            value
+        }).collect::<Vec<_>>(),
     })
 }
 
@@ -232,6 +256,7 @@ pub fn best(b: &Best) -> Value {
         "speedup": b.speedup,
         "quality_metric": b.quality_metric,
         "quality_ratio": b.quality_ratio,
+        "reference_latencies": references(&b.references),
         "evaluation": with_schedule(&b.evaluation),
         "baseline": evaluation(&b.baseline),
     })

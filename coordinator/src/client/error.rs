@@ -67,8 +67,8 @@ impl fmt::Display for Refusal {
             write!(f, "\n  {}: {}", violation.field, violation.problem)?;
         }
         for (name, value) in &self.facts {
-            // A fact that the message already gives is not said twice.
-            if !self.message.contains(value.as_str()) {
+            // A fact that the message already gives is not said twice; a miss is told in words, with rounded numbers.
+            if self.reason != "NO_SCHEDULE" && !self.message.contains(value.as_str()) {
                 write!(f, "\n  {}: {value}", name.replace('_', " "))?;
             }
         }
@@ -331,19 +331,19 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_miss_is_named() {
-        let facts = [("nearest_value", "0.93"), ("nearest_candidate", "12")];
+    fn the_nearest_miss_is_named_in_words_and_its_numbers_are_for_machines() {
+        let facts = [("nearest_value", "0.7998135834932327"), ("nearest_candidate", "12")];
         let facts = facts.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let details = ErrorDetails::with_error_info(
             "NO_SCHEDULE",
             "evocache",
             facts.into_iter().collect::<std::collections::HashMap<_, _>>(),
         );
-        let status = Status::with_error_details(Code::NotFound, "no schedule has min_quality 0.99", details);
-        let error = error(&status);
-        assert_eq!(error.kind(), Some(ErrorKind::NotFound));
-        let text = error.to_string();
-        assert!(text.contains("nearest value: 0.93") && text.contains("nearest candidate: 12"), "{text}");
+        let words = "no schedule has likeness >= 0.99; candidate 12 comes nearest, with likeness 0.7998";
+        let error = error(&Status::with_error_details(Code::NotFound, words, details));
+        assert_eq!((error.kind(), error.to_string().as_str()), (Some(ErrorKind::NotFound), words));
+        let ClientError::Refused(refusal) = &error else { panic!("{error:?}") };
+        assert_eq!(refusal.facts["nearest_value"], "0.7998135834932327");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod foreign;
 mod ids;
 mod model;
 mod paging;
+mod question;
 mod read;
 mod retry;
 mod watch;
@@ -26,9 +27,10 @@ pub use error::{ClientError, ErrorKind, Refusal, Violation};
 pub use foreign::Foreign;
 pub use ids::{new_request_id, new_token};
 pub use model::{
-    Best, Constraint, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord,
-    OperatorShare, Preference, Progress, Search, SearchState, WatchEvent, Worker, WorkerState, rfc3339,
+    Best, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord, OperatorShare,
+    Progress, Reference, Search, SearchState, WatchEvent, Worker, WorkerState, rfc3339,
 };
+pub use question::{Constraint, Operator, Preference, Question};
 pub use retry::RetryPolicy;
 pub use watch::Watch;
 
@@ -204,23 +206,23 @@ impl Client {
         read::front(CALL, &required(CALL, "answer", last)?, &messages)
     }
 
-    /// The best evaluation that satisfies a constraint. A refusal of kind [`ErrorKind::NotFound`] names the nearest
-    /// miss.
-    pub async fn best(
-        &self,
-        id: &SearchId,
-        constraint: Option<Constraint>,
-        preference: Preference,
-        thumbnails: bool,
-    ) -> Result<Best, ClientError> {
+    /// The best evaluation for a question. A refusal of kind [`ErrorKind::NotFound`] names the nearest miss.
+    pub async fn best(&self, id: &SearchId, question: Question, thumbnails: bool) -> Result<Best, ClientError> {
         const CALL: &str = "GetBestSchedule";
         let request = pb::GetBestScheduleRequest {
             search_id: id.to_string(),
-            constraint: constraint.map(Into::into),
-            preference: pb::Preference::from(preference).into(),
+            constraint: None,
+            preference: pb::Preference::from(question.preference).into(),
             include_thumbnails: thumbnails,
+            conditions: question.constraints.into_iter().map(Into::into).collect(),
+            ignore_bounds: question.ignore_bounds,
         };
         let answer = self.call(CALL, &request, async |stubs, r| stubs.search.get_best_schedule(r).await).await?;
+        if answer.conditions.len() < request.conditions.len() {
+            // Whoever does not know conditions would pass over them.
+            let problem = "the coordinator is older than this client and does not know conditions".to_owned();
+            return Err(ClientError::Malformed { call: CALL, problem });
+        }
         read::best(CALL, &answer)
     }
 

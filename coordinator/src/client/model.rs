@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use evocache_proto::domain::{
-    CandidateId, CostModel, Layout, Measurement, MetricDeclaration, Schedule, SearchId, SpecDraft, WorkerId,
-    builtin_direction,
+    CandidateId, CostModel, Direction, Kept, Layout, Measurement, MetricDeclaration, Objective, Schedule, SearchId,
+    SpecDraft, WorkerId,
 };
 
 use super::Foreign;
@@ -159,12 +159,31 @@ pub struct Search {
     pub progress: Progress,
     /// How it searches. In a list: absent.
     pub insight: Option<Insight>,
+    /// Its uncached latencies; what is told in time rests on the first.
+    pub references: Vec<Reference>,
+    /// How many prompts it has, also in a list.
+    pub prompts: u64,
+    /// How many imported schedules, also in a list.
+    pub imported: u64,
+}
+
+/// How long an image takes uncached on one kind of device, by all evaluations of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// The device.
+    pub device: Foreign,
+    /// Microseconds per image: the median.
+    pub uncached_us: f64,
+    /// Half the distance between the quartiles, relative to the median.
+    pub spread: f64,
+    /// Evaluations that it rests on.
+    pub measurements: u64,
 }
 
 impl Search {
     /// The metric that "quality" means: the first objective that is no built-in measurement.
     pub fn quality_metric(&self) -> Option<&str> {
-        self.spec.objectives.iter().map(|o| o.metric.as_str()).find(|metric| builtin_direction(metric).is_none())
+        self.spec.quality().map(|o| o.metric.as_str())
     }
 
     /// Whether an evaluation was made on all prompts, and not on the first few of them. Needs the prompts, so not for
@@ -238,8 +257,10 @@ pub struct Evaluation {
     pub attempt: u32,
     /// Whether the worker is in quarantine, so that the result counts no more.
     pub disowned: bool,
-    /// The latency ratio by all measurements of the schedule; absent for an evaluation on a part of the prompts.
+    /// The latency ratio by all measurements of the schedule; absent where it is not told.
     pub estimate: Option<Estimate>,
+    /// Microseconds per image by that and the search's reference; absent where it is not told.
+    pub estimated_latency_us: Option<f64>,
 }
 
 impl Evaluation {
@@ -265,9 +286,10 @@ impl Evaluation {
         1.0 / self.latency_ratio()
     }
 
-    /// Microseconds per image, by the latency ratio and the uncached latency that was measured beside it.
+    /// Microseconds per image: the latency ratio times the search's uncached latency, or the one that was measured beside
+    /// it where the coordinator does not tell that.
     pub fn latency(&self) -> f64 {
-        self.latency_ratio() * self.measurement.baseline_latency()
+        self.estimated_latency_us.unwrap_or_else(|| self.latency_ratio() * self.measurement.baseline_latency())
     }
 
     /// Measurements of the schedule that the latency ratio rests on.
@@ -289,9 +311,19 @@ impl Evaluation {
         }
     }
 
-    /// A metric over that of the uncached run of the same worker.
-    pub fn quality_ratio(&self, metric: &str) -> Option<f64> {
-        self.measurement.metric(metric).map(|m| m.mean() / m.baseline_mean)
+    /// Whether it keeps the objective's bound, if there is one.
+    pub fn keeps(&self, objective: &Objective) -> bool {
+        let Some((bound, value)) = objective.bound.zip(self.value(&objective.metric)) else { return true };
+        match objective.direction {
+            Direction::Minimize => value <= bound,
+            Direction::Maximize => value >= bound,
+        }
+    }
+
+    /// What it keeps of the uncached run of the same worker, where the objective is a quality metric.
+    pub fn kept(&self, objective: &Objective) -> Option<Kept> {
+        let measured = self.measurement.metric(&objective.metric)?;
+        Some(Kept::new(objective.direction, measured.mean(), measured.baseline_mean))
     }
 }
 
@@ -304,34 +336,8 @@ pub struct Front {
     pub baseline: Option<Evaluation>,
     /// Of the whole front.
     pub hypervolume: f64,
-}
-
-/// What a schedule must satisfy.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Constraint {
-    /// Latency over the uncached latency, at most.
-    MaxLatencyRatio(f64),
-    /// Uncached latency over the latency, at least.
-    MinSpeedup(f64),
-    /// Per image, at most.
-    MaxLatency(Duration),
-    /// Of the search's quality metric, at least ("at most" if it is minimised).
-    MinQuality(f64),
-    /// Over the uncached quality, at least.
-    MinQualityRatio(f64),
-    /// Peak bytes of stored outputs per image, at most.
-    MaxCacheBytes(u64),
-}
-
-/// What to prefer among the schedules that satisfy the constraint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preference {
-    /// The smallest latency ratio.
-    Fastest,
-    /// The best quality.
-    BestQuality,
-    /// The best bargain.
-    Knee,
+    /// As in [`Search`].
+    pub references: Vec<Reference>,
 }
 
 /// The answer to "which schedule shall I use".
@@ -343,10 +349,12 @@ pub struct Best {
     pub baseline: Evaluation,
     /// Uncached latency over the schedule's.
     pub speedup: f64,
-    /// Quality over the uncached quality; absent for a minimised metric.
+    /// The share kept of the uncached quality; absent where that is zero.
     pub quality_ratio: Option<f64>,
     /// The metric that quality means.
     pub quality_metric: String,
+    /// As in [`Search`].
+    pub references: Vec<Reference>,
 }
 
 /// An evaluation in a few words, as it comes with a change.

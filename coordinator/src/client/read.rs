@@ -9,9 +9,10 @@ use evocache_proto::text::plain;
 use evocache_proto::{pb, wire};
 
 use super::model::{
-    Best, Constraint, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord,
-    OperatorShare, Preference, Progress, Search, SearchState, WatchEvent, Worker, WorkerState, origin,
+    Best, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord, OperatorShare,
+    Progress, Reference, Search, SearchState, WatchEvent, Worker, WorkerState, origin,
 };
+use super::question::{Constraint, Operator, Preference};
 use super::{ClientError, Foreign, required};
 
 fn malformed(call: &'static str) -> impl Fn(wire::WireError) -> ClientError {
@@ -93,7 +94,21 @@ pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, Clien
         model,
         progress: progress(m.progress.as_ref()),
         insight: m.insight.as_ref().map(insight),
+        references: references(&m.reference_latencies),
+        // A coordinator that does not tell it tells what there is.
+        prompts: m.prompt_count.max(m.spec.as_ref().map_or(0, |spec| spec.prompts.len() as u64)),
+        imported: m.imported_count.max(m.spec.as_ref().map_or(0, |spec| spec.imported.len() as u64)),
     })
+}
+
+fn references(messages: &[pb::ReferenceLatency]) -> Vec<Reference> {
+    let read = |m: &pb::ReferenceLatency| Reference {
+        device: m.device.as_str().into(),
+        uncached_us: m.uncached_us,
+        spread: m.spread,
+        measurements: m.measurements,
+    };
+    messages.iter().map(read).collect()
 }
 
 fn model_facts(call: &'static str, m: &pb::ModelFacts) -> Result<ModelFacts, ClientError> {
@@ -134,6 +149,7 @@ pub(super) fn evaluation(
         attempt: m.attempt,
         disowned: m.disowned,
         estimate: m.latency_ratio.as_ref().map(|e| estimate(call, e)).transpose()?,
+        estimated_latency_us: m.estimated_latency_us,
     })
 }
 
@@ -143,13 +159,14 @@ pub(super) fn front(
     evaluations: &[pb::Evaluation],
 ) -> Result<Front, ClientError> {
     let Some(layout) = &last.layout else {
-        return Ok(Front { evaluations: vec![], baseline: None, hypervolume: 0.0 });
+        return Ok(Front { evaluations: vec![], baseline: None, hypervolume: 0.0, references: vec![] });
     };
     let layout = Arc::new(wire::layout(layout).map_err(malformed(call))?);
     Ok(Front {
         evaluations: evaluations.iter().map(|m| evaluation(call, &layout, m)).collect::<Result<_, _>>()?,
         baseline: last.baseline.as_ref().map(|m| evaluation(call, &layout, m)).transpose()?,
         hypervolume: last.hypervolume,
+        references: references(&last.reference_latencies),
     })
 }
 
@@ -162,6 +179,7 @@ pub(super) fn best(call: &'static str, m: &pb::GetBestScheduleResponse) -> Resul
         speedup: m.speedup,
         quality_ratio: m.quality_ratio,
         quality_metric: m.quality_metric.clone(),
+        references: references(&m.reference_latencies),
     })
 }
 
@@ -228,19 +246,28 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
     })
 }
 
-impl From<Constraint> for pb::get_best_schedule_request::Constraint {
+impl From<Constraint> for pb::Condition {
     fn from(constraint: Constraint) -> Self {
+        let condition = |metric: &str, operator: pb::Operator, value: f64| Self {
+            metric: metric.to_owned(),
+            operator: operator.into(),
+            value,
+            of_uncached: false,
+        };
         match constraint {
-            Constraint::MaxLatencyRatio(x) => Self::MaxLatencyRatio(x),
-            Constraint::MinSpeedup(x) => Self::MinSpeedup(x),
-            // Longer than prost can express is longer than any latency.
-            Constraint::MaxLatency(d) => Self::MaxLatency(
-                prost_types::Duration::try_from(d)
-                    .unwrap_or(prost_types::Duration { seconds: 315_576_000_000, nanos: 0 }),
-            ),
-            Constraint::MinQuality(x) => Self::MinQuality(x),
-            Constraint::MinQualityRatio(x) => Self::MinQualityRatio(x),
-            Constraint::MaxCacheBytes(n) => Self::MaxCacheBytes(n),
+            Constraint::MaxLatencyRatio(x) => condition("latency_ratio", pb::Operator::AtMost, x),
+            Constraint::MinSpeedup(x) => condition("speedup", pb::Operator::AtLeast, x),
+            Constraint::MaxLatency(d) => condition("latency_us", pb::Operator::AtMost, d.as_secs_f64() * 1e6),
+            Constraint::MinQuality(x) => condition("", pb::Operator::AsGoodAs, x),
+            Constraint::MinQualityRatio(x) => Self { of_uncached: true, ..condition("", pb::Operator::AtLeast, x) },
+            Constraint::MaxCacheBytes(n) => condition("cache_bytes", pb::Operator::AtMost, n as f64),
+            Constraint::Metric { name, operator, value, of_uncached } => {
+                let operator = match operator {
+                    Operator::AtLeast => pb::Operator::AtLeast,
+                    Operator::AtMost => pb::Operator::AtMost,
+                };
+                Self { of_uncached, ..condition(&name, operator, value) }
+            }
         }
     }
 }

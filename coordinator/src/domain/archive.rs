@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use evocache_proto::domain::CandidateId;
 
 use super::hypervolume::hypervolume;
-use super::pareto::Score;
+use super::pareto::{Point, Score};
 
 /// A candidate in an archive.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,9 +118,11 @@ impl Archive {
         Inserted::Joined(removed)
     }
 
-    /// The hypervolume of the members' losses with the reference point 1; only what keeps every bound counts.
+    /// The hypervolume of the members' losses with the reference point 1, in `[0, 1]`: only what keeps every bound counts,
+    /// and what beats the ideal counts as the ideal.
     pub fn hypervolume(&self) -> f64 {
-        let losses: Vec<_> = self.members.iter().filter(|m| m.score.is_feasible()).map(|m| m.score.losses).collect();
+        let loss = |m: &Member| m.score.losses.iter().map(|loss| loss.max(0.0)).collect::<Point>();
+        let losses: Vec<_> = self.members.iter().filter(|m| m.score.is_feasible()).map(|m| loss(m)).collect();
         let ones = [1.0; super::pareto::MAX_OBJECTIVES];
         losses.first().map_or(0.0, |first| hypervolume(&losses, &ones[..first.len()]))
     }

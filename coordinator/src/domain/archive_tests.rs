@@ -64,3 +64,13 @@ proptest! {
         prop_assert_eq!(&archive(&candidates).members, &expected);
     }
 }
+
+#[test]
+fn what_beats_the_uncached_run_fills_no_more_than_all() {
+    let mut archive = Archive::new();
+    for (id, losses) in [(0, [0.5, -1.5]), (1, [0.25, -0.5]), (2, [0.75, -3.0])] {
+        let score = Score { values: losses.into(), violation: 0.0, losses: losses.into() };
+        archive.insert(CandidateId(id), score);
+    }
+    assert_eq!((archive.len(), archive.hypervolume()), (3, 0.75));
+}

@@ -8,7 +8,7 @@
 //! - [`estimate`]: numbers with their uncertainty;
 //! - [`search`]: breeds candidates;
 //! - [`lease`]: the state machine of one candidate's evaluation;
-//! - [`evaluation`], [`query`]: results, and the best schedule for a constraint;
+//! - [`evaluation`], [`reference`], [`query`]: results, the uncached latency, and the best schedule for conditions;
 //! - [`trust`]: workers whose results others cannot repeat.
 
 pub mod archive;
@@ -19,6 +19,7 @@ pub mod lease;
 pub mod objective;
 pub mod pareto;
 pub mod query;
+pub mod reference;
 pub mod rng;
 pub mod search;
 pub mod time;

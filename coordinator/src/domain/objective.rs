@@ -5,8 +5,8 @@
 //! **Violation** is the sum over the bounds of how far each is exceeded, divided by the bound's magnitude.
 //!
 //! **Losses** are what hypervolume is measured in: `(value - ideal) / (reference - ideal)`, so 0 is ideal and the
-//! reference point is 1 everywhere. With two objectives the hypervolume is in `[0, 1]` unless a candidate beats the
-//! uncached run's quality, which counts. The ideal and the reference of an objective are:
+//! reference point is 1 everywhere. A candidate that beats the uncached run's quality has a loss below 0; in the
+//! hypervolume it counts as 0, so that this is in `[0, 1]`. The ideal and the reference of an objective are:
 //!
 //! | objective | ideal | reference | with a bound |
 //! |---|---|---|---|
@@ -27,7 +27,7 @@
 //!
 //! Absent: NaN. `Measurement::check` refuses it, and a score with a number that is not finite is refused here.
 
-use evocache_proto::domain::{Direction, Measurement, SearchSpec, builtin_direction};
+use evocache_proto::domain::{Direction, Measurement, SearchSpec, builtin_direction, quality_ratio};
 
 use super::pareto::{MAX_OBJECTIVES, Score};
 
@@ -138,13 +138,17 @@ impl Objectives {
         Ok(observed)
     }
 
-    /// The same with another latency ratio, where latency is an objective.
-    pub fn with_latency_ratio(&self, observed: &Observed, ratio: f64) -> Observed {
+    /// The same with another latency ratio, where latency is an objective; in time it is that ratio of `uncached_us`, if
+    /// that is known.
+    pub fn with_latency_ratio(&self, observed: &Observed, ratio: f64, uncached_us: Option<f64>) -> Observed {
         let mut observed = *observed;
         for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {
             match scale.metric.as_str() {
                 "latency_ratio" => observed.values[i] = ratio,
-                "latency_us" => observed.values[i] = ratio * observed.baselines[i],
+                "latency_us" => {
+                    observed.baselines[i] = uncached_us.unwrap_or(observed.baselines[i]);
+                    observed.values[i] = ratio * observed.baselines[i];
+                }
                 _ => {}
             }
         }
@@ -165,11 +169,10 @@ impl Objectives {
         self.0.iter().filter(|s| s.kind == Kind::Quality).map(|s| (s.metric.as_str(), s.direction))
     }
 
-    /// The value of the first quality metric over the uncached run's; `None` where that is not positive.
+    /// The share that is kept of the uncached run's first quality metric; `None` where there is no share of it.
     pub fn quality_ratio(&self, observed: &Observed) -> Option<f64> {
         let i = self.0.iter().position(|s| s.kind == Kind::Quality)?;
-        let baseline = observed.baselines[i];
-        (baseline > 0.0).then(|| observed.values[i] / baseline)
+        quality_ratio(self.0[i].direction, observed.values[i], observed.baselines[i])
     }
 
     /// The score of what was observed.

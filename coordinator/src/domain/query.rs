@@ -1,29 +1,138 @@
-//! The best schedule for a constraint: a pure function over everything measured so far.
+//! The best schedule for some conditions: a pure function over everything measured so far, and its answer in words.
 //!
-//! It looks at the front under (latency ratio, quality) of all evaluations that satisfy the constraint, not at the
-//! front of the search's own objectives: a search for MACs still answers a question about latency.
+//! An answer keeps the bounds of the search's objectives, unless it is asked to look beyond. Of what is left it looks at
+//! the front under (latency ratio, quality), not at the front of the search's own objectives: a search for
+//! multiply-accumulates still answers a question about latency. Absent: how a question is read and an answer is sent.
 
-use evocache_proto::domain::{CandidateId, Direction, Measurement, SearchSpec};
+use std::fmt;
 
-/// What the answer must satisfy. "Quality" is the search's first quality objective, in its own direction.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Constraint {
-    /// Latency over the uncached run's, at most.
-    MaxLatencyRatio(f64),
-    /// The uncached run's latency over the candidate's, at least.
-    MinSpeedup(f64),
-    /// Microseconds per image, at most.
-    MaxLatencyUs(f64),
-    /// Quality at least this good: at least the value if maximised, at most the value if minimised.
-    MinQuality(f64),
-    /// Quality loses at most `1 - ratio` of the uncached run's magnitude. For a positive, maximised metric that is
-    /// quality over the uncached run's, at least; it also holds a meaning for minimised and negative ones.
-    MinQualityRatio(f64),
-    /// Peak bytes of stored outputs per image, at most.
-    MaxCacheBytes(u64),
+use evocache_proto::domain::{
+    CandidateId, Direction, Measurement, MetricDeclaration, SearchSpec, builtin_direction, quality_ratio,
+};
+
+/// The name of the uncached latency over a schedule's, beside the built-in metrics.
+pub const SPEEDUP: &str = "speedup";
+
+/// Which side of a value is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operator {
+    /// The value or more.
+    AtLeast,
+    /// The value or less.
+    AtMost,
 }
 
-/// Which of those that satisfy the constraint.
+/// What a schedule must have of one metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// A built-in metric, [`SPEEDUP`], or one that the workers declare.
+    pub metric: String,
+    /// Which side.
+    pub operator: Operator,
+    /// Of which value.
+    pub value: f64,
+    /// Whether the value is the share kept of the uncached run's quality.
+    pub of_uncached: bool,
+}
+
+impl Condition {
+    /// The value or more.
+    pub fn at_least(metric: &str, value: f64) -> Self {
+        Self { metric: metric.to_owned(), operator: Operator::AtLeast, value, of_uncached: false }
+    }
+
+    /// The value or less.
+    pub fn at_most(metric: &str, value: f64) -> Self {
+        Self { operator: Operator::AtMost, ..Self::at_least(metric, value) }
+    }
+
+    /// As good as the value or better.
+    pub fn as_good_as(metric: &str, direction: Direction, value: f64) -> Self {
+        match direction {
+            Direction::Minimize => Self::at_most(metric, value),
+            Direction::Maximize => Self::at_least(metric, value),
+        }
+    }
+
+    /// At least this share of the uncached run's quality.
+    pub fn keeps(metric: &str, share: f64) -> Self {
+        Self { of_uncached: true, ..Self::at_least(metric, share) }
+    }
+
+    /// How far a value misses it, relative to what is wanted; not positive if it does not.
+    fn excess(&self, value: f64) -> f64 {
+        let excess = match self.operator {
+            Operator::AtLeast => self.value - value,
+            Operator::AtMost => value - self.value,
+        };
+        if excess <= 0.0 || self.value == 0.0 { excess } else { excess / self.value.abs() }
+    }
+
+    fn show(&self, value: f64) -> String {
+        match self.metric.as_str() {
+            _ if self.of_uncached => format!("{} of uncached", percent(value)),
+            SPEEDUP => format!("{value:.2}x"),
+            "latency_us" if value.abs() < 1e3 => format!("{:.3} ms", value / 1e3),
+            "latency_us" => format!("{:.2} ms", value / 1e3),
+            "latency_ratio" | "macs_ratio" | "cache_hit_rate" => percent(value),
+            "cache_bytes" => format!("{:.1} KiB", value / 1024.0),
+            "macs" => format!("{value:.3e}"),
+            _ => format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self.metric.as_str() {
+            SPEEDUP => "speed-up",
+            "latency_us" => "latency",
+            "cache_bytes" => "cache",
+            other => other,
+        }
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operator = match self.operator {
+            Operator::AtLeast => ">=",
+            Operator::AtMost => "<=",
+        };
+        write!(f, "{} {operator} {}", self.name(), self.show(self.value))
+    }
+}
+
+/// Why a question has no answer whatever is measured.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum QuestionError {
+    /// No such metric.
+    #[error("no metric '{metric}' is measured in this search; there are {known}")]
+    Unknown {
+        /// As it was asked for.
+        metric: String,
+        /// What there is.
+        known: String,
+    },
+    /// A share of what is no quality.
+    #[error("'{0}' is no quality metric, so there is no share of the uncached run's to keep")]
+    NoQuality(String),
+    /// A share of nothing.
+    #[error("the uncached run's '{0}' is 0, so there is no share of it to keep; ask for a value of it")]
+    NoShare(String),
+    /// A value that no metric has.
+    #[error("'{metric}' is compared with {value}, which is no number")]
+    NotFinite {
+        /// Of which metric.
+        metric: String,
+        /// The value.
+        value: f64,
+    },
+}
+
+/// Which of those that satisfy the conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Preference {
     /// The smallest latency ratio.
@@ -34,178 +143,224 @@ pub enum Preference {
     Knee,
 }
 
-/// What a question needs to know of one evaluation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rating {
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// All of them hold.
+    pub conditions: Vec<Condition>,
+    /// Which of those that are left.
+    pub preference: Preference,
+    /// Whether the objectives' bounds need not be kept.
+    pub ignore_bounds: bool,
+}
+
+impl Question {
+    /// Whether each condition can be judged by what the workers of the search measure.
+    pub fn check(&self, declared: &[MetricDeclaration]) -> Result<(), QuestionError> {
+        for condition in &self.conditions {
+            let metric = &condition.metric;
+            let builtin = metric == SPEEDUP || builtin_direction(metric).is_some();
+            if !builtin && !declared.iter().any(|m| m.name == *metric) {
+                let known = declared.iter().map(|m| m.name.as_str());
+                let builtin = evocache_proto::domain::BUILTIN_METRICS.iter().map(|(name, ..)| *name);
+                let known: Vec<&str> = known.chain([SPEEDUP]).chain(builtin).collect();
+                return Err(QuestionError::Unknown { metric: metric.clone(), known: known.join(", ") });
+            }
+            if builtin && condition.of_uncached {
+                return Err(QuestionError::NoQuality(metric.clone()));
+            }
+            if !condition.value.is_finite() {
+                return Err(QuestionError::NotFinite { metric: metric.clone(), value: condition.value });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bounds of a search's objectives as conditions.
+pub fn bounds(spec: &SearchSpec) -> Vec<Condition> {
+    let bound = |o: &evocache_proto::domain::Objective| Some(Condition::as_good_as(&o.metric, o.direction, o.bound?));
+    spec.objectives.iter().filter_map(bound).collect()
+}
+
+/// What a question needs to know of one schedule: a measurement of it, and what is believed of its latency.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
     /// Which candidate.
     pub candidate: CandidateId,
+    /// What was measured.
+    pub measurement: &'a Measurement,
+    /// Share of decisions served from the cache.
+    pub cache_hit_rate: f64,
     /// Latency over the uncached run's.
     pub latency_ratio: f64,
     /// Microseconds per image.
     pub latency_us: f64,
-    /// Mean of the quality metric.
-    pub quality: f64,
-    /// The uncached run's.
-    pub baseline_quality: f64,
-    /// Peak bytes of stored outputs.
-    pub cache_bytes: u64,
 }
 
-impl Rating {
-    /// The rating of a measurement with what is believed of its latency ratio; `None` if it lacks the search's quality
-    /// metric.
-    pub fn new(
-        spec: &SearchSpec,
-        candidate: CandidateId,
-        measurement: &Measurement,
-        latency_ratio: f64,
-    ) -> Option<Self> {
-        let quality = measurement.metric(&spec.quality()?.metric)?;
-        Some(Self {
-            candidate,
-            latency_ratio,
-            latency_us: latency_ratio * measurement.baseline_latency(),
-            quality: quality.mean(),
-            baseline_quality: quality.baseline_mean,
-            cache_bytes: measurement.peak_cache_bytes,
-        })
+impl Standing<'_> {
+    fn value(&self, metric: &str) -> Option<f64> {
+        match metric {
+            SPEEDUP => Some(1.0 / self.latency_ratio),
+            "latency_ratio" => Some(self.latency_ratio),
+            "latency_us" => Some(self.latency_us),
+            other => self.measurement.value(other, self.cache_hit_rate),
+        }
+    }
+
+    /// What it has of a condition's quantity. The direction is that of the condition's metric.
+    fn of(&self, condition: &Condition, direction: Option<Direction>) -> Option<f64> {
+        if !condition.of_uncached {
+            return self.value(&condition.metric);
+        }
+        let measured = self.measurement.metric(&condition.metric)?;
+        quality_ratio(direction?, measured.mean(), measured.baseline_mean)
     }
 }
 
 /// The answer to a question.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// This candidate satisfies the constraint and is the preferred one.
+    /// This candidate satisfies everything and is the preferred one.
     Found(CandidateId),
-    /// Nothing satisfies the constraint; this comes nearest.
+    /// Nothing satisfies everything; this comes nearest.
     Nearest(Miss),
     /// Nothing was measured yet.
     Nothing,
 }
 
-/// The candidate that comes nearest to a constraint.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The candidate that comes nearest, and what it misses.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Miss {
     /// Which candidate.
     pub candidate: CandidateId,
-    /// What it has of the constrained quantity, in the constraint's unit.
-    pub value: f64,
-    /// What was asked for.
-    pub wanted: f64,
+    /// All that was asked, the bounds with it.
+    pub conditions: Vec<Condition>,
+    /// The conditions that it misses, each with what it has instead.
+    pub missed: Vec<(Condition, f64)>,
+    /// Beyond the bounds, a candidate that satisfies the rest, and the bounds that it does not keep.
+    pub beyond: Option<(CandidateId, Vec<Condition>)>,
 }
 
-impl Miss {
-    /// By how much it misses, in the constraint's unit; positive.
-    pub fn by(&self) -> f64 {
-        (self.value - self.wanted).abs()
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all =
+            |conditions: &[Condition]| conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        write!(f, "no schedule has {}; candidate {} comes nearest, with", all(&self.conditions), self.candidate)?;
+        for (i, (condition, value)) in self.missed.iter().enumerate() {
+            let and = if i == 0 { "" } else { " and" };
+            write!(f, "{and} {} {}", condition.name(), condition.show(*value))?;
+        }
+        if let Some((candidate, bounds)) = &self.beyond {
+            write!(f, "; candidate {candidate} has the rest, outside of the bound {}", all(bounds))?;
+        }
+        Ok(())
     }
 }
 
-/// The best evaluation; see [`best_rating`]. Evaluations without the search's quality metric are passed over.
+/// The best of `standings` for a question that was checked. Ties go to the better other axis, then to less cache memory,
+/// then to the smaller candidate id. Schedules without the search's quality metric are passed over.
 pub fn best(
     spec: &SearchSpec,
-    ratings: impl IntoIterator<Item = Rating>,
-    constraint: Option<Constraint>,
-    preference: Preference,
-) -> Answer {
-    let Some(quality) = spec.quality() else { return Answer::Nothing };
-    let ratings: Vec<Rating> = ratings.into_iter().collect();
-    best_rating(quality.direction, &ratings, constraint, preference)
+    declared: &[MetricDeclaration],
+    standings: &[Standing<'_>],
+    question: &Question,
+) -> Result<Answer, QuestionError> {
+    let Some(quality) = spec.quality() else { return Ok(Answer::Nothing) };
+    let direction = |metric: &str| declared.iter().find(|m| m.name == metric).map(|m| m.direction);
+    let bounds = if question.ignore_bounds { vec![] } else { bounds(spec) };
+    let judged = |conditions: &[Condition]| -> Result<Vec<Candidate>, QuestionError> {
+        let each = standings.iter().filter_map(|standing| {
+            let value = standing.measurement.metric(&quality.metric)?.mean();
+            let mut excess = 0.0;
+            for condition in conditions {
+                match standing.of(condition, direction(&condition.metric)) {
+                    Some(value) => excess += condition.excess(value).max(0.0),
+                    None if condition.of_uncached => {
+                        return Some(Err(QuestionError::NoShare(condition.metric.clone())));
+                    }
+                    None => excess = f64::INFINITY,
+                }
+            }
+            Some(Ok(Candidate {
+                id: standing.candidate,
+                latency_ratio: standing.latency_ratio,
+                loss: if quality.direction == Direction::Minimize { value } else { -value },
+                cache_bytes: standing.measurement.peak_cache_bytes,
+                excess,
+            }))
+        });
+        each.collect()
+    };
+    let conditions: Vec<Condition> = question.conditions.iter().chain(&bounds).cloned().collect();
+    let all = judged(&conditions)?;
+    if let Some(found) = choose(&all, question.preference) {
+        return Ok(Answer::Found(found));
+    }
+    let nearest = all.iter().min_by(|a, b| a.excess.total_cmp(&b.excess).then_with(|| a.order(b)));
+    let Some(nearest) = nearest else { return Ok(Answer::Nothing) };
+    let missed = |candidate: CandidateId, of: &[Condition]| -> Vec<(Condition, f64)> {
+        let standing = standings.iter().find(|s| s.candidate == candidate);
+        let value = |c: &Condition| standing.and_then(|s| s.of(c, direction(&c.metric)));
+        let missed = of.iter().filter_map(|c| Some((c.clone(), value(c)?)));
+        missed.filter(|(condition, value)| condition.excess(*value) > 0.0).collect()
+    };
+    let beyond = if bounds.is_empty() { None } else { choose(&judged(&question.conditions)?, question.preference) };
+    let broken = |id| missed(id, &bounds).into_iter().map(|(condition, _)| condition).collect();
+    Ok(Answer::Nearest(Miss {
+        candidate: nearest.id,
+        missed: missed(nearest.id, &conditions),
+        beyond: beyond.map(|id| (id, broken(id))),
+        conditions,
+    }))
 }
 
-/// The best of `ratings` when quality is better in this `direction`. Ties go to the better other axis, then to less
-/// cache memory, then to the smaller candidate id.
-pub fn best_rating(
-    direction: Direction,
-    ratings: &[Rating],
-    constraint: Option<Constraint>,
-    preference: Preference,
-) -> Answer {
-    let loss = |r: &Rating| match direction {
-        Direction::Minimize => r.quality,
-        Direction::Maximize => -r.quality,
-    };
-    let excess = |r: &Rating| constraint.map_or(0.0, |c| c.measure(r, direction).excess);
-    let by_latency = |a: &Rating, b: &Rating| {
-        let tie = a.latency_ratio.total_cmp(&b.latency_ratio).then(loss(a).total_cmp(&loss(b)));
-        tie.then(a.cache_bytes.cmp(&b.cache_bytes)).then(a.candidate.cmp(&b.candidate))
-    };
-    let mut good: Vec<&Rating> = ratings.iter().filter(|r| excess(r) <= 0.0).collect();
-    if good.is_empty() {
-        let nearest = ratings.iter().min_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| by_latency(a, b)));
-        return match (nearest, constraint) {
-            (Some(r), Some(constraint)) => {
-                let Measured { value, wanted, .. } = constraint.measure(r, direction);
-                Answer::Nearest(Miss { candidate: r.candidate, value, wanted })
-            }
-            _ => Answer::Nothing,
-        };
+/// A schedule on its two axes, and how far it is from what is asked.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    id: CandidateId,
+    latency_ratio: f64,
+    /// Quality, so that less is better.
+    loss: f64,
+    cache_bytes: u64,
+    excess: f64,
+}
+
+impl Candidate {
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        let tie = self.latency_ratio.total_cmp(&other.latency_ratio).then(self.loss.total_cmp(&other.loss));
+        tie.then(self.cache_bytes.cmp(&other.cache_bytes)).then(self.id.cmp(&other.id))
     }
-    good.sort_by(|a, b| by_latency(a, b));
+}
+
+fn choose(candidates: &[Candidate], preference: Preference) -> Option<CandidateId> {
+    let mut good: Vec<&Candidate> = candidates.iter().filter(|c| c.excess <= 0.0).collect();
+    good.sort_by(|a, b| a.order(b));
     let mut least = f64::INFINITY;
-    good.retain(|r| {
-        let joins = loss(r) < least;
-        least = least.min(loss(r));
+    good.retain(|c| {
+        let joins = c.loss < least;
+        least = least.min(c.loss);
         joins
     });
     let chosen = match preference {
         Preference::Fastest => good.first(),
         Preference::BestQuality => good.last(),
-        Preference::Knee => knee(&good, loss),
+        Preference::Knee => knee(&good),
     };
-    chosen.map_or(Answer::Nothing, |r| Answer::Found(r.candidate))
+    chosen.map(|c| c.id)
 }
 
 /// `front` is sorted by latency, so quality only gets better along it.
-fn knee<'a>(front: &'a [&'a Rating], loss: impl Fn(&Rating) -> f64) -> Option<&'a &'a Rating> {
+fn knee<'a>(front: &'a [&'a Candidate]) -> Option<&'a &'a Candidate> {
     let (first, last) = (front.first()?, front.last()?);
-    let width = last.latency_ratio - first.latency_ratio;
-    let height = loss(first) - loss(last);
+    let (width, height) = (last.latency_ratio - first.latency_ratio, first.loss - last.loss);
     if front.len() < 3 {
         // Two ends and no bend: as far from the line one as the other. The slower one gives up the least.
         return front.last();
     }
     // In the unit square the line runs from (0, 1) to (1, 0); the distance from it is (1 - x - y) / sqrt(2).
-    let below = |r: &Rating| 1.0 - (r.latency_ratio - first.latency_ratio) / width - (loss(r) - loss(last)) / height;
+    let below = |c: &Candidate| 1.0 - (c.latency_ratio - first.latency_ratio) / width - (c.loss - last.loss) / height;
     front.iter().rev().max_by(|a, b| below(a).total_cmp(&below(b)))
-}
-
-struct Measured {
-    value: f64,
-    wanted: f64,
-    /// Positive if the constraint is violated.
-    excess: f64,
-}
-
-impl Constraint {
-    fn measure(self, r: &Rating, direction: Direction) -> Measured {
-        let at_most = |value: f64, wanted: f64| Measured { value, wanted, excess: value - wanted };
-        let at_least = |value: f64, wanted: f64| Measured { value, wanted, excess: wanted - value };
-        match self {
-            Self::MaxLatencyRatio(most) => at_most(r.latency_ratio, most),
-            Self::MinSpeedup(least) => at_least(1.0 / r.latency_ratio, least),
-            Self::MaxLatencyUs(most) => at_most(r.latency_us, most),
-            Self::MaxCacheBytes(most) => at_most(r.cache_bytes as f64, most as f64),
-            Self::MinQuality(wanted) => match direction {
-                Direction::Maximize => at_least(r.quality, wanted),
-                Direction::Minimize => at_most(r.quality, wanted),
-            },
-            Self::MinQualityRatio(least) => at_least(quality_ratio(r, direction), least),
-        }
-    }
-}
-
-/// `1 - loss / |baseline|`, where loss is how much worse than the uncached run the candidate is. With a baseline of
-/// zero any loss at all is all of it: the ratio is 1 without loss and minus infinity with one.
-fn quality_ratio(r: &Rating, direction: Direction) -> f64 {
-    let loss = match direction {
-        Direction::Maximize => r.baseline_quality - r.quality,
-        Direction::Minimize => r.quality - r.baseline_quality,
-    };
-    if r.baseline_quality == 0.0 && loss == 0.0 {
-        return 1.0;
-    }
-    1.0 - loss / r.baseline_quality.abs()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchRef, Sear
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
+use crate::domain::reference::References;
 use crate::domain::search::{Breeder, Proposal, Provenance, REMEASURE, TellError};
 use crate::domain::time::Timestamp;
 use crate::domain::trust::Trust;
@@ -55,6 +56,8 @@ pub struct Search {
     pub pending: BTreeSet<CandidateId>,
     /// Candidates that a worker has.
     pub leased: BTreeSet<CandidateId>,
+    /// The uncached latencies of its evaluations.
+    pub references: References,
     /// Whom to believe.
     pub trust: Trust,
     /// Workers whose results count no more.
@@ -88,6 +91,7 @@ impl Search {
             evaluations: vec![],
             pending: BTreeSet::new(),
             leased: BTreeSet::new(),
+            references: References::default(),
             trust: Trust::default(),
             disowned: BTreeSet::new(),
             again: BTreeMap::new(),
@@ -252,7 +256,9 @@ impl Search {
         if self.disowned.contains(&evaluation.worker) {
             return self.bound.as_mut().map_or(Ok(()), |(_, breeder)| breeder.disown(evaluation.candidate));
         }
+        self.references.tell(&evaluation.device, evaluation.measurement.baseline_latency());
         if let Some((_, breeder)) = &mut self.bound {
+            breeder.refer(self.references.uncached_us());
             breeder.tell(evaluation.candidate, &evaluation.measurement)?;
         }
         let prompts = self.prompts_of(evaluation.candidate);
@@ -293,6 +299,7 @@ impl Search {
         self.bound = Some((model, breeder));
         (self.device_time, self.evaluated_prompts) = (Duration::ZERO, 0);
         (self.trust, self.again) = (Trust::default(), BTreeMap::new());
+        self.references = References::default();
         for evaluation in self.evaluations.clone() {
             self.add_up(&evaluation)?;
         }

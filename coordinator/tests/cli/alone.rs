@@ -27,7 +27,7 @@ fn a_wrong_command_line_is_exit_code_2() {
     for args in [
         &["launch"][..],
         &["frobnicate"],
-        &["best", "s", "--min-speedup", "2", "--max-cache", "1MiB"],
+        &["best", "s", "--where", "psnr"],
         &["best", "s", "--max-latency", "soon"],
         &["show", "Not An Id"],
         &["serve", "--listen", "nowhere"],

@@ -28,7 +28,8 @@ fn a_finished_search_answers_questions_and_fills_a_folder() {
     let out = folder.path().join("results");
     let table = c.evocache(&["front", "s", "--rows", "5", "--out", out.to_str().unwrap()]);
     assert!(table.ok().stdout.contains("speed-up") && table.stdout.contains("of the seeds alone"), "{}", table.stdout);
-    assert!(table.stdout.lines().take_while(|line| !line.is_empty()).count() <= 7, "{}", table.stdout);
+    assert!(table.stdout.lines().take_while(|line| !line.is_empty()).count() <= 8, "{}", table.stdout);
+    assert!(table.stdout.contains("ms/image: the uncached 10.00 ms on"), "{}", table.stdout);
     assert!(table.stdout.contains(" n ") && table.stdout.contains(" %"), "{}", table.stdout);
     let front = c.evocache(&["front", "s", "--json"]).json();
     let file: Value = serde_json::from_str(&std::fs::read_to_string(out.join("front.json")).unwrap()).unwrap();
@@ -58,7 +59,11 @@ fn a_finished_search_answers_questions_and_fills_a_folder() {
     let written = formats::read_ecad(&std::fs::read_to_string(one).unwrap()).unwrap();
     let piped = c.evocache(&["best", "s", "--prefer", "knee", "--out", "-"]);
     assert_eq!(formats::read_own(&piped.ok().stdout).unwrap(), written);
-    c.evocache(&["best", "s", "--min-speedup", "1000"]).fails(3, &["1000", "nearest"]);
+    c.evocache(&["best", "s", "--min-speedup", "1000x"]).fails(3, &["speed-up >= 1000.00x", "nearest, with speed-up"]);
+    let both = ["best", "s", "--min-quality-ratio", "98%", "--where", "speedup>=1.2x", "--where", "clip_score>=0.85"];
+    assert!(c.evocache(&both).ok().stdout.contains("of it kept"));
+    c.evocache(&["best", "s", "--where", "pnsr>=28"]).fails(2, &["no metric 'pnsr' is measured", "clip_score"]);
+    c.evocache(&["best", "s", "--min-quality-ratio", "98"]).fails(2, &["9800 %", "98% or 0.98"]);
     c.evocache(&["best", "s", "--max-latency", "1us"]).fails(3, &["nearest"]);
     c.evocache(&["best", "s", "--out", "/dev/null/x"]).fails(1, &["/dev/null/x"]);
 }
@@ -72,8 +77,48 @@ fn a_front_tells_how_often_its_latencies_were_measured() {
     work(&c.url, "s");
     let front = c.evocache(&["front", "s", "--json"]).json();
     for e in front["evaluations"].as_array().unwrap() {
-        let ratio = &e["latency_ratio"];
+        let ratio = &e["estimated_latency_ratio"];
         assert!(ratio["measurements"].as_u64() > Some(0), "{e:#}");
         assert!((e["speedup"].as_f64().unwrap() - 1.0 / ratio["value"].as_f64().unwrap()).abs() < 1e-9, "{e:#}");
     }
+}
+
+#[test]
+fn figures_on_a_screen_and_in_a_file_follow_from_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    // The second quality metric of an objective is told as well, and the bound is kept.
+    let spec = crate::support::SPEC.replace("direction = \"maximize\"\n", "direction = \"maximize\"\nbound = 0.85\n");
+    let spec = crate::support::write(folder.path(), "search.toml", &spec);
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    work(&c.url, "s");
+    let front = c.evocache(&["front", "s", "--json"]).json();
+    let reference = front["reference_latencies"][0]["uncached_us"].as_f64().unwrap();
+    let best = c.evocache(&["best", "s", "--json"]).json();
+    let baseline = [&front["baseline"], &best["baseline"]];
+    assert!(baseline.iter().all(|b| b["speedup"] == 1.0 && b["estimated_latency_us"] == reference), "{baseline:#?}");
+    let members = front["evaluations"].as_array().unwrap();
+    for e in members.iter().chain([&best["evaluation"]]) {
+        let ratio = e["estimated_latency_ratio"]["value"].as_f64().unwrap();
+        let latency = e["estimated_latency_us"].as_f64().unwrap();
+        assert!((latency - ratio * reference).abs() < 1e-6 * reference, "{e:#}");
+        assert!((e["speedup"].as_f64().unwrap() * ratio - 1.0).abs() < 1e-9, "{e:#}");
+        assert!(e["measured"]["clip_score"].as_f64().unwrap() >= 0.85, "out of bounds: {e:#}");
+    }
+    assert!(members.iter().all(|e| e["within_bounds"] == true));
+    let hypervolume = front["hypervolume"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&hypervolume), "{hypervolume}");
+    // The same on the screen.
+    let told = c.evocache(&["best", "s"]);
+    let latency = best["evaluation"]["estimated_latency_us"].as_f64().unwrap() / 1e3;
+    let speedup = best["speedup"].as_f64().unwrap();
+    let line = format!("{speedup:.2}x faster: estimated {latency:.2} ms");
+    assert!(told.ok().stdout.contains(&line), "'{line}' is not in {}", told.stdout);
+    // Beyond the bounds there is more, and a miss says so.
+    let beyond = c.evocache(&["best", "s", "--ignore-bounds", "--json"]).json();
+    assert!(beyond["evaluation"]["measured"]["clip_score"].as_f64().unwrap() < 0.85, "{beyond:#}");
+    let fastest = format!("{}x", beyond["speedup"].as_f64().unwrap() * 0.99);
+    c.evocache(&["best", "s", "--min-speedup", &fastest]).fails(3, &["outside of the bound clip_score >= 0.85"]);
+    // A list leaves the prompts out, and yet says how many there are.
+    assert_eq!(c.evocache(&["list", "--json"]).json()[0]["spec"]["prompts"], 2);
 }

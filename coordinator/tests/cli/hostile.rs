@@ -103,7 +103,7 @@ fn no_verb_lets_a_text_act_on_the_terminal() {
     let mut seen = String::new();
     for call in calls {
         for json in [&[][..], &["--json"]] {
-            let Outcome { code, stdout, stderr } = c.evocache(&[call, json].concat());
+            let Outcome { code, stdout, stderr, .. } = c.evocache(&[call, json].concat());
             harmless(&format!("{call:?} {json:?}, exit code {code}, stdout"), &stdout);
             harmless(&format!("{call:?} {json:?}, exit code {code}, stderr"), &stderr);
             seen += &stdout;

@@ -100,7 +100,7 @@ fn a_search_may_be_for_any_metric_that_its_workers_measure() {
     assert_eq!(answer["search"]["progress"]["failed"], 0);
     let knee = &answer["choices"]["knee"]["answer"];
     assert_eq!(knee["quality_metric"], "ssim");
-    let values = &knee["evaluation"]["values"];
+    let values = &knee["evaluation"]["measured"];
     assert!(values["ssim"].as_f64().unwrap() <= 1.0 && values["psnr"].is_number(), "{knee:#}");
 }
 

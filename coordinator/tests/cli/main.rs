@@ -12,6 +12,7 @@ mod explain;
 mod hostile;
 #[cfg(feature = "local")]
 mod local;
+mod schema;
 mod searches;
 mod security;
 mod simulate;

@@ -7,12 +7,16 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::schema;
+
 /// What a run of the binary left.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// The arguments.
+    args: Vec<String>,
 }
 
 impl Outcome {
@@ -34,11 +38,25 @@ impl Outcome {
         self
     }
 
-    /// What it wrote to stdout, as JSON.
+    /// What it wrote to stdout, as JSON; it is as the schema says, where that says something of the verb.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         self.ok();
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {}", self.stdout))
+        let value = serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {}", self.stdout));
+        if let Some(verb) = self.verb().filter(|verb| schema::describes(verb)) {
+            schema::holds(verb, &value);
+        }
+        value
+    }
+
+    /// The verb, unless it only checks.
+    fn verb(&self) -> Option<&str> {
+        let mut args = self.args.iter().map(String::as_str);
+        let first = match args.next() {
+            Some("--coordinator") => args.nth(1),
+            first => first,
+        };
+        first.filter(|_| !self.args.iter().any(|arg| arg == "--check"))
     }
 }
 
@@ -60,6 +78,7 @@ pub(crate) fn evocache(args: &[&str]) -> Outcome {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
     }
 }
 

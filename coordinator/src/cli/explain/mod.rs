@@ -6,7 +6,7 @@ mod tree;
 
 use std::collections::BTreeSet;
 
-use evocache_proto::domain::CandidateId;
+use evocache_proto::domain::{CandidateId, Objective};
 use serde_json::{Value, json};
 
 use super::answers::no_evaluations;
@@ -14,7 +14,7 @@ use super::args::ExplainArgs;
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::results::deviation;
-use super::units::show_percent;
+use super::units::{show_kept, show_percent};
 use super::view;
 use crate::client::{Client, Evaluation};
 use tree::{Ancestor, Told};
@@ -31,14 +31,14 @@ pub(super) async fn explain(client: &Client, args: ExplainArgs, printer: Printer
             .hint(format!("`evocache front {}` names the candidates of the front", args.id))
             .exit(Exit::NotFound));
     }
-    let quality = search.quality_metric().unwrap_or("quality");
+    let quality = search.spec.quality();
     let ancestors = tree::ancestors(&evaluations, candidate, args.depth);
     printer.answer(
         || {
             json!({
                 "search_id": args.id.as_str(),
                 "candidate": candidate.0,
-                "quality_metric": quality,
+                "quality_metric": quality.map(|o| &o.metric),
                 "depth": args.depth,
                 "ancestors": nodes(&ancestors, quality),
             })
@@ -49,7 +49,7 @@ pub(super) async fn explain(client: &Client, args: ExplainArgs, printer: Printer
 }
 
 /// Each candidate once; its `parents` lead from one to the next.
-fn nodes(ancestors: &[Ancestor<'_>], quality: &str) -> Vec<Value> {
+fn nodes(ancestors: &[Ancestor<'_>], quality: Option<&Objective>) -> Vec<Value> {
     let mut told = BTreeSet::new();
     let mut nodes = vec![];
     for ancestor in ancestors {
@@ -57,14 +57,14 @@ fn nodes(ancestors: &[Ancestor<'_>], quality: &str) -> Vec<Value> {
         if told.insert(e.candidate) {
             let mut value = view::evaluation(e);
             value["generation"] = ancestor.generation.into();
-            value["quality_ratio"] = e.quality_ratio(quality).into();
+            value["quality_ratio"] = quality.and_then(|o| e.kept(o)?.share()).into();
             nodes.push(value);
         }
     }
     nodes
 }
 
-fn words(ancestor: &Ancestor<'_>, quality: &str) -> String {
+fn words(ancestor: &Ancestor<'_>, quality: Option<&Objective>) -> String {
     let id = ancestor.candidate;
     match &ancestor.told {
         Told::Whole(e) => facts(e, quality),
@@ -77,14 +77,16 @@ fn words(ancestor: &Ancestor<'_>, quality: &str) -> String {
     }
 }
 
-fn facts(e: &Evaluation, quality: &str) -> String {
+fn facts(e: &Evaluation, quality: Option<&Objective>) -> String {
     let made = match e.seed_family.is_empty() || e.is_seed() {
         true => e.origin().to_string(),
         false => format!("{} (of {})", e.operator, e.seed_family),
     };
-    let ratio = e.quality_ratio(quality).map_or("-".to_owned(), show_percent);
+    let kept = quality.map_or_else(String::new, |o| {
+        format!(", {} {} of uncached", o.metric, e.kept(o).map_or("-".to_owned(), show_kept))
+    });
     format!(
-        "{}  {made}, {} steps, {} cached: {:.2}x ±{}, {quality} {ratio} of uncached",
+        "{}  {made}, {} steps, {} cached: {:.2}x ±{}{kept}",
         e.candidate,
         e.schedule.steps(),
         show_percent(e.schedule.cache_hit_rate()),
@@ -96,20 +98,22 @@ fn facts(e: &Evaluation, quality: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::samples::sample;
+    use crate::cli::samples::{self, sample};
 
     #[test]
     fn a_line_says_what_a_candidate_is() {
+        let search = samples::search();
+        let quality = search.spec.quality();
         let seed = sample(7, 2, &[0.9, 0.9]);
         assert_eq!(
-            facts(&seed, "clip_score"),
+            facts(&seed, quality),
             "7  fora, 4 steps, 50.0 % cached: 2.00x ±1.0 %, clip_score 90.0 % of uncached"
         );
         let child = Evaluation { operator: "shift".into(), parents: vec![CandidateId(3), CandidateId(4)], ..seed };
-        assert!(facts(&child, "clip_score").starts_with("7  shift (of fora), 4 steps"));
+        assert!(facts(&child, quality).starts_with("7  shift (of fora), 4 steps"));
         let line = |generation, told| Ancestor { branch: String::new(), generation, candidate: CandidateId(7), told };
-        assert!(words(&line(2, Told::Cut(&child)), "clip_score").ends_with("<- 3, 4 (not shown; --depth)"));
-        let values = nodes(&[line(2, Told::Cut(&child)), line(1, Told::Whole(&child))], "clip_score");
+        assert!(words(&line(2, Told::Cut(&child)), quality).ends_with("<- 3, 4 (not shown; --depth)"));
+        let values = nodes(&[line(2, Told::Cut(&child)), line(1, Told::Whole(&child))], quality);
         assert_eq!(values.len(), 1, "each once");
         assert_eq!((&values[0]["generation"], &values[0]["quality_ratio"]), (&2.into(), &0.9.into()));
     }

@@ -2,7 +2,7 @@
 
 use super::deviation;
 use crate::cli::units::{show_bytes, show_percent};
-use crate::client::{Best, Client, ClientError, Constraint, ErrorKind, Preference, Search};
+use crate::client::{Best, Client, ClientError, Constraint, ErrorKind, Preference, Question, Reference, Search};
 
 /// A question and its answer.
 #[derive(Debug, Clone)]
@@ -25,23 +25,23 @@ pub async fn ask(client: &Client, search: &Search) -> Result<Vec<Choice>, Client
             "best-98",
             "98 % quality",
             format!("fastest with at least 98 % of the uncached {quality}"),
-            Some(Constraint::MinQualityRatio(0.98)),
+            vec![Constraint::MinQualityRatio(0.98)],
             Preference::Fastest,
         ),
         (
             "best-2x",
             "2x speed-up",
             format!("best {quality} at twice the speed or more"),
-            Some(Constraint::MinSpeedup(2.0)),
+            vec![Constraint::MinSpeedup(2.0)],
             Preference::BestQuality,
         ),
-        ("knee", "knee", "best bargain (knee of the front)".to_owned(), None, Preference::Knee),
+        ("knee", "knee", "best bargain (knee of the front)".to_owned(), vec![], Preference::Knee),
     ];
     let mut choices = vec![];
-    for (key, title, question, constraint, preference) in questions {
-        let answer = match client.best(&search.id, constraint, preference, true).await {
+    for (key, title, question, constraints, preference) in questions {
+        let answer = match client.best(&search.id, Question::new(constraints, preference), true).await {
             Ok(best) => Ok(best),
-            // A question that does not fit the search (a ratio of a minimised metric) has no answer either.
+            // A question that does not fit the search (a share of a metric that is zero) has no answer either.
             Err(error) if matches!(error.kind(), Some(ErrorKind::NotFound | ErrorKind::Invalid)) => {
                 Err(error.to_string())
             }
@@ -64,31 +64,49 @@ impl Choice {
 
 /// An answer as indented lines.
 pub fn describe(best: &Best) -> String {
-    let (e, b) = (&best.evaluation, &best.baseline);
-    let quality = &best.quality_metric;
-    let number = |x: Option<f64>| x.map_or("?".to_owned(), |x| format!("{x:.4}"));
-    let ratio = best.quality_ratio.map_or(String::new(), |r| format!(", {:.1} %", 100.0 * r));
-    let origin = e.origin();
-    let uncached = e.measurement.metric(quality).map(|m| m.baseline_mean);
-    format!(
-        "  candidate {} ({}, {} steps, {origin})\n  {:.2}x faster: {:.2} ms ±{} per image by {}, uncached {:.2}\n  \
-         {quality} {} (uncached {}{ratio})\n  {:.1} % of the multiply-accumulates, {} cache per image, {:.1} % of \
-         {} module runs from the cache\n",
+    let e = &best.evaluation;
+    let uncached = best.references.first().map_or_else(|| best.baseline.latency(), |r| r.uncached_us);
+    let mut text = format!(
+        "  candidate {} ({}, {} steps, {})\n  {:.2}x faster: estimated {:.2} ms ±{} per image by {}; uncached {:.2} ms\n",
         e.candidate,
         e.schedule.id().short(),
         e.schedule.steps(),
+        e.origin(),
         best.speedup,
         e.latency() / 1e3,
         show_percent(deviation(e)),
         times(e.measurements()),
-        e.measurement.baseline_latency() / 1e3,
-        number(e.value(quality)),
-        number(uncached.or(b.value(quality))),
+        uncached / 1e3,
+    );
+    // Quality first, then what else was measured.
+    let (first, others): (Vec<_>, Vec<_>) =
+        e.measurement.metrics.iter().partition(|metric| metric.name == best.quality_metric);
+    for metric in first.into_iter().chain(others) {
+        let kept = best.quality_ratio.filter(|_| metric.name == best.quality_metric);
+        let kept = kept.map_or(String::new(), |share| format!(", {} of it kept", show_percent(share)));
+        text += &format!("  {} {:.4} (uncached {:.4}{kept})\n", metric.name, metric.mean(), metric.baseline_mean);
+    }
+    text += &format!(
+        "  {:.1} % of the multiply-accumulates, {} cache per image, {:.1} % of {} module runs from the cache\n",
         100.0 * e.measurement.macs as f64 / e.measurement.baseline_macs as f64,
         show_bytes(e.measurement.peak_cache_bytes),
         100.0 * e.schedule.cache_hit_rate(),
         e.schedule.steps() as usize * e.schedule.slots(),
-    )
+    );
+    text
+}
+
+/// What latencies in time rest on; a line, empty while nothing was measured.
+pub(super) fn describe_reference(references: &[Reference]) -> String {
+    let Some((first, others)) = references.split_first() else { return String::new() };
+    let others: String = others.iter().map(|r| format!("; elsewhere {}", describe_uncached(r))).collect();
+    format!("ms/image: the uncached {} over the speed-up{others}\n", describe_uncached(first))
+}
+
+/// An uncached latency in a few words.
+pub(crate) fn describe_uncached(r: &Reference) -> String {
+    let spread = show_percent(r.spread);
+    format!("{:.2} ms on {} (median of {}, ±{spread})", r.uncached_us / 1e3, r.device, r.measurements)
 }
 
 /// `1 measurement`, `3 measurements`.

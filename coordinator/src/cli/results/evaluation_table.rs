@@ -2,61 +2,80 @@
 
 use std::collections::BTreeSet;
 
-use super::{Results, deviation};
+use evocache_proto::domain::{Objective, builtin_direction};
+
+use super::{Results, describe_reference, deviation};
 use crate::cli::table::{Side, Table};
-use crate::cli::units::show_percent;
+use crate::cli::units::{show_kept, show_percent};
 use crate::client::Evaluation;
 
-/// The uncached run and the front, fastest first, at most `rows` rows of it (0 for all).
+/// Metrics that have a column, at most: objectives first, then what else the workers measure.
+const METRICS: usize = 4;
+
+/// The uncached run and the front, fastest first, at most `rows` rows of it (0 for all). Each objective has a column.
 pub fn front_table(results: &Results, rows: usize) -> String {
-    let quality = results.quality();
-    let mut table = Table::new(&[
-        ("candidate", Side::Right),
-        ("ms/image", Side::Right),
-        ("spread", Side::Right),
-        ("n", Side::Right),
-        ("speed-up", Side::Right),
-        (quality, Side::Right),
-        ("of uncached", Side::Right),
-        ("MACs", Side::Right),
-        ("cache KiB", Side::Right),
-        ("hits", Side::Right),
-        ("steps", Side::Right),
-        ("origin", Side::Left),
-    ]);
+    let quality = results.search.spec.quality();
+    let metrics = metrics(results);
+    let heads =
+        ["candidate", "ms/image", "spread", "n", "speed-up"].into_iter().chain(metrics.iter().enumerate().flat_map(
+            |(i, name)| [Some(*name), (i == 0 && quality.is_some()).then_some("of uncached")].into_iter().flatten(),
+        ));
+    let heads = heads.chain(["MACs", "cache KiB", "hits", "steps"]).map(|head| (head, Side::Right));
+    let heads: Vec<(&str, Side)> = heads.chain([("origin", Side::Left)]).collect();
+    let mut table = Table::new(&heads);
     let keep: BTreeSet<u64> =
         results.choices.iter().filter_map(|c| c.answer.as_ref().ok()).map(|b| b.evaluation.candidate.0).collect();
     for e in thin(&results.front.evaluations, rows, |e| keep.contains(&e.candidate.0)) {
-        table.row(row(e, quality));
+        table.row(row(e, quality, &metrics));
     }
     let on_front = |b: &Evaluation| results.front.evaluations.iter().any(|e| e.candidate == b.candidate);
     if let Some(baseline) = results.front.baseline.as_ref().filter(|b| !on_front(b)) {
-        let mut cells = row(baseline, quality);
+        let mut cells = row(baseline, quality, &metrics);
         if let Some(origin) = cells.last_mut() {
             *origin = "uncached".into();
         }
         table.row(cells);
     }
-    table.render()
+    table.render() + &describe_reference(&results.front.references)
 }
 
-fn row(e: &Evaluation, quality: &str) -> [String; 12] {
+/// The quality metrics to show: those of the objectives, then the others that were measured.
+fn metrics(results: &Results) -> Vec<&str> {
+    let objectives = results.search.spec.objectives.iter().map(|o| o.metric.as_str());
+    let mut names: Vec<&str> = objectives.filter(|name| builtin_direction(name).is_none()).collect();
+    let measured = results.front.evaluations.first().or(results.front.baseline.as_ref());
+    for metric in measured.iter().flat_map(|e| &e.measurement.metrics) {
+        if names.len() < METRICS && !names.contains(&metric.name.as_str()) {
+            names.push(&metric.name);
+        }
+    }
+    names
+}
+
+fn row(e: &Evaluation, quality: Option<&Objective>, metrics: &[&str]) -> Vec<String> {
     let m = &e.measurement;
     let number = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.4}"));
-    [
+    let mut cells = vec![
         e.candidate.to_string(),
         format!("{:.2}", e.latency() / 1e3),
         format!("±{}", show_percent(deviation(e))),
         e.measurements().to_string(),
         format!("{:.2}x", e.speedup()),
-        number(e.value(quality)),
-        e.quality_ratio(quality).map_or("-".to_owned(), show_percent),
+    ];
+    for (i, metric) in metrics.iter().enumerate() {
+        cells.push(number(e.value(metric)));
+        if let Some(quality) = quality.filter(|_| i == 0) {
+            cells.push(e.kept(quality).map_or("-".to_owned(), show_kept));
+        }
+    }
+    cells.extend([
         show_percent(m.macs as f64 / m.baseline_macs as f64),
         format!("{:.1}", m.peak_cache_bytes as f64 / 1024.0),
         show_percent(e.schedule.cache_hit_rate()),
         e.schedule.steps().to_string(),
         e.origin().to_string(),
-    ]
+    ]);
+    cells
 }
 
 /// At most `rows` of a list, spread over it evenly, with both ends and with those that must stay.

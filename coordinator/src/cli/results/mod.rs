@@ -12,10 +12,12 @@ mod noise;
 mod picture;
 mod sheet;
 
-use evocache_proto::domain::SearchId;
+use evocache_proto::domain::{Direction, SearchId};
 
 use crate::client::{Client, ClientError, Evaluation, Front, Search};
 
+use choice::describe_reference;
+pub(crate) use choice::describe_uncached;
 pub use choice::{Choice, ask, describe};
 pub use evaluation_table::{front_table, thin};
 pub(crate) use folder::schedule_text;
@@ -54,6 +56,19 @@ impl Results {
     pub fn baseline(&self) -> Option<&Evaluation> {
         let of_choice = self.choices.iter().find_map(|c| c.answer.as_ref().ok()).map(|best| &best.baseline);
         of_choice.or(self.front.baseline.as_ref())
+    }
+
+    /// A front that keeps the objectives' bounds, or why it does not: while nothing does, it is what comes nearest.
+    pub fn out_of_bounds(&self) -> Option<String> {
+        let objectives = &self.search.spec.objectives;
+        let broken = |e: &Evaluation| objectives.iter().find(|o| !e.keeps(o));
+        let broken = self.front.evaluations.iter().find_map(broken)?;
+        let bound = broken.bound.unwrap_or_default();
+        Some(format!(
+            "no schedule keeps the objectives' bounds yet, so these are the nearest; '{}' is to be {} {bound}",
+            broken.metric,
+            if broken.direction == Direction::Minimize { "at most" } else { "at least" }
+        ))
     }
 
     /// What the search has gained over the heuristic schedules it began with.

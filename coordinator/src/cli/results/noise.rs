@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use evocache_proto::domain::Spread;
+
 use crate::cli::units::spread;
 use crate::client::{Evaluation, Foreign};
 
@@ -11,10 +13,18 @@ const ENOUGH: usize = 8;
 /// Half the distance between the quartiles over the median; more than this is worth a warning.
 const STEADY: f64 = 0.1;
 
+/// What one timed batch varies by before anything is known; two measurements change that little.
+const BATCHES: Spread = Spread::guess(0.1, 2.0);
+
 /// How far the latency of an evaluation may be off, relative to it: by all measurements of the schedule where the
-/// coordinator tells that, else by how far the timed batches stray.
+/// coordinator tells that, else by how far its timed batches stray.
 pub fn deviation(e: &Evaluation) -> f64 {
-    e.estimate.map_or_else(|| spread(&e.measurement.latency_us) / e.measurement.latency(), |l| l.deviation)
+    let logs = |samples: &[f64]| Spread::of(samples.iter().map(|t| t.ln()).collect::<Vec<_>>().into_iter());
+    let measured = || {
+        let m = &e.measurement;
+        BATCHES.and(logs(&m.latency_us)).and(logs(&m.baseline_latency_us)).variance().sqrt()
+    };
+    e.estimate.map_or_else(measured, |l| l.deviation)
 }
 
 /// A warning if a worker's uncached latency strays more than it should.

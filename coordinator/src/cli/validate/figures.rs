@@ -1,6 +1,6 @@
 //! What is known of a schedule on one set of prompts, with errors. Pure.
 
-use evocache_proto::domain::MetricValues;
+use evocache_proto::domain::{Direction, Level, MetricValues, Objective, student};
 
 use crate::cli::results::deviation;
 use crate::client::Evaluation;
@@ -16,7 +16,7 @@ pub(super) struct Figures {
     pub(super) measurements: u32,
     /// Mean of the quality metric.
     pub(super) quality: f64,
-    /// That over the uncached mean.
+    /// The share that is kept of the uncached mean.
     pub(super) ratio: f64,
     /// Standard error of the ratio over the prompts, by the differences to the uncached run; absent if it is not known.
     pub(super) error: Option<f64>,
@@ -40,9 +40,11 @@ pub(super) struct MetricMean {
 }
 
 impl Figures {
-    /// Of an evaluation and the uncached one of the same prompts, if there is one.
-    pub(super) fn new(e: &Evaluation, uncached: Option<&Evaluation>, metric: &str) -> Option<Self> {
-        let measured = e.measurement.metric(metric)?;
+    /// Of an evaluation and the uncached one of the same prompts, if there is one; `None` where there is no share of the
+    /// uncached quality.
+    pub(super) fn new(e: &Evaluation, uncached: Option<&Evaluation>, quality: &Objective) -> Option<Self> {
+        let measured = e.measurement.metric(&quality.metric)?;
+        let ratio = e.kept(quality)?.share()?;
         let error = |of: &MetricValues| {
             let plain = uncached.and_then(|u| u.measurement.metric(&of.name));
             plain.and_then(|plain| difference(&of.values, &plain.values)).map(|d| d.error)
@@ -58,11 +60,23 @@ impl Figures {
             deviation: deviation(e),
             measurements: e.measurements(),
             quality: measured.mean(),
-            ratio: measured.mean() / measured.baseline_mean,
+            ratio,
             error: error(measured).map(|error| error / measured.baseline_mean.abs()),
             values: measured.values.clone(),
             metrics: e.measurement.metrics.iter().map(mean).collect(),
         })
+    }
+}
+
+impl Figures {
+    /// Whether it keeps the bound of an objective that was measured.
+    pub(super) fn keeps(&self, floor: &Objective) -> bool {
+        let mean = self.metrics.iter().find(|m| m.name == floor.metric).map(|m| m.mean);
+        match (mean, floor.bound, floor.direction) {
+            (Some(mean), Some(bound), Direction::Minimize) => mean <= bound,
+            (Some(mean), Some(bound), Direction::Maximize) => mean >= bound,
+            (None, ..) | (_, None, _) => true,
+        }
     }
 }
 
@@ -73,6 +87,15 @@ pub(super) struct Difference {
     pub(super) mean: f64,
     /// Standard error of that mean.
     pub(super) error: f64,
+    /// How many prompts.
+    prompts: usize,
+}
+
+impl Difference {
+    /// How far chance may bring the mean at this level: far where there are few prompts.
+    pub(super) fn reach(&self, level: Level) -> f64 {
+        self.error * student(level, self.prompts as f64 - 1.0)
+    }
 }
 
 /// The first one's values less the second one's. `None` unless both have the same two or more prompts: one prompt
@@ -85,13 +108,13 @@ pub(super) fn difference(a: &[f64], b: &[f64]) -> Option<Difference> {
     let differences = || a.iter().zip(b).map(|(a, b)| a - b);
     let mean = differences().sum::<f64>() / n;
     let squares: f64 = differences().map(|d| (d - mean).powi(2)).sum();
-    Some(Difference { mean, error: (squares / (n - 1.0) / n).sqrt() })
+    Some(Difference { mean, error: (squares / (n - 1.0) / n).sqrt(), prompts: a.len() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::samples::sample;
+    use crate::cli::samples::{sample, search};
 
     #[test]
     fn errors_are_those_of_differences_prompt_by_prompt() {
@@ -105,11 +128,17 @@ mod tests {
     #[test]
     fn a_ratio_has_its_error_where_the_uncached_run_is_known() {
         let (cached, uncached) = (sample(1, 2, &[0.8, 1.0]), sample(0, 1, &[0.9, 1.1]));
-        let figures = Figures::new(&cached, Some(&uncached), "clip_score").unwrap();
+        let search = search();
+        let quality = search.spec.quality().unwrap();
+        let figures = Figures::new(&cached, Some(&uncached), quality).unwrap();
         assert_eq!((figures.speedup, figures.deviation, figures.measurements), (2.0, 0.01, 2));
         assert!((figures.ratio - 0.9).abs() < 1e-12 && figures.error.unwrap() < 1e-12, "{figures:?}");
-        assert_eq!(Figures::new(&cached, None, "clip_score").unwrap().error, None);
-        assert_eq!(Figures::new(&cached, None, "psnr"), None);
+        assert_eq!(Figures::new(&cached, None, quality).unwrap().error, None);
+        let psnr = Objective { metric: "psnr".into(), ..quality.clone() };
+        assert_eq!(Figures::new(&cached, None, &psnr), None);
+        let mut nothing = cached;
+        nothing.measurement.metrics[0].baseline_mean = 0.0;
+        assert_eq!(Figures::new(&nothing, None, quality), None, "no share of nothing");
         let mean = &figures.metrics[0];
         assert_eq!((mean.name.as_str(), mean.uncached), ("clip_score", 1.0));
         assert!((mean.mean - 0.9).abs() < 1e-12 && mean.error.unwrap() < 1e-12, "{mean:?}");

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use evocache_proto::domain::{
-    Algorithm, Budget, Direction, Imported, Prompt, ScheduleId, SearchId, SearchSpec, Strategy,
-};
+use evocache_proto::domain::{Algorithm, Budget, Imported, Prompt, ScheduleId, SearchId, SearchSpec, Strategy};
 
 use crate::cli::answers::no_evaluations;
 use crate::cli::exit::{Exit, Failure};
@@ -60,12 +58,14 @@ pub(super) fn plan(
     if front.is_empty() {
         return Err(no_evaluations(&search.id));
     }
-    let quality = search.spec.objectives.iter().find(|o| Some(o.metric.as_str()) == search.quality_metric());
-    if quality.is_none_or(|o| o.direction == Direction::Minimize) {
-        let metric = search.quality_metric().unwrap_or("quality");
-        return Err(Failure::usage(format!(
-            "'{metric}' is minimised: there is no share of the uncached quality to keep"
-        )));
+    // A metric that is zero in the uncached run, as a distance to its pictures is, has no share to keep.
+    let uncached = evaluations.iter().find(|e| is_uncached(search, e));
+    if let Some((quality, uncached)) = search.spec.quality().zip(uncached)
+        && uncached.kept(quality).is_some_and(|kept| kept.share().is_none())
+    {
+        let metric = &quality.metric;
+        return Err(Failure::usage(format!("'{metric}' is 0 in the uncached run: there is no share of it to keep"))
+            .hint("validate a search whose first quality metric is another one"));
     }
     let (imported, left_out) = imports(search, front, evaluations);
     if imported.is_empty() {
@@ -167,9 +167,9 @@ mod tests {
         assert_eq!(plan(&search, &[], &[], prompts()).unwrap_err().exit, Exit::NotFound);
         assert_eq!(plan(&search, &uncached, &uncached, prompts()).unwrap_err().exit, Exit::NotFound);
         assert_eq!(plan(&search, &cached, &cached, Conditions::default()).unwrap_err().exit, Exit::Usage);
-        let mut minimised = search;
-        minimised.spec.objectives[1].direction = Direction::Minimize;
-        let failure = plan(&minimised, &cached, &cached, prompts()).unwrap_err();
+        let mut distances = [uncached[0].clone(), cached[0].clone()];
+        distances.iter_mut().for_each(|e| e.measurement.metrics[0].baseline_mean = 0.0);
+        let failure = plan(&search, &cached, &distances, prompts()).unwrap_err();
         assert!(failure.message.contains("clip_score"), "{}", failure.message);
     }
 }

@@ -6,18 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evocache_proto::domain::{CandidateId, Direction, ScheduleId};
+use evocache_proto::domain::{CandidateId, Direction, Level, Objective, ScheduleId, builtin_direction};
 
 use super::figures::{Figures, difference};
 use super::plan;
 use crate::client::{Evaluation, Search};
 
 /// Families of seeds that are no heuristics of caching: plain runs, and what comes from elsewhere.
-const FEWER_STEPS: &str = "fewer-steps";
+pub(super) const FEWER_STEPS: &str = "fewer-steps";
 const IMPORTED: &str = "imported";
 
-/// A difference of quality of more than so many standard errors is one.
-const SURE: f64 = 2.0;
+/// What the plain runs are, and what they are not.
+pub(super) const FEWER_STEPS_NOTE: &str = "fewer-steps is plain sampling as the search samples, on the sampler's own grid of timesteps and at its own order; \
+    another grid or a lower order can keep more with as few steps (`evocache-worker generate --solver-order --timesteps` \
+    draws with them), so it is not the best that fewer steps can do";
+
+/// A difference of quality that chance makes more rarely than this is one.
+const SURE: Level = Level::TWO_DEVIATIONS;
 
 /// A search with all its evaluations.
 #[derive(Debug)]
@@ -89,6 +94,8 @@ pub(super) struct Report {
     pub(super) quality: String,
     /// The share of the uncached quality to keep.
     pub(super) threshold: f64,
+    /// What else to keep: the bounds of the search's other objectives of quality.
+    pub(super) floors: Vec<Objective>,
     /// How many prompts are held out.
     pub(super) prompts: usize,
     /// The front, fastest first as the search had measured it.
@@ -107,7 +114,7 @@ impl Report {
         held_out: &Measured<'_>,
         threshold: f64,
     ) -> Option<Self> {
-        let quality = seen.search.quality_metric()?;
+        let quality = seen.search.spec.quality()?;
         let uncached = (seen.uncached(), held_out.uncached()?);
         let by_schedule = (seen.by_schedule(), held_out.by_schedule());
         let row = |e: &Evaluation| {
@@ -123,7 +130,7 @@ impl Report {
                 hit_rate: e.schedule.cache_hit_rate(),
                 seen: before.and_then(|before| Figures::new(before, uncached.0, quality)),
                 held_out: Figures::new(again, Some(uncached.1), quality)?,
-                costs: costs(seen.search, again, quality),
+                costs: costs(seen.search, again, &quality.metric),
             })
         };
         let members: Vec<&Evaluation> = plan::front(seen.search, front).collect();
@@ -132,11 +139,12 @@ impl Report {
         let (front, seed_rows) = (rows(&members), rows(&seeds));
         let measured: BTreeSet<CandidateId> = front.iter().chain(&seed_rows).map(|r| r.candidate).collect();
         let wanted: BTreeSet<CandidateId> = members.iter().chain(&seeds).map(|e| e.candidate).collect();
-        let verdicts: Vec<Verdict> = front.iter().map(|r| verdict(r, &front, threshold)).collect();
+        let verdicts: Vec<Verdict> = front.iter().map(|r| verdict(r, &front, threshold, quality.direction)).collect();
         Some(Self {
             searches: [seen.search.id.to_string(), held_out.search.id.to_string()],
-            quality: quality.to_owned(),
+            quality: quality.metric.clone(),
             threshold,
+            floors: floors(seen.search, quality),
             prompts: held_out.search.spec.prompts.len(),
             front: front.into_iter().zip(verdicts).collect(),
             seeds: seed_rows,
@@ -155,7 +163,7 @@ impl Report {
         let of_family = |family: &str| self.fastest(self.seeds.iter().filter(|r| r.family == family), basis);
         let front = self.fastest(self.front.iter().map(|(row, _)| row), basis);
         let as_good: Vec<&Row> =
-            front.map_or(vec![], |f| self.heuristics().filter(|r| r.held_out.quality >= f.held_out.quality).collect());
+            front.map_or(vec![], |f| self.heuristics().filter(|r| r.held_out.ratio >= f.held_out.ratio).collect());
         let most = |of: fn(&Row) -> f64| as_good.iter().copied().max_by(|a, b| of(a).total_cmp(&of(b)));
         Comparison {
             basis,
@@ -169,14 +177,26 @@ impl Report {
     }
 
     fn fastest<'a>(&self, rows: impl Iterator<Item = &'a Row>, basis: Basis) -> Option<&'a Row> {
-        let speed = |row: &Row| basis.figures(row).filter(|f| f.ratio >= self.threshold).map(|f| f.speedup);
+        let speed = |row: &Row| basis.figures(row).filter(|f| self.keeps(f)).map(|f| f.speedup);
         let fit = rows.filter_map(|row| Some((row, speed(row)?)));
         fit.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(row, _)| row)
+    }
+
+    /// Whether it keeps enough of the uncached quality, and the other floors.
+    pub(super) fn keeps(&self, figures: &Figures) -> bool {
+        figures.ratio >= self.threshold && self.floors.iter().all(|floor| figures.keeps(floor))
     }
 
     fn heuristics(&self) -> impl Iterator<Item = &Row> {
         self.seeds.iter().filter(|r| r.hit_rate > 0.0 && is_heuristic(&r.family))
     }
+}
+
+/// The objectives of quality beside the first that have a bound.
+fn floors(search: &Search, quality: &Objective) -> Vec<Objective> {
+    let floor =
+        |o: &&Objective| o.bound.is_some() && o.metric != quality.metric && builtin_direction(&o.metric).is_none();
+    search.spec.objectives.iter().filter(floor).cloned().collect()
 }
 
 /// Whether a family of seeds is a heuristic of caching.
@@ -241,7 +261,7 @@ fn costs(search: &Search, e: &Evaluation, quality: &str) -> Vec<f64> {
         .collect()
 }
 
-fn verdict(row: &Row, front: &[Row], threshold: f64) -> Verdict {
+fn verdict(row: &Row, front: &[Row], threshold: f64, direction: Direction) -> Verdict {
     let kept = |f: &Figures| f.ratio >= threshold;
     if row.seen.as_ref().is_some_and(kept) && !kept(&row.held_out) {
         return Verdict::Below;
@@ -249,10 +269,14 @@ fn verdict(row: &Row, front: &[Row], threshold: f64) -> Verdict {
     let beats = |other: &&Row| {
         other.candidate != row.candidate
             && other.costs.iter().zip(&row.costs).all(|(theirs, ours)| theirs <= ours)
-            && difference(&other.held_out.values, &row.held_out.values).is_some_and(|d| d.mean > SURE * d.error)
+            && match direction {
+                Direction::Maximize => difference(&other.held_out.values, &row.held_out.values),
+                Direction::Minimize => difference(&row.held_out.values, &other.held_out.values),
+            }
+            .is_some_and(|d| d.mean > d.reach(SURE))
     };
     // The one that beats it most clearly.
-    let strongest = front.iter().filter(beats).max_by(|a, b| a.held_out.quality.total_cmp(&b.held_out.quality));
+    let strongest = front.iter().filter(beats).max_by(|a, b| a.held_out.ratio.total_cmp(&b.held_out.ratio));
     strongest.map_or(Verdict::Held, |other| Verdict::Beaten(other.candidate))
 }
 

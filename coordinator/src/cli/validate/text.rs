@@ -1,7 +1,9 @@
 //! A validation in words and tables.
 
+use evocache_proto::domain::{Direction, Objective};
+
 use super::figures::{Figures, MetricMean};
-use super::report::{Basis, Comparison, Report, Row, Verdict, is_heuristic};
+use super::report::{Basis, Comparison, FEWER_STEPS, FEWER_STEPS_NOTE, Report, Row, Verdict, is_heuristic};
 use crate::cli::table::{Side, Table};
 use crate::cli::units::show_percent;
 
@@ -22,6 +24,9 @@ pub(super) fn report(r: &Report) -> String {
     text += &others(r);
     for basis in [Basis::Seen, Basis::HeldOut] {
         text += &comparison(r, &r.comparison(basis));
+    }
+    if r.seeds.iter().any(|row| row.family == FEWER_STEPS) {
+        text += &format!("\nnote: {FEWER_STEPS_NOTE}\n");
     }
     text
 }
@@ -64,7 +69,7 @@ fn front(r: &Report) -> Table {
 fn others(r: &Report) -> String {
     let Some((first, _)) = r.front.first() else { return String::new() };
     let other = |m: &&MetricMean| m.name != r.quality;
-    let names: Vec<&str> = first.held_out.metrics.iter().filter(other).map(|m| m.name.as_str()).collect();
+    let names = other_metrics(r);
     if names.is_empty() {
         return String::new();
     }
@@ -74,13 +79,27 @@ fn others(r: &Report) -> String {
     let uncached = first.held_out.metrics.iter().filter(other).map(|m| format!("{:.4}", m.uncached));
     table.row(["uncached".to_owned()].into_iter().chain(uncached));
     for (row, _) in &r.front {
-        let cells = row.held_out.metrics.iter().filter(other).map(|m| {
-            let error = m.error.map_or(String::new(), |error| format!(" ±{error:.4}"));
-            format!("{:.4}{error}", m.mean)
-        });
+        let cells = row.held_out.metrics.iter().filter(other).map(mean_with_error);
         table.row([row.candidate.to_string()].into_iter().chain(cells));
     }
     format!("\nother metrics on the held-out prompts, with the error of the difference to uncached\n{}", table.render())
+}
+
+/// The metrics that were measured beside quality.
+fn other_metrics(r: &Report) -> Vec<&str> {
+    let all = r.front.first().map_or(&[][..], |(row, _)| &row.held_out.metrics);
+    all.iter().map(|m| m.name.as_str()).filter(|name| *name != r.quality).collect()
+}
+
+fn mean_with_error(m: &MetricMean) -> String {
+    let error = m.error.map_or(String::new(), |error| format!(" ±{error:.4}"));
+    format!("{:.4}{error}", m.mean)
+}
+
+/// Another floor in words: ` and psnr >= 28`.
+fn floor(objective: &Objective) -> String {
+    let side = if objective.direction == Direction::Minimize { "<=" } else { ">=" };
+    format!(" and {} {side} {}", objective.metric, objective.bound.unwrap_or_default())
 }
 
 /// Speed-up and share of the uncached quality, each with its error.
@@ -99,25 +118,38 @@ fn comparison(r: &Report, c: &Comparison<'_>) -> String {
         Basis::Seen => format!("chosen by what search {} had measured", r.searches[0]),
         Basis::HeldOut => "chosen by the held-out prompts themselves, so a little too well".to_owned(),
     };
-    let kept = format!("keeps {threshold}");
-    let mut table = Table::new(&[
-        ("fastest", Side::Left),
-        ("candidate", Side::Right),
-        ("steps", Side::Right),
-        ("hits", Side::Right),
-        ("speed-up", Side::Left),
-        ("of uncached", Side::Left),
-        (&kept, Side::Left),
+    let floors: String = r.floors.iter().map(floor).collect();
+    let kept = format!("keeps {threshold}{floors}");
+    let names = other_metrics(r);
+    let heads = ["fastest", "candidate", "steps", "hits", "speed-up", "of uncached"].into_iter().zip([
+        Side::Left,
+        Side::Right,
+        Side::Right,
+        Side::Right,
+        Side::Left,
+        Side::Left,
     ]);
+    let metrics = names.iter().map(|&name| (name, Side::Left));
+    let heads: Vec<(&str, Side)> = heads.chain(metrics).chain([(kept.as_str(), Side::Left)]).collect();
+    let mut table = Table::new(&heads);
+    let width = heads.len();
     let mut line = |name: &str, row: Option<&Row>| {
-        let cells = row.map(|row| {
-            let [speed, ratio] = cells(&row.held_out);
-            let kept = if row.held_out.ratio >= r.threshold { "yes" } else { "no" };
-            let (hits, steps) = (show_percent(row.hit_rate), row.steps.to_string());
-            [row.candidate.to_string(), steps, hits, speed, ratio, kept.to_owned()]
-        });
-        let none = || ["none", "", "", "", "", ""].map(str::to_owned);
-        table.row([name.to_owned()].into_iter().chain(cells.unwrap_or_else(none)));
+        let mut line = vec![name.to_owned()];
+        match row {
+            Some(row) => {
+                let figures = &row.held_out;
+                line.extend([row.candidate.to_string(), row.steps.to_string(), show_percent(row.hit_rate)]);
+                line.extend(cells(figures));
+                let mean = |name: &&str| figures.metrics.iter().find(|m| m.name == **name);
+                line.extend(names.iter().map(|name| mean(name).map_or("-".to_owned(), mean_with_error)));
+                line.push(if r.keeps(figures) { "yes" } else { "no" }.to_owned());
+            }
+            None => {
+                line.push("none".to_owned());
+                line.resize(width, String::new());
+            }
+        }
+        table.row(line);
     };
     line("front", c.front);
     line("heuristic", c.heuristic);
@@ -131,7 +163,7 @@ fn comparison(r: &Report, c: &Comparison<'_>) -> String {
     }
     let table = table.render();
     format!(
-        "\nfastest with at least {threshold} of the uncached {}, {chosen}; held-out figures\n{table}{}{}",
+        "\nfastest with at least {threshold} of the uncached {}{floors}, {chosen}; held-out figures\n{table}{}{}",
         r.quality,
         gains(c),
         hits(c)
@@ -142,7 +174,7 @@ fn gains(c: &Comparison<'_>) -> String {
     let rivals = [
         ("the heuristic", c.heuristic),
         ("the fastest heuristic with its quality or better", c.as_good_fastest),
-        ("the plain run with fewer steps", c.fewer_steps),
+        ("the plain run with fewer steps on the default grid", c.fewer_steps),
     ];
     let gain = |(name, rival): (&str, Option<&Row>)| {
         let (gain, error) = c.gain_over(rival)?;

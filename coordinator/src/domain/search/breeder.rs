@@ -202,7 +202,7 @@ impl Breeder {
             self.rungs.set_baseline(measurement);
             self.calibrate(measurement);
         }
-        self.knowledge.time(&self.space, first, &schedule, measurement.latency_ratio());
+        self.knowledge.time(&self.space, first, &schedule, measurement.into());
         self.told += self.prompts_of(prompts);
         let mut joined = None;
         if let Some(again) = again {
@@ -245,6 +245,11 @@ impl Breeder {
             advised.pass(measurement.device_time, open, spent);
         }
         Ok(joined)
+    }
+
+    /// What latencies in time rest on from now on: the uncached one, in microseconds per image.
+    pub fn refer(&mut self, uncached_us: Option<f64>) {
+        self.knowledge.refer(uncached_us);
     }
 
     /// The candidate will have no measurement: every attempt failed, or it was cancelled. It is not proposed again.

@@ -5,11 +5,13 @@
 
 use evocache_proto::domain::Schedule;
 
-use super::dense::{add_outer, solve};
+use super::dense::{Factor, add_outer};
 use super::genome::{Genome, Space};
 
 /// How many results the prior is worth.
 const PRIOR: f64 = 0.5;
+/// How far coefficients usually are from the prior's.
+const UNLIKE: f64 = 0.5;
 
 /// Coefficients: one for the share of steps taken, one for the computed cells of each kind of component.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +19,8 @@ pub(super) struct Costs {
     coefficients: Vec<f64>,
     cells: f64,
     steps: f64,
+    /// Of the precision that the last fit left the coefficients with, in units of one result's variance.
+    precision: Factor,
 }
 
 impl Costs {
@@ -24,7 +28,8 @@ impl Costs {
         let steps = f64::from(space.steps().first().copied().unwrap_or(1));
         let mut coefficients = vec![1.0; 1 + space.components()];
         coefficients[0] = 0.0;
-        Self { coefficients, cells: steps * space.slots() as f64, steps }
+        let precision = Factor::scaled_identity(coefficients.len(), PRIOR);
+        Self { coefficients, cells: steps * space.slots() as f64, steps, precision }
     }
 
     /// What the line sees of a schedule.
@@ -46,9 +51,21 @@ impl Costs {
             add_outer(&mut a, features.as_ref(), weight);
             b.iter_mut().zip(features.as_ref()).for_each(|(b, x)| *b += weight * cost * x);
         }
-        if let Some(coefficients) = solve(a, b) {
-            self.coefficients = coefficients;
+        let mut precision = Factor::default();
+        // Only what stands left of the diagonal is read.
+        if (0..n).all(|i| precision.push(a[i * n..=i * n + i].to_vec())) {
+            self.coefficients = precision.solve(b);
+            self.precision = precision;
         }
+    }
+
+    /// The mean square by which the line may be off there, where one result is off by this variance: by the results, and
+    /// because the prior pulls it.
+    pub(super) fn doubt(&self, features: &[f64], variance: f64) -> f64 {
+        let solved = self.precision.solve(features.to_vec());
+        let by_results: f64 = solved.iter().zip(features).map(|(s, x)| s * x).sum();
+        let by_prior: f64 = solved.iter().map(|s| (PRIOR * UNLIKE * s).powi(2)).sum();
+        variance * by_results + by_prior
     }
 
     /// How many coefficients the line has.

@@ -43,6 +43,17 @@ impl Factor {
         &self.rows[start..start + i + 1]
     }
 
+    /// That of the identity times a positive number.
+    pub(super) fn scaled_identity(n: usize, scale: f64) -> Self {
+        let mut factor = Self::default();
+        for i in 0..n {
+            let mut row = vec![0.0; i + 1];
+            row[i] = scale;
+            factor.push(row);
+        }
+        factor
+    }
+
     /// Appends the next row of the matrix, up to and with its diagonal; leaves it out, and says so, if the matrix
     /// would not be positive definite.
     pub(super) fn push(&mut self, mut row: Vec<f64>) -> bool {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use evocache_proto::domain::{CandidateId, Schedule, SearchSpec};
 
 use super::genome::Space;
-use super::latency::Latencies;
+use super::latency::{Latencies, Timing};
 use super::population::Population;
 use crate::domain::archive::{Archive, Inserted, Member};
 use crate::domain::estimate::Estimate;
@@ -52,6 +52,8 @@ pub(super) struct Speedups {
 pub(super) struct Knowledge {
     objectives: Objectives,
     latencies: Latencies,
+    /// The uncached latency that those in time rest on; without one, each result's own.
+    reference: Option<f64>,
     evidence: BTreeMap<CandidateId, Evidence>,
     population: Population,
     archive: Archive,
@@ -80,6 +82,7 @@ impl Knowledge {
         Self {
             objectives: Objectives::new(spec),
             latencies: Latencies::new(space),
+            reference: None,
             evidence: BTreeMap::new(),
             population: Population::new(spec.algorithm.population as usize),
             archive: Archive::new(),
@@ -149,15 +152,20 @@ impl Knowledge {
     }
 
     /// Takes in a measured latency; `first` is the first candidate with this schedule.
-    pub(super) fn time(&mut self, space: &Space, first: CandidateId, schedule: &Schedule, ratio: f64) {
-        self.latencies.tell(space, first, schedule, ratio);
+    pub(super) fn time(&mut self, space: &Space, first: CandidateId, schedule: &Schedule, timing: Timing<'_>) {
+        self.latencies.tell(space, first, schedule, timing);
         self.told += 1;
+    }
+
+    /// What latencies in time rest on.
+    pub(super) fn refer(&mut self, uncached_us: Option<f64>) {
+        self.reference = uncached_us;
     }
 
     /// What was observed, with the latency that is believed.
     pub(super) fn believed(&self, first: CandidateId, observed: &Observed) -> Observed {
         match self.latencies.estimate(first) {
-            Some(latency) => self.objectives.with_latency_ratio(observed, latency.value),
+            Some(latency) => self.objectives.with_latency_ratio(observed, latency.value, self.reference),
             None => *observed,
         }
     }
@@ -192,10 +200,11 @@ impl Knowledge {
         }
     }
 
-    /// The believed speed-up of a candidate with enough quality.
+    /// The believed speed-up of a candidate with enough quality and within all bounds.
     fn speedup(&self, candidate: CandidateId) -> Option<f64> {
         let evidence = self.evidence.get(&candidate)?;
-        let enough = self.objectives.quality_ratio(&evidence.observed)? >= REPORTED_QUALITY_RATIO;
+        let kept = self.objectives.quality_ratio(&evidence.observed)?;
+        let enough = kept >= REPORTED_QUALITY_RATIO && evidence.score.is_feasible();
         let latency = self.latencies.estimate(evidence.first).filter(|_| enough)?;
         Some(1.0 / latency.value)
     }
@@ -213,11 +222,11 @@ impl Knowledge {
         }
         self.scored = self.told;
         self.latencies.fit();
-        let (latencies, objectives) = (&self.latencies, &self.objectives);
+        let (latencies, objectives, reference) = (&self.latencies, &self.objectives, self.reference);
         for evidence in self.evidence.values_mut() {
             let latency = latencies.estimate(evidence.first);
-            let observed =
-                latency.map_or(evidence.observed, |l| objectives.with_latency_ratio(&evidence.observed, l.value));
+            let observed = latency
+                .map_or(evidence.observed, |l| objectives.with_latency_ratio(&evidence.observed, l.value, reference));
             evidence.score = objectives.judge(&observed);
         }
         let member = |(&candidate, evidence): (&CandidateId, &Evidence)| Member { candidate, score: evidence.score };
