@@ -2,7 +2,7 @@
 
     pip install grpcio grpcio-tools
     python client.py --coordinator 127.0.0.1:7447 launch --model emoji --evaluations 20 prompts.txt
-    python client.py best SEARCH --min-psnr 30 > schedule.json
+    python client.py best SEARCH --where 'psnr>=30' --min-quality-ratio 0.98 > schedule.json
     python client.py --coordinator https://coordinator.lan:7447 --ca ca.pem --token-file ci.token front SEARCH
 """
 import argparse, json, pathlib, sys, uuid
@@ -41,17 +41,33 @@ def front(searches, args):
     while True:
         answer = searches.GetFront(request, timeout=30)
         for e in answer.evaluations:
-            print(f"candidate {e.candidate}: {1 / e.values['latency_ratio']:.2f}x faster, psnr {e.values['psnr']:.1f} dB, "
+            # Estimated by all measurements; e.values has what this one measured.
+            print(f"candidate {e.candidate}: {1 / e.latency_ratio.value:.2f}x faster, psnr {e.values['psnr']:.1f} dB, "
                   f"{e.values['cache_bytes'] / 1024:.0f} KiB, {e.schedule.steps} steps, by {e.worker_name}")
         if not answer.next_page_token:
             return
         request.page_token = answer.next_page_token
 
 
+def condition(text):
+    """Reads METRIC>=VALUE or METRIC<=VALUE. The coordinator refuses a metric that the search does not measure."""
+    for sign, operator in ((">=", pb.OPERATOR_AT_LEAST), ("<=", pb.OPERATOR_AT_MOST)):
+        metric, found, value = text.partition(sign)
+        if found:
+            return pb.Condition(metric=metric.strip(), operator=operator, value=float(value))
+    raise ValueError(text)
+
+
 def best(searches, args):
-    """Prints the fastest schedule that keeps this PSNR, as ECAD's JSON."""
-    request = pb.GetBestScheduleRequest(search_id=args.search, min_quality=args.min_psnr, preference=pb.PREFERENCE_FASTEST)
+    """Prints the fastest schedule that has all of this, as ECAD's JSON."""
+    conditions = list(args.where)
+    if args.min_quality_ratio is not None:
+        # Of no metric by name: of what quality means in this search.
+        conditions.append(pb.Condition(operator=pb.OPERATOR_AT_LEAST, value=args.min_quality_ratio, of_uncached=True))
+    request = pb.GetBestScheduleRequest(search_id=args.search, conditions=conditions, preference=pb.PREFERENCE_FASTEST)
     answer = searches.GetBestSchedule(request, timeout=30)
+    if len(answer.conditions) < len(conditions):
+        sys.exit("this coordinator is too old to know conditions")
     schedule, (group,) = answer.evaluation.schedule, answer.layout.groups
     names = [c.name for c in group.components]
 
@@ -61,7 +77,8 @@ def best(searches, args):
 
     rows = {f"{step:03}": {str(b): {name: computes(step, b * len(names) + c) for c, name in enumerate(names)}
                            for b in range(group.count)} for step in range(schedule.steps)}
-    print(f"{answer.speedup:.2f}x faster at {answer.evaluation.values['psnr']:.1f} dB", file=sys.stderr)
+    values = ", ".join(f"{m.name} {answer.evaluation.values[m.name]:.4f}" for m in answer.evaluation.measurement.metrics)
+    print(f"{answer.speedup:.2f}x faster: {values}", file=sys.stderr)
     print(json.dumps({"cache_schedule": {"name": args.search, "num_blocks": group.count, "attributes": {},
                                          "num_inference_steps": schedule.steps, "schedule": rows}}))
 
@@ -84,7 +101,8 @@ def main():
     verb.set_defaults(run=front)
     verb = verbs.add_parser("best", help=best.__doc__)
     verb.add_argument("search")
-    verb.add_argument("--min-psnr", type=float, required=True)
+    verb.add_argument("--where", type=condition, action="append", default=[], metavar="METRIC>=VALUE")
+    verb.add_argument("--min-quality-ratio", type=float, metavar="RATIO", help="share to keep of the uncached quality")
     verb.set_defaults(run=best)
     args = parser.parse_args()
     try:

@@ -44,7 +44,7 @@ if ! search=$(timeout 540 python3 "$python/client.py" launch --model emoji --eva
 fi
 echo "search $search is done; its front:"
 python3 "$python/client.py" front "$search"
-python3 "$python/client.py" best "$search" --min-psnr 25 >"$work/best.json"
+python3 "$python/client.py" best "$search" --where 'psnr>=25' >"$work/best.json"
 
 echo "grpcurl calls GetSearch:"
 grpcurl -d "{\"search_id\": \"$search\"}" "$address" evocache.v1.SearchService/GetSearch >"$work/search.json"
