@@ -73,9 +73,9 @@ fn log_line(text: &str, colors: bool) -> String {
         let length = sequence.unwrap_or(1);
         let part = &rest[at..at + length];
         if sequence.is_some() {
-            out.push_str(part)
+            out.push_str(part);
         } else {
-            out.push_str(&plain(part))
+            out.push_str(&plain(part));
         }
         rest = &rest[at + length..];
     }

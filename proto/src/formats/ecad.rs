@@ -65,7 +65,7 @@ pub(super) fn from_json(json: &Value) -> Result<Read, FormatError> {
     let made_with = settings(json)?;
     let file = &json["cache_schedule"];
     let known = ["name", "num_blocks", "num_single_blocks", "num_inference_steps", "schedule"];
-    for (field, _) in entries(file).filter(|(field, _)| !known.contains(field) && !REMARKS.contains(field)) {
+    if let Some((field, _)) = entries(file).find(|(field, _)| !known.contains(field) && !REMARKS.contains(field)) {
         return Err(FormatError::field(format!("cache_schedule.{field}"), "is no field of this format"));
     }
     let count = |field: &str| {
