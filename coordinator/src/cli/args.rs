@@ -208,6 +208,23 @@ same command with the --name of such a search goes on with it.")]
     WorkerProcess(crate::local::WorkerArgs),
 }
 
+impl Verb {
+    /// The search that the verb is about.
+    pub fn search(&self) -> Option<&SearchId> {
+        match self {
+            Self::Show(args) | Self::Watch(args) | Self::Pause(args) | Self::Resume(args) | Self::Stop(args) => {
+                Some(&args.id)
+            }
+            Self::Delete(args) => Some(&args.id),
+            Self::Front(args) => Some(&args.id),
+            Self::Best(args) => Some(&args.id),
+            Self::Explain(args) => Some(&args.id),
+            Self::Validate(args) => Some(&args.id),
+            _ => None,
+        }
+    }
+}
+
 /// A search by its id.
 #[derive(Debug, Args)]
 pub struct SearchArg {

@@ -41,6 +41,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
+use evocache_proto::domain::SearchId;
 use evocache_proto::text::plain;
 
 use args::{Cli, Global, Verb};
@@ -139,7 +140,25 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, Failure> {
     Ok(exit?.into())
 }
 
+/// Runs the verb; where there is no such search, says which was meant.
 async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
+    let (global, wanted) = (cli.global.clone(), cli.verb.search().cloned());
+    match (verb(cli, printer).await, wanted) {
+        (Err(failure), Some(id)) if failure.exit == Exit::NotFound => Err(meant(&global, &id, failure).await),
+        (ended, _) => ended,
+    }
+}
+
+async fn meant(global: &Global, id: &SearchId, mut failure: Failure) -> Failure {
+    let Ok(client) = connect(global).await else { return failure };
+    let searches = client.searches().await.unwrap_or_default();
+    if searches.iter().all(|search| search.id != *id) {
+        failure.message += &names::did_you_mean(id.as_str(), searches.iter().map(|search| search.id.as_str()));
+    }
+    failure
+}
+
+async fn verb(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
     let global = &cli.global;
     match cli.verb {
         #[cfg(feature = "local")]

@@ -214,6 +214,9 @@ fn names_that_no_worker_offers_are_told_with_what_was_meant() {
     assert!(launched.ok().stderr.contains("did you mean 'scripted'?"), "it is created, and told: {}", launched.stderr);
     assert_eq!(c.evocache(&["workers", "--json"]).json()[0]["metrics"], serde_json::json!(["clip_score"]));
 
+    for verb in [&["show"][..], &["watch"], &["front"], &["best"], &["stop"], &["delete", "--yes"]] {
+        c.evocache(&[verb, &["typos"]].concat()).fails(3, &["typos", "did you mean 'typo'?", "hint:"]);
+    }
     // Workers go by their names too.
     c.evocache(&["drain", "scripted/1"]).fails(3, &["'scripted/1'; did you mean 'scripted/0'?"]);
     assert_eq!(c.evocache(&["drain", "scripted/0", "--json"]).json()["worker_id"], worker.as_str());
