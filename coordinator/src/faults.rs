@@ -39,7 +39,7 @@ pub enum Point {
     MarkBefore,
     /// The system has that mark.
     MarkWritten,
-    /// Everything is on the disk.
+    /// Everything is where it is to be before an answer.
     MarkAfter,
     /// The first answer is about to go out.
     AnswerBefore,

@@ -288,7 +288,7 @@ async fn a_store_without_its_mark_is_refused_until_it_is_accepted_as_it_is() {
     std::fs::remove_file(data.join("mark")).unwrap();
     all_refuse(&data, &["not known", "mark is missing"]).await;
     std::fs::write(data.join("mark"), [0; 8192]).unwrap();
-    all_refuse(&data, &["not known", "both of its marks are damaged"]).await;
+    all_refuse(&data, &["not known", "none of its marks is whole"]).await;
     accepted(&data).await;
     assert_eq!(state(&data).await, before);
 }
