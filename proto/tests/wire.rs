@@ -103,7 +103,7 @@ fn a_wrong_specification_names_the_field() {
     for (spoil, field) in spoils {
         let mut message = pb::SearchSpec::from(&spec());
         spoil(&mut message);
-        assert_eq!(wire::spec_draft(&message).unwrap_err().field, field);
+        assert_eq!(wire::spec_draft(&message).unwrap_err().field(), field);
     }
 }
 
@@ -139,9 +139,9 @@ fn a_declaration_survives_the_wire() {
     assert_eq!(message.protocol_version, evocache_proto::PROTOCOL_VERSION);
     assert_eq!(wire::declaration(&message).unwrap(), declaration);
     message.cost.as_mut().unwrap().slot_macs.pop();
-    assert_eq!(wire::declaration(&message).unwrap_err().field, "cost");
+    assert_eq!(wire::declaration(&message).unwrap_err().field(), "cost");
     message.layout = None;
-    assert_eq!(wire::declaration(&message).unwrap_err().field, "layout");
+    assert_eq!(wire::declaration(&message).unwrap_err().field(), "layout");
 }
 
 #[test]
@@ -270,4 +270,71 @@ fn a_question_with_conditions_keeps_its_bytes() {
     };
     let bytes: String = answer.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(bytes, "a20117".to_owned() + "0a016411000000000000f03f19000000000000e03f2003" + "a80107b00108");
+}
+
+#[test]
+fn counts_are_refused_before_contents() {
+    let base: pb::SearchSpec = (&spec()).into();
+    type Spoil = fn(&mut pb::SearchSpec);
+    let spoils: [(Spoil, &str); 8] = [
+        (|s| s.objectives = vec![pb::Objective::default(); 100_000], "objectives: at most 4, found 100000"),
+        (|s| s.prompts = vec![pb::Prompt::default(); 2_000_000], "prompts: at most 10000, found 2000000"),
+        (|s| s.algorithm.as_mut().unwrap().rungs = vec![0; 16_000_000], "algorithm.rungs: at most 16, found 16000000"),
+        (|s| s.sampling.as_mut().unwrap().steps = vec![0; 1_000_000], "sampling.steps: at most 16, found 1000000"),
+        (|s| s.imported = vec![pb::ImportedSchedule::default(); 2000], "imported: at most 1000, found 2000"),
+        (|s| s.labels = (0..65).map(|i| (i.to_string(), String::new())).collect(), "labels: at most 64, found 65"),
+        (
+            |s| s.placement.as_mut().unwrap().labels = (0..99).map(|i| (i.to_string(), String::new())).collect(),
+            "placement.labels: at most 64, found 99",
+        ),
+        (
+            |s| s.imported = vec![pb::ImportedSchedule { layout: Some(groups(200)), ..Default::default() }],
+            "imported[0].layout.groups: at most 64, found 200",
+        ),
+    ];
+    for (spoil, told) in spoils {
+        let mut message = base.clone();
+        spoil(&mut message);
+        assert_eq!(wire::spec_draft(&message).unwrap_err().to_string(), told);
+    }
+
+    let metrics = vec![pb::MetricDeclaration { direction: 1, ..Default::default() }; 90_000];
+    assert_eq!(wire::metrics(&metrics).unwrap_err().to_string(), "metrics: at most 64, found 90000");
+    assert!(wire::layout(&groups(5000)).unwrap_err().to_string().contains("at most 64, found 5000"));
+    let measurement = pb::Measurement { latency_us: vec![1.0; 1_000_000], ..Default::default() };
+    assert_eq!(wire::measurement(&measurement).unwrap_err().to_string(), "latency_us: at most 10000, found 1000000");
+}
+
+fn groups(count: usize) -> pb::Layout {
+    pb::Layout { groups: vec![pb::BlockGroup::default(); count] }
+}
+
+#[test]
+fn imported_schedules_of_one_layout_share_it_and_others_are_refused() {
+    let imported = |layout: &Arc<Layout>| Imported {
+        name: "far".into(),
+        schedule: Schedule::all_compute(layout.clone(), 12).unwrap(),
+    };
+    // Thirty bytes to send, and 164 kB once it is made.
+    let large = Arc::new(Layout::pixart(1365).unwrap());
+    let mut draft = spec();
+    draft.imported = vec![imported(&large); 1000];
+    let mut message: pb::SearchSpec = (&draft).into();
+    let read = wire::spec_draft(&message).unwrap();
+    assert_eq!(Arc::strong_count(read.imported[0].schedule.layout()), 1000);
+    message.imported[999] = (&imported(&layout())).into();
+    let told = wire::spec_draft(&message).unwrap_err().to_string();
+    assert_eq!(told, "imported[999].layout: differs from that of imported[0]");
+}
+
+#[test]
+fn an_answer_to_a_million_mistakes_is_short() {
+    let mut draft = spec();
+    draft.prompts = vec![Prompt { text: String::new(), seed: 0 }; 10_000];
+    let told = draft.validate().unwrap_err().to_string();
+    assert!(told.contains("prompts[0].text: must have 1 to 8192 bytes") && told.ends_with("; and 9992 more"), "{told}");
+    let mut message: pb::Schedule = (&fora(20)).into();
+    message.schedule_id = "x".repeat(1 << 20);
+    let told = wire::schedule(&layout(), &message).unwrap_err().to_string();
+    assert!(told.len() < 1000, "{} bytes", told.len());
 }

@@ -19,6 +19,8 @@
 //! | a token of another role | PERMISSION_DENIED | ROLE_NEEDED |
 //! | worker registered with another token | PERMISSION_DENIED | WORKER_OF_ANOTHER |
 //! | too many calls in a while, too many at once | RESOURCE_EXHAUSTED | RATE_LIMITED, TOO_MANY_CALLS, with RetryInfo |
+//! | too many bytes under way | RESOURCE_EXHAUSTED | TOO_MANY_BYTES, with RetryInfo |
+//! | message that does not end, answer that nobody reads | DEADLINE_EXCEEDED | NOT_HEARD, NOT_READ |
 //! | message too large for its call | OUT_OF_RANGE | MESSAGE_TOO_LARGE |
 //! | queue full | RESOURCE_EXHAUSTED | BUSY, with RetryInfo |
 //! | no room on the store's disk | UNAVAILABLE | STORE_FULL, with RetryInfo |
@@ -29,7 +31,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use evocache_proto::domain::{SpecError, WorkerId};
+use evocache_proto::domain::{Problem, Problems, SpecError, WorkerId, shown};
 use evocache_proto::wire::WireError;
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
@@ -40,39 +42,58 @@ use crate::engine::{LeaseKey, Refusal};
 
 const DOMAIN: &str = "evocache";
 
+/// Bytes of a status' text, and of each fact beside it. gRPC sends both in headers, of which clients take 8 KiB: the text
+/// three times as long if it is no ASCII, and once more with all details in base 64.
+const TEXT_BYTES: usize = 1024;
+const FACT_BYTES: usize = 200;
+
+/// The one place where a status is made, so that none grows with what somebody sent.
+fn make(code: Code, text: impl std::fmt::Display, details: ErrorDetails) -> Status {
+    Status::with_error_details(code, shown(text, TEXT_BYTES), details)
+}
+
 fn with(code: Code, reason: &str, text: String, facts: &[(&str, String)]) -> Status {
-    let facts: HashMap<String, String> = facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-    Status::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, facts))
+    let facts: HashMap<String, String> =
+        facts.iter().map(|(name, fact)| ((*name).to_owned(), shown(fact, FACT_BYTES))).collect();
+    make(code, text, ErrorDetails::with_error_info(reason, DOMAIN, facts))
 }
 
 fn retry(code: Code, reason: &str, text: String, after: Duration) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     details.set_retry_info(Some(after));
-    Status::with_error_details(code, text, details)
+    make(code, text, details)
 }
 
 /// A field that is wrong.
 pub(super) fn invalid(field: &str, problem: impl std::fmt::Display) -> Status {
-    violations([(field.to_owned(), problem.to_string())].into())
+    violations(Problem::new(field, problem).into())
 }
 
 /// A message that is no valid value.
 pub(super) fn malformed(error: WireError) -> Status {
-    invalid(&error.field, error.problem)
+    violations(error.into())
 }
 
 /// A specification with wrong fields; paths start at `spec`.
 pub(super) fn spec(error: SpecError) -> Status {
-    violations(error.0.into_iter().map(|v| (format!("spec.{}", v.field), v.problem)).collect())
+    violations(error.0.within("spec"))
 }
 
-fn violations(wrong: Vec<(String, String)>) -> Status {
-    let text = wrong.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; ");
-    let mut details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, HashMap::new());
-    for (field, problem) in wrong {
+fn violations(wrong: Problems) -> Status {
+    let mut facts = HashMap::new();
+    if wrong.untold() > 0 {
+        facts.insert("untold_violations".to_owned(), wrong.untold().to_string());
+    }
+    let mut details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, facts);
+    for Problem { field, problem } in wrong.told() {
         details.add_bad_request_violation(field, problem);
     }
-    Status::with_error_details(Code::InvalidArgument, text, details)
+    // Of a text that is too long the number at its end would be lost.
+    let (mut text, more) = (wrong.to_string(), format!("; and {} more", wrong.untold()));
+    if wrong.untold() > 0 && text.len() > TEXT_BYTES {
+        text = shown(text, TEXT_BYTES - more.len()) + &more;
+    }
+    make(Code::InvalidArgument, text, details)
 }
 
 /// A worker that speaks another protocol version.
@@ -142,6 +163,24 @@ pub(super) fn message_too_large(bytes: usize, most: usize) -> Status {
     with(Code::OutOfRange, "MESSAGE_TOO_LARGE", text, &facts)
 }
 
+/// A message or an answer for which there is no room, because the caller has so many others under way.
+pub(super) fn too_many_bytes(bytes: usize, most: usize) -> Status {
+    let text = format!(
+        "no room for {bytes} bytes: requests and answers of this caller that are not read to their end take up to {most}"
+    );
+    retry(Code::ResourceExhausted, "TOO_MANY_BYTES", text, Duration::from_secs(1))
+}
+
+/// A call that did not come to its end.
+pub(super) fn not_heard(within: Duration) -> Status {
+    with(Code::DeadlineExceeded, "NOT_HEARD", format!("the message did not come within {within:?}"), &[])
+}
+
+/// An answer that nobody reads.
+pub(super) fn not_read(within: Duration) -> Status {
+    with(Code::DeadlineExceeded, "NOT_READ", format!("nothing of the answer was read for {within:?}"), &[])
+}
+
 /// The coordinator is stopping.
 pub(super) fn stopping() -> Status {
     refusal(Refusal::Stopping)
@@ -189,6 +228,42 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
             let id: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
             tracing::error!(error_id = %id, detail, "internal error");
             with(Code::Internal, "INTERNAL", format!("internal error {id}; see the coordinator's log"), &[])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::codegen::http;
+
+    use super::*;
+
+    /// Bytes of the headers in which a status is sent.
+    fn sent(status: Status) -> usize {
+        let answer: http::Response<tonic::body::Body> = status.into_http();
+        answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    }
+
+    #[test]
+    fn no_status_is_larger_than_what_clients_read() {
+        let mut wrong = Problems::default();
+        for i in 0..1_000_000 {
+            wrong.add(format_args!("rungs[{i}]"), "ü".repeat(300));
+        }
+        let status = spec(SpecError(wrong));
+        assert!(status.message().ends_with("; and 999997 more"), "{status}");
+        assert!(sent(status) < 8192);
+        let long = "ü".repeat(1 << 20);
+        let evil = [
+            invalid(&long, &long),
+            refusal(Refusal::Measurement(long.clone())),
+            refusal(Refusal::Specification(long.clone())),
+            role_needed(&long, "reader", "admin"),
+            no_schedule(long.clone(), &[("nearest_candidate", long.clone()), ("wanted", long.clone())]),
+        ];
+        for status in evil {
+            let bytes = sent(status);
+            assert!(bytes < 8192, "{bytes}");
         }
     }
 }

@@ -285,8 +285,10 @@ impl SpecFile {
             placement: self.placement.placement(),
         };
         let spec = draft.validate().map_err(|e| {
-            let lines = e.0.iter().map(|v| format!("\n  {}: {}", file_field(&v.field), v.problem));
-            Failure::usage(format!("{} is no valid specification:{}", path.display(), lines.collect::<String>()))
+            let told = e.0.told().iter().map(|v| format!("\n  {}: {}", file_field(&v.field), v.problem));
+            let more = (e.0.untold() > 0).then(|| format!("\n  and {} more", e.0.untold()));
+            let lines: String = told.chain(more).collect();
+            Failure::usage(format!("{} is no valid specification:{lines}", path.display()))
                 .hint("deploy/examples/emoji.toml explains every field")
         })?;
         Ok(Specification { id, spec, start_from, told })

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// No model known has more; bounds what one message can make us allocate.
-pub const MAX_SLOTS: usize = 4096;
+use super::limits::{MAX_COMPONENTS, MAX_SLOTS};
+use super::problems::shown;
 
 /// One cacheable module of a block.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +58,9 @@ pub enum LayoutError {
     /// More slots than [`MAX_SLOTS`].
     #[error("layout has {0} slots, at most {MAX_SLOTS} are supported")]
     TooLarge(usize),
+    /// More kinds of components than [`MAX_COMPONENTS`].
+    #[error("layout has {0} components in its block groups, at most {MAX_COMPONENTS} are supported")]
+    Components(usize),
     /// A name that is not `[a-z][a-z0-9_]*` of at most 32 characters.
     #[error("layout name '{0}' must be 1 to 32 of a-z, 0-9 and '_', starting with a letter")]
     Name(String),
@@ -88,7 +91,7 @@ fn check_name(name: &str) -> Result<(), LayoutError> {
     let good = (1..=32).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if good { Ok(()) } else { Err(LayoutError::Name(name.chars().take(80).collect())) }
+    if good { Ok(()) } else { Err(LayoutError::Name(shown(name, 80))) }
 }
 
 impl Layout {
@@ -96,6 +99,11 @@ impl Layout {
     pub fn new(groups: Vec<BlockGroup>) -> Result<Self, LayoutError> {
         if groups.is_empty() {
             return Err(LayoutError::Empty("no block group".into()));
+        }
+        let components: usize = groups.iter().map(|group| group.components.len()).sum();
+        // A group without components is none, so this bounds their number too.
+        if components.max(groups.len()) > MAX_COMPONENTS {
+            return Err(LayoutError::Components(components.max(groups.len())));
         }
         let mut total = 0usize;
         for (g, group) in groups.iter().enumerate() {
@@ -114,7 +122,8 @@ impl Layout {
                 if let Some(consumer) = &component.feeds
                     && !group.components[c + 1..].iter().any(|o| &o.name == consumer && o.feeds.is_none())
                 {
-                    return Err(LayoutError::Feeds { component: component.name.clone(), consumer: consumer.clone() });
+                    let (component, consumer) = (component.name.clone(), shown(consumer, 80));
+                    return Err(LayoutError::Feeds { component, consumer });
                 }
             }
             total = total.saturating_add((group.count as usize).saturating_mul(group.components.len()));
@@ -250,6 +259,8 @@ mod tests {
             vec![group("a", 1, vec![Component::new("ff")]), group("a", 1, vec![Component::new("ff")])],
             vec![group("a", 1, vec![Component::new("out"), Component::feeding("mlp", "out")])],
             vec![group("a", u32::MAX, vec![Component::new("x"), Component::new("y")])],
+            vec![group("a", 1, (0..=MAX_COMPONENTS).map(|i| Component::new(format!("c{i}"))).collect())],
+            (0..=MAX_COMPONENTS).map(|i| group(&format!("g{i}"), 1, vec![])).collect(),
         ];
         for groups in refused {
             assert!(Layout::new(groups.clone()).is_err(), "{groups:?} must be refused");

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::limits::{MAX_LABELS, MAX_METRICS, MAX_NAME};
+use super::problems::shown;
 use super::{CostModel, CostModelError, Layout};
 
 /// Which way is better.
@@ -51,7 +53,7 @@ pub struct MetricDeclaration {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeclarationError {
     /// A text is empty or too long.
-    #[error("'{field}' must have 1 to 200 characters")]
+    #[error("'{field}' must have 1 to {MAX_NAME} characters")]
     Text {
         /// Which field.
         field: &'static str,
@@ -60,8 +62,14 @@ pub enum DeclarationError {
     #[error("metric '{0}' must be a-z, 0-9 and '_', start with a letter, be declared once, and be no built-in metric")]
     Metric(String),
     /// Too many labels, or one that is malformed.
-    #[error("at most {MOST_LABELS} labels, with keys of 1 to 63 bytes and values of at most 255")]
+    #[error("at most {MAX_LABELS} labels, with keys of 1 to 63 bytes and values of at most 255")]
     Labels,
+    /// A unit that is none.
+    #[error("the unit of metric '{0}' has more than 64 bytes")]
+    Unit(String),
+    /// More metrics than [`MAX_METRICS`].
+    #[error("a worker declares at most {MAX_METRICS} metrics, not {0}")]
+    Metrics(usize),
     /// No metric at all: then there is nothing to search for.
     #[error("a worker declares at least one quality metric")]
     NoMetric,
@@ -112,20 +120,26 @@ impl Declaration {
             ("model", &self.model),
             ("fingerprint", &self.fingerprint),
         ] {
-            if text.is_empty() || text.chars().count() > 200 {
+            if text.is_empty() || text.chars().count() > MAX_NAME {
                 return Err(DeclarationError::Text { field });
             }
         }
-        if self.labels.len() > MOST_LABELS || !self.labels.iter().all(|(key, value)| is_label(key, value)) {
+        if self.labels.len() > MAX_LABELS || !self.labels.iter().all(|(key, value)| is_label(key, value)) {
             return Err(DeclarationError::Labels);
         }
         if self.metrics.is_empty() {
             return Err(DeclarationError::NoMetric);
         }
+        if self.metrics.len() > MAX_METRICS {
+            return Err(DeclarationError::Metrics(self.metrics.len()));
+        }
         for (i, metric) in self.metrics.iter().enumerate() {
             let twice = self.metrics[..i].iter().any(|other| other.name == metric.name);
             if twice || builtin_direction(&metric.name).is_some() || !is_metric_name(&metric.name) {
-                return Err(DeclarationError::Metric(metric.name.chars().take(80).collect()));
+                return Err(DeclarationError::Metric(shown(&metric.name, 80)));
+            }
+            if metric.unit.len() > 64 {
+                return Err(DeclarationError::Unit(metric.name.clone()));
             }
         }
         if let Some(cost) = &self.cost {
@@ -134,9 +148,6 @@ impl Declaration {
         Ok(())
     }
 }
-
-/// Labels of one search or worker, at most.
-pub(super) const MOST_LABELS: usize = 64;
 
 pub(super) fn is_label(key: &str, value: &str) -> bool {
     (1..=63).contains(&key.len()) && value.len() <= 255
@@ -180,6 +191,8 @@ mod tests {
             assert!(matches!(declaration.check(), Err(DeclarationError::Metric(_))), "{bad:?} must be refused");
             declaration.metrics.pop();
         }
+        declaration.metrics = (0..90_000).map(|i| metric(&format!("m{i}"))).collect();
+        assert_eq!(declaration.check(), Err(DeclarationError::Metrics(90_000)));
         declaration.metrics.clear();
         assert_eq!(declaration.check(), Err(DeclarationError::NoMetric));
     }

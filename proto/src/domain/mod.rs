@@ -8,9 +8,11 @@ mod canonical;
 mod cost;
 mod ids;
 mod layout;
+pub mod limits;
 mod measurement;
 mod metric;
 mod placement;
+mod problems;
 mod profile;
 mod quality;
 mod schedule;
@@ -20,15 +22,14 @@ mod statistics;
 pub use calibration::{Calibration, MeasurementPlan, Prompt, Sampling};
 pub use cost::{CostModel, CostModelError};
 pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, SearchRef, SearchRefError, SearchUid, WorkerId};
-pub use layout::{BlockGroup, Component, Layout, LayoutError, MAX_SLOTS, Slot};
+pub use layout::{BlockGroup, Component, Layout, LayoutError, Slot};
+pub use limits::{MAX_PROMPTS, MAX_SLOTS, MAX_STEPS};
 pub use measurement::{Measurement, MeasurementError, MetricValues, median};
 pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, MetricDeclaration, builtin_direction};
 pub use placement::Placement;
+pub use problems::{Problem, Problems, shown};
 pub use profile::{MAX_LAGS, Profile, ProfileError};
 pub use quality::{Kept, quality_ratio};
-pub use schedule::{Decision, MAX_STEPS, Schedule, ScheduleError, ScheduleId};
-pub use spec::{
-    Algorithm, Budget, Imported, MAX_PROMPTS, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, SpecViolation,
-    Strategy,
-};
+pub use schedule::{Decision, Schedule, ScheduleError, ScheduleId};
+pub use spec::{Algorithm, Budget, Imported, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, Strategy};
 pub use statistics::{Level, Spread, student};

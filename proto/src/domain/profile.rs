@@ -1,5 +1,7 @@
 //! The calibration profile: how much each slot's output changes from step to step in the uncached run.
 
+use super::limits::MAX_CHANGES;
+
 /// Changes are given since at most so many steps ago.
 pub const MAX_LAGS: u32 = 16;
 
@@ -23,6 +25,9 @@ pub enum ProfileError {
         /// Its lags.
         lags: u32,
     },
+    /// More changes than [`MAX_CHANGES`].
+    #[error("{0} changes, at most {MAX_CHANGES}: measure fewer lags")]
+    Many(usize),
     /// The changes do not fill whole rows of slots.
     #[error("{found} changes are no whole rows of slots for {lags} lags of {steps} steps")]
     Rows {
@@ -48,6 +53,9 @@ impl Profile {
     pub fn new(steps: u32, lags: u32, changes: Vec<f32>) -> Result<Self, ProfileError> {
         if !(1..=super::MAX_STEPS).contains(&steps) || !(1..=MAX_LAGS).contains(&lags) || lags >= steps {
             return Err(ProfileError::Size { steps, lags });
+        }
+        if changes.len() > MAX_CHANGES {
+            return Err(ProfileError::Many(changes.len()));
         }
         let rows = steps as usize * lags as usize;
         if changes.is_empty() || !changes.len().is_multiple_of(rows) {

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::Layout;
-
-/// No sampler in use takes more; bounds what one message can make us allocate.
-pub const MAX_STEPS: u32 = 1000;
+use super::limits::{MAX_DECISIONS, MAX_STEPS};
 
 /// What to do with one slot at one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +49,14 @@ pub enum ScheduleError {
     /// No step, or more than [`MAX_STEPS`].
     #[error("a schedule has 1 to {MAX_STEPS} steps, not {0}")]
     Steps(u32),
+    /// More decisions than [`MAX_DECISIONS`].
+    #[error("{steps} steps of {slots} slots are more than {MAX_DECISIONS} decisions")]
+    Decisions {
+        /// Steps of the shape.
+        steps: u32,
+        /// Slots of the shape.
+        slots: usize,
+    },
     /// The packed decisions have another length than the shape asks for.
     #[error("{steps} steps of {slots} slots are {expected} packed bytes, found {found}")]
     Length {
@@ -136,10 +142,7 @@ impl Schedule {
         steps: u32,
         mut decide: impl FnMut(u32, usize) -> Decision,
     ) -> Result<Self, ScheduleError> {
-        if !(1..=MAX_STEPS).contains(&steps) {
-            return Err(ScheduleError::Steps(steps));
-        }
-        let slots = layout.slots();
+        let slots = check_shape(&layout, steps)?;
         let packed = vec![0u8; (steps as usize * slots).div_ceil(4)].into_boxed_slice();
         let mut schedule = Self { layout, steps, packed };
         for step in 1..steps {
@@ -154,10 +157,7 @@ impl Schedule {
     /// Reads packed decisions. Refuses a wrong length, undefined bits, and a step 0 that does not compute; brings
     /// the rest into canonical form.
     pub fn from_packed(layout: Arc<Layout>, steps: u32, packed: &[u8]) -> Result<Self, ScheduleError> {
-        if !(1..=MAX_STEPS).contains(&steps) {
-            return Err(ScheduleError::Steps(steps));
-        }
-        let slots = layout.slots();
+        let slots = check_shape(&layout, steps)?;
         let decisions = steps as usize * slots;
         let expected = decisions.div_ceil(4);
         if packed.len() != expected {
@@ -251,6 +251,18 @@ impl Schedule {
         hash.update(&self.packed);
         ScheduleId(hash.finalize().into())
     }
+}
+
+/// The number of slots, if a schedule can have so many steps of them.
+fn check_shape(layout: &Layout, steps: u32) -> Result<usize, ScheduleError> {
+    if !(1..=MAX_STEPS).contains(&steps) {
+        return Err(ScheduleError::Steps(steps));
+    }
+    let slots = layout.slots();
+    if steps as usize * slots > MAX_DECISIONS {
+        return Err(ScheduleError::Decisions { steps, slots });
+    }
+    Ok(slots)
 }
 
 /// The decision at place `i`, of four, of a packed byte.

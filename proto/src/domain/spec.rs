@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::metric::{MOST_LABELS, is_label, is_metric_name};
+use super::limits::{
+    MAX_DECISIONS, MAX_IMPORTED, MAX_LABELS, MAX_NAME, MAX_OBJECTIVES, MAX_PROMPT_BYTES, MAX_PROMPTS, MAX_RUNGS,
+    MAX_SPEC_BYTES, MAX_STEP_COUNTS, MAX_STEPS, MAX_THUMBNAILS, MAX_VALUES,
+};
+use super::metric::{is_label, is_metric_name};
 use super::placement::Placement;
-use super::{Direction, MAX_STEPS, MeasurementPlan, Prompt, Sampling, Schedule, builtin_direction};
-
-/// Calibration images per evaluation, at most.
-pub const MAX_PROMPTS: usize = 10_000;
+use super::{Direction, Layout, MeasurementPlan, Problems, Prompt, Sampling, Schedule, builtin_direction};
 
 /// Which model a search is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,25 +138,41 @@ impl Deref for SearchSpec {
 }
 
 impl SearchSpec {
+    /// Why a model of this layout is too much for the search, if it is: every candidate decides for each step and slot.
+    pub fn fits(&self, layout: &Layout) -> Result<(), String> {
+        let (steps, slots) = (self.sampling.baseline_steps() as usize, layout.slots());
+        if steps.saturating_mul(slots) > MAX_DECISIONS {
+            return Err(format!(
+                "the search has up to {steps} steps and the worker's layout {slots} slots: {} decisions, at most \
+                 {MAX_DECISIONS}",
+                steps.saturating_mul(slots)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Why so many metrics are too much for the search, if they are: every result has a value for each prompt of each.
+    pub fn fits_metrics(&self, metrics: usize) -> Result<(), String> {
+        let (prompts, values) = (self.prompts.len(), self.prompts.len().saturating_mul(metrics));
+        if values > MAX_VALUES {
+            return Err(format!(
+                "the search has {prompts} prompts and the worker {metrics} metrics: {values} values a result, at most \
+                 {MAX_VALUES}"
+            ));
+        }
+        Ok(())
+    }
+
     /// The fields, to make another specification from.
     pub fn into_draft(self) -> SpecDraft {
         self.0
     }
 }
 
-/// One thing that is wrong with a specification.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpecViolation {
-    /// Path of the field, such as `sampling.steps[1]`.
-    pub field: String,
-    /// What is wrong and what would be right.
-    pub problem: String,
-}
-
 /// All that is wrong with a specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid search specification: {}", .0.iter().map(|v| format!("{}: {}", v.field, v.problem)).collect::<Vec<_>>().join("; "))]
-pub struct SpecError(pub Vec<SpecViolation>);
+#[error("invalid search specification: {0}")]
+pub struct SpecError(pub Problems);
 
 impl SpecDraft {
     /// The first objective that the workers' metrics give: what "quality" means in this search.
@@ -165,24 +182,27 @@ impl SpecDraft {
 
     /// Checks every field and names all that are wrong.
     pub fn validate(self) -> Result<SearchSpec, SpecError> {
-        let mut wrong = Violations::default();
+        let mut wrong = Problems::default();
         self.check_sampling(&mut wrong);
         self.check_measurement(&mut wrong);
         self.check_objectives(&mut wrong);
         self.check_search(&mut wrong);
-        if wrong.0.is_empty() { Ok(SearchSpec(self)) } else { Err(SpecError(wrong.0)) }
+        if wrong.is_empty() { Ok(SearchSpec(self)) } else { Err(SpecError(wrong)) }
     }
 
-    fn check_sampling(&self, wrong: &mut Violations) {
+    fn check_sampling(&self, wrong: &mut Problems) {
         let steps = &self.sampling.steps;
-        wrong.unless((1..=16).contains(&steps.len()), "sampling.steps", || "give 1 to 16 step counts".into());
-        for (i, &count) in steps.iter().enumerate() {
-            wrong.unless((1..=MAX_STEPS).contains(&count), &format!("sampling.steps[{i}]"), || {
-                format!("{count} is not in 1 to {MAX_STEPS}")
-            });
-            wrong.unless(i == 0 || steps[i - 1] > count, &format!("sampling.steps[{i}]"), || {
-                "step counts go from the largest to the smallest, each once".into()
-            });
+        wrong.unless((1..=MAX_STEP_COUNTS).contains(&steps.len()), "sampling.steps", || {
+            format!("give 1 to {MAX_STEP_COUNTS} step counts, found {}", steps.len())
+        });
+        for (i, &count) in steps.iter().enumerate().take(MAX_STEP_COUNTS) {
+            let field = format_args!("sampling.steps[{i}]");
+            wrong.unless((1..=MAX_STEPS).contains(&count), field, || format!("{count} is not in 1 to {MAX_STEPS}"));
+            wrong.unless(
+                i == 0 || steps[i - 1] > count,
+                field,
+                || "step counts go from the largest to the smallest, each once",
+            );
         }
         let guidance = self.sampling.guidance_scale;
         wrong.unless((0.0..=100.0).contains(&guidance), "sampling.guidance_scale", || {
@@ -190,111 +210,130 @@ impl SpecDraft {
         });
         for (field, pixels) in [("height", self.sampling.height), ("width", self.sampling.width)] {
             let good = pixels.is_none_or(|p| (16..=8192).contains(&p) && p % 8 == 0);
-            wrong.unless(good, &format!("sampling.{field}"), || "must be a multiple of 8 in 16 to 8192 pixels".into());
+            let field = format_args!("sampling.{field}");
+            wrong.unless(good, field, || "must be a multiple of 8 in 16 to 8192 pixels");
         }
+        let negative = self.sampling.negative_prompt.len();
+        wrong.unless(negative <= MAX_PROMPT_BYTES, "sampling.negative_prompt", || {
+            format!("has {negative} bytes, at most {MAX_PROMPT_BYTES}")
+        });
     }
 
-    fn check_measurement(&self, wrong: &mut Violations) {
+    fn check_measurement(&self, wrong: &mut Problems) {
         wrong.unless((1..=MAX_PROMPTS).contains(&self.prompts.len()), "prompts", || {
             format!("give 1 to {MAX_PROMPTS} calibration prompts, found {}", self.prompts.len())
         });
-        for (i, prompt) in self.prompts.iter().enumerate() {
-            let good = !prompt.text.trim().is_empty() && prompt.text.len() <= 8192;
-            wrong.unless(good, &format!("prompts[{i}].text"), || "must have 1 to 8192 bytes".into());
+        for (i, prompt) in self.prompts.iter().enumerate().take(MAX_PROMPTS) {
+            let good = !prompt.text.trim().is_empty() && prompt.text.len() <= MAX_PROMPT_BYTES;
+            let problem = || format!("must have 1 to {MAX_PROMPT_BYTES} bytes");
+            wrong.unless(good, format_args!("prompts[{i}].text"), problem);
         }
         for (field, value, range) in [
             ("batch", self.plan.batch, 1..=1024),
             ("warmup", self.plan.warmup, 0..=100),
             ("repeats", self.plan.repeats, 1..=1000),
-            ("thumbnails", self.plan.thumbnails, 0..=16),
+            ("thumbnails", self.plan.thumbnails, 0..=MAX_THUMBNAILS as u32),
         ] {
-            wrong.unless(range.contains(&value), &format!("measurement.{field}"), || {
+            wrong.unless(range.contains(&value), format_args!("measurement.{field}"), || {
                 format!("{value} is not in {} to {}", range.start(), range.end())
             });
         }
     }
 
-    fn check_objectives(&self, wrong: &mut Violations) {
+    fn check_objectives(&self, wrong: &mut Problems) {
         let objectives = &self.objectives;
-        wrong.unless((2..=4).contains(&objectives.len()), "objectives", || {
-            format!("give two to four objectives, found {}", objectives.len())
+        wrong.unless((2..=MAX_OBJECTIVES).contains(&objectives.len()), "objectives", || {
+            format!("give 2 to {MAX_OBJECTIVES} objectives, found {}", objectives.len())
         });
+        let objectives = &objectives[..objectives.len().min(MAX_OBJECTIVES)];
         for (i, objective) in objectives.iter().enumerate() {
-            let field = format!("objectives[{i}]");
+            let field = format_args!("objectives[{i}]");
             let name = &objective.metric;
-            wrong.unless(is_metric_name(name), &field, || format!("'{name}' is no metric name"));
-            wrong.unless(objectives[..i].iter().all(|o| &o.metric != name), &field, || {
+            wrong.unless(is_metric_name(name), field, || format!("'{name}' is no metric name"));
+            wrong.unless(objectives[..i].iter().all(|o| &o.metric != name), field, || {
                 format!("metric '{name}' is an objective twice")
             });
             let against = builtin_direction(name).is_some_and(|direction| direction != objective.direction);
-            wrong.unless(!against, &field, || format!("'{name}' is to be optimised the other way"));
-            wrong.unless(objective.bound.is_none_or(f64::is_finite), &field, || "the bound must be finite".into());
+            wrong.unless(!against, field, || format!("'{name}' is to be optimised the other way"));
+            wrong.unless(objective.bound.is_none_or(f64::is_finite), field, || "the bound must be finite");
         }
         let has = |quality: bool| objectives.iter().any(|o| builtin_direction(&o.metric).is_none() == quality);
-        wrong.unless(has(true) && has(false), "objectives", || {
-            "one objective must be a cost (such as latency_ratio) and one a quality metric of the workers".into()
-        });
+        wrong.unless(
+            has(true) && has(false),
+            "objectives",
+            || "one objective must be a cost (such as latency_ratio) and one a quality metric of the workers",
+        );
     }
 
-    fn check_search(&self, wrong: &mut Violations) {
+    fn check_search(&self, wrong: &mut Problems) {
         let name = &self.model.name;
-        wrong
-            .unless((1..=200).contains(&name.chars().count()), "model.name", || "must have 1 to 200 characters".into());
+        wrong.unless((1..=MAX_NAME).contains(&name.chars().count()), "model.name", || {
+            format!("must have 1 to {MAX_NAME} characters")
+        });
+        let fingerprint = self.model.fingerprint.as_ref().map_or(0, |f| f.chars().count());
+        wrong.unless(fingerprint <= MAX_NAME, "model.fingerprint", || format!("at most {MAX_NAME} characters"));
         let budget = &self.budget;
         let counts = budget.evaluations.or(budget.stagnation);
         let limited = counts.is_some() || budget.wall_time.is_some() || budget.device_time.is_some();
-        wrong.unless(limited, "budget", || {
-            "give at least one of evaluations, wall_time, device_time, stagnation".into()
-        });
-        wrong.unless(budget.stagnation.is_none_or(|n| n > 0), "budget.stagnation", || "must be positive".into());
-        wrong.unless(budget.evaluations.is_none_or(|n| (1..=10_000_000).contains(&n)), "budget.evaluations", || {
-            "must be in 1 to 10000000".into()
-        });
+        wrong.unless(limited, "budget", || "give at least one of evaluations, wall_time, device_time, stagnation");
+        wrong.unless(budget.stagnation.is_none_or(|n| n > 0), "budget.stagnation", || "must be positive");
+        wrong.unless(
+            budget.evaluations.is_none_or(|n| (1..=10_000_000).contains(&n)),
+            "budget.evaluations",
+            || "must be in 1 to 10000000",
+        );
         for (field, time) in [("wall_time", budget.wall_time), ("device_time", budget.device_time)] {
-            wrong.unless(time.is_none_or(|t| !t.is_zero()), &format!("budget.{field}"), || "must be positive".into());
+            let field = format_args!("budget.{field}");
+            wrong.unless(time.is_none_or(|t| !t.is_zero()), field, || "must be positive");
         }
-        wrong.unless((2..=10_000).contains(&self.algorithm.population), "algorithm.population", || {
-            "must be in 2 to 10000".into()
-        });
-        wrong.unless((0.0..=1.0).contains(&self.algorithm.crossover), "algorithm.crossover", || {
-            "is a probability".into()
-        });
-        for (i, &rung) in self.algorithm.rungs.iter().enumerate() {
-            let before = if i == 0 { 0 } else { self.algorithm.rungs[i - 1] };
+        wrong.unless(
+            (2..=10_000).contains(&self.algorithm.population),
+            "algorithm.population",
+            || "must be in 2 to 10000",
+        );
+        wrong.unless((0.0..=1.0).contains(&self.algorithm.crossover), "algorithm.crossover", || "is a probability");
+        let rungs = &self.algorithm.rungs;
+        wrong.at_most("algorithm.rungs", rungs.len(), MAX_RUNGS);
+        for (i, &rung) in rungs.iter().enumerate().take(MAX_RUNGS) {
+            let before = if i == 0 { 0 } else { rungs[i - 1] };
             let fits = rung > before && (rung as usize) < self.prompts.len();
-            wrong.unless(fits, &format!("algorithm.rungs[{i}]"), || {
+            wrong.unless(fits, format_args!("algorithm.rungs[{i}]"), || {
                 format!("rungs ascend from 1 to fewer than all {} prompts", self.prompts.len())
             });
         }
         for (field, labels) in [("labels", &self.labels), ("placement.labels", &self.placement.labels)] {
-            wrong.unless(labels.len() <= MOST_LABELS, field, || format!("at most {MOST_LABELS} labels"));
-            for (key, value) in labels {
-                let field = format!("{field}.{key}");
-                wrong.unless(is_label(key, value), &field, || "keys have 1 to 63 bytes, values at most 255".into());
+            wrong.at_most(field, labels.len(), MAX_LABELS);
+            for (key, value) in labels.iter().take(MAX_LABELS) {
+                let field = format_args!("{field}.{key}");
+                wrong.unless(is_label(key, value), field, || "keys have 1 to 63 bytes, values at most 255");
             }
         }
-        wrong.unless((1..=1000).contains(&self.placement.weight), "placement.weight", || "must be in 1 to 1000".into());
-        wrong.unless(self.placement.device.chars().count() <= 200, "placement.device", || {
-            "at most 200 characters".into()
+        wrong.unless((1..=1000).contains(&self.placement.weight), "placement.weight", || "must be in 1 to 1000");
+        wrong.unless(self.placement.device.chars().count() <= MAX_NAME, "placement.device", || {
+            format!("at most {MAX_NAME} characters")
         });
-        wrong.unless(self.imported.len() <= 1000, "imported", || "at most 1000 schedules".into());
-        for (i, imported) in self.imported.iter().enumerate() {
-            let field = format!("imported[{i}]");
-            wrong.unless(self.forecast || !imported.schedule.forecasts(), &field, || {
+        self.check_imported(wrong);
+    }
+
+    fn check_imported(&self, wrong: &mut Problems) {
+        wrong.at_most("imported", self.imported.len(), MAX_IMPORTED);
+        for (i, imported) in self.imported.iter().enumerate().take(MAX_IMPORTED) {
+            let (field, schedule) = (format_args!("imported[{i}]"), &imported.schedule);
+            wrong.unless(self.forecast || !schedule.forecasts(), field, || {
                 format!("'{}' forecasts, but the search does not allow it", imported.name)
             });
+            let first = self.imported[0].schedule.layout();
+            // Mostly the very same one; a worker has one layout, so no worker could ever take two.
+            let same = std::sync::Arc::ptr_eq(schedule.layout(), first) || schedule.layout() == first;
+            wrong.unless(same, field, || format!("'{}' is for another layout than imported[0]", imported.name));
         }
-    }
-}
-
-#[derive(Default)]
-struct Violations(Vec<SpecViolation>);
-
-impl Violations {
-    fn unless(&mut self, good: bool, field: &str, problem: impl FnOnce() -> String) {
-        if !good {
-            self.0.push(SpecViolation { field: field.to_owned(), problem: problem() });
-        }
+        let prompts: usize = self.prompts.iter().map(|prompt| prompt.text.len()).sum();
+        let schedules: usize = self.imported.iter().map(|imported| imported.schedule.packed().len()).sum();
+        wrong.unless(prompts + schedules <= MAX_SPEC_BYTES, "prompts", || {
+            format!(
+                "{prompts} bytes of prompts and {schedules} bytes of imported schedules, at most {MAX_SPEC_BYTES} together"
+            )
+        });
     }
 }
 
@@ -334,15 +373,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_model_that_is_too_much_is_refused_by_the_product() {
+        let mut large = draft();
+        large.sampling.steps = vec![1000];
+        large.prompts = vec![Prompt { text: "an owl".into(), seed: 7 }; 10_000];
+        let large = large.validate().unwrap();
+        assert_eq!(large.fits(&Layout::flux(19, 38).unwrap()), Ok(()), "FLUX at as many steps as there can be");
+        let problem = large.fits(&Layout::pixart(1365).unwrap()).unwrap_err();
+        assert!(problem.contains("1000 steps") && problem.contains("4095 slots"), "{problem}");
+        assert_eq!(large.fits_metrics(6), Ok(()));
+        assert!(large.fits_metrics(7).unwrap_err().contains("70000 values"));
+    }
+
+    #[test]
     fn every_wrong_field_is_named() {
         type Spoil = fn(&mut SpecDraft);
-        let spoils: [(Spoil, &str); 16] = [
+        let spoils: [(Spoil, &str); 20] = [
             (|d| d.sampling.steps.clear(), "sampling.steps"),
             (|d| d.sampling.steps = vec![12, 20], "sampling.steps[1]"),
             (|d| d.sampling.guidance_scale = f64::NAN, "sampling.guidance_scale"),
             (|d| d.sampling.height = Some(65), "sampling.height"),
             (|d| d.prompts.clear(), "prompts"),
             (|d| d.prompts[0].text = " ".into(), "prompts[0].text"),
+            (|d| d.prompts = vec![d.prompts[0].clone(); MAX_PROMPTS + 1], "prompts"),
+            (|d| d.prompts = vec![Prompt { text: "x".repeat(8000), seed: 0 }; 400], "prompts"),
+            (|d| d.sampling.negative_prompt = "x".repeat(8193), "sampling.negative_prompt"),
+            (|d| d.algorithm.rungs = vec![0; 16_000_000], "algorithm.rungs"),
             (|d| d.plan.batch = 0, "measurement.batch"),
             (|d| drop(d.objectives.pop()), "objectives"),
             (|d| d.objectives[0].direction = Direction::Maximize, "objectives[0]"),
@@ -357,8 +413,8 @@ pub(crate) mod tests {
         for (spoil, field) in spoils {
             let mut d = draft();
             spoil(&mut d);
-            let SpecError(violations) = d.validate().unwrap_err();
-            assert!(violations.iter().any(|v| v.field == field), "{field} is not among {violations:?}");
+            let SpecError(problems) = d.validate().unwrap_err();
+            assert!(problems.told().iter().any(|p| p.field == field), "{field} is not among {problems}");
         }
     }
 }

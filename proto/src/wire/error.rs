@@ -1,32 +1,44 @@
 //! What is wrong with a message.
 
+use crate::domain::{Problem, Problems};
+
 /// A message that is no valid domain value: which field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct WireError {
-    /// Path of the field in the message, such as `spec.sampling`.
-    pub field: String,
-    /// What is wrong and what would be right.
-    pub problem: String,
-}
+#[error("{0}")]
+pub struct WireError(Problem);
 
 impl WireError {
     /// A problem with a field.
-    pub fn new(field: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        Self { field: field.into(), problem: problem.to_string() }
+    pub fn new(field: impl std::fmt::Display, problem: impl std::fmt::Display) -> Self {
+        Self(Problem::new(field, problem))
+    }
+
+    /// Path of the field in the message, such as `spec.sampling`.
+    pub fn field(&self) -> &str {
+        &self.0.field
     }
 
     /// A field that must be there.
-    pub fn missing(field: impl Into<String>) -> Self {
+    pub fn missing(field: impl std::fmt::Display) -> Self {
         Self::new(field, "is missing")
     }
 
     /// The same problem seen from the enclosing message.
     #[must_use]
-    pub fn within(mut self, outer: &str) -> Self {
-        self.field = format!("{outer}.{}", self.field);
-        self
+    pub fn within(self, outer: &str) -> Self {
+        Self(self.0.within(outer))
     }
+}
+
+impl From<WireError> for Problems {
+    fn from(error: WireError) -> Self {
+        error.0.into()
+    }
+}
+
+/// Counts before contents: nothing is copied, and nothing compared, of what is too many.
+pub(super) fn at_most(field: &str, found: usize, most: usize) -> Result<(), WireError> {
+    if found > most { Err(WireError::new(field, format_args!("at most {most}, found {found}"))) } else { Ok(()) }
 }
 
 pub(super) fn require<'a, T>(field: &str, value: Option<&'a T>) -> Result<&'a T, WireError> {

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use super::WireError;
+use super::error::at_most;
+use crate::domain::limits::MAX_COMPONENTS;
 use crate::domain::{BlockGroup, Component, CostModel, Layout, MAX_SLOTS, Schedule};
 use crate::pb;
 
 /// Checks a layout message.
 pub fn layout(message: &pb::Layout) -> Result<Layout, WireError> {
+    at_most("layout.groups", message.groups.len(), MAX_COMPONENTS)?;
     let components: usize = message.groups.iter().map(|g| g.components.len()).sum();
-    if components > MAX_SLOTS {
-        return Err(WireError::new("layout", format!("{components} components, at most {MAX_SLOTS}")));
-    }
+    at_most("layout.groups.components", components, MAX_COMPONENTS)?;
     let groups = message.groups.iter().map(|group| BlockGroup {
         name: group.name.clone(),
         count: group.count,
@@ -63,6 +64,8 @@ impl From<&Schedule> for pb::Schedule {
 
 /// Checks a cost model against the number of slots.
 pub fn cost_model(slots: usize, message: &pb::CostModel) -> Result<CostModel, WireError> {
+    at_most("cost.slot_macs", message.slot_macs.len(), MAX_SLOTS)?;
+    at_most("cost.slot_cache_bytes", message.slot_cache_bytes.len(), MAX_SLOTS)?;
     let cost = CostModel {
         slot_macs: message.slot_macs.clone(),
         slot_cache_bytes: message.slot_cache_bytes.clone(),

@@ -1,12 +1,14 @@
 //! Measurements. Plausibility is checked by `Measurement::check`, which needs the search's side of the contract.
 
 use super::WireError;
-use super::error::{duration, require};
+use super::error::{at_most, duration, require};
+use crate::domain::limits::{MAX_CHANGES, MAX_METRICS, MAX_PROMPTS, MAX_SAMPLES, MAX_THUMBNAILS, MAX_VALUES};
 use crate::domain::{Measurement, MetricValues, Profile};
 use crate::pb;
 
 /// Reads a measurement message. The caller checks it against the search with [`Measurement::check`].
 pub fn measurement(message: &pb::Measurement) -> Result<Measurement, WireError> {
+    counts(message)?;
     let device_time = duration("device_time", require("device_time", message.device_time.as_ref())?)?;
     Ok(Measurement {
         metrics: message
@@ -24,6 +26,19 @@ pub fn measurement(message: &pb::Measurement) -> Result<Measurement, WireError> 
         thumbnails: message.thumbnails.iter().map(|picture| picture.to_vec()).collect(),
         profile: message.profile.as_ref().map(profile).transpose()?,
     })
+}
+
+fn counts(message: &pb::Measurement) -> Result<(), WireError> {
+    at_most("metrics", message.metrics.len(), MAX_METRICS)?;
+    for metric in &message.metrics {
+        at_most("metrics.name", metric.name.len(), 64)?;
+        at_most("metrics.values", metric.values.len(), MAX_PROMPTS)?;
+    }
+    at_most("metrics.values", message.metrics.iter().map(|metric| metric.values.len()).sum(), MAX_VALUES)?;
+    at_most("latency_us", message.latency_us.len(), MAX_SAMPLES)?;
+    at_most("baseline_latency_us", message.baseline_latency_us.len(), MAX_SAMPLES)?;
+    at_most("thumbnails", message.thumbnails.len(), MAX_THUMBNAILS)?;
+    at_most("profile.changes", message.profile.as_ref().map_or(0, |profile| profile.changes.len()), MAX_CHANGES)
 }
 
 fn profile(message: &pb::CalibrationProfile) -> Result<Profile, WireError> {

@@ -2,34 +2,38 @@
 
 use std::sync::Arc;
 
-use super::error::{duration, require};
+use super::error::{at_most, duration, require};
 use super::{WireError, layout, schedule};
+use crate::domain::limits::{
+    MAX_IMPORTED, MAX_LABELS, MAX_NAME, MAX_OBJECTIVES, MAX_PROMPTS, MAX_RUNGS, MAX_STEP_COUNTS,
+};
 use crate::domain::{
-    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
-    SearchSpec, SpecDraft, SpecError, SpecViolation, Strategy,
+    Algorithm, Budget, Direction, Imported, Layout, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
+    SearchSpec, SpecDraft, SpecError, Strategy,
 };
 use crate::pb;
 
 /// Checks a specification and names every wrong field, each with its path from `spec`.
 pub fn search_spec(message: &pb::SearchSpec) -> Result<SearchSpec, SpecError> {
-    let draft =
-        spec_draft(message).map_err(|e| SpecError(vec![SpecViolation { field: e.field, problem: e.problem }]))?;
-    draft.validate()
+    spec_draft(message).map_err(|e| SpecError(e.into()))?.validate()
 }
 
 /// Reads a specification message; its values are not yet checked.
 pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
+    counts(message)?;
     let model = require("model", message.model.as_ref())?;
     let budget = require("budget", message.budget.as_ref())?;
     let time =
         |field: &str, value: &Option<prost_types::Duration>| value.as_ref().map(|v| duration(field, v)).transpose();
     let objectives = message.objectives.iter().enumerate().map(|(i, o)| {
         let direction = direction(o.direction).ok_or_else(|| {
-            WireError::new(format!("objectives[{i}].direction"), "must be DIRECTION_MINIMIZE or DIRECTION_MAXIMIZE")
+            WireError::new(
+                format_args!("objectives[{i}].direction"),
+                "must be DIRECTION_MINIMIZE or DIRECTION_MAXIMIZE",
+            )
         })?;
         Ok(Objective { metric: o.metric.clone(), direction, bound: o.bound })
     });
-    let imports = message.imported.iter().enumerate();
     Ok(SpecDraft {
         model: ModelRef { name: model.name.clone(), fingerprint: model.fingerprint.clone() },
         sampling: sampling(require("sampling", message.sampling.as_ref())?),
@@ -47,17 +51,49 @@ pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
         seed: message.seed,
         labels: message.labels.clone(),
         placement: message.placement.as_ref().map_or_else(Placement::default, placement),
-        imported: imports
-            .map(|(i, m)| imported(m).map_err(|e| e.within(&format!("imported[{i}]"))))
-            .collect::<Result<_, _>>()?,
+        imported: imports(&message.imported)?,
     })
+}
+
+fn counts(message: &pb::SearchSpec) -> Result<(), WireError> {
+    let rungs = message.algorithm.as_ref().map_or(0, |algorithm| algorithm.rungs.len());
+    let places = message.placement.as_ref().map_or(0, |placement| placement.labels.len());
+    at_most("sampling.steps", message.sampling.as_ref().map_or(0, |s| s.steps.len()), MAX_STEP_COUNTS)?;
+    at_most("prompts", message.prompts.len(), MAX_PROMPTS)?;
+    at_most("objectives", message.objectives.len(), MAX_OBJECTIVES)?;
+    at_most("algorithm.rungs", rungs, MAX_RUNGS)?;
+    at_most("labels", message.labels.len(), MAX_LABELS)?;
+    at_most("placement.labels", places, MAX_LABELS)?;
+    at_most("imported", message.imported.len(), MAX_IMPORTED)
+}
+
+/// All that are imported. Their layout is mostly the same, and then is made once: it may be much larger than its message.
+fn imports(messages: &[pb::ImportedSchedule]) -> Result<Vec<Imported>, WireError> {
+    let mut all: Vec<Imported> = Vec::with_capacity(messages.len());
+    for (i, message) in messages.iter().enumerate() {
+        let known = all.last().filter(|_| i > 0 && messages[i - 1].layout == message.layout);
+        let next = match (known, &message.layout) {
+            (Some(known), Some(_)) => of_layout(message, known.schedule.layout().clone()),
+            _ => imported(message),
+        };
+        all.push(next.map_err(|e| e.within(&format!("imported[{i}]")))?);
+        // A layout of thousands of slots takes thirty bytes to send: no more than two are made before they are compared.
+        if all[i].schedule.layout() != all[0].schedule.layout() {
+            return Err(WireError::new(format_args!("imported[{i}].layout"), "differs from that of imported[0]"));
+        }
+    }
+    Ok(all)
+}
+
+fn of_layout(message: &pb::ImportedSchedule, layout: Arc<Layout>) -> Result<Imported, WireError> {
+    let schedule = schedule(&layout, require("schedule", message.schedule.as_ref())?)?;
+    Ok(Imported { name: message.name.chars().take(MAX_NAME).collect(), schedule })
 }
 
 /// Checks an imported schedule against the layout that it brings.
 pub fn imported(message: &pb::ImportedSchedule) -> Result<Imported, WireError> {
     let layout = Arc::new(layout(require("layout", message.layout.as_ref())?)?);
-    let schedule = schedule(&layout, require("schedule", message.schedule.as_ref())?)?;
-    Ok(Imported { name: message.name.chars().take(200).collect(), schedule })
+    of_layout(message, layout)
 }
 
 fn placement(message: &pb::Placement) -> Placement {

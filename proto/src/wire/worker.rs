@@ -1,14 +1,16 @@
 //! What workers and coordinator tell each other about themselves and about the work.
 
-use super::error::require;
+use super::error::{at_most, require};
 use super::search::{direction, plan, prompt, sampling};
 use super::{WireError, cost_model, layout};
 use crate::PROTOCOL_VERSION;
+use crate::domain::limits::{MAX_LABELS, MAX_METRICS, MAX_PROMPTS, MAX_STEP_COUNTS};
 use crate::domain::{Calibration, Declaration, MetricDeclaration};
 use crate::pb;
 
 /// Checks what a worker declares. The protocol version is the caller's to check.
 pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, WireError> {
+    at_most("labels", message.labels.len(), MAX_LABELS)?;
     let layout = layout(require("layout", message.layout.as_ref())?)?;
     let slots = layout.slots();
     let declaration = Declaration {
@@ -31,9 +33,10 @@ pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, W
 
 /// Reads metric declarations; [`Declaration::check`] judges their names.
 pub fn metrics(messages: &[pb::MetricDeclaration]) -> Result<Vec<MetricDeclaration>, WireError> {
+    at_most("metrics", messages.len(), MAX_METRICS)?;
     let metric = |(i, m): (usize, &pb::MetricDeclaration)| {
         let direction = direction(m.direction).ok_or_else(|| {
-            WireError::new(format!("metrics[{i}].direction"), "must be DIRECTION_MINIMIZE or DIRECTION_MAXIMIZE")
+            WireError::new(format_args!("metrics[{i}].direction"), "must be DIRECTION_MINIMIZE or DIRECTION_MAXIMIZE")
         })?;
         Ok(MetricDeclaration {
             name: m.name.clone(),
@@ -78,6 +81,8 @@ pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWork
 
 /// Reads the answer to GetCalibration.
 pub fn calibration(message: &pb::GetCalibrationResponse) -> Result<Calibration, WireError> {
+    at_most("prompts", message.prompts.len(), MAX_PROMPTS)?;
+    at_most("sampling.steps", message.sampling.as_ref().map_or(0, |s| s.steps.len()), MAX_STEP_COUNTS)?;
     let calibration = Calibration {
         prompts: message.prompts.iter().map(prompt).collect(),
         sampling: sampling(require("sampling", message.sampling.as_ref())?),
