@@ -131,8 +131,8 @@ impl Advised {
         })
     }
 
-    pub(super) fn calibrate(&mut self, profile: &Profile) {
-        self.lessons.push(Lesson::Profile(Arc::new(profile.clone())));
+    pub(super) fn calibrate(&mut self, profile: Arc<Profile>) {
+        self.lessons.push(Lesson::Profile(profile));
     }
 
     pub(super) fn tell(&mut self, candidate: CandidateId, schedule: &Arc<Schedule>, score: &Score, whole: bool) {

@@ -76,7 +76,7 @@ impl Breeder {
     }
 
     fn next_seed(&self) -> Option<Proposal> {
-        let seed = self.seeds[self.next_seed..].iter().find(|seed| self.is_new(&seed.id))?;
+        let seed = self.next_seed.as_ref()?;
         Some(self.seed(seed.schedule.clone(), seed.family))
     }
 

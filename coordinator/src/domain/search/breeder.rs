@@ -17,7 +17,7 @@ use super::model::Adviser;
 use super::nsga2::Generations;
 use super::remeasure::UnderWay;
 use super::rungs::Rungs;
-use super::seeds::{self, Seed};
+use super::seeds::{Seed, Seeds};
 use super::variation::Variation;
 use super::{Parts, Proposal, Provenance};
 use crate::domain::archive::{Archive, Inserted, Member};
@@ -87,10 +87,9 @@ pub struct Breeder {
     pub(super) variation: Variation,
     pub(super) baseline: Arc<Schedule>,
     pub(super) baseline_id: ScheduleId,
-    pub(super) seeds: Vec<Seed>,
-    imported: BTreeMap<ScheduleId, Vec<String>>,
-    /// Seeds before this one are known.
-    pub(super) next_seed: usize,
+    seeds: Seeds,
+    /// The next seed; none before it is new.
+    pub(super) next_seed: Option<Seed>,
     profiled: bool,
     pub(super) candidates: BTreeMap<CandidateId, Candidate>,
     known: HashMap<ScheduleId, CandidateId>,
@@ -118,7 +117,7 @@ impl Breeder {
 
     /// The same with parts left out, to see what they are worth.
     pub fn with_parts(spec: Arc<SearchSpec>, layout: Arc<Layout>, parts: Parts) -> Result<Self, BreederError> {
-        if let Some(imported) = spec.imported.iter().find(|i| i.schedule.layout() != &layout) {
+        if let Some(imported) = spec.imported.first().filter(|i| i.schedule.layout() != &layout) {
             return Err(BreederError::ImportedLayout {
                 name: imported.name.clone(),
                 found: imported.schedule.layout().to_string(),
@@ -130,6 +129,7 @@ impl Breeder {
         let baseline_id = baseline.id();
         let strategy = spec.algorithm.strategy;
         let size = spec.algorithm.population as usize;
+        let mut seeds = Seeds::new(&spec, &space, baseline_id, None);
         Ok(Self {
             variation: Variation::new(spec.algorithm.crossover, parts.operators),
             advised: Adviser::new(&spec, &space)
@@ -138,15 +138,14 @@ impl Breeder {
             knowledge: Knowledge::new(&spec, &space),
             rungs: Rungs::new(&spec.algorithm.rungs, spec.prompts.len()),
             generations: (strategy == Strategy::Nsga2).then(|| Generations::new(size)),
-            seeds: seeds::all(&spec, &space, baseline_id, None),
-            imported: seeds::imported(&spec, &space),
+            next_seed: seeds.next(&space),
+            seeds,
             credit: Credit::default(),
             parts,
             spec,
             space,
             baseline,
             baseline_id,
-            next_seed: 0,
             profiled: false,
             candidates: BTreeMap::new(),
             known: HashMap::new(),
@@ -328,8 +327,9 @@ impl Breeder {
     fn calibrate(&mut self, measurement: &Measurement) {
         if let Some(profile) = measurement.profile.as_ref().filter(|p| p.slots() == self.space.slots()) {
             self.profiled = true;
-            self.seeds = seeds::all(&self.spec, &self.space, self.baseline_id, Some(profile));
-            self.next_seed = 0;
+            let profile = Arc::new(profile.clone());
+            self.seeds = Seeds::new(&self.spec, &self.space, self.baseline_id, Some(profile.clone()));
+            self.next_seed = self.seeds.next(&self.space);
             self.skip_known_seeds();
             if let Some(advised) = &mut self.advised {
                 advised.calibrate(profile);
@@ -338,8 +338,8 @@ impl Breeder {
     }
 
     fn skip_known_seeds(&mut self) {
-        while self.seeds.get(self.next_seed).is_some_and(|seed| !self.is_new(&seed.id)) {
-            self.next_seed += 1;
+        while self.next_seed.as_ref().is_some_and(|seed| !self.is_new(&seed.id)) {
+            self.next_seed = self.seeds.next(&self.space);
         }
     }
 
@@ -402,14 +402,9 @@ impl Breeder {
         self.knowledge.seed_archive().hypervolume()
     }
 
-    /// How many heuristic and imported schedules the search starts from, candidate 0 not counted.
-    pub fn seeds(&self) -> usize {
-        self.seeds.len()
-    }
-
     /// The names of the imported schedules that this one is; none if it was bred here.
     pub fn imported(&self, schedule: ScheduleId) -> &[String] {
-        self.imported.get(&schedule).map_or(&[], Vec::as_slice)
+        self.seeds.names(&schedule)
     }
 
     /// What each operator had a part in, and what it added to the front, by name.

@@ -21,7 +21,12 @@ pub(super) const SHARES: [f64; 6] = [0.4, 0.25, 0.6, 0.3, 0.5, 0.2];
 /// Halvings of the threshold.
 const BISECTIONS: usize = 40;
 
+/// Kinds of components times the square of the steps, at most: what a table of changes takes in memory, and with the steps
+/// what a mask takes to find. FLUX at 295 steps, PixArt at 418.
+const MOST: usize = 1 << 19;
+
 /// Changes by kind of component for one step count: `change(kind, step, age)`.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Changes {
     steps: usize,
     kinds: usize,
@@ -30,19 +35,25 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Reads a profile at another step count. `None` if it is of another number of slots.
+    /// Reads a profile at another step count. `None` if it is of another number of slots, or the table would be too large.
     pub(super) fn new(space: &Space, profile: &Profile, steps: u32) -> Option<Self> {
         if profile.slots() != space.slots() {
             return None;
         }
         let (kinds, steps) = (space.components(), steps as usize);
+        if kinds * steps * steps > MOST {
+            return None;
+        }
+        let slots: Vec<Vec<usize>> = (0..kinds)
+            .map(|kind| (0..space.slots()).filter(|&slot| space.component_of(slot) == kind).collect())
+            .collect();
         let stretch = f64::from(profile.steps()) / steps as f64;
         let mut table = vec![0.0; kinds * steps * steps];
-        for kind in 0..kinds {
+        for (kind, slots) in slots.iter().enumerate() {
             for step in 1..steps {
                 let at = ((step as f64 * stretch).round() as u32).min(profile.steps() - 1);
                 for age in 1..=step {
-                    let change = kind_change(space, profile, kind, at, age as f64 * stretch);
+                    let change = kind_change(profile, slots, at, age as f64 * stretch);
                     table[(kind * steps + step) * steps + age] = change;
                 }
             }
@@ -60,11 +71,10 @@ impl Changes {
     }
 }
 
-/// Mean over the blocks of the change since `lag` steps ago, which need not be whole.
-fn kind_change(space: &Space, profile: &Profile, kind: usize, step: u32, lag: f64) -> f64 {
-    let slots = (0..space.slots()).filter(|&slot| space.component_of(slot) == kind);
+/// Mean over the blocks, that is these slots, of the change since `lag` steps ago, which need not be whole.
+fn kind_change(profile: &Profile, slots: &[usize], step: u32, lag: f64) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0f64);
-    for slot in slots {
+    for &slot in slots {
         let known = profile.lags().min(step);
         let at = |lag: u32| if lag == 0 { Some(0.0) } else { profile.change(step, slot, lag).map(f64::from) };
         // Between two lags, or along the last two.

@@ -3,8 +3,10 @@
 //! The list is ordered so that its first thirty already span the front: plain runs with fewer steps, then one of each
 //! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
 //! budget allows, but not below [`LEAST`]. Families that need a calibration profile are in `calibrated.rs`.
+//! Whoever asks pays for one seed at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use evocache_proto::domain::{Decision, Profile, Schedule, ScheduleId, SearchSpec, Strategy};
@@ -53,73 +55,155 @@ pub(super) struct Seed {
     pub(super) family: &'static str,
 }
 
-/// The seeds of a search, without its baseline and without repeats, best spread first.
-pub(super) fn all(spec: &SearchSpec, space: &Space, baseline: ScheduleId, profile: Option<&Profile>) -> Vec<Seed> {
-    let mut list = List { seeds: Vec::new(), seen: BTreeSet::from([baseline]) };
-    for imported in &spec.imported {
-        list.push_genome(space, "imported", &nearest(space, &imported.schedule));
-    }
-    let heuristic = match spec.algorithm.strategy {
-        Strategy::SteadyState | Strategy::Nsga2 => spec.algorithm.seeds,
-        Strategy::Random | Strategy::Imported => false,
-    };
-    if !heuristic {
-        return list.seeds;
-    }
-    let quarter = spec.budget.evaluations.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX));
-    let most = list.seeds.len().saturating_add(quarter.max(LEAST));
-    for &steps in space.steps() {
-        list.push_genome(space, "fewer-steps", &interval(space, steps, 1));
-    }
-    let mut families = families(space, spec.seed, profile);
-    while list.seeds.len() < most && families.iter().any(|(_, queue)| queue.len() > 0) {
-        for (family, queue) in &mut families {
-            // A repeat costs the family no turn.
-            while list.seeds.len() < most
-                && let Some(genome) = queue.next()
-                && !list.push_genome(space, family, &genome)
-            {}
-        }
-    }
-    list.seeds
+/// The seeds of a search, without its baseline and without repeats, best spread first. Each is made when it is asked for:
+/// all together may be as many as a search has evaluations, and take as long.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Seeds {
+    spec: Arc<SearchSpec>,
+    profile: Option<Arc<Profile>>,
+    /// What the profile says at a step count.
+    changes: BTreeMap<u32, Option<Changes>>,
+    imported: Range<usize>,
+    names: BTreeMap<ScheduleId, Vec<String>>,
+    /// Places in the list of step counts.
+    plain: Range<usize>,
+    families: Vec<Family>,
+    /// Whose turn it is among the families.
+    turn: usize,
+    seen: BTreeSet<ScheduleId>,
+    given: usize,
+    /// Families end here; known once nothing imported is left.
+    most: Option<usize>,
 }
 
-/// The names of the imported schedules, by what they are at the step counts of the search.
-pub(super) fn imported(spec: &SearchSpec, space: &Space) -> BTreeMap<ScheduleId, Vec<String>> {
-    let mut names: BTreeMap<ScheduleId, Vec<String>> = BTreeMap::new();
-    for imported in &spec.imported {
-        if let Some(schedule) = nearest(space, &imported.schedule).to_schedule(space) {
-            let same = names.entry(schedule.id()).or_default();
-            if same.len() < MOST_NAMES {
-                same.push(imported.name.clone());
+/// A rule with its variants: step counts and numbers, in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq)]
+struct Family {
+    name: &'static str,
+    rule: Rule,
+    variants: VecDeque<(u32, usize)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    Smooth,
+    Path,
+    Interval,
+    Even,
+    Staggered,
+    Pair,
+    Depth,
+    Gate,
+    Mask,
+    Density,
+    Forecast,
+}
+
+impl Seeds {
+    pub(super) fn new(
+        spec: &Arc<SearchSpec>,
+        space: &Space,
+        baseline: ScheduleId,
+        profile: Option<Arc<Profile>>,
+    ) -> Self {
+        let heuristic = match spec.algorithm.strategy {
+            Strategy::SteadyState | Strategy::Nsga2 => spec.algorithm.seeds,
+            Strategy::Random | Strategy::Imported => false,
+        };
+        Self {
+            plain: 0..if heuristic { space.steps().len() } else { 0 },
+            families: if heuristic { families(space, profile.is_some()) } else { vec![] },
+            spec: spec.clone(),
+            profile,
+            changes: BTreeMap::new(),
+            imported: 0..spec.imported.len(),
+            names: BTreeMap::new(),
+            turn: 0,
+            seen: BTreeSet::from([baseline]),
+            given: 0,
+            most: None,
+        }
+    }
+
+    /// The next one.
+    pub(super) fn next(&mut self, space: &Space) -> Option<Seed> {
+        while let Some(i) = self.imported.next() {
+            let imported = &self.spec.imported[i];
+            let Some(schedule) = nearest(space, &imported.schedule).to_schedule(space) else { continue };
+            let names = self.names.entry(schedule.id()).or_default();
+            if names.len() < MOST_NAMES {
+                names.push(imported.name.clone());
+            }
+            if let Some(seed) = self.give("imported", schedule) {
+                return Some(seed);
             }
         }
+        let quarter = self.spec.budget.evaluations.map(|n| usize::try_from(n / 4).unwrap_or(usize::MAX));
+        let most = self.given.saturating_add(quarter.unwrap_or(usize::MAX).max(LEAST));
+        let most = *self.most.get_or_insert(most);
+        while let Some(i) = self.plain.next() {
+            let plain = interval(space, space.steps()[i], 1);
+            if let Some(seed) = self.give_genome(space, "fewer-steps", &plain) {
+                return Some(seed);
+            }
+        }
+        while self.given < most && self.families.iter().any(|family| !family.variants.is_empty()) {
+            let turn = self.turn;
+            self.turn = (turn + 1) % self.families.len();
+            // A repeat costs the family no turn.
+            while let Some((steps, variant)) = self.families[turn].variants.pop_front() {
+                let Family { name, rule, .. } = self.families[turn];
+                let genome = self.make(space, rule, steps, variant);
+                if let Some(seed) = self.give_genome(space, name, &genome) {
+                    return Some(seed);
+                }
+            }
+        }
+        None
     }
-    names
-}
 
-struct List {
-    seeds: Vec<Seed>,
-    seen: BTreeSet<ScheduleId>,
-}
+    /// The names of the imported schedules, so far, that this one is at the step counts of the search.
+    pub(super) fn names(&self, schedule: &ScheduleId) -> &[String] {
+        self.names.get(schedule).map_or(&[], Vec::as_slice)
+    }
 
-impl List {
-    /// Whether it was new.
-    fn push(&mut self, family: &'static str, schedule: Schedule) -> bool {
+    fn give_genome(&mut self, space: &Space, family: &'static str, genome: &Genome) -> Option<Seed> {
+        self.give(family, genome.to_schedule(space)?)
+    }
+
+    /// A seed of this schedule, if it is new.
+    fn give(&mut self, family: &'static str, schedule: Schedule) -> Option<Seed> {
         let id = schedule.id();
         let new = self.seen.insert(id);
-        if new {
-            self.seeds.push(Seed { schedule: Arc::new(schedule), id, family });
-        }
-        new
+        self.given += usize::from(new);
+        new.then(|| Seed { schedule: Arc::new(schedule), id, family })
     }
 
-    fn push_genome(&mut self, space: &Space, family: &'static str, genome: &Genome) -> bool {
-        genome.to_schedule(space).is_some_and(|schedule| self.push(family, schedule))
+    fn make(&mut self, space: &Space, rule: Rule, steps: u32, i: usize) -> Genome {
+        match rule {
+            Rule::Smooth => self.calibrated(space, steps, |changes| calibrated::smooth(space, changes, SHARES[i])),
+            Rule::Path => self.calibrated(space, steps, |changes| {
+                calibrated::path(space, changes, SHARES[i / 2], i.is_multiple_of(2))
+            }),
+            Rule::Interval => interval(space, steps, INTERVALS[i]),
+            Rule::Even => even(space, steps, EVEN[i]),
+            Rule::Staggered => staggered(space, steps, STAGGERS[i]),
+            Rule::Pair => pair(space, steps, i),
+            Rule::Depth => depth(space, steps, i),
+            Rule::Gate => gate(space, steps, i),
+            Rule::Mask => mask(space, steps, MASKS[i]),
+            Rule::Density => density(space, steps, i, self.spec.seed),
+            Rule::Forecast => forecast(space, steps, INTERVALS[i]),
+        }
+    }
+
+    /// What a profile advises; the plain run, which is no new seed, where it says nothing.
+    fn calibrated(&mut self, space: &Space, steps: u32, make: impl FnOnce(&Changes) -> Genome) -> Genome {
+        let profile = self.profile.as_ref();
+        let changes = self.changes.entry(steps).or_insert_with(|| Changes::new(space, profile?, steps));
+        changes.as_ref().map_or_else(|| interval(space, steps, 1), make)
     }
 }
-
-type Queue = std::vec::IntoIter<Genome>;
 
 /// A schedule from elsewhere at the nearest step count that the search allows.
 fn nearest(space: &Space, schedule: &Schedule) -> Genome {
@@ -128,52 +212,37 @@ fn nearest(space: &Space, schedule: &Schedule) -> Genome {
     resample(space, &Genome::of(schedule), steps.unwrap_or(schedule.steps()))
 }
 
-fn families(space: &Space, seed: u64, profile: Option<&Profile>) -> Vec<(&'static str, Queue)> {
+/// The families in turn. In front are those that a profile advises: what was measured of this very model says more than
+/// a rule.
+fn families(space: &Space, profiled: bool) -> Vec<Family> {
+    let measured = |variants: usize| if profiled { variants } else { 0 };
+    let blocks = if space.blocks() > 1 { GATES.len() } else { 0 };
+    let kinds = if space.components() > 1 { space.components() } else { 0 };
     let forecasts = if space.forecast() { INTERVALS.len() } else { 0 };
-    let mut families = heuristics(space, seed, forecasts);
-    // In front: what was measured of this very model says more than a rule.
-    if let Some(profile) = profile {
-        let changes = space.steps().iter().map(|&steps| Changes::new(space, profile, steps));
-        let changes: Vec<Option<Changes>> = changes.collect();
-        let of = |steps: u32| space.steps().iter().position(|s| *s == steps).and_then(|i| changes[i].as_ref());
-        let make = |steps: u32, genome: &dyn Fn(&Changes) -> Genome| {
-            of(steps).map_or_else(|| interval(space, steps, 1), genome)
-        };
-        let smooth = diagonal(space, 0, SHARES.len(), |steps, i| {
-            make(steps, &|changes| calibrated::smooth(space, changes, SHARES[i]))
-        });
-        let path = diagonal(space, 1, 2 * SHARES.len(), |steps, i| {
-            make(steps, &|changes| calibrated::path(space, changes, SHARES[i / 2], i % 2 == 0))
-        });
-        families.splice(0..0, [("smooth", smooth), ("path", path)]);
-    }
-    families
-}
-
-fn heuristics(space: &Space, seed: u64, forecasts: usize) -> Vec<(&'static str, Queue)> {
-    vec![
-        ("fora", diagonal(space, 0, INTERVALS.len(), |steps, i| interval(space, steps, INTERVALS[i]))),
-        ("even", diagonal(space, 1, EVEN.len(), |steps, i| even(space, steps, EVEN[i]))),
-        ("staggered", diagonal(space, 0, STAGGERS.len(), |steps, i| staggered(space, steps, STAGGERS[i]))),
-        ("component-intervals", diagonal(space, 1, component_intervals(space), |steps, i| pair(space, steps, i))),
-        (
-            "depth",
-            diagonal(space, 1, if space.blocks() > 1 { GATES.len() } else { 0 }, |steps, i| depth(space, steps, i)),
-        ),
-        ("gate", diagonal(space, 2, gates(space), |steps, i| gate(space, steps, i))),
-        ("step-mask", diagonal(space, 3, MASKS.len(), |steps, i| mask(space, steps, MASKS[i]))),
-        ("density", diagonal(space, 2, DENSITIES, |steps, i| density(space, steps, i, seed))),
-        ("forecast", diagonal(space, 3, forecasts, |steps, i| forecast(space, steps, INTERVALS[i]))),
-    ]
+    let rows = [
+        ("smooth", Rule::Smooth, 0, measured(SHARES.len())),
+        ("path", Rule::Path, 1, measured(2 * SHARES.len())),
+        ("fora", Rule::Interval, 0, INTERVALS.len()),
+        ("even", Rule::Even, 1, EVEN.len()),
+        ("staggered", Rule::Staggered, 0, STAGGERS.len()),
+        ("component-intervals", Rule::Pair, 1, PAIRS.len() * kinds),
+        ("depth", Rule::Depth, 1, blocks),
+        ("gate", Rule::Gate, 2, GATES.len() * kinds),
+        ("step-mask", Rule::Mask, 3, MASKS.len()),
+        ("density", Rule::Density, 2, DENSITIES),
+        ("forecast", Rule::Forecast, 3, forecasts),
+    ];
+    let family = |(name, rule, start, variants)| Family { name, rule, variants: diagonal(space, start, variants) };
+    rows.map(family).into()
 }
 
 /// `variants` of a family at each step count: the first at one step count, then the second there and the first at the
 /// next smaller one, and so on. Each family starts at another step count, so that a round of families mixes them.
-fn diagonal(space: &Space, start: usize, variants: usize, make: impl Fn(u32, usize) -> Genome) -> Queue {
+fn diagonal(space: &Space, start: usize, variants: usize) -> VecDeque<(u32, usize)> {
     let counts = space.steps().len();
     let mut order: Vec<(usize, usize)> = (0..variants).flat_map(|i| (0..counts).map(move |j| (i, j))).collect();
     order.sort_by_key(|&(i, j)| (i + j, j));
-    order.into_iter().map(|(i, j)| make(space.steps()[(start + j) % counts], i)).collect::<Vec<_>>().into_iter()
+    order.into_iter().map(|(i, j)| (space.steps()[(start + j) % counts], i)).collect()
 }
 
 /// Whether `step` is a computed one of every n-th; for an n of 0 that is step 0 alone.
@@ -204,10 +273,6 @@ fn staggered(space: &Space, steps: u32, (computed, cached): (usize, usize)) -> G
     })
 }
 
-fn component_intervals(space: &Space) -> usize {
-    if space.components() > 1 { PAIRS.len() * space.components() } else { 0 }
-}
-
 /// One kind of component at its own interval. Variant `i` goes through the kinds before the next pair of intervals.
 fn pair(space: &Space, steps: u32, i: usize) -> Genome {
     let (component, (own, others)) = (i % space.components(), PAIRS[i / space.components()]);
@@ -215,10 +280,6 @@ fn pair(space: &Space, steps: u32, i: usize) -> Genome {
         let every = if space.component_of(slot) == component { own } else { others };
         if on(step, every) { Decision::Compute } else { Decision::Reuse }
     })
-}
-
-fn gates(space: &Space) -> usize {
-    if space.components() > 1 { GATES.len() * space.components() } else { 0 }
 }
 
 /// As T-GATE: one kind of component computed up to the gate and reused from there on; the kind before it computed
