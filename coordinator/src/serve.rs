@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
-use crate::api::{self, Calls, Connections, Gate, Incoming, Limiter, Services, Tls};
+use crate::api::{self, Calls, ConnectionLimits, Connections, Gate, Incoming, Limiter, Services, Tls};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::{Engine, EngineError, EnginePanic, Settings, Thinking};
@@ -229,10 +229,12 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let (stopping, stop) = watch::channel(false);
     let services = Services { engine: engine.handle(), lease_ttl: options.lease_ttl, stopping: stop.clone() };
     let calls = Calls::default();
-    let router = api::router(api::server(), gate, calls.clone(), services).await?;
-    let connections = Connections::default();
+    let router = api::router(api::server(), gate.clone(), calls.clone(), services).await?;
+    let connection_limits =
+        ConnectionLimits { all: api::raise_limit(), each: security.connections, ..Default::default() };
+    let connections = Connections::new(connection_limits);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let incoming = Incoming::new(TcpIncoming::from(listener), tls, connections.clone(), security.connections);
+    let incoming = Incoming::new(TcpIncoming::from(listener), tls, connections.clone());
     let mut stop = stop;
     let serve = router.serve_with_incoming_shutdown(incoming, async move {
         // An error means that `Running` is gone: stop as well.
@@ -242,13 +244,14 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let server = Some(tokio::spawn(serve));
     if let Some(http) = &http {
         let silence = api::silence(options.lease_ttl);
-        let guard = Guard { reloader: reloader.clone(), limiter, connections };
+        let guard = Guard { reloader: reloader.clone(), limiter, gate, connections };
         http.ready(Parts { engine: engine.handle(), calls, silence, guard: Some(guard) });
     }
     let watched = reloader.has_files() && !security.reload_every.is_zero();
     #[expect(clippy::disallowed_methods, reason = "ended and joined in `Running::shutdown`")]
     let watch = watched.then(|| tokio::spawn(reloader.clone().watch(security.reload_every)));
-    tracing::info!(%address, data = %options.data.display(), "coordinator listens");
+    let connections = connection_limits.all;
+    tracing::info!(%address, connections, data = %options.data.display(), "coordinator listens");
     warn_if_open(&address, &security);
     Ok(Running { address, stopping, server, engine, http, reloader, watch, scheme })
 }

@@ -152,7 +152,8 @@ pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
             seed_family: e.provenance.seed_family.clone(),
             imported: search.bound.as_ref().map_or_else(Vec::new, |(_, b)| b.imported(e.schedule.id()).to_vec()),
         }),
-        measurement: Some(measurement.into()),
+        // The profile is for the search itself, and may be larger than all the rest.
+        measurement: Some(pb::Measurement { profile: None, ..measurement.into() }),
         worker_id: e.worker.to_string(),
         worker_name: e.worker_name.clone(),
         device: e.device.clone(),

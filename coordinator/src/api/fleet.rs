@@ -37,9 +37,10 @@ impl FleetService for Fleet {
         let rows = limits::WORKERS.rows(message.page_size);
         let ttl = self.0.lease_ttl;
         let question = move |state: &crate::engine::State, now| {
-            let page = state.workers.iter().skip(from).take(rows);
-            let workers = page.map(|(id, worker)| encode::worker(state, id, worker, now, ttl)).collect();
-            pb::ListWorkersResponse { workers, next_page_token: page::token(from + rows, state.workers.len()) }
+            let rows = state.workers.iter().skip(from).take(rows);
+            let workers = page::Page::of(rows.map(|(id, worker)| encode::worker(state, id, worker, now, ttl)));
+            let next_page_token = page::token(from + workers.len(), state.workers.len());
+            pb::ListWorkersResponse { workers, next_page_token }
         };
         self.0.engine.query(question).await.map(Response::new).map_err(status::refusal)
     }

@@ -16,9 +16,11 @@ use tonic::{Code, Request, Status};
 use tower_layer::Layer;
 
 use super::access::{self, Effect, Need};
-use super::body::{Bounded, Held};
-use super::incoming::Peer;
+use super::body::{self, Answer, Bounded, Flow};
+use super::budget::Budget;
+use super::connections::Peer;
 use super::quota::{Kind, Limiter, Place, Principal};
+use super::turns::Turns;
 use super::{limits, status};
 use crate::engine::Refusal;
 use crate::ports::Clock;
@@ -33,18 +35,27 @@ pub struct Gate {
     /// `None`: no token is asked for.
     tokens: Arc<RwLock<Option<Tokens>>>,
     limiter: Limiter,
+    requests: Budget,
+    answers: Budget,
+    turns: Turns,
     clock: Arc<dyn Clock>,
 }
 
 impl Gate {
     /// A gate that asks for one of these tokens, or, without any, for nothing.
     pub fn new(tokens: Option<Tokens>, limiter: Limiter, clock: Arc<dyn Clock>) -> Self {
-        Self { tokens: Arc::new(RwLock::new(tokens)), limiter, clock }
+        let (requests, answers) = (Budget::new(limits::REQUESTS), Budget::new(limits::ANSWERS));
+        Self { tokens: Arc::new(RwLock::new(tokens)), limiter, requests, answers, turns: Turns::new(), clock }
     }
 
     /// Asks for these tokens from now on. A call that is in is not put out: a stream lives to its end.
     pub fn replace(&self, tokens: Tokens) {
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
+    }
+
+    /// Bytes of requests that are not taken in yet, and of answers that nobody has read.
+    pub fn held(&self) -> (usize, usize) {
+        (self.requests.held(), self.answers.held())
     }
 
     /// Who calls, if the call may go on. Beside a refusal stands the caller's name, as far as it is known.
@@ -74,14 +85,20 @@ impl Gate {
 
     /// A place for the call among those of its principal.
     fn enter(&self, kind: Kind, caller: &Caller, peer: Option<IpAddr>) -> Result<Option<Place>, Status> {
-        let principal = match (&caller.known, peer) {
-            (Some((name, _)), _) => Principal::Token(name.clone()),
-            // Whoever is on this machine and is asked for no token can do worse than to call often.
-            (None, Some(address)) if address.is_loopback() && kind != Kind::Strangers => return Ok(None),
-            (None, Some(address)) => Principal::address(address),
-            (None, None) => Principal::Others,
-        };
-        self.limiter.enter(kind, principal).map_err(|excess| status::too_much(excess, kind))
+        // Whoever is on this machine and is asked for no token can do worse than to call often.
+        if caller.known.is_none() && kind != Kind::Strangers && peer.is_some_and(|address| address.is_loopback()) {
+            return Ok(None);
+        }
+        self.limiter.enter(kind, principal(caller, peer)).map_err(|excess| status::too_much(excess, kind))
+    }
+}
+
+/// Under whose name a call is counted.
+fn principal(caller: &Caller, peer: Option<IpAddr>) -> Principal {
+    match (&caller.known, peer) {
+        (Some((name, _)), _) => Principal::Token(name.clone()),
+        (None, Some(address)) => Principal::address(address),
+        (None, None) => Principal::Others,
     }
 }
 
@@ -185,7 +202,7 @@ pub struct Gated<S> {
 
 impl<S> Service<http::Request<Body>> for Gated<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
 {
@@ -200,7 +217,8 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let (need, effect) = access::rule(&path);
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let connection = request.extensions().get::<Peer>().cloned();
+        let peer = connection.as_ref().map(|peer| peer.address);
         let refuse = |status: Status| -> Self::Future { Box::pin(ready(Ok(status.into_http()))) };
         let caller = match self.gate.admit(&path, need, request.headers_mut()) {
             Ok(caller) => caller,
@@ -214,25 +232,63 @@ where
             }
         };
         // What is too often is counted and not written down: who floods the coordinator must not flood the audit.
-        let place = match self.gate.enter(access::kind(need, effect), &caller, peer) {
+        let kind = access::kind(need, effect);
+        let place = match self.gate.enter(kind, &caller, peer) {
             Ok(place) => place,
             Err(status) => return refuse(status),
         };
         request.extensions_mut().insert(caller.clone());
-        let most = limits::request_bytes(&path);
-        let request = request.map(|body| Body::new(Bounded::new(body, most)));
-        let record = Record { caller, method: path, effect, outcome: Code::Cancelled };
-        let answer = self.inner.call(request);
+        // Who is asked for nothing is no stranger; who asks for what everybody may have is one.
+        let running = connection.map(|peer| peer.begin(need != Need::Nothing));
+        let place = (place, running);
+        let principal = principal(&caller, peer);
+        let record = Record { caller, method: path.clone(), effect, outcome: Code::Cancelled };
+        let (requests, answers) = (self.gate.requests.clone(), self.gate.answers.clone());
+        let turns = self.gate.turns.clone();
+        // The one that is ready now; its successor is asked again.
+        let successor = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, successor);
+        if limits::is_stream(&path) {
+            let most = limits::request_bytes(&path);
+            let answer = inner.call(request.map(|body| Body::new(Bounded::new(body, most))));
+            return Box::pin(async move {
+                let answer = answer.await?;
+                record.end(code(&answer));
+                Ok(answer.map(|inner| Body::new(Flow::new(inner, answers, principal, place))))
+            });
+        }
         Box::pin(async move {
-            let answer = answer.await?;
-            let answer = match place {
-                Some(place) => answer.map(|inner| Body::new(Held { inner, _place: place })),
-                None => answer,
+            let (parts, body) = request.into_parts();
+            let heard = body::hear(body, &path, (&requests, &principal)).await;
+            let room = match (heard, limits::answer_bytes(&path)) {
+                (Ok(heard), 0) => Ok((heard, None)),
+                (Ok(heard), bytes) => answers.take(&principal, bytes).await.map(|share| (heard, Some(share))),
+                (Err(status), _) => Err(status),
             };
-            // A refusal has its code in the headers; an answer has it after its end, and then it is this one.
-            let code = answer.headers().get(Status::GRPC_STATUS);
-            record.end(code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes())));
-            Ok(answer)
+            let ((body, heard), share) = match room {
+                Ok(room) => room,
+                Err(status) => {
+                    record.end(status.code());
+                    return Ok(status.into_http());
+                }
+            };
+            // What workers call is decided fast or waits for work.
+            let turn = if kind == Kind::Workers { None } else { Some(turns.take(&principal).await) };
+            let answer = inner.call(http::Request::from_parts(parts, body)).await?;
+            drop(heard);
+            record.end(code(&answer));
+            let (parts, body) = answer.into_parts();
+            let answer = Answer::of(body, share, place).await;
+            drop(turn);
+            Ok(match answer {
+                Ok(answer) => http::Response::from_parts(parts, Body::new(answer)),
+                Err(status) => status.into_http(),
+            })
         })
     }
+}
+
+/// The code of an answer: a refusal has it in the headers, an answer has it after its end, and then it is this one.
+fn code(answer: &http::Response<Body>) -> Code {
+    answer.headers().get(Status::GRPC_STATUS).map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }

@@ -6,7 +6,11 @@
 
 mod access;
 mod body;
+mod budget;
+mod connections;
+mod counts;
 mod encode;
+mod files;
 mod fleet;
 mod gate;
 mod incoming;
@@ -19,6 +23,8 @@ mod search;
 mod status;
 mod tls;
 mod trace;
+mod turns;
+mod watches;
 mod worker;
 
 use std::net::SocketAddr;
@@ -33,8 +39,10 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower_layer::{Identity, Stack};
 
+pub use connections::{ConnectionCounts, ConnectionLimits, Connections, Peer, Watched};
+pub(crate) use files::raise_limit;
 pub use gate::Gate;
-pub use incoming::{Connection, ConnectionCounts, Connections, Incoming, Peer};
+pub use incoming::{Connection, Incoming};
 pub use meter::{Call, Calls, Metered};
 pub use quota::{Allowance, Kind, Limiter, Quotas};
 pub use tls::{Expiry, Tls, TlsFiles};
@@ -87,7 +95,7 @@ pub async fn router(
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let searches = SearchServiceServer::new(search::Searches(services.clone()))
+    let searches = SearchServiceServer::new(search::Searches::new(services.clone()))
         .max_decoding_message_size(limits::MAX_REQUEST)
         .max_encoding_message_size(limits::MAX_RESPONSE);
     let workers = WorkerServiceServer::new(worker::Workers(services.clone()))

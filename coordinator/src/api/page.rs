@@ -1,8 +1,59 @@
-//! Page tokens: opaque to callers, the position of the next row to us.
+//! Pages: they end before they are too large for a client with gRPC's default limit. And their tokens: opaque to callers,
+//! the position of the next row to us.
 
+use prost::Message;
 use tonic::Status;
 
-use super::status;
+use super::{limits, status};
+
+/// A page that fills up with rows.
+pub(super) struct Page<M> {
+    rows: Vec<M>,
+    bytes: usize,
+}
+
+impl<M: Message> Page<M> {
+    /// An empty one, in an answer that has so many bytes already.
+    pub(super) fn beside(bytes: usize) -> Self {
+        Self { rows: vec![], bytes }
+    }
+
+    /// As many of these as it holds; no more are made.
+    pub(super) fn of(rows: impl Iterator<Item = M>) -> Vec<M> {
+        let mut page = Self::beside(0);
+        for row in rows {
+            if !page.push(row) {
+                break;
+            }
+        }
+        page.rows
+    }
+
+    /// Whether the row still had room. The first one always has, so that every page goes on.
+    pub(super) fn push(&mut self, row: M) -> bool {
+        self.bytes += row.encoded_len();
+        let fits = self.bytes <= limits::PAGE_BYTES || self.rows.is_empty();
+        if fits {
+            self.rows.push(row);
+        }
+        fits
+    }
+
+    pub(super) fn rows(self) -> Vec<M> {
+        self.rows
+    }
+}
+
+/// As many of these rows as a page holds without their pictures; no more are made.
+pub(super) fn filled<M: Message, K>(rows: impl Iterator<Item = (M, K)>) -> Vec<(M, K)> {
+    let mut bytes = 0;
+    let fits = |(row, _): &(M, K)| {
+        let is_first = bytes == 0;
+        bytes += row.encoded_len().max(1);
+        is_first || bytes <= limits::PAGE_BYTES
+    };
+    rows.take_while(fits).collect()
+}
 
 /// The position that a token stands for; the first row for an empty one.
 pub(super) fn position(token: &str) -> Result<usize, Status> {
@@ -32,6 +83,21 @@ fn base36(mut n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_ends_before_it_is_too_large_and_goes_on_all_the_same() {
+        let mut made = 0;
+        let mut rows = |bytes: usize| {
+            let row = evocache_proto::pb::GetSearchRequest { search_id: "x".repeat(bytes) };
+            filled(std::iter::repeat_n(row, 1000).inspect(|_| made += 1).map(|row| (row, ()))).len()
+        };
+        assert_eq!([rows(10), rows(limits::PAGE_BYTES / 10), rows(2 * limits::PAGE_BYTES)], [1000, 9, 1]);
+        assert_eq!(made, 1000 + 10 + 2);
+        let large = evocache_proto::pb::GetSearchRequest { search_id: "x".repeat(limits::PAGE_BYTES / 2) };
+        assert_eq!(Page::of(std::iter::repeat_n(large.clone(), 9)).len(), 1);
+        let mut beside = Page::beside(limits::PAGE_BYTES);
+        assert!(beside.push(large.clone()) && !beside.push(large), "every page has a row");
+    }
 
     #[test]
     fn tokens_come_back_as_positions_and_end_with_the_rows() {

@@ -7,28 +7,26 @@ use evocache_proto::domain::{SearchId, SearchUid};
 use evocache_proto::pb::search_service_server::SearchService;
 use evocache_proto::{pb, wire};
 use prost::Message;
-use tokio::sync::{broadcast, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::encode::Detail;
 use super::gate::Caller;
 use super::question::Asked;
+use super::watches::Watches;
 use super::{Services, encode, limits, page, request, status};
-use crate::domain::evaluation::Evaluation;
 use crate::engine::{Answer, Command, Move, Refusal, Search, State};
 
-/// Messages that wait for a slow watcher.
-const WATCH_BUFFER: usize = 64;
-
-#[derive(Clone)]
-pub(super) struct Searches(pub(super) Services);
+pub(super) struct Searches(Services, Watches);
 
 fn search_id(text: &str) -> Result<SearchId, Status> {
     SearchId::new(text).map_err(|e| status::invalid("search_id", e))
 }
 
 impl Searches {
+    pub(super) fn new(services: Services) -> Self {
+        Self(services.clone(), Watches::new(services))
+    }
+
     async fn get(&self, id: SearchId) -> Result<pb::Search, Status> {
         let ttl = self.0.lease_ttl;
         self.look(id, move |state, search, now| encode::search(state, search, now, ttl, Detail::Full)).await
@@ -62,25 +60,25 @@ impl Searches {
         Ok(search)
     }
 
-    /// A page of evaluations that ends before it is too large for a client with gRPC's default limit.
+    /// A page of evaluations that ends before it is too large for a client with gRPC's default limit, of which `taken`
+    /// bytes are for what stands beside it.
     fn page(
         &self,
         search: &SearchId,
         rows: Vec<(pb::Evaluation, evocache_proto::domain::CandidateId)>,
         thumbnails: bool,
+        taken: usize,
     ) -> Result<Vec<pb::Evaluation>, Status> {
-        let (mut page, mut bytes) = (vec![], 0);
+        let mut page = page::Page::beside(taken);
         for (mut evaluation, candidate) in rows {
             if thumbnails {
                 self.add_thumbnails(&mut evaluation, search, candidate)?;
             }
-            bytes += evaluation.encoded_len();
-            if bytes > limits::PAGE_BYTES && !page.is_empty() {
+            if !page.push(evaluation) {
                 break;
             }
-            page.push(evaluation);
         }
-        Ok(page)
+        Ok(page.rows())
     }
 
     fn add_thumbnails(
@@ -91,7 +89,12 @@ impl Searches {
     ) -> Result<(), Status> {
         let pictures = self.0.engine.thumbnails(search, candidate).map_err(status::refusal)?;
         if let Some(measurement) = &mut evaluation.measurement {
-            measurement.thumbnails = pictures.into_iter().map(Into::into).collect();
+            let mut room = limits::PICTURE_BYTES;
+            let fits = |picture: &Vec<u8>| {
+                room = room.saturating_sub(picture.len());
+                room > 0
+            };
+            measurement.thumbnails = pictures.into_iter().take_while(fits).map(Into::into).collect();
         }
         Ok(())
     }
@@ -147,9 +150,10 @@ impl SearchService for Searches {
         let question = move |state: &State, now| {
             let mut all: Vec<&Search> = state.searches.values().collect();
             all.sort_by(|a, b| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
-            let page = all.iter().skip(from).take(rows);
-            let searches = page.map(|search| encode::search(state, search, now, ttl, Detail::List)).collect();
-            pb::ListSearchesResponse { searches, next_page_token: page::token(from + rows, all.len()) }
+            let rows = all.iter().skip(from).take(rows);
+            let searches = page::Page::of(rows.map(|search| encode::search(state, search, now, ttl, Detail::List)));
+            let next_page_token = page::token(from + searches.len(), all.len());
+            pb::ListSearchesResponse { searches, next_page_token }
         };
         self.0.engine.query(question).await.map(Response::new).map_err(status::refusal)
     }
@@ -201,17 +205,7 @@ impl SearchService for Searches {
         message: Request<pb::WatchSearchRequest>,
     ) -> Result<Response<Self::WatchSearchStream>, Status> {
         let id = search_id(&message.into_inner().search_id)?;
-        // Subscribed before the first look, so that nothing falls between the two.
-        let changes = self.0.engine.changes();
-        let (uid, first) = self.snapshot(&id, None).await?;
-        let (messages, stream) = mpsc::channel(WATCH_BUFFER);
-        let watch = Watch { searches: self.clone(), id, uid, changes, messages };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "ends by itself: with the search, the watcher, or the coordinator"
-        )]
-        tokio::spawn(watch.run(first));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(self.1.watch(id).await?)))
     }
 
     async fn list_evaluations(
@@ -224,11 +218,11 @@ impl SearchService for Searches {
         let rows = limits::EVALUATIONS.rows(message.page_size);
         let question = move |_: &State, search: &Search, _| {
             let page = search.evaluations.iter().skip(from).take(rows);
-            let page: Vec<_> = page.map(|e| (encode::evaluation(search, e), e.candidate)).collect();
+            let page = page::filled(page.map(|e| (encode::evaluation(search, e), e.candidate)));
             (page, search.evaluations.len())
         };
         let (page, all) = self.look(id.clone(), question).await?;
-        let evaluations = self.page(&id, page, message.include_thumbnails)?;
+        let evaluations = self.page(&id, page, message.include_thumbnails, 0)?;
         let next_page_token = page::token(from + evaluations.len(), all);
         Ok(Response::new(pb::ListEvaluationsResponse { evaluations, next_page_token }))
     }
@@ -241,7 +235,7 @@ impl SearchService for Searches {
         let question = move |_: &State, search: &Search, _| {
             let front = search.front();
             let page = front.iter().skip(from).take(rows);
-            let page: Vec<_> = page.map(|e| (encode::evaluation(search, e), e.candidate)).collect();
+            let page = page::filled(page.map(|e| (encode::evaluation(search, e), e.candidate)));
             let response = pb::GetFrontResponse {
                 evaluations: vec![],
                 baseline: search.baseline().map(|e| encode::evaluation(search, e)),
@@ -253,11 +247,11 @@ impl SearchService for Searches {
             (response, page, front.len())
         };
         let (mut response, page, all) = self.look(id.clone(), question).await?;
-        response.evaluations = self.page(&id, page, message.include_thumbnails)?;
-        response.next_page_token = page::token(from + response.evaluations.len(), all);
         if let Some(baseline) = response.baseline.as_mut().filter(|_| message.include_thumbnails) {
             self.add_thumbnails(baseline, &id, evocache_proto::domain::CandidateId(0))?;
         }
+        response.evaluations = self.page(&id, page, message.include_thumbnails, response.encoded_len())?;
+        response.next_page_token = page::token(from + response.evaluations.len(), all);
         Ok(Response::new(response))
     }
 
@@ -277,95 +271,5 @@ impl SearchService for Searches {
             }
         }
         Ok(Response::new(response))
-    }
-}
-
-impl Searches {
-    /// The state of a search as a watcher sees it, and of which search of that id.
-    async fn snapshot(
-        &self,
-        id: &SearchId,
-        evaluation: Option<Arc<Evaluation>>,
-    ) -> Result<(SearchUid, pb::WatchSearchResponse), Status> {
-        let ttl = self.0.lease_ttl;
-        let question = move |state: &State, search: &Search, now| {
-            let message = pb::WatchSearchResponse {
-                state: encode::phase(search.phase).into(),
-                progress: Some(encode::progress(state, search, now)),
-                end_reason: encode::reason(state, search, now, ttl),
-                evaluation: evaluation.map(|e| {
-                    let mut message = encode::evaluation(search, &e);
-                    if let Some(measurement) = &mut message.measurement {
-                        measurement.thumbnails.clear();
-                    }
-                    message
-                }),
-            };
-            (search.uid.clone(), message)
-        };
-        self.look(id.clone(), question).await
-    }
-}
-
-/// One watcher: the state now, then a message per change, until the search has ended.
-struct Watch {
-    searches: Searches,
-    id: SearchId,
-    uid: SearchUid,
-    changes: broadcast::Receiver<crate::engine::Change>,
-    messages: mpsc::Sender<Result<pb::WatchSearchResponse, Status>>,
-}
-
-impl Watch {
-    async fn run(mut self, first: pb::WatchSearchResponse) {
-        let mut last = Ok(first);
-        loop {
-            let end = match &last {
-                Ok(message) => ended(message.state()),
-                Err(_) => true,
-            };
-            if self.messages.send(last).await.is_err() || end {
-                return;
-            }
-            last = tokio::select! {
-                evaluation = next(&mut self.changes, &self.id) => match evaluation {
-                    Some(evaluation) => match self.searches.snapshot(&self.id, evaluation).await {
-                        Ok((uid, message)) if uid == self.uid => Ok(message),
-                        // It was deleted, and the id is used again.
-                        Ok(_) => Err(status::refusal(Refusal::NoSearch(self.id.clone()))),
-                        Err(status) => Err(status),
-                    },
-                    None => Err(status::stopping()),
-                },
-                () = self.searches.0.stopped() => Err(status::stopping()),
-                () = self.messages.closed() => return,
-            };
-        }
-    }
-}
-
-/// The next change of this search: `Some(None)` for one without an evaluation, `None` when the engine has stopped.
-async fn next(
-    changes: &mut broadcast::Receiver<crate::engine::Change>,
-    id: &SearchId,
-) -> Option<Option<Arc<Evaluation>>> {
-    loop {
-        match changes.recv().await {
-            Ok(change) if change.search == *id => return Some(change.evaluation),
-            Ok(_) => {}
-            // Some were missed: the state is still worth telling.
-            Err(broadcast::error::RecvError::Lagged(_)) => return Some(None),
-            Err(broadcast::error::RecvError::Closed) => return None,
-        }
-    }
-}
-
-fn ended(state: pb::SearchState) -> bool {
-    match state {
-        pb::SearchState::Completed | pb::SearchState::Stopped | pb::SearchState::Failed => true,
-        pb::SearchState::Unspecified
-        | pb::SearchState::Pending
-        | pb::SearchState::Running
-        | pb::SearchState::Paused => false,
     }
 }

@@ -208,6 +208,7 @@ impl Actor {
             if let Ok(0) = tokio::time::timeout(TICK, self.inbox.recv_many(&mut messages, BATCH)).await {
                 return;
             }
+            let began = moment();
             for message in messages.drain(..) {
                 if !matches!(message, Message::Advised { .. }) {
                     self.meters.queued.fetch_sub(1, Relaxed);
@@ -217,7 +218,10 @@ impl Actor {
                         self.flush();
                         return;
                     }
-                    Message::Look(look) => look(&self.state, self.settings.clock.now()),
+                    Message::Look(look) => {
+                        self.meters.looks.fetch_add(1, Relaxed);
+                        look(&self.state, self.settings.clock.now());
+                    }
                     Message::Do { request, command, reply } => self.take(request.as_ref(), &command, reply),
                     Message::Wait { worker, wait, reply } => {
                         let until = self.settings.clock.now().plus(wait);
@@ -235,6 +239,7 @@ impl Actor {
                 self.serve_waiters();
             }
             self.flush();
+            self.meters.busy.record(began.elapsed());
         }
     }
 
@@ -454,6 +459,11 @@ impl Actor {
         self.meters.flushes.record(began.elapsed());
         synced
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long the engine works; nothing is decided by it")]
+fn moment() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 fn news(fact: &Fact) -> Option<Change> {

@@ -64,6 +64,8 @@ pub struct Meters {
     /// A store that cannot be flushed: nothing more is decided.
     pub(super) broken: AtomicBool,
     pub(super) flushes: Histogram,
+    pub(super) busy: Histogram,
+    pub(super) looks: AtomicU64,
     /// Bytes left for the store plus one; 0 while unknown.
     room: AtomicU64,
     reserve: AtomicU64,
@@ -96,6 +98,10 @@ pub struct Counts {
     pub broken: bool,
     /// How long flushes took.
     pub flushes: Buckets,
+    /// How long the engine worked, from what it found waiting to the answers.
+    pub busy: Buckets,
+    /// Questions that were answered from the state.
+    pub looks: u64,
     /// The room that the store has, where that is known.
     pub room: Option<Room>,
 }
@@ -113,6 +119,8 @@ impl Meters {
             queued: u64::try_from(self.queued.load(Relaxed)).unwrap_or(0),
             broken: self.broken.load(Relaxed),
             flushes: self.flushes.read(),
+            busy: self.busy.read(),
+            looks: self.looks.load(Relaxed),
             room: self.room.load(Relaxed).checked_sub(1).map(|left| Room { left, reserve: self.reserve.load(Relaxed) }),
         }
     }

@@ -221,7 +221,10 @@ impl Search {
                 None => return Err(format!("the worker does not measure '{}'", objective.metric)),
             }
         }
-        match self.spec.imported.iter().find(|i| **i.schedule.layout() != worker.layout) {
+        self.spec.fits(&worker.layout)?;
+        self.spec.fits_metrics(worker.metrics.len())?;
+        // All that are imported have the layout of the first.
+        match self.spec.imported.first().filter(|i| **i.schedule.layout() != worker.layout) {
             Some(other) => Err(format!(
                 "imported schedule '{}' is for layout {}, the worker has {}",
                 other.name,

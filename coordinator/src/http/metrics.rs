@@ -94,6 +94,9 @@ fn counters(text: &mut Exposition, counts: &Counts) {
     }
     text.family("evocache_store_flush_duration_seconds", "histogram", "How long a flush to disk took.");
     text.histogram("evocache_store_flush_duration_seconds", &[], &counts.flushes);
+    text.single("evocache_engine_looks_total", "counter", "Questions answered from the state.", counts.looks);
+    text.family("evocache_engine_busy_seconds", "histogram", "How long the engine worked at what it found waiting.");
+    text.histogram("evocache_engine_busy_seconds", &[], &counts.busy);
 }
 
 fn states(text: &mut Exposition, gauges: &Gauges) {
@@ -164,11 +167,21 @@ fn refusals(text: &mut Exposition, guard: &Guard) {
     for (kind, excess, n) in guard.limiter.read() {
         text.sample("evocache_rpcs_limited_total", &[("kind", kind.as_str()), ("excess", excess)], n);
     }
+    let (requests, answers) = guard.gate.held();
+    text.family("evocache_held_bytes", "gauge", "Bytes of requests not taken in yet, of answers that nobody has read.");
+    for (of, bytes) in [("requests", requests), ("answers", answers)] {
+        text.sample("evocache_held_bytes", &[("of", of)], bytes);
+    }
     let counts = guard.connections.read();
     text.single("evocache_connections", "gauge", "Open connections.", counts.open);
     for (name, help, n) in [
         ("evocache_connections_accepted_total", "Connections accepted.", counts.accepted),
-        ("evocache_connections_refused_total", "Connections refused: their address had too many.", counts.refused),
+        ("evocache_connections_refused_total", "Connections refused: too many, all of them in use.", counts.refused),
+        (
+            "evocache_connections_closed_total",
+            "Connections closed: silent, or idle when there were many.",
+            counts.closed,
+        ),
         (
             "evocache_tls_handshakes_failed_total",
             "Connections with which TLS did not come about.",

@@ -17,11 +17,12 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::api::{Calls, Connections, Limiter};
+use crate::api::{Calls, ConnectionLimits, Connections, Gate, Limiter, Watched, limits};
 use crate::engine::Handle;
 use crate::reload::Reloader;
 
@@ -81,6 +82,8 @@ pub struct Guard {
     pub reloader: Reloader,
     /// What each principal may ask.
     pub limiter: Limiter,
+    /// What is held for callers.
+    pub gate: Gate,
     /// The connections.
     pub connections: Connections,
 }
@@ -105,10 +108,19 @@ impl Http {
             .route("/metrics", get(metrics))
             .with_state(site.clone());
         let (stop, mut stopped) = watch::channel(false);
-        let serve = axum::serve(listener, router).with_graceful_shutdown(async move {
-            // An error means that `Http` is gone: stop as well.
-            let _ = stopped.wait_for(|&stopped| stopped).await;
-        });
+        let limits = ConnectionLimits {
+            all: limits::HTTP_CONNECTIONS,
+            silence: Some(limits::HTTP_SILENCE),
+            ..ConnectionLimits::default()
+        };
+        let connections = Connections::new(limits);
+        let mut watch = JoinSet::new();
+        watch.spawn(connections.clone().watch());
+        let serve =
+            axum::serve(Doors { listener, connections, _watch: watch }, router).with_graceful_shutdown(async move {
+                // An error means that `Http` is gone: stop as well.
+                let _ = stopped.wait_for(|&stopped| stopped).await;
+            });
         #[expect(clippy::disallowed_methods, reason = "joined in `Http::stop`")]
         let server = tokio::spawn(async move { serve.await });
         Ok(Self { address, site, stop, server })
@@ -138,6 +150,34 @@ impl Http {
         if tokio::time::timeout(DRAIN, &mut server).await.is_err() {
             server.abort();
         }
+    }
+}
+
+/// Accepts connections, and no more than agreed: what operators ask takes milliseconds, so whoever is silent makes room for
+/// others.
+struct Doors {
+    listener: TcpListener,
+    connections: Connections,
+    /// Ends when this is dropped.
+    _watch: JoinSet<()>,
+}
+
+impl Listener for Doors {
+    type Io = Watched;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Watched, SocketAddr) {
+        loop {
+            // Errors at one connection are over with it; after others this waits for a moment.
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            if let Some(stream) = self.connections.enter(stream, address.ip().to_canonical()) {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

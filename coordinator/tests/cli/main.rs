@@ -4,6 +4,8 @@
 
 mod alone;
 mod answers;
+#[cfg(target_os = "linux")]
+mod attackers;
 mod certificates;
 mod coordinator;
 #[cfg(all(unix, feature = "local"))]

@@ -106,7 +106,21 @@ impl Coordinator {
     pub(crate) fn start_logged(data: &Path, more: &[&str], log: Stdio) -> Self {
         let data = data.to_str().unwrap();
         let flags = ["serve", "--listen", "127.0.0.1:0", "--data", data, "--json"];
-        let mut child = command(&[&flags[..], more].concat()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        Self::of(command(&[&flags[..], more].concat()), log)
+    }
+
+    /// Starts one that may have so many files open, for good.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn start_limited(data: &Path, more: &[&str], files: u32, log: Stdio) -> Self {
+        let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let flags = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap(), "--json"];
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_evocache")]).args([&flags[..], more].concat());
+        Self::of(shell, log)
+    }
+
+    fn of(mut command: Command, log: Stdio) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();

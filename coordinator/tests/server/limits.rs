@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use evocache::serve::{Quotas, Running, Security, ServeOptions, start};
 use evocache::tokens::{Role, entry};
-use evocache_proto::pb;
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use evocache_proto::{pb, wire};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::common::draft;
+use crate::common::{declaration, draft};
 use crate::http::ask;
 
 struct Limited {
@@ -49,6 +50,21 @@ impl Limited {
 
     async fn list(&self, token: &str) -> Result<(), Status> {
         self.searches().list_searches(with(token, pb::ListSearchesRequest::default())).await.map(drop)
+    }
+
+    async fn create(&self, id: &str) {
+        let create = pb::CreateSearchRequest {
+            search_id: id.into(),
+            spec: Some((&draft(5)).into()),
+            ..pb::CreateSearchRequest::default()
+        };
+        self.searches().create_search(with("one", create)).await.unwrap();
+    }
+
+    async fn value(&self, name: &str) -> u64 {
+        let text = ask(self.running.http_addr().unwrap(), "/metrics").await.1;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     async fn metric(&self, line: &str) {
@@ -106,12 +122,7 @@ async fn strangers_are_limited_by_address_and_do_not_hold_up_who_has_a_token() {
 async fn a_watch_holds_its_place_until_it_ends() {
     let quotas = Quotas { reads: Some("1000:1000:2".parse().unwrap()), ..Quotas::DEFAULT };
     let limited = Limited::start(quotas, 100).await;
-    let create = pb::CreateSearchRequest {
-        search_id: "toy".into(),
-        spec: Some((&draft(5)).into()),
-        ..pb::CreateSearchRequest::default()
-    };
-    limited.searches().create_search(with("one", create)).await.unwrap();
+    limited.create("toy").await;
     let watch = || async {
         let request = pb::WatchSearchRequest { search_id: "toy".into() };
         let mut stream = limited.searches().watch_search(with("one", request)).await?.into_inner();
@@ -128,35 +139,174 @@ async fn a_watch_holds_its_place_until_it_ends() {
 }
 
 #[tokio::test]
-async fn an_address_has_no_more_than_its_connections() {
+async fn a_silent_connection_makes_room_for_another_and_one_in_use_does_not() {
     let limited = Limited::start(Quotas::DEFAULT, 2).await;
-    let second = TcpStream::connect(limited.running.local_addr()).await.unwrap();
-    let mut third = TcpStream::connect(limited.running.local_addr()).await.unwrap();
-    let mut byte = [0];
-    // Closed at once; the others go on.
-    assert!(matches!(third.read(&mut byte).await, Ok(0) | Err(_)));
     limited.list("one").await.unwrap();
+    let mut second = TcpStream::connect(limited.running.local_addr()).await.unwrap();
+    let connect = async || Channel::from_shared(limited.running.url()).unwrap().connect().await;
+    // The third comes in, in place of the one that has said nothing.
+    let third = connect().await.unwrap();
+    let mut byte = [0; 64];
+    let closed = async { while !matches!(second.read(&mut byte).await, Ok(0) | Err(_)) {} };
+    tokio::time::timeout(Duration::from_secs(60), closed).await.unwrap();
+    limited.create("toy").await;
+    let watch = |channel: Channel| async move {
+        let request = with("one", pb::WatchSearchRequest { search_id: "toy".into() });
+        let mut stream = SearchServiceClient::new(channel).watch_search(request).await.unwrap().into_inner();
+        stream.message().await.unwrap();
+        stream
+    };
+    let _watches = (watch(third).await, watch(limited.channel.clone()).await);
+    let mut fourth = TcpStream::connect(limited.running.local_addr()).await.unwrap();
+    assert!(matches!(fourth.read(&mut byte).await, Ok(0) | Err(_)));
     limited.metric("evocache_connections 2").await;
+    limited.metric("evocache_connections_closed_total 1").await;
     limited.metric("evocache_connections_refused_total 1").await;
-    drop(second);
-    let again = async {
-        loop {
-            let mut stream = TcpStream::connect(limited.running.local_addr()).await.unwrap();
-            // Whoever is taken gets the server's settings.
-            let preface = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
-            if preface.is_ok() && matches!(stream.read(&mut byte).await, Ok(1)) {
-                return;
-            }
+    drop(_watches);
+    let again = async { while connect().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(60), again).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_too_many_is_refused_by_its_count_whatever_it_is() {
+    let limited = Limited::start(Quotas::DEFAULT, 100).await;
+    let told = |status: &Status| {
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().len() < 200, "{status}");
+        status.get_details_bad_request().unwrap().field_violations[0].field.clone()
+    };
+    let mut workers = WorkerServiceClient::new(limited.channel.clone()).max_encoding_message_size(64 << 20);
+    let metric = |i: usize| pb::MetricDeclaration { name: format!("m{i}"), direction: 1, ..Default::default() };
+    let mut register = wire::register_request(String::new(), &declaration("w"));
+    register.metrics = (0..80_000).map(metric).collect();
+    let status = workers.register_worker(with("one", register)).await.unwrap_err();
+    assert_eq!(told(&status), "metrics");
+
+    let spoilt = |spoil: fn(&mut pb::SearchSpec)| {
+        let mut spec: pb::SearchSpec = (&draft(5)).into();
+        spoil(&mut spec);
+        with("one", pb::CreateSearchRequest { spec: Some(spec), validate_only: true, ..Default::default() })
+    };
+    type Spoil = fn(&mut pb::SearchSpec);
+    let spoils: [(Spoil, &str); 5] = [
+        (|s| s.objectives = vec![s.objectives[0].clone(); 100_000], "spec.objectives"),
+        (|s| s.prompts = vec![pb::Prompt::default(); 1_000_000], "spec.prompts"),
+        (|s| s.imported = vec![pb::ImportedSchedule::default(); 1_000_000], "spec.imported"),
+        (|s| s.algorithm.as_mut().unwrap().rungs = vec![9; 2_000_000], "spec.algorithm.rungs"),
+        (|s| s.sampling.as_mut().unwrap().steps = vec![9; 2_000_000], "spec.sampling.steps"),
+    ];
+    for (spoil, field) in spoils {
+        let status = limited.searches().create_search(spoilt(spoil)).await.unwrap_err();
+        assert_eq!(told(&status), field);
+    }
+    let status = limited.searches().create_search(spoilt(|s| s.prompts = vec![pb::Prompt::default(); 9000])).await;
+    let status = status.unwrap_err();
+    assert_eq!(status.get_details_bad_request().unwrap().field_violations.len(), 8);
+    assert_eq!(status.get_details_error_info().unwrap().metadata["untold_violations"], "8992");
+    assert!(status.message().ends_with("; and 8992 more"), "{status}");
+}
+
+#[tokio::test]
+async fn a_model_that_is_too_much_for_a_search_is_told_so() {
+    let limited = Limited::start(Quotas::DEFAULT, 100).await;
+    let mut spec: pb::SearchSpec = (&draft(5)).into();
+    spec.sampling.as_mut().unwrap().steps = vec![1000];
+    let create = pb::CreateSearchRequest { search_id: "large".into(), spec: Some(spec), ..Default::default() };
+    limited.searches().create_search(with("one", create)).await.unwrap();
+    let mut large = declaration("w");
+    large.layout = evocache_proto::domain::Layout::pixart(1365).unwrap();
+    let mut workers = WorkerServiceClient::new(limited.channel.clone());
+    let request = wire::register_request(String::new(), &large);
+    let worker_id = workers.register_worker(with("one", request)).await.unwrap().into_inner().worker_id;
+    let acquire = pb::AcquireLeaseRequest { worker_id, wait: None };
+    assert!(workers.acquire_lease(with("one", acquire)).await.unwrap().into_inner().lease.is_none());
+    let get = pb::GetSearchRequest { search_id: "large".into() };
+    let search = limited.searches().get_search(with("one", get)).await.unwrap().into_inner().search.unwrap();
+    assert!(search.end_reason.contains("1000 steps") && search.end_reason.contains("4095 slots"), "{search:?}");
+}
+
+#[tokio::test]
+async fn many_watchers_cost_the_engine_no_more_than_one() {
+    let limited = Limited::start(Quotas::DEFAULT, 100).await;
+    limited.create("toy").await;
+    let mut watches = vec![];
+    for _ in 0..100 {
+        let request = pb::WatchSearchRequest { search_id: "toy".into() };
+        let mut watch = limited.searches().watch_search(with("one", request)).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().state(), pb::SearchState::Pending);
+        watches.push(watch);
+    }
+    let before = limited.value("evocache_engine_looks_total").await;
+    let stop = pb::StopSearchRequest { search_id: "toy".into(), ..Default::default() };
+    limited.searches().stop_search(with("one", stop)).await.unwrap();
+    for watch in &mut watches {
+        assert_eq!(watch.message().await.unwrap().unwrap().state(), pb::SearchState::Stopped);
+        assert_eq!(watch.message().await.unwrap(), None);
+    }
+    // One look for all of them, one for the answer, one for the metrics.
+    let looks = limited.value("evocache_engine_looks_total").await - before;
+    assert!(looks <= 5, "{looks}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_heard_to_its_end_takes_no_more_than_it_may() {
+    let limited = Limited::start(Quotas::DEFAULT, 100).await;
+    // Each says that it brings 8 MiB, sends one byte of them and waits: eight have room, the ninth is not read.
+    let mut calls = vec![];
+    for _ in 0..20 {
+        let path = "/evocache.v1.WorkerService/CompleteEvaluation";
+        let mut request = http::Request::new(tonic::body::Body::new(Begun { started: false }));
+        *request.uri_mut() = format!("{}{path}", limited.running.url()).parse().unwrap();
+        *request.method_mut() = http::Method::POST;
+        request.headers_mut().insert("authorization", "Bearer one".parse().unwrap());
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let mut channel = limited.channel.clone();
+        calls.push(tokio::spawn(async move {
+            use tower::Service;
+            std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+            channel.call(request).await
+        }));
+    }
+    let full = async {
+        while limited.value("evocache_held_bytes{of=\"requests\"}").await < 64 << 20 {
+            tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), again).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), full).await.unwrap();
+    assert_eq!(limited.value("evocache_held_bytes{of=\"requests\"}").await, 64 << 20);
+    limited.list("two").await.unwrap();
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(calls);
+}
+
+/// A message of 8 MiB of which one byte comes.
+struct Begun {
+    started: bool,
+}
+
+impl http_body::Body for Begun {
+    type Data = tonic::codegen::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<tonic::codegen::Bytes>, Status>>> {
+        if std::mem::replace(&mut self.started, true) {
+            return std::task::Poll::Pending;
+        }
+        let mut bytes = vec![0];
+        bytes.extend((8u32 << 20).to_be_bytes());
+        bytes.push(0);
+        std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes.into()))))
+    }
 }
 
 #[tokio::test]
 async fn a_message_is_refused_by_its_length_and_each_call_has_its_own() {
     let limited = Limited::start(Quotas::DEFAULT, 100).await;
     let long = |bytes: usize| "x".repeat(bytes);
-    // 16 MiB are for measurements; an id needs no more than 64 KiB.
+    // 12 MiB are for measurements; an id needs no more than 64 KiB.
     let get = pb::GetSearchRequest { search_id: long(70_000) };
     let status = limited.searches().get_search(with("one", get)).await.unwrap_err();
     refused(&status, Code::OutOfRange, "MESSAGE_TOO_LARGE");
@@ -175,6 +325,6 @@ async fn a_message_is_refused_by_its_length_and_each_call_has_its_own() {
     };
     let status = workers.complete_evaluation(with("one", complete(8 << 20))).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "it was read, and there is no such worker");
-    let status = workers.complete_evaluation(with("one", complete(17 << 20))).await.unwrap_err();
+    let status = workers.complete_evaluation(with("one", complete(13 << 20))).await.unwrap_err();
     refused(&status, Code::OutOfRange, "MESSAGE_TOO_LARGE");
 }
