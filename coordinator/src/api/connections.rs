@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::limits;
@@ -48,6 +49,8 @@ struct Inner {
     limits: ConnectionLimits,
     began: Instant,
     open: Mutex<Open>,
+    /// Told when one has gone.
+    left: Notify,
     accepted: AtomicU64,
     handshakes_failed: AtomicU64,
     refused: AtomicU64,
@@ -75,6 +78,15 @@ pub struct ConnectionCounts {
     pub refused: u64,
     /// Ended because they said nothing.
     pub closed: u64,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// Some are being closed.
+    Leaving,
+    /// Somebody is served over every one.
+    InUse,
 }
 
 /// What a connection does. Times are milliseconds since the server began.
@@ -130,6 +142,7 @@ impl Connections {
             limits,
             began: Instant::now(),
             open: Mutex::default(),
+            left: Notify::new(),
             accepted: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -154,20 +167,28 @@ impl Connections {
     }
 
     /// Takes a connection in, in place of another one if need be. `None`: there is no room.
-    pub(crate) fn enter(&self, stream: TcpStream, address: IpAddr) -> Option<Watched> {
+    pub(crate) async fn enter(&self, stream: TcpStream, address: IpAddr) -> Option<Watched> {
+        for _ in 0..limits::LEAVING {
+            let left = self.0.left.notified();
+            match self.place(address) {
+                Ok(place) => return Some(Watched { stream, place }),
+                Err(Full::InUse) => break,
+                // They leave as soon as they have noticed; until then the next ones wait to be accepted.
+                Err(Full::Leaving) => drop(tokio::time::timeout(limits::LEAVING_TIME, left).await),
+            }
+        }
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn place(&self, address: IpAddr) -> Result<Place, Full> {
         let limits = self.0.limits;
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         let here = open.addresses.get(&address).copied().unwrap_or(0);
-        let room = if open.all.len() >= limits.all {
-            self.make_room(&open, None)
+        if open.all.len() >= limits.all {
+            self.make_room(&open, None)?;
         } else if here >= limits.each {
-            self.make_room(&open, Some(address))
-        } else {
-            true
-        };
-        if !room {
-            self.0.refused.fetch_add(1, Ordering::Relaxed);
-            return None;
+            self.make_room(&open, Some(address))?;
         }
         let now = self.now();
         let activity =
@@ -177,20 +198,24 @@ impl Connections {
         *open.addresses.entry(address).or_default() += 1;
         open.all.insert(id, activity.clone());
         self.0.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Watched { stream, place: Place { id, activity, connections: self.clone() } })
+        Ok(Place { id, activity, connections: self.clone() })
     }
 
     /// Closes one that would be missed least. It leaves when it has noticed, so for a moment there may be a few too many.
-    fn make_room(&self, open: &Open, address: Option<IpAddr>) -> bool {
+    fn make_room(&self, open: &Open, address: Option<IpAddr>) -> Result<(), Full> {
         let candidates = open.all.values().filter(|a| address.is_none() || a.address == address);
         let (leaving, staying): (Vec<&Arc<Activity>>, Vec<_>) = candidates.partition(|a| a.is_closing());
         if leaving.len() >= limits::LEAVING {
-            return false;
+            return Err(Full::Leaving);
         }
         let least = staying.into_iter().min_by_key(|a| (a.worth(), a.last.load(Ordering::Relaxed)));
-        let Some(least) = least.filter(|a| a.worth() < Worth::Serving) else { return false };
-        self.close(least);
-        true
+        match least {
+            Some(least) if least.worth() < Worth::Serving => self.close(least),
+            // Somebody who leaves already makes the room.
+            _ if !leaving.is_empty() => return Err(Full::Leaving),
+            _ => return Err(Full::InUse),
+        }
+        Ok(())
     }
 
     fn close(&self, activity: &Activity) {
@@ -236,6 +261,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.connections.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.all.remove(&self.id);
+        self.connections.0.left.notify_waiters();
         let Some(address) = self.activity.address else { return };
         if let Some(here) = open.addresses.get_mut(&address) {
             *here -= 1;
@@ -375,7 +401,7 @@ mod tests {
         async fn enter(&mut self) -> Option<Watched> {
             self.callers.push(TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap());
             let (stream, address) = self.listener.accept().await.unwrap();
-            self.connections.enter(stream, address.ip())
+            self.connections.enter(stream, address.ip()).await
         }
     }
 
@@ -398,9 +424,12 @@ mod tests {
             newcomers.push((newcomer.peer().begin(true), newcomer));
             assert_eq!([&silent, &idle, &strange].map(closing), expected);
         }
+        let here = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(door.connections.place(here).err(), Some(Full::Leaving), "as soon as they have left");
+        drop((silent, idle, strange));
         assert!(door.enter().await.is_none() && !closing(&serving), "all that is left is in use");
         assert_eq!(door.connections.read().refused, 1);
-        drop((silent, idle, strange, newcomers));
+        drop(newcomers);
         assert_eq!(door.connections.read().open, 1);
         assert!(door.enter().await.is_some());
     }

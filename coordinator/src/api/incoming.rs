@@ -105,7 +105,7 @@ async fn accept(
         // Whoever has gone already needs no connection.
         let Ok(peer) = stream.peer_addr() else { continue };
         let address = peer.ip().to_canonical();
-        let Some(stream) = connections.enter(stream, address) else {
+        let Some(stream) = connections.enter(stream, address).await else {
             if told.check().is_ok() {
                 tracing::warn!(%address, "connection refused: there are too many, and all of them are in use");
             }

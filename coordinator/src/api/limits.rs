@@ -30,6 +30,8 @@ pub const HTTP_SILENCE: Duration = Duration::from_secs(15);
 pub const LOOK_AT_CONNECTIONS: Duration = Duration::from_secs(1);
 /// Connections that are being closed to make room for others; more are not closed before these have gone.
 pub const LEAVING: usize = 32;
+/// How long whoever waits for one of them to go waits at once.
+pub const LEAVING_TIME: Duration = Duration::from_millis(100);
 /// Connections from one address, if nobody says anything else.
 pub const CONNECTIONS_PER_ADDRESS: usize = 16_384;
 /// Largest message that is sent: gRPC's default limit of what a client reads.

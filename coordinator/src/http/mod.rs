@@ -170,7 +170,7 @@ impl Listener for Doors {
         loop {
             // Errors at one connection are over with it; after others this waits for a moment.
             let (stream, address) = Listener::accept(&mut self.listener).await;
-            if let Some(stream) = self.connections.enter(stream, address.ip().to_canonical()) {
+            if let Some(stream) = self.connections.enter(stream, address.ip().to_canonical()).await {
                 return (stream, address);
             }
         }

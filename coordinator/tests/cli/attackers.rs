@@ -351,7 +351,7 @@ fn attacks() -> Vec<(&'static str, &'static str, Attacker)> {
         }),
         ("worker", "results that do not end", |i, channel, _| {
             Box::pin(async move {
-                let call = || begun(channel.clone(), COMPLETE, &format!("b{i}"), 8 << 20);
+                let call = || begun(channel.clone(), COMPLETE, format!("b{i}"), 8 << 20);
                 futures::future::join_all((0..256).map(|_| call())).await;
             })
         }),
@@ -437,7 +437,7 @@ async fn the_worst_that_others_can_cost() {
 }
 
 /// A call whose message ends before its beginning is all there; it waits for ever.
-async fn begun(channel: Channel, path: &'static str, token: &str, bytes: u32) {
+async fn begun(channel: Channel, path: &'static str, token: String, bytes: u32) {
     use tower::Service;
     let first = [&[0][..], &bytes.to_be_bytes(), &[0]].concat();
     let mut request = tonic::codegen::http::Request::new(tonic::body::Body::new(Begun(Some(first.into()))));
