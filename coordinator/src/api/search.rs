@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use evocache_proto::domain::{SearchId, SearchUid};
+use evocache_proto::domain::SearchId;
 use evocache_proto::pb::search_service_server::SearchService;
 use evocache_proto::{pb, wire};
 use prost::Message;

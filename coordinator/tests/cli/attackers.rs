@@ -74,7 +74,7 @@ fn register(model: &str, layout: pb::Layout) -> pb::RegisterWorkerRequest {
     let metric =
         pb::MetricDeclaration { name: "likeness".into(), direction: 2, unit: "1".into(), ..Default::default() };
     pb::RegisterWorkerRequest {
-        protocol_version: 1,
+        protocol_version: evocache_proto::PROTOCOL_VERSION,
         name: "w".into(),
         device: "none".into(),
         software: "test".into(),
@@ -128,7 +128,7 @@ async fn work(
         };
         let complete = pb::CompleteEvaluationRequest {
             worker_id: worker_id.clone(),
-            lease: Some(pb::LeaseRef { search_id: lease.search_id, candidate: lease.candidate, epoch: lease.epoch }),
+            lease: Some(pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch }),
             measurement: Some(measurement),
             ..Default::default()
         };
