@@ -406,12 +406,14 @@ async fn the_worst_that_others_can_cost() {
         large.sampling.as_mut().unwrap().steps = (985..=1000).rev().collect();
         create(&coordinator, "large", large).await.unwrap();
         let (before, (worked, _)) = (resident(&coordinator), busy(&coordinator));
+        // It calls at once: these attackers keep their own machine so busy that it could else be too late for a first call.
+        let mut honest = SearchServiceClient::new(channel(&coordinator).await);
+        honest.list_searches(with("honest", pb::ListSearchesRequest::default())).await.unwrap();
         let mut attackers = tokio::task::JoinSet::new();
         for i in 0..64 {
             let channel = Channel::from_shared(coordinator.url.clone()).unwrap().connect_lazy();
             attackers.spawn(attacker(i, channel, coordinator.url.clone()));
         }
-        let mut honest = SearchServiceClient::new(channel(&coordinator).await);
         let (began, mut slowest, mut answers) = (Instant::now(), Duration::ZERO, 0);
         let (mut held, mut largest) = (0.0f64, 0);
         while began.elapsed() < WHILE {
