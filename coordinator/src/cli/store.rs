@@ -36,7 +36,8 @@ pub enum StoreVerb {
 Example:
   evocache store check --data /var/lib/evocache
 
-Exit code 1 if anything is damaged or lacks of what was acknowledged: damaged records are named, missing ones counted.")]
+Exit code 1 if a record is damaged or something acknowledged is missing. Damaged
+records are named, missing ones counted.")]
     Check(DataArg),
     /// Write a store to one file, which ends with a digest
     #[command(after_help = "\
