@@ -314,3 +314,26 @@ fn pickled_weights_that_are_something_else_are_refused() {
     let error = Pipeline::load(&model, Device::Cpu).err().unwrap();
     assert!(error.hint().unwrap().contains("or diffusion_pytorch_model.bin"), "{error}");
 }
+
+#[test]
+fn a_damaged_tokenizer_is_refused_or_cuts_texts_otherwise_but_never_panics() {
+    let (source, folder) = (fixture("tokenizers/t5_published/spiece.model"), tempfile::tempdir().unwrap());
+    let (bytes, file) = (fs::read(&source).unwrap(), folder.path().join("spiece.model"));
+    let texts = ["a red apple, ﬁre ① Ⅳ", "naïve 你好 🙂 “quoted” \u{0}\u{7f}"];
+    // Whether it is refused.
+    let attempt = |damaged: &[u8]| {
+        fs::write(&file, damaged).unwrap();
+        let outcome = Tokenizer::open(folder.path(), Kind::T5, Some(12)).and_then(|tokenizer| tokenizer.encode(&texts));
+        outcome.is_err()
+    };
+    let mut refused = 0;
+    for i in 0..bytes.len() {
+        for change in [0x01, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[i] ^= change;
+            refused += usize::from(attempt(&damaged));
+        }
+        refused += usize::from(attempt(&bytes[..i]));
+    }
+    assert!(refused > bytes.len() && !attempt(&bytes), "{refused}");
+}

@@ -6,6 +6,7 @@
 pub mod blip;
 pub mod block_model;
 mod caption;
+mod characters;
 pub mod clip;
 mod clip_layers;
 pub mod clip_text;

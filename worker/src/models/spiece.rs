@@ -76,7 +76,7 @@ impl SentencePieces {
         let mut vocab = Vec::with_capacity(model.pieces.len());
         for piece in model.pieces {
             let (text, score) = (piece.piece.unwrap_or_default(), f64::from(piece.score.unwrap_or_default()));
-            if !score.is_finite() {
+            if text.is_empty() || !score.is_finite() {
                 return Err(failed(format!("piece '{text}' has score {score}")));
             }
             if let Some(kind @ (CONTROL | USER_DEFINED)) = piece.kind {

@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::Precompiled;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
+use super::characters;
 use super::spiece::SentencePieces;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
@@ -133,8 +135,8 @@ impl TokenizerFiles {
             None => {
                 let pieces = SentencePieces::read(&self.folder.join("spiece.model"))?;
                 let extra = extras.iter().rev().map(|token| (token.clone(), 0.0));
-                let table = pieces.characters.map(|table| Precompiled::from(&table)).transpose();
-                let table = table.map_err(|e| self.failed(format!("its table of characters: {e}")))?;
+                let table = pieces.characters.map(|bytes| characters::table(&bytes)).transpose();
+                let table = table.map_err(|e| self.failed(e))?;
                 let vocab: Vec<_> = pieces.vocab.into_iter().chain(extra).collect();
                 (vocab, pieces.whole, table.map(NormalizerWrapper::Precompiled))
             }
@@ -226,7 +228,10 @@ impl TokenizerFiles {
             None => std::slice::from_ref(normalizer),
         };
         let table = all.iter().find(|normalizer| normalizer.get("type") == Some(&"Precompiled".into()));
-        table.map(|table| self.made(table.clone())).transpose()
+        let Some(table) = table else { return Ok(None) };
+        let text = table.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
+        let bytes = BASE64_STANDARD.decode(text).map_err(|e| self.failed(format!("its table of characters: {e}")))?;
+        Ok(Some(NormalizerWrapper::Precompiled(characters::table(&bytes).map_err(|e| self.failed(e))?)))
     }
 
     /// The named special tokens: the config's, those of `special_tokens_map.json` where it counts, or the class's own.
@@ -360,8 +365,8 @@ fn unigrams(file: &Config) -> Result<Vec<(String, f64)>> {
     let model = file.object("model")?;
     model.choice("type", "Unigram", &["Unigram"])?;
     let list = model.value("vocab").and_then(Value::as_array);
-    let pair =
-        |pair: &Value| Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_f64().filter(|s| s.is_finite())?));
+    let token = |token: &Value| token.as_str().filter(|token| !token.is_empty()).map(str::to_owned);
+    let pair = |pair: &Value| Some((token(pair.get(0)?)?, pair.get(1)?.as_f64().filter(|s| s.is_finite())?));
     list.and_then(|list| list.iter().map(pair).collect())
         .ok_or_else(|| model.wrong("vocab", "a list of [token, score]", "something else"))
 }
