@@ -3,7 +3,7 @@
 //! `EVOCACHE_PLANT=faults` compiles the named moments of `faults.rs` in, `EVOCACHE_PLANT=bug` leases without fences, which the
 //! simulation must find. Both are refused in a build without debug assertions (`lib.rs`).
 
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "how a build script and cargo talk")]
+#![expect(clippy::disallowed_methods, reason = "how a build script and cargo talk")]
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(faults, planted_bug)");

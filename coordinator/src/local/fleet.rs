@@ -204,11 +204,6 @@ pub(super) async fn narrate(
     let starts: Vec<u64> = (1..=settings.count).map(|number| length(&settings.log(number))).collect();
     let mut said = vec![String::new(); settings.count];
     loop {
-        let search = match client.search(&id).await {
-            Ok(search) if search.progress.evaluations == 0 && !search.state.is_final() => search,
-            // Whoever follows the search says what is wrong with the coordinator.
-            Ok(_) | Err(_) => return std::future::pending().await,
-        };
         for (i, (start, said)) in starts.iter().zip(&mut said).enumerate() {
             let lines = lines(&settings.log(i + 1), *start).unwrap_or_default();
             let last =
@@ -218,6 +213,12 @@ pub(super) async fn narrate(
                 *said = text;
             }
         }
+        // Asked last: of workers that are fast, too, what they did first is told once.
+        let search = match client.search(&id).await {
+            Ok(search) if search.progress.evaluations == 0 && !search.state.is_final() => search,
+            // Whoever follows the search says what is wrong with the coordinator.
+            Ok(_) | Err(_) => return std::future::pending().await,
+        };
         if search.state == SearchState::Pending
             && let Ok(workers) = client.workers().await
             && workers.len() >= settings.count

@@ -61,7 +61,7 @@ pub enum StoreError {
         /// The store's folder.
         path: String,
         /// How much.
-        loss: Loss,
+        loss: Box<Loss>,
     },
     /// What was acknowledged cannot be known.
     #[error("whether the store at {path} has all that was acknowledged is not known: {problem}")]

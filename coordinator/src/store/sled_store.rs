@@ -66,6 +66,9 @@ pub(super) fn database(e: sled::Error) -> StoreError {
     }
 }
 
+/// Takes a record's key, and its value as it comes.
+type Look<'a, V> = dyn FnMut(&[u8], V) -> Result<(), StoreError> + 'a;
+
 impl SledStore {
     /// A database that was opened, as its mark has it, and what was acknowledged of it.
     pub(super) fn new(path: &Path, db: sled::Db, file: File, stored: Mark, mark: Option<MarkFile>) -> Self {
@@ -93,10 +96,7 @@ impl SledStore {
 
     /// Every record that can be read or not, in the order of the keys, and what they add up to. Says nothing of what that
     /// should be.
-    pub(super) fn pass(
-        &self,
-        each: &mut dyn FnMut(&[u8], Result<sled::IVec, StoreError>) -> Result<(), StoreError>,
-    ) -> Result<Tally, StoreError> {
+    pub(super) fn pass(&self, each: &mut Look<'_, Result<sled::IVec, StoreError>>) -> Result<Tally, StoreError> {
         let folding = Folding::new(&self.db);
         folding.heads(&mut |key, value| each(key, pieces::whole(&self.db, key, value))).map_err(|e| self.located(e))?;
         Ok(folding.tally.get())
@@ -148,7 +148,7 @@ impl SledStore {
         }
         let writes = expected.sequence - stored.sequence;
         let loss = Loss { acknowledged: expected.tally.holding, found: found.holding, writes };
-        Err(StoreError::Lost { path: self.path.display().to_string(), loss })
+        Err(StoreError::Lost { path: self.path.display().to_string(), loss: Box::new(loss) })
     }
 
     /// Takes what there is for all that ever was.
@@ -340,7 +340,7 @@ impl<'a> Folding<'a> {
     }
 
     /// All records as they are in the database: of large ones the heads. Neither the format's version nor the mark is one.
-    fn heads(&self, each: &mut dyn FnMut(&[u8], sled::IVec) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn heads(&self, each: &mut Look<'_, sled::IVec>) -> Result<(), StoreError> {
         for entry in self.db.range(..pieces::further(b"")) {
             let (key, value) = entry.map_err(database)?;
             if key.first() != Some(&b'!') {

@@ -217,12 +217,12 @@ async fn answers_that_nobody_reads_take_no_more_than_they_may() {
     create(&coordinator, "toy", spec(16)).await.unwrap();
     evaluate(&coordinator, "w", register("toy", layout(4, 3)), 24, 200_000).await;
     let before = resident(&coordinator);
-    let mut held = vec![];
+    let mut held = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let channel = channel(&coordinator).await;
         for _ in 0..256 {
             let call = unread::<_, pb::GetFrontResponse>(channel.clone(), FRONT, with("a0", front()));
-            held.push(tokio::spawn(call));
+            held.spawn(call);
         }
     }
     let mut honest = SearchServiceClient::new(channel(&coordinator).await);
@@ -236,7 +236,6 @@ async fn answers_that_nobody_reads_take_no_more_than_they_may() {
     assert!((1e6..=(40 << 20) as f64).contains(&answers), "{answers}");
     let grown = peak(&coordinator) - before;
     assert!(grown < 400, "{grown} MiB for 512 unread answers");
-    held.iter().for_each(tokio::task::JoinHandle::abort);
     drop(held);
     let released = async {
         while metric(&coordinator, "evocache_held_bytes{of=\"answers\"}") > 0.0 {
@@ -386,6 +385,7 @@ fn attacks() -> Vec<(&'static str, &'static str, Attacker)> {
 /// `cargo test --release -p evocache --test cli -- --ignored --nocapture the_worst`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes, and prints seconds that are the machine's"]
+#[expect(clippy::disallowed_methods, reason = "prints seconds, and holds nothing to them")]
 async fn the_worst_that_others_can_cost() {
     const WHILE: Duration = Duration::from_secs(10);
     println!(

@@ -127,6 +127,8 @@ fn settings(json: &Value) -> Result<Vec<(String, String)>, FormatError> {
             _ => return Err(FormatError::field(field, "is no field of this format")),
         }
     }
+    // Not in the order of the file: a JSON object has none.
+    made_with.sort();
     Ok(made_with)
 }
 

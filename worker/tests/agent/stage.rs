@@ -108,7 +108,7 @@ impl Stage {
             cancel,
             ttl: if cancel { None } else { ttl.try_into().ok() },
         });
-        let answer = pb::RenewLeasesResponse { leases: leases.collect(), draining, ..Default::default() };
+        let answer = pb::RenewLeasesResponse { leases: leases.collect(), draining };
         asked.answer(Ok(answer))
     }
 

@@ -166,7 +166,9 @@ fn the_seeds_of_known_models_do_not_change() {
         let layout = Arc::new(layout);
         let mut draft = draft(Strategy::SteadyState, steps, evaluations, 7);
         draft.forecast = forecast;
-        let half = |step: u32, slot| if (step as usize + slot) % 2 == 0 { Decision::Compute } else { Decision::Reuse };
+        let half = |step: u32, slot| {
+            if (step as usize + slot).is_multiple_of(2) { Decision::Compute } else { Decision::Reuse }
+        };
         let imported = Schedule::from_fn(layout.clone(), steps[0] + 3, half).unwrap();
         draft.imported = vec![evocache_proto::domain::Imported { name: "far".into(), schedule: imported }; 2];
         let slots = layout.slots();
