@@ -252,7 +252,7 @@ async fn many_watchers_cost_the_engine_no_more_than_one() {
 async fn a_call_that_is_not_heard_to_its_end_takes_no_more_than_it_may() {
     let limited = Limited::start(Quotas::DEFAULT, 100).await;
     // Each says that it brings 8 MiB, sends one byte of them and waits: eight have room, the ninth is not read.
-    let mut calls = vec![];
+    let mut calls = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let path = "/evocache.v1.WorkerService/CompleteEvaluation";
         let mut request = http::Request::new(tonic::body::Body::new(Begun { started: false }));
@@ -261,11 +261,11 @@ async fn a_call_that_is_not_heard_to_its_end_takes_no_more_than_it_may() {
         request.headers_mut().insert("authorization", "Bearer one".parse().unwrap());
         request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
         let mut channel = limited.channel.clone();
-        calls.push(tokio::spawn(async move {
+        calls.spawn(async move {
             use tower::Service;
             std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
             channel.call(request).await
-        }));
+        });
     }
     let full = async {
         while limited.value("evocache_held_bytes{of=\"requests\"}").await < 64 << 20 {
@@ -275,7 +275,6 @@ async fn a_call_that_is_not_heard_to_its_end_takes_no_more_than_it_may() {
     tokio::time::timeout(Duration::from_secs(60), full).await.unwrap();
     assert_eq!(limited.value("evocache_held_bytes{of=\"requests\"}").await, 64 << 20);
     limited.list("two").await.unwrap();
-    calls.iter().for_each(tokio::task::JoinHandle::abort);
     drop(calls);
 }
 

@@ -333,7 +333,7 @@ fn a_large_value_may_change_and_come_back() {
         }
         holds(&store, &a);
     }
-    store.commit(&[small.clone()]).unwrap();
+    store.commit(std::slice::from_ref(&small)).unwrap();
     holds(&store, &small);
     drop(store);
     holds(&SledStore::open(folder.path()).unwrap(), &small);

@@ -166,7 +166,7 @@ fn the_seeds_of_known_models_do_not_change() {
         let layout = Arc::new(layout);
         let mut draft = draft(Strategy::SteadyState, steps, evaluations, 7);
         draft.forecast = forecast;
-        let half = |step: u32, slot| {
+        let half = |step: u32, slot: usize| {
             if (step as usize + slot).is_multiple_of(2) { Decision::Compute } else { Decision::Reuse }
         };
         let imported = Schedule::from_fn(layout.clone(), steps[0] + 3, half).unwrap();
