@@ -26,7 +26,7 @@ const RESTARTS: u32 = 3;
 /// How long a worker may take to give back its candidate and leave.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the logs are looked at for what the workers do.
-const NARRATE_EVERY: Duration = Duration::from_secs(1);
+const NARRATE_EVERY: Duration = Duration::from_millis(100);
 /// What stands before such a message in a log.
 const INFO: &str = " INFO ";
 /// Lines of a log that are shown.
