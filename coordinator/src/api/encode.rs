@@ -1,14 +1,16 @@
 //! The engine's state as messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{BUILTIN_METRICS, SearchSpec};
+use evocache_proto::domain::{BUILTIN_METRICS, CandidateId, SearchId, SearchSpec};
 use evocache_proto::pb;
 
+use crate::domain::estimate::Estimate;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
 use crate::domain::reference::Reference;
-use crate::domain::search::{Breeder, OperatorShare};
+use crate::domain::search::{Breeder, ImportedNames, OperatorShare};
 use crate::domain::time::Timestamp;
 use crate::engine::{LeaseKey, Search, Standing, State, Worker};
 use crate::ports::{ModelFacts, Phase};
@@ -136,38 +138,69 @@ pub(super) fn progress(state: &State, search: &Search, now: Timestamp) -> pb::Pr
     }
 }
 
-pub(super) fn evaluation(search: &Search, e: &Evaluation) -> pb::Evaluation {
-    let measurement = &e.measurement;
-    let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(e.candidate));
-    let hit_rate = e.schedule.cache_hit_rate();
-    let declared = measurement.metrics.iter().map(|m| m.name.as_str());
-    let names = BUILTIN_METRICS.iter().map(|(name, ..)| *name).chain(declared);
-    pb::Evaluation {
-        search_id: search.id.to_string(),
-        candidate: e.candidate.0,
-        schedule: Some(e.schedule.as_ref().into()),
-        provenance: Some(pb::Provenance {
-            parents: e.provenance.parents.iter().map(|p| p.0).collect(),
-            operator: e.provenance.operator.clone(),
-            seed_family: e.provenance.seed_family.clone(),
-            imported: search.bound.as_ref().map_or_else(Vec::new, |(_, b)| b.imported(e.schedule.id()).to_vec()),
-        }),
-        // The profile is for the search itself, and may be larger than all the rest.
-        measurement: Some(pb::Measurement { profile: None, ..measurement.into() }),
-        worker_id: e.worker.to_string(),
-        worker_name: e.worker_name.clone(),
-        device: e.device.clone(),
-        start_time: Some(time(e.started)),
-        end_time: Some(time(e.finished)),
-        attempt: e.attempt,
-        disowned: search.disowned.contains(&e.worker),
-        values: names.filter_map(|n| Some((n.to_owned(), measurement.value(n, hit_rate)?))).collect(),
-        latency_ratio: latency.map(|l| pb::Estimate {
-            value: l.value,
-            deviation: l.deviation,
-            measurements: l.measurements,
-        }),
-        estimated_latency_us: latency.zip(search.references.uncached_us()).map(|(l, uncached)| l.value * uncached),
+/// What the engine knows of an evaluation at one moment: little to copy, so that the engine is not held up by answers. The
+/// message is made of it where nobody waits.
+pub(super) struct Row {
+    search: SearchId,
+    evaluation: Arc<Evaluation>,
+    latency: Option<Estimate>,
+    uncached_us: Option<f64>,
+    is_disowned: bool,
+    imported: Arc<ImportedNames>,
+}
+
+impl Row {
+    pub(super) fn of(search: &Search, evaluation: &Arc<Evaluation>) -> Self {
+        let breeder = search.bound.as_ref().map(|(_, breeder)| breeder);
+        Self {
+            search: search.id.clone(),
+            evaluation: evaluation.clone(),
+            latency: breeder.and_then(|breeder| breeder.latency_ratio(evaluation.candidate)),
+            uncached_us: search.references.uncached_us(),
+            is_disowned: search.disowned.contains(&evaluation.worker),
+            imported: breeder.map_or_else(Arc::default, |breeder| breeder.imported().clone()),
+        }
+    }
+
+    pub(super) fn candidate(&self) -> CandidateId {
+        self.evaluation.candidate
+    }
+
+    pub(super) fn message(&self) -> pb::Evaluation {
+        let e = &self.evaluation;
+        let measurement = &e.measurement;
+        let hit_rate = e.schedule.cache_hit_rate();
+        let declared = measurement.metrics.iter().map(|m| m.name.as_str());
+        let names = BUILTIN_METRICS.iter().map(|(name, ..)| *name).chain(declared);
+        // An id is a digest: not made where nothing was imported.
+        let imported = (!self.imported.is_empty()).then(|| self.imported.get(&e.schedule.id())).flatten();
+        pb::Evaluation {
+            search_id: self.search.to_string(),
+            candidate: e.candidate.0,
+            schedule: Some(e.schedule.as_ref().into()),
+            provenance: Some(pb::Provenance {
+                parents: e.provenance.parents.iter().map(|p| p.0).collect(),
+                operator: e.provenance.operator.clone(),
+                seed_family: e.provenance.seed_family.clone(),
+                imported: imported.cloned().unwrap_or_default(),
+            }),
+            // The profile is for the search itself, and may be larger than all the rest.
+            measurement: Some(pb::Measurement { profile: None, ..measurement.into() }),
+            worker_id: e.worker.to_string(),
+            worker_name: e.worker_name.clone(),
+            device: e.device.clone(),
+            start_time: Some(time(e.started)),
+            end_time: Some(time(e.finished)),
+            attempt: e.attempt,
+            disowned: self.is_disowned,
+            values: names.filter_map(|n| Some((n.to_owned(), measurement.value(n, hit_rate)?))).collect(),
+            latency_ratio: self.latency.map(|l| pb::Estimate {
+                value: l.value,
+                deviation: l.deviation,
+                measurements: l.measurements,
+            }),
+            estimated_latency_us: self.latency.zip(self.uncached_us).map(|(l, uncached)| l.value * uncached),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use evocache_proto::pb;
 use evocache_proto::pb::get_best_schedule_request::Constraint;
 use tonic::Status;
 
+use super::encode::Row;
 use super::{encode, limits, status};
 use crate::domain::query::{self, Answer, Condition, Miss, Operator, Preference, Question, SPEEDUP, Standing};
 use crate::engine::{Refusal, Search};
@@ -160,9 +161,9 @@ fn found(search: &Search, candidate: CandidateId, question: &Question) -> Result
     let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
     let bounds = if question.ignore_bounds { vec![] } else { query::bounds(&search.spec) };
     Ok(pb::GetBestScheduleResponse {
-        evaluation: Some(encode::evaluation(search, evaluation)),
+        evaluation: Some(Row::of(search, evaluation).message()),
         layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
-        baseline: search.baseline().map(|e| encode::evaluation(search, e)),
+        baseline: search.baseline().map(|e| Row::of(search, e).message()),
         speedup: 1.0 / latency.map_or_else(|| evaluation.measurement.latency_ratio(), |l| l.value),
         quality_ratio: quality.zip(values).and_then(|(q, v)| quality_ratio(q.direction, v.mean(), v.baseline_mean)),
         quality_metric: quality.map(|q| q.metric.clone()).unwrap_or_default(),

@@ -9,7 +9,7 @@ use evocache_proto::{pb, wire};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::encode::Detail;
+use super::encode::{Detail, Row};
 use super::gate::Caller;
 use super::question::Asked;
 use super::watches::Watches;
@@ -218,10 +218,10 @@ impl SearchService for Searches {
         let rows = limits::EVALUATIONS.rows(message.page_size);
         let question = move |_: &State, search: &Search, _| {
             let page = search.evaluations.iter().skip(from).take(rows);
-            let page = page::filled(page.map(|e| (encode::evaluation(search, e), e.candidate)));
-            (page, search.evaluations.len())
+            (page.map(|e| Row::of(search, e)).collect::<Vec<_>>(), search.evaluations.len())
         };
         let (page, all) = self.look(id.clone(), question).await?;
+        let page = page::filled(page.iter().map(|row| (row.message(), row.candidate())));
         let evaluations = self.page(&id, page, message.include_thumbnails, 0)?;
         let next_page_token = page::token(from + evaluations.len(), all);
         Ok(Response::new(pb::ListEvaluationsResponse { evaluations, next_page_token }))
@@ -234,19 +234,21 @@ impl SearchService for Searches {
         let rows = limits::EVALUATIONS.rows(message.page_size);
         let question = move |_: &State, search: &Search, _| {
             let front = search.front();
-            let page = front.iter().skip(from).take(rows);
-            let page = page::filled(page.map(|e| (encode::evaluation(search, e), e.candidate)));
+            let page: Vec<_> = front.iter().skip(from).take(rows).map(|e| Row::of(search, e)).collect();
+            let baseline = search.baseline().map(|e| Row::of(search, e));
             let response = pb::GetFrontResponse {
                 evaluations: vec![],
-                baseline: search.baseline().map(|e| encode::evaluation(search, e)),
+                baseline: None,
                 layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
                 hypervolume: search.bound.as_ref().map_or(0.0, |(_, breeder)| breeder.hypervolume()),
                 reference_latencies: encode::references(search),
                 next_page_token: String::new(),
             };
-            (response, page, front.len())
+            (response, baseline, page, front.len())
         };
-        let (mut response, page, all) = self.look(id.clone(), question).await?;
+        let (mut response, baseline, page, all) = self.look(id.clone(), question).await?;
+        response.baseline = baseline.as_ref().map(Row::message);
+        let page = page::filled(page.iter().map(|row| (row.message(), row.candidate())));
         if let Some(baseline) = response.baseline.as_mut().filter(|_| message.include_thumbnails) {
             self.add_thumbnails(baseline, &id, evocache_proto::domain::CandidateId(0))?;
         }

@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::encode::Row;
 use super::{Services, encode, limits, status};
 use crate::domain::evaluation::Evaluation;
 use crate::engine::{Change, Refusal, State};
@@ -99,7 +100,7 @@ async fn look(
             state: encode::phase(search.phase).into(),
             progress: Some(encode::progress(state, search, now)),
             end_reason: encode::reason(state, search, now, ttl),
-            evaluation: evaluation.map(|evaluation| brief(encode::evaluation(search, &evaluation))),
+            evaluation: evaluation.map(|evaluation| brief(Row::of(search, &evaluation).message())),
         };
         Ok((search.uid.clone(), message))
     };

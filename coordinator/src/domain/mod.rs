@@ -8,7 +8,7 @@
 //! - [`estimate`]: numbers with their uncertainty;
 //! - [`search`]: breeds candidates;
 //! - [`lease`]: the state machine of one candidate's evaluation;
-//! - [`evaluation`], [`reference`], [`query`]: results, the uncached latency, and the best schedule for conditions;
+//! - [`evaluation`], [`mod@reference`], [`query`]: results, the uncached latency, and the best schedule for conditions;
 //! - [`trust`]: workers whose results others cannot repeat.
 
 pub mod archive;

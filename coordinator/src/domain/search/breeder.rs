@@ -17,7 +17,7 @@ use super::model::Adviser;
 use super::nsga2::Generations;
 use super::remeasure::UnderWay;
 use super::rungs::Rungs;
-use super::seeds::{Seed, Seeds};
+use super::seeds::{ImportedNames, Seed, Seeds};
 use super::variation::Variation;
 use super::{Parts, Proposal, Provenance};
 use crate::domain::archive::{Archive, Inserted, Member};
@@ -402,9 +402,9 @@ impl Breeder {
         self.knowledge.seed_archive().hypervolume()
     }
 
-    /// The names of the imported schedules that this one is; none if it was bred here.
-    pub fn imported(&self, schedule: ScheduleId) -> &[String] {
-        self.seeds.names(&schedule)
+    /// The names of the imported schedules.
+    pub fn imported(&self) -> &Arc<ImportedNames> {
+        self.seeds.names()
     }
 
     /// What each operator had a part in, and what it added to the front, by name.

@@ -36,6 +36,7 @@ pub use credit::OperatorShare;
 pub use knowledge::REPORTED_QUALITY_RATIO;
 pub use model::Adviser;
 pub use remeasure::Witness;
+pub use seeds::ImportedNames;
 
 use std::sync::Arc;
 

@@ -64,7 +64,7 @@ pub(super) struct Seeds {
     /// What the profile says at a step count.
     changes: BTreeMap<u32, Option<Changes>>,
     imported: Range<usize>,
-    names: BTreeMap<ScheduleId, Vec<String>>,
+    names: Arc<ImportedNames>,
     /// Places in the list of step counts.
     plain: Range<usize>,
     families: Vec<Family>,
@@ -75,6 +75,9 @@ pub(super) struct Seeds {
     /// Families end here; known once nothing imported is left.
     most: Option<usize>,
 }
+
+/// The names of imported schedules, by what each is at the step counts of the search.
+pub type ImportedNames = BTreeMap<ScheduleId, Vec<String>>;
 
 /// A rule with its variants: step counts and numbers, in the order in which they are tried.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +120,7 @@ impl Seeds {
             profile,
             changes: BTreeMap::new(),
             imported: 0..spec.imported.len(),
-            names: BTreeMap::new(),
+            names: Arc::default(),
             turn: 0,
             seen: BTreeSet::from([baseline]),
             given: 0,
@@ -130,7 +133,7 @@ impl Seeds {
         while let Some(i) = self.imported.next() {
             let imported = &self.spec.imported[i];
             let Some(schedule) = nearest(space, &imported.schedule).to_schedule(space) else { continue };
-            let names = self.names.entry(schedule.id()).or_default();
+            let names = Arc::make_mut(&mut self.names).entry(schedule.id()).or_default();
             if names.len() < MOST_NAMES {
                 names.push(imported.name.clone());
             }
@@ -162,9 +165,9 @@ impl Seeds {
         None
     }
 
-    /// The names of the imported schedules, so far, that this one is at the step counts of the search.
-    pub(super) fn names(&self, schedule: &ScheduleId) -> &[String] {
-        self.names.get(schedule).map_or(&[], Vec::as_slice)
+    /// The names of the imported schedules so far.
+    pub(super) fn names(&self) -> &Arc<ImportedNames> {
+        &self.names
     }
 
     fn give_genome(&mut self, space: &Space, family: &'static str, genome: &Genome) -> Option<Seed> {
