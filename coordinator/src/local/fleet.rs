@@ -206,8 +206,9 @@ pub(super) async fn narrate(
     loop {
         for (i, (start, said)) in starts.iter().zip(&mut said).enumerate() {
             let lines = lines(&settings.log(i + 1), *start).unwrap_or_default();
-            let last =
-                lines.iter().rev().find_map(|line| line.split_once(INFO)).map(|(_, text)| text.trim().to_owned());
+            let last = lines.iter().rev().find_map(|line| line.split_once(INFO)).map(|(_, text)| text.trim());
+            // Without the spans that it was said in.
+            let last = last.map(|text| text.rsplit("}: ").next().unwrap_or(text).to_owned());
             if let Some(text) = last.filter(|text| text != said) {
                 let _ = tell.send(Told::Note(format!("worker {}: {text}", i + 1)));
                 *said = text;
