@@ -3,7 +3,7 @@
 use evocache_proto::domain::WorkerId;
 use evocache_proto::pb;
 use evocache_proto::pb::fleet_service_server::FleetService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::gate::Caller;
 use super::{Services, encode, limits, page, request, status};
@@ -61,10 +61,21 @@ impl FleetService for Fleet {
         let request = request(&message.request_id, &message)?;
         let worker = worker_id(message.worker_id)?;
         caller.about(&worker);
+        let before = self.worker(worker.clone()).await.unwrap_or_default();
         let command = Command::Drain { worker: worker.clone() };
         self.0.engine.command(request, command).await.map_err(status::refusal)?;
         tracing::info!(%worker, "worker draining");
-        let worker = self.worker(worker).await?;
-        Ok(Response::new(pb::DrainWorkerResponse { worker: Some(worker) }))
+        let drained = match self.worker(worker.clone()).await {
+            // It had nothing to finish, and has deregistered by now.
+            Err(status) if status.code() == Code::NotFound => pb::Worker {
+                worker_id: worker.to_string(),
+                state: pb::WorkerState::Draining.into(),
+                leases: vec![],
+                idle_reason: String::new(),
+                ..before
+            },
+            found => found?,
+        };
+        Ok(Response::new(pb::DrainWorkerResponse { worker: Some(drained) }))
     }
 }
