@@ -25,7 +25,7 @@
 //! 4. *The database's mark is true of its records*, since both are written by one batch: records that do not add up to it
 //!    were lost or changed.
 //!
-//! To sync the file after each batch would cost a third of the throughput, so that is done every 50 ms at most. A killed
+//! To sync the file after each batch would cost two fifths of the throughput, so that is done every 50 ms at most. A killed
 //! process loses nothing of what the system has; after a power cut the file may be behind by the answers of so long. What
 //! this does not see is therefore two misfortunes at once: a database damaged in what it wrote last, and either a power cut
 //! in the 50 ms after that, or the slot with the newest mark damaged as well.
