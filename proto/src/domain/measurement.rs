@@ -196,17 +196,18 @@ impl Measurement {
         self.metrics.iter().find(|m| m.name == name)
     }
 
-    /// Microseconds per image of the fastest uncached batch.
+    /// Microseconds per image of the fastest uncached batch, of as many as there are of the candidate's.
     pub fn baseline_latency(&self) -> f64 {
-        fastest(&self.baseline_latency_us)
+        fastest(&self.baseline_latency_us, self.latency_us.len())
     }
 
-    /// Microseconds per image of the fastest batch.
+    /// Microseconds per image of the fastest batch, of as many as there are uncached ones.
     ///
     /// The fastest, because every run does the same work and what disturbs it on a shared machine only ever adds: a
     /// mean or a median of a few batches would let a candidate look fast because its uncached neighbours were disturbed.
+    /// Of equally many, because the fastest of three is faster than that of two, whatever they measure.
     pub fn latency(&self) -> f64 {
-        fastest(&self.latency_us)
+        fastest(&self.latency_us, self.baseline_latency_us.len())
     }
 
     /// [`latency`](Self::latency) over [`baseline_latency`](Self::baseline_latency).
@@ -233,9 +234,22 @@ fn is_plausible(value: f64) -> bool {
     value == 0.0 || (1e-30..=1e15).contains(&value.abs())
 }
 
-/// The smallest; NaN for none.
-fn fastest(samples: &[f64]) -> f64 {
-    samples.iter().copied().min_by(f64::total_cmp).unwrap_or(f64::NAN)
+/// The smallest of `count` of the samples, on average over every choice of so many; of all if there are no more. NaN for
+/// none.
+fn fastest(samples: &[f64], count: usize) -> f64 {
+    if count >= samples.len() {
+        return samples.iter().copied().min_by(f64::total_cmp).unwrap_or(f64::NAN);
+    }
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // The share of choices that have none of the samples so far, and how many of those have the next one.
+    let (mut expected, mut left) = (0.0, 1.0);
+    for (before, sample) in sorted.iter().enumerate() {
+        let next = (count as f64 / (sorted.len() - before) as f64).min(1.0);
+        expected += left * next * sample;
+        left *= 1.0 - next;
+    }
+    expected
 }
 
 /// The median; the mean of the middle two for an even count, NaN for none.
@@ -272,10 +286,30 @@ mod tests {
     fn values_are_the_fastest_times_means_and_ratios() {
         let m = good();
         assert_eq!(m.check(&["clip"], 2, 0), Ok(()));
-        let values = ["latency_us", "latency_ratio", "macs_ratio", "cache_hit_rate", "clip"].map(|n| m.value(n, 0.25));
-        assert_eq!(values, [Some(10.0), Some(0.25), Some(0.5), Some(0.25), Some(0.6)]);
+        let values = ["latency_us", "macs_ratio", "cache_hit_rate", "clip"].map(|n| m.value(n, 0.25));
+        // Of three batches the fastest of two, as of the uncached ones: 10 in two pairs of three, 20 in the third.
+        assert_eq!(values, [Some((10.0 + 10.0 + 20.0) / 3.0), Some(0.5), Some(0.25), Some(0.6)]);
+        assert_eq!(m.baseline_latency(), 40.0);
+        assert_eq!(m.value("latency_ratio", 0.0), Some(m.latency() / 40.0));
         assert_eq!((median(&m.latency_us), median(&m.baseline_latency_us)), (20.0, 50.0));
         assert_eq!(m.value("other", 0.0), None);
+    }
+
+    #[test]
+    fn the_fastest_of_some_is_the_mean_over_all_choices() {
+        let samples = [7.0, 3.0, 9.0, 4.0, 3.0];
+        for count in 1..=samples.len() {
+            let choices = (0..1u32 << samples.len()).filter(|choice| choice.count_ones() as usize == count);
+            let smallest = |choice: u32| {
+                let chosen = samples.iter().enumerate().filter(|(i, _)| choice >> i & 1 == 1);
+                chosen.map(|(_, &sample)| sample).fold(f64::INFINITY, f64::min)
+            };
+            let all: Vec<f64> = choices.map(smallest).collect();
+            let mean = all.iter().sum::<f64>() / all.len() as f64;
+            assert!((fastest(&samples, count) - mean).abs() < 1e-12, "of {count}");
+        }
+        assert_eq!((fastest(&samples, 9), fastest(&[5.0], 1)), (3.0, 5.0));
+        assert!(fastest(&[], 0).is_nan() && fastest(&[], 2).is_nan());
     }
 
     #[test]
