@@ -28,22 +28,24 @@ impl Pending {
         self.mark
     }
 
-    /// Writes a record, or the head of one.
-    pub(super) fn put(&mut self, db: &sled::Db, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        if let Some(before) = self.get(db, &key)? {
-            self.mark.tally.subtract(&key, &before);
+    /// Takes what the key will hold out of the tally: something else is to be there, or nothing.
+    pub(super) fn discount(&mut self, db: &sled::Db, key: &[u8]) -> Result<(), StoreError> {
+        if let Some(before) = self.get(db, key)? {
+            self.mark.tally.subtract(key, &before);
         }
+        Ok(())
+    }
+
+    /// Writes a record, or the head of one, where none is counted.
+    pub(super) fn add(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.mark.tally.add(&key, &value);
         self.bytes += key.len() + value.len();
         self.writes.insert(key, Some(value));
-        Ok(())
     }
 
     /// Removes a record, or the head of one.
     pub(super) fn remove(&mut self, db: &sled::Db, key: Vec<u8>) -> Result<(), StoreError> {
-        if let Some(before) = self.get(db, &key)? {
-            self.mark.tally.subtract(&key, &before);
-        }
+        self.discount(db, &key)?;
         self.bytes += key.len();
         self.writes.insert(key, None);
         Ok(())

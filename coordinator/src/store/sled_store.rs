@@ -185,10 +185,11 @@ impl SledStore {
     fn replace(&self, pending: &mut Pending, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
         let parts = pieces::parts(&key, value);
         pieces::trim(&self.db, pending, &key, Some(&parts.first))?;
+        pending.discount(&self.db, &key)?;
         self.insert(pending, key, parts)
     }
 
-    /// Writes a value. The pieces of a large one are written at once.
+    /// Writes a value where none is counted. The pieces of a large one are written at once.
     fn insert(&self, pending: &mut Pending, key: Vec<u8>, parts: pieces::Parts) -> Result<(), StoreError> {
         let (mut ahead, mut bytes) = (sled::Batch::default(), 0);
         for (key, piece) in parts.further {
@@ -200,7 +201,8 @@ impl SledStore {
             }
         }
         self.hand_over(ahead, bytes)?;
-        pending.put(&self.db, key, parts.first)
+        pending.add(key, parts.first);
+        Ok(())
     }
 
     /// Hands pending writes to the database, in one batch.

@@ -70,22 +70,19 @@ async fn another_result_for_a_finished_lease_is_refused_and_the_same_is_not() {
 async fn a_worker_that_only_takes_is_given_no_more_than_it_can_renew() {
     let world = world(Arc::new(MemoryStore::new()), 0);
     let worker = world.register("w").await;
-    world.create("s", 1000).await;
-    // What a search without results can hand out is few: expired leases are forgotten, and taken again.
+    // A search without results hands out a few, so there are several.
+    for search in 0..10 {
+        world.create(&format!("s-{search}"), 1000).await;
+    }
     let mut held = vec![];
     while held.len() < LEASES_PER_WORKER {
-        match world.offer(&worker).await {
-            Some(offer) => held.push(offer),
-            None => break,
-        }
+        held.push(world.offer(&worker).await.expect("ten searches have a hundred candidates"));
     }
-    if held.len() == LEASES_PER_WORKER {
-        let more = world.handle.acquire(worker.clone(), Duration::ZERO).await;
-        assert_eq!(more, Err(Refusal::TooManyLeases(worker.clone())));
-        world.report(&worker, &held[0], |_| {}).await.unwrap();
-        assert!(world.handle.acquire(worker.clone(), Duration::ZERO).await.is_ok());
-    }
-    assert!(world.leases(&worker).await > 0);
+    let more = world.handle.acquire(worker.clone(), Duration::ZERO).await;
+    assert_eq!(more, Err(Refusal::TooManyLeases(worker.clone())));
+    world.report(&worker, &held[0], |_| {}).await.unwrap();
+    assert!(world.offer(&worker).await.is_some(), "one was given back");
+    assert_eq!(world.leases(&worker).await, LEASES_PER_WORKER);
     world.clock.advance(TTL + Duration::from_millis(1));
     world.tick().await;
     assert_eq!(world.leases(&worker).await, 0, "expired leases are nobody's");
@@ -94,32 +91,26 @@ async fn a_worker_that_only_takes_is_given_no_more_than_it_can_renew() {
 /// Results that an older program took: their sum is more than a duration can hold.
 #[tokio::test]
 async fn a_store_with_impossible_sums_is_replayed_and_worked_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || Arc::new(SledStore::open(folder.path()).unwrap());
-    let before = world(open(), 0);
+    let memory = Arc::new(MemoryStore::new());
+    let before = world(memory.clone(), 0);
     let worker = before.register("w").await;
     let search = before.create("s", 20).await;
+    assert_eq!(before.work(&worker, 2).await, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Arc::new(SledStore::open(folder.path()).unwrap());
     let mut facts = vec![];
-    for sequence in 0..2u64 {
-        let offer = before.offer(&worker).await.unwrap();
-        before.report(&worker, &offer, |_| {}).await.unwrap();
-        let id = search.clone();
-        let taken = before.handle.query(move |state, _| {
-            let (search, index) = (&state.searches[&id], sequence as usize);
-            (search.candidates[index].clone(), search.evaluations[index].clone())
-        });
-        let (candidate, mut evaluation) = taken.await.unwrap();
-        let poisoned = Arc::make_mut(&mut evaluation);
-        poisoned.measurement.device_time = Duration::new(i64::MAX as u64 - sequence, 0);
-        poisoned.measurement.peak_cache_bytes = u64::MAX;
-        poisoned.measurement.macs = u64::MAX;
-        let (state, granted) = (candidate.lease, candidate.granted);
-        facts.push(Fact::LeaseMoved { search: search.clone(), candidate: evaluation.candidate, state, granted });
-        facts.push(Fact::Evaluated { search: search.clone(), sequence, evaluation });
+    memory.replay(&mut |fact| facts.push(fact)).unwrap();
+    for fact in &mut facts {
+        if let Fact::Evaluated { sequence, evaluation, .. } = fact {
+            let poisoned = Arc::make_mut(evaluation);
+            poisoned.measurement.device_time = Duration::new(i64::MAX as u64 - *sequence, 0);
+            poisoned.measurement.peak_cache_bytes = u64::MAX;
+            poisoned.measurement.macs = u64::MAX;
+        }
     }
     before.engine.stop().unwrap();
     let store = open();
-    store.commit(&facts).unwrap();
+    facts.iter().for_each(|fact| store.commit(std::slice::from_ref(fact)).unwrap());
     store.sync().unwrap();
     drop(store);
 
