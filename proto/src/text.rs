@@ -18,7 +18,8 @@ fn acts(c: char) -> bool {
 
 fn spell(text: &str, keep: impl Fn(char) -> bool, spelled: impl Fn(&mut String, char)) -> Cow<'_, str> {
     let shown = |c: char| !acts(c) || keep(c);
-    if text.chars().all(shown) {
+    // Nearly all that is shown and logged is ASCII, and its characters need not be decoded.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(shown) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);

@@ -182,8 +182,37 @@ type Places = (Option<Place>, Option<Running>);
 pub(super) struct Answer {
     unread: Arc<Unread>,
     trailers: Option<HeaderMap>,
-    watch: Option<AbortHandle>,
+    watch: AbortHandle,
     _place: Places,
+}
+
+/// An answer that is too small to count, with the place of its call.
+pub(super) struct Small {
+    inner: Body,
+    _place: Places,
+}
+
+impl Small {
+    pub(super) fn new(inner: Body, place: Places) -> Self {
+        Self { inner, _place: place }
+    }
+}
+
+impl HttpBody for Small {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 /// What nobody has read yet.
@@ -195,7 +224,7 @@ struct Unread {
 
 impl Answer {
     /// Encodes the answer at once: what it was made from may be several times as large.
-    pub(super) async fn of(mut body: Body, share: Option<Share>, place: Places) -> Result<Self, Status> {
+    pub(super) async fn of(mut body: Body, mut share: Share, place: Places) -> Result<Self, Status> {
         let (mut bytes, mut trailers) = (Bytes::new(), None);
         while let Some(frame) = next(&mut body).await? {
             match frame.into_data() {
@@ -204,14 +233,10 @@ impl Answer {
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        let share = share.filter(|_| !bytes.is_empty());
-        let watched = share.is_some();
-        if let Some(mut share) = share {
-            share.shrink(bytes.len());
-            bytes = counted(bytes, share);
-        }
-        let unread = Arc::new(Unread { bytes: Mutex::new(Some(bytes)), turns: AtomicUsize::new(0) });
-        let watch = watched.then(|| Unread::watch(&unread));
+        share.shrink(bytes.len());
+        let bytes = Mutex::new(Some(counted(bytes, share)));
+        let unread = Arc::new(Unread { bytes, turns: AtomicUsize::new(0) });
+        let watch = Unread::watch(&unread);
         Ok(Self { unread, trailers, watch, _place: place })
     }
 }
@@ -243,9 +268,7 @@ impl Unread {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Some(watch) = &self.watch {
-            watch.abort();
-        }
+        self.watch.abort();
     }
 }
 
@@ -342,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_nobody_reads_is_dropped() {
         let budget = Budget::new(limits::ANSWERS);
-        let share = budget.take(&Principal::Others, limits::MAX_RESPONSE).await.ok();
+        let share = budget.take(&Principal::Others, limits::MAX_RESPONSE).await.ok().unwrap();
         let body = Body::new(Whole(Some(message(3 * limits::PIECE).into())));
         let mut answer = Answer::of(body, share, (None, None)).await.ok().unwrap();
         assert_eq!(budget.held(), 3 * limits::PIECE + 1024, "as much as there is, and no more");
@@ -362,7 +385,8 @@ mod tests {
     async fn an_answer_comes_whole_and_in_pieces() {
         let all = message(2 * limits::PIECE);
         let body = Body::new(Whole(Some(all.clone().into())));
-        let mut answer = Answer::of(body, None, (None, None)).await.ok().unwrap();
+        let share = Budget::new(limits::ANSWERS).take(&Principal::Others, all.len()).await.ok().unwrap();
+        let mut answer = Answer::of(body, share, (None, None)).await.ok().unwrap();
         let mut read = vec![];
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
             let piece = frame.unwrap().into_data().unwrap();

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 use tower_layer::Layer;
 
 use super::access::{self, Effect, Need};
-use super::body::{self, Answer, Bounded, Flow};
+use super::body::{self, Answer, Bounded, Flow, Small};
 use super::budget::Budget;
 use super::connections::Peer;
 use super::quota::{Kind, Limiter, Place, Principal};
@@ -277,6 +277,7 @@ where
             let answer = inner.call(http::Request::from_parts(parts, body)).await?;
             drop(heard);
             record.end(code(&answer));
+            let Some(share) = share else { return Ok(answer.map(|body| Body::new(Small::new(body, place)))) };
             let (parts, body) = answer.into_parts();
             let answer = Answer::of(body, share, place).await;
             drop(turn);

@@ -155,6 +155,11 @@ impl Objectives {
         observed
     }
 
+    /// Whether a latency in time is an objective.
+    pub fn are_in_time(&self) -> bool {
+        self.0.iter().any(|scale| scale.metric == "latency_us")
+    }
+
     /// The same with another value of a quality metric beside another uncached one.
     pub fn with_quality(&self, observed: &Observed, metric: &str, value: f64, baseline: f64) -> Observed {
         let mut observed = *observed;

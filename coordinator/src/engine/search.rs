@@ -261,7 +261,9 @@ impl Search {
         }
         self.references.tell(&evaluation.device, evaluation.measurement.baseline_latency());
         if let Some((_, breeder)) = &mut self.bound {
-            breeder.refer(self.references.uncached_us());
+            if breeder.objectives().are_in_time() {
+                breeder.refer(self.references.uncached_us());
+            }
             breeder.tell(evaluation.candidate, &evaluation.measurement)?;
         }
         let prompts = self.prompts_of(evaluation.candidate);

@@ -164,8 +164,8 @@ impl Knowledge {
 
     /// What was observed, with the latency that is believed.
     pub(super) fn believed(&self, first: CandidateId, observed: &Observed) -> Observed {
-        match self.latencies.estimate(first) {
-            Some(latency) => self.objectives.with_latency_ratio(observed, latency.value, self.reference),
+        match self.latencies.value(first) {
+            Some(ratio) => self.objectives.with_latency_ratio(observed, ratio, self.reference),
             None => *observed,
         }
     }
@@ -205,8 +205,7 @@ impl Knowledge {
         let evidence = self.evidence.get(&candidate)?;
         let kept = self.objectives.quality_ratio(&evidence.observed)?;
         let enough = kept >= REPORTED_QUALITY_RATIO && evidence.score.is_feasible();
-        let latency = self.latencies.estimate(evidence.first).filter(|_| enough)?;
-        Some(1.0 / latency.value)
+        enough.then_some(1.0 / self.latencies.value(evidence.first)?)
     }
 
     /// Whether so much was told that scores should be looked at again.
@@ -224,9 +223,8 @@ impl Knowledge {
         self.latencies.fit();
         let (latencies, objectives, reference) = (&self.latencies, &self.objectives, self.reference);
         for evidence in self.evidence.values_mut() {
-            let latency = latencies.estimate(evidence.first);
-            let observed = latency
-                .map_or(evidence.observed, |l| objectives.with_latency_ratio(&evidence.observed, l.value, reference));
+            let believed = |ratio| objectives.with_latency_ratio(&evidence.observed, ratio, reference);
+            let observed = latencies.value(evidence.first).map_or(evidence.observed, believed);
             evidence.score = objectives.judge(&observed);
         }
         let member = |(&candidate, evidence): (&CandidateId, &Evidence)| Member { candidate, score: evidence.score };

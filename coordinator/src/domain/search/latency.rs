@@ -36,6 +36,8 @@ const PAIRED: f64 = 0.7;
 const MISFIT: (f64, f64) = (0.02, 0.7);
 /// The grid that both are looked for on: the first, the ratio of neighbours, how many.
 const GRID: (f64, f64, i32) = (0.001, 1.05, 130);
+/// The logarithm of what is too unlikely to count.
+const NOTHING: f64 = -20.0;
 /// The line is improved so often by a weighted regression: its errors are relative.
 const ROUNDS: usize = 2;
 /// The line is nowhere lower.
@@ -99,6 +101,25 @@ impl Row {
     fn line(&self, line: &Costs) -> f64 {
         line.line(&self.features).max(self.least)
     }
+}
+
+/// What is believed of a latency ratio, and how it comes about.
+struct Believed {
+    value: f64,
+    /// Of the measurements, beside the line.
+    weight: f64,
+    /// The ratio by the line.
+    line: f64,
+    /// How far the measurements are from that, in logarithms.
+    off: f64,
+}
+
+/// Deviations of noise and misfit, and how likely they are together: first the logarithm, then as a share of the likeliest.
+#[derive(Debug, Clone, Copy)]
+struct Pair {
+    likely: f64,
+    noise: f64,
+    misfit: f64,
 }
 
 /// What is left open after so many measurements, in squared logarithms.
@@ -224,37 +245,40 @@ impl Latencies {
             by_count.into_iter().map(|(n, rest)| (n as f64, kept * rest.len() as f64, squares(rest))).collect();
         let grid = || (0..GRID.2).map(|i| GRID.0 * GRID.1.powi(i));
         let noise_prior = self.noise_prior();
-        let mut posterior = Vec::new();
+        let mut posterior = Vec::with_capacity((GRID.2 * GRID.2) as usize);
         for noise in grid() {
             let repeats = likelihood(freedom, within, noise * noise) + prior(noise, noise_prior);
             for misfit in grid() {
                 let rest = groups
                     .iter()
                     .map(|&(n, count, squares)| likelihood(count, squares, misfit * misfit + noise * noise / n));
-                posterior.push((repeats + prior(misfit, MISFIT) + rest.sum::<f64>(), noise.ln(), misfit.ln()));
+                let likely = repeats + prior(misfit, MISFIT) + rest.sum::<f64>();
+                posterior.push(Pair { likely, noise, misfit });
             }
         }
-        let likeliest = posterior.iter().map(|p| p.0).fold(f64::NEG_INFINITY, f64::max);
+        let likeliest = posterior.iter().map(|pair| pair.likely).fold(f64::NEG_INFINITY, f64::max);
+        // What weighs nothing adds nothing.
+        posterior.retain(|pair| pair.likely > likeliest + NOTHING);
         let (mut all, mut noise, mut misfit) = (0.0, 0.0, 0.0);
-        for (log, ln_noise, ln_misfit) in &mut posterior {
-            *log = (*log - likeliest).exp();
-            (all, noise, misfit) = (all + *log, noise + *log * *ln_noise, misfit + *log * *ln_misfit);
+        for pair in &mut posterior {
+            pair.likely = (pair.likely - likeliest).exp();
+            all += pair.likely;
+            noise += pair.likely * pair.noise.ln();
+            misfit += pair.likely * pair.misfit.ln();
         }
         // The likeliest pair has weight 1, so there is something to divide by.
         (self.noise, self.misfit) = ((2.0 * noise / all).exp(), (2.0 * misfit / all).exp());
-        // What weighs nothing adds nothing.
-        posterior.retain(|p| p.0 > 1e-9);
         self.open = counts.into_iter().map(|n| (n, self.left_open(n, &posterior, all))).collect();
     }
 
-    /// What is left open after `n` measurements, over a posterior of weights and logarithms of noise and misfit.
-    fn left_open(&self, n: usize, posterior: &[(f64, f64, f64)], all: f64) -> Open {
+    /// What is left open after `n` measurements, over pairs that are likely by `all` together.
+    fn left_open(&self, n: usize, posterior: &[Pair], all: f64) -> Open {
         let weight = |noise: f64, misfit: f64| misfit / (misfit + noise / n as f64);
         let chosen = weight(self.noise, self.misfit);
         let mut open = Open { variance: 0.0, weight: 0.0 };
-        for &(likely, ln_noise, ln_misfit) in posterior {
-            let (noise, misfit) = ((2.0 * ln_noise).exp(), (2.0 * ln_misfit).exp());
-            let weight = weight(noise, misfit);
+        for &Pair { likely, noise, misfit } in posterior {
+            let noise = noise * noise;
+            let weight = weight(noise, misfit * misfit);
             open.variance += likely / all * weight * noise / n as f64;
             open.weight += likely / all * (weight - chosen).powi(2);
         }
@@ -282,25 +306,31 @@ impl Latencies {
     }
 
     /// What is believed of a schedule's latency ratio; `None` before its first measurement.
+    pub(super) fn value(&self, key: CandidateId) -> Option<f64> {
+        self.rows.get(&key).map(|row| self.believed(row).value)
+    }
+
+    fn believed(&self, row: &Row) -> Believed {
+        let (weight, line) = (self.misfit / (self.misfit + self.noise / row.count()), row.line(&self.line));
+        let off = row.mean() - line.ln();
+        let value = if row.uncached { 1.0 } else { (line.ln() + weight * off).exp().max(row.least) };
+        Believed { value, weight, line, off }
+    }
+
+    /// The same with its deviation, which takes longer to tell.
     pub(super) fn estimate(&self, key: CandidateId) -> Option<Estimate> {
         let row = self.rows.get(&key)?;
         let measurements = u32::try_from(row.ratios.len()).unwrap_or(u32::MAX);
+        let Believed { value, weight, line, off } = self.believed(row);
         if row.uncached {
-            return Some(Estimate { value: 1.0, deviation: 0.0, measurements });
+            return Some(Estimate { value, deviation: 0.0, measurements });
         }
-        let weight = self.misfit / (self.misfit + self.noise / row.count());
-        let line = row.line(&self.line);
-        let off = row.mean() - line.ln();
         // A number of measurements that is new since the last fit has no more left open than a smaller one.
         let known = self.open.range(..=row.ratios.len()).next_back();
         let open = known.map_or(Open { variance: self.noise, weight: 0.0 }, |(_, open)| *open);
         let doubt = self.line.doubt(&row.features, self.noise + self.misfit) / line.powi(2);
         let variance = open.variance + open.weight * off.powi(2) + (1.0 - weight).powi(2) * doubt;
-        Some(Estimate {
-            value: (line.ln() + weight * off).exp().max(row.least),
-            deviation: variance.sqrt(),
-            measurements,
-        })
+        Some(Estimate { value, deviation: variance.sqrt(), measurements })
     }
 }
 

@@ -84,7 +84,8 @@ pub(super) fn in_between(
     first_due(chosen, noisy, knowledge, under_way, witness)
 }
 
-/// A member of the front to measure again before the budget is spent: `left` evaluations of `budget`.
+/// A member of the front to measure again before the budget is spent: `left` evaluations of `budget`. The parts of a large
+/// front are looked at in turn.
 pub(super) fn at_the_end(
     left: u64,
     budget: u64,
@@ -96,7 +97,9 @@ pub(super) fn at_the_end(
     if left > (budget / KEPT).min(members.len() as u64) {
         return None;
     }
-    first_due(members.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, under_way, witness)
+    let parts = members.len().div_ceil(LOOKED_AT).max(1);
+    let part = members.chunks(LOOKED_AT).nth(left as usize % parts).unwrap_or_default();
+    first_due(part.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, under_way, witness)
 }
 
 /// Of candidates that are uncertain or unproven the one with the fewest measurements; of several, one that another worker
@@ -108,10 +111,20 @@ fn first_due(
     under_way: &UnderWay,
     witness: Witness<'_>,
 ) -> Option<CandidateId> {
-    let due = candidates.filter(|&c| {
-        let deviation = knowledge.estimate(c).map_or(0.0, |latency| latency.deviation);
-        let due = deviation > uncertain || ((witness.unproven)(c) && !(witness.alone)(c));
-        due && knowledge.count(c) < MOST && !under_way.has(c)
-    });
-    due.min_by_key(|&c| (knowledge.count(c), (witness.alone)(c), c))
+    // Fronts are large, and what makes a candidate due takes longer to tell than whether it would be the first.
+    let mut first: Option<(u32, bool, CandidateId)> = None;
+    for c in candidates {
+        let count = knowledge.count(c);
+        if count >= MOST || first.is_some_and(|(least, ..)| count > least) || under_way.has(c) {
+            continue;
+        }
+        let key = (count, (witness.alone)(c), c);
+        if first.is_none_or(|first| key < first) {
+            let uncertain = knowledge.estimate(c).is_some_and(|latency| latency.deviation > uncertain);
+            if uncertain || ((witness.unproven)(c) && !key.1) {
+                first = Some(key);
+            }
+        }
+    }
+    first.map(|(.., candidate)| candidate)
 }
