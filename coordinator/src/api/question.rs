@@ -1,15 +1,19 @@
 //! GetBestSchedule: a question read from its message, and its answer written into one. What is best stands in
 //! `domain/query.rs`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{CandidateId, Direction, SearchSpec, builtin_direction, quality_ratio};
+use evocache_proto::domain::{
+    CandidateId, Direction, MetricDeclaration, SearchRef, SearchSpec, builtin_direction, quality_ratio,
+};
 use evocache_proto::pb;
 use evocache_proto::pb::get_best_schedule_request::Constraint;
 use tonic::Status;
 
 use super::encode::Row;
 use super::{encode, limits, status};
+use crate::domain::evaluation::Evaluation;
 use crate::domain::query::{self, Answer, Condition, Miss, Operator, Preference, Question, SPEEDUP, Standing};
 use crate::engine::{Refusal, Search};
 
@@ -39,34 +43,87 @@ impl Asked {
         })
     }
 
-    /// The answer of a search.
-    pub(super) fn answer(self, search: &Search) -> Result<pb::GetBestScheduleResponse, Status> {
+    /// The candidate that answers it.
+    pub(super) fn choose(self, seen: &Seen) -> Result<Chosen, Status> {
         let Self { constraint, conditions, preference, ignore_bounds } = self;
-        let first = constraint.and_then(|constraint| named(&search.spec, constraint)).map(Ok);
-        let others = conditions.iter().enumerate().map(|(i, message)| condition(i, message, search));
+        let first = constraint.and_then(|constraint| named(&seen.spec, constraint)).map(Ok);
+        let others = conditions.iter().enumerate().map(|(i, message)| condition(i, message, seen));
         let conditions = first.into_iter().chain(others).collect::<Result<_, _>>()?;
         let question = Question { conditions, preference, ignore_bounds };
-        let nothing = || status::no_schedule(format!("search '{}' has no evaluation yet", search.id), &[]);
-        let Some((model, breeder)) = &search.bound else { return Err(nothing()) };
-        question.check(&model.metrics).map_err(|e| status::invalid("conditions", e))?;
-        let uncached_us = search.references.uncached_us().unwrap_or(f64::NAN);
-        let standing = |candidate| {
-            let (latency, evaluation) = (breeder.latency_ratio(candidate)?, search.evaluation(candidate)?);
-            Some(Standing {
-                candidate,
-                measurement: &evaluation.measurement,
-                cache_hit_rate: evaluation.schedule.cache_hit_rate(),
-                latency_ratio: latency.value,
-                latency_us: latency.value * uncached_us,
-            })
-        };
-        let standings: Vec<Standing<'_>> = breeder.standing().filter_map(standing).collect();
-        let answer = query::best(&search.spec, &model.metrics, &standings, &question);
+        let nothing = || status::no_schedule(format!("search '{}' has no evaluation yet", seen.search.id), &[]);
+        if seen.standings.is_empty() {
+            return Err(nothing());
+        }
+        question.check(&seen.metrics).map_err(|e| status::invalid("conditions", e))?;
+        let standings = seen.standings.iter().map(|(evaluation, latency_ratio)| Standing {
+            candidate: evaluation.candidate,
+            measurement: &evaluation.measurement,
+            cache_hit_rate: evaluation.schedule.cache_hit_rate(),
+            latency_ratio: *latency_ratio,
+            latency_us: latency_ratio * seen.uncached_us,
+        });
+        let standings: Vec<Standing<'_>> = standings.collect();
+        let answer = query::best(&seen.spec, &seen.metrics, &standings, &question);
         match answer.map_err(|e| status::invalid("conditions", e))? {
-            Answer::Found(candidate) => found(search, candidate, &question),
+            Answer::Found(candidate) => Ok(Chosen { search: seen.search.clone(), candidate, question }),
             Answer::Nearest(miss) => Err(nearest(&miss)),
             Answer::Nothing => Err(nothing()),
         }
+    }
+}
+
+/// What of a search a question looks at, as it was at one moment: little to copy. The answer is chosen where the engine does
+/// not wait for it.
+pub(super) struct Seen {
+    search: SearchRef,
+    spec: Arc<SearchSpec>,
+    metrics: Vec<MetricDeclaration>,
+    uncached_us: f64,
+    /// Each schedule's evaluation and what is believed of its latency ratio.
+    standings: Vec<(Arc<Evaluation>, f64)>,
+}
+
+impl Seen {
+    pub(super) fn of(search: &Search) -> Self {
+        let (model, breeder) = search.bound.as_ref().map(|(model, breeder)| (model, breeder)).unzip();
+        let standing = |(candidate, ratio)| Some((search.evaluation(candidate)?.clone(), ratio));
+        Self {
+            search: search.reference(),
+            spec: search.spec.clone(),
+            metrics: model.map_or_else(Vec::new, |model| model.metrics.clone()),
+            uncached_us: search.references.uncached_us().unwrap_or(f64::NAN),
+            standings: breeder.into_iter().flat_map(|breeder| breeder.standing().filter_map(standing)).collect(),
+        }
+    }
+}
+
+/// The answer to a question, as far as it is chosen.
+pub(super) struct Chosen {
+    search: SearchRef,
+    candidate: CandidateId,
+    question: Question,
+}
+
+impl Chosen {
+    /// The answer, with all that the search has to tell of it.
+    pub(super) fn message(&self, search: &Search) -> Result<pb::GetBestScheduleResponse, Status> {
+        // Since it was chosen the search may have been deleted.
+        let evaluation = search.evaluation(self.candidate).filter(|_| search.is(&self.search));
+        let evaluation = evaluation.ok_or_else(|| status::refusal(Refusal::NoSearch(search.id.clone())))?;
+        let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(self.candidate));
+        let quality = search.spec.quality();
+        let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
+        let bounds = if self.question.ignore_bounds { vec![] } else { query::bounds(&search.spec) };
+        Ok(pb::GetBestScheduleResponse {
+            evaluation: Some(Row::of(search, evaluation).message()),
+            layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
+            baseline: search.baseline().map(|e| Row::of(search, e).message()),
+            speedup: 1.0 / latency.map_or_else(|| evaluation.measurement.latency_ratio(), |l| l.value),
+            quality_ratio: quality.zip(values).and_then(|(q, v)| quality_ratio(q.direction, v.mean(), v.baseline_mean)),
+            quality_metric: quality.map(|q| q.metric.clone()).unwrap_or_default(),
+            reference_latencies: encode::references(search),
+            conditions: self.question.conditions.iter().chain(&bounds).map(told).collect(),
+        })
     }
 }
 
@@ -105,13 +162,13 @@ fn named(spec: &SearchSpec, constraint: Constraint) -> Option<Condition> {
 }
 
 /// Reads a condition; what is left to the search is named in its words.
-fn condition(i: usize, message: &pb::Condition, search: &Search) -> Result<Condition, Status> {
+fn condition(i: usize, message: &pb::Condition, seen: &Seen) -> Result<Condition, Status> {
     let invalid = |field: &str, problem: &str| status::invalid(&format!("conditions[{i}].{field}"), problem);
-    let metric = match (message.metric.as_str(), search.spec.quality()) {
+    let metric = match (message.metric.as_str(), seen.spec.quality()) {
         ("", Some(quality)) => quality.metric.as_str(),
         (metric, _) => metric,
     };
-    let minimised = || direction(search, metric) == Some(Direction::Minimize);
+    let minimised = || direction(seen, metric) == Some(Direction::Minimize);
     let operator = match pb::Operator::try_from(message.operator) {
         Ok(pb::Operator::AsGoodAs) if minimised() && !message.of_uncached => Operator::AtMost,
         Ok(pb::Operator::AtLeast | pb::Operator::AsGoodAs) => Operator::AtLeast,
@@ -125,8 +182,8 @@ fn condition(i: usize, message: &pb::Condition, search: &Search) -> Result<Condi
 }
 
 /// Which way of a metric is better.
-fn direction(search: &Search, metric: &str) -> Option<Direction> {
-    let declared = search.bound.iter().flat_map(|(model, _)| &model.metrics).find(|m| m.name == metric);
+fn direction(seen: &Seen, metric: &str) -> Option<Direction> {
+    let declared = seen.metrics.iter().find(|m| m.name == metric);
     declared.map(|m| m.direction).or_else(|| builtin_direction(metric))
 }
 
@@ -150,26 +207,6 @@ fn preference(value: i32) -> Result<Preference, Status> {
         Ok(pb::Preference::Knee) => Ok(Preference::Knee),
         Err(_) => Err(status::invalid("preference", format!("unknown value {value}"))),
     }
-}
-
-fn found(search: &Search, candidate: CandidateId, question: &Question) -> Result<pb::GetBestScheduleResponse, Status> {
-    let evaluation = search.evaluation(candidate).ok_or_else(|| {
-        status::refusal(Refusal::Internal(format!("candidate {candidate} was chosen but not evaluated")))
-    })?;
-    let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(candidate));
-    let quality = search.spec.quality();
-    let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
-    let bounds = if question.ignore_bounds { vec![] } else { query::bounds(&search.spec) };
-    Ok(pb::GetBestScheduleResponse {
-        evaluation: Some(Row::of(search, evaluation).message()),
-        layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
-        baseline: search.baseline().map(|e| Row::of(search, e).message()),
-        speedup: 1.0 / latency.map_or_else(|| evaluation.measurement.latency_ratio(), |l| l.value),
-        quality_ratio: quality.zip(values).and_then(|(q, v)| quality_ratio(q.direction, v.mean(), v.baseline_mean)),
-        quality_metric: quality.map(|q| q.metric.clone()).unwrap_or_default(),
-        reference_latencies: encode::references(search),
-        conditions: question.conditions.iter().chain(&bounds).map(told).collect(),
-    })
 }
 
 fn nearest(miss: &Miss) -> Status {

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::encode::{Detail, Row};
 use super::gate::Caller;
-use super::question::Asked;
+use super::question::{Asked, Seen};
 use super::watches::Watches;
 use super::{Services, encode, limits, page, request, status};
 use crate::engine::{Answer, Command, Move, Refusal, Search, State};
@@ -264,8 +264,9 @@ impl SearchService for Searches {
         let message = message.into_inner();
         let id = search_id(&message.search_id)?;
         let asked = Asked::read(&message)?;
-        let question = move |_: &State, search: &Search, _| asked.answer(search);
-        let mut response = self.look(id.clone(), question).await??;
+        let seen = self.look(id.clone(), |_, search, _| Seen::of(search)).await?;
+        let chosen = asked.choose(&seen)?;
+        let mut response = self.look(id.clone(), move |_, search, _| chosen.message(search)).await??;
         if message.include_thumbnails {
             for evaluation in [&mut response.evaluation, &mut response.baseline].into_iter().flatten() {
                 let candidate = evocache_proto::domain::CandidateId(evaluation.candidate);

@@ -330,3 +330,59 @@ async fn stopping_ends_long_polls_and_watches_in_time() {
     });
     assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
 }
+
+/// Its watchers are never told of the search that has its id now.
+#[tokio::test]
+async fn a_watch_ends_with_its_search_though_the_id_is_used_again() {
+    let server = server().await;
+    let name = || "toy".to_owned();
+    for round in 0..20 {
+        server.create("toy", 5).await;
+        let mut watch =
+            server.search().watch_search(pb::WatchSearchRequest { search_id: name() }).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().state(), pb::SearchState::Pending);
+        let stop = pb::StopSearchRequest { search_id: name(), request_id: format!("stop-{round}") };
+        server.search().stop_search(stop).await.unwrap();
+        let delete = pb::DeleteSearchRequest { search_id: name(), request_id: format!("delete-{round}") };
+        server.search().delete_search(delete).await.unwrap();
+        server.create("toy", 5).await;
+        // Told that it was stopped, or, where the watch came too late for that, that it is gone.
+        match watch.message().await {
+            Ok(Some(message)) => {
+                assert_eq!(message.state(), pb::SearchState::Stopped, "round {round}");
+                assert!(watch.message().await.unwrap().is_none(), "round {round}");
+            }
+            Ok(None) => panic!("round {round}: it ended without a word"),
+            Err(gone) => assert_eq!(gone.code(), Code::NotFound, "round {round}: {gone}"),
+        }
+        let stop = pb::StopSearchRequest { search_id: name(), request_id: format!("again-{round}") };
+        server.search().stop_search(stop).await.unwrap();
+        let delete = pb::DeleteSearchRequest { search_id: name(), request_id: format!("gone-{round}") };
+        server.search().delete_search(delete).await.unwrap();
+    }
+}
+
+/// The first connection ends under the call; the second one reaches the coordinator.
+#[tokio::test]
+async fn a_call_whose_connection_ends_under_it_is_made_again() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = server().await;
+    server.create("toy", 5).await;
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, behind) = (format!("http://{}", door.local_addr().unwrap()), server.running.local_addr());
+    let between = tokio::spawn(async move {
+        let (mut first, _) = door.accept().await.unwrap();
+        // The settings of HTTP/2, none. The preface, the client's settings and the call's head are more than this.
+        first.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut heard = vec![0; 150];
+        first.read_exact(&mut heard).await.unwrap();
+        drop(first);
+        let (mut second, _) = door.accept().await.unwrap();
+        let mut coordinator = tokio::net::TcpStream::connect(behind).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut second, &mut coordinator).await;
+    });
+    let client = evocache::client::Client::connect(&url).await.unwrap();
+    assert_eq!(client.search(&"toy".parse().unwrap()).await.unwrap().id.as_str(), "toy");
+    drop(client);
+    between.await.unwrap();
+}

@@ -428,9 +428,10 @@ impl Breeder {
         self.knowledge.latencies().noise()
     }
 
-    /// The candidates that stand for a schedule each: measured on all prompts, and not a repeated measurement.
-    pub fn standing(&self) -> impl Iterator<Item = CandidateId> {
-        self.knowledge.candidates()
+    /// The candidates that stand for a schedule each: measured on all prompts, and not a repeated measurement. Each with what
+    /// is believed of its latency ratio.
+    pub fn standing(&self) -> impl Iterator<Item = (CandidateId, f64)> {
+        self.knowledge.latency_ratios()
     }
 
     /// The largest believed speed-up at [`REPORTED_QUALITY_RATIO`](super::REPORTED_QUALITY_RATIO) or more.

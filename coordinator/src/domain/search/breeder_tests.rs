@@ -344,7 +344,7 @@ fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
     let estimate = breeder.latency_ratio(index).unwrap();
     assert_eq!(Some(estimate), breeder.latency_ratio(repeated.again.unwrap()));
     assert!(estimate.measurements >= 2 && estimate.deviation > 0.0);
-    assert!(breeder.standing().all(|c| breeder.candidates[&c].again.is_none()));
+    assert!(breeder.standing().all(|(c, _)| breeder.candidates[&c].again.is_none()));
     assert!(noisy(1, false).0.candidates.values().all(|c| c.again.is_none()));
 }
 
@@ -394,7 +394,7 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
     for member in breeder.front().members() {
         assert_eq!(breeder.candidates[&member.candidate].prompts, 0);
     }
-    assert!(breeder.standing().all(|c| breeder.candidates[&c].prompts == 0));
+    assert!(breeder.standing().all(|(c, _)| breeder.candidates[&c].prompts == 0));
     // Credit goes to who made a candidate, not to its promotion.
     let shares = breeder.operator_shares();
     assert!(shares.iter().all(|s| !s.operator.starts_with(PROMOTE)) && shares.len() > 5, "{shares:?}");
@@ -477,7 +477,7 @@ fn imported_schedules_alone_are_each_measured_twice() {
     draft.imported = (5..9).map(|id| Imported { name: id.to_string(), schedule: schedule(id) }).collect();
     let breeder = run(draft, small(), 2);
     assert_eq!(breeder.candidates.len(), 10);
-    assert!(breeder.standing().all(|c| breeder.latency_ratio(c).unwrap().measurements == 2));
+    assert!(breeder.standing().all(|(c, _)| breeder.latency_ratio(c).unwrap().measurements == 2));
     assert_eq!(breeder.ask(CandidateId(10)), None);
 }
 

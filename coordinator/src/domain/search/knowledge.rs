@@ -147,6 +147,11 @@ impl Knowledge {
         self.evidence.keys().copied()
     }
 
+    /// The same, each with what is believed of its latency ratio.
+    pub(super) fn latency_ratios(&self) -> impl Iterator<Item = (CandidateId, f64)> {
+        self.evidence.iter().filter_map(|(&candidate, e)| Some((candidate, self.latencies.value(e.first)?)))
+    }
+
     pub(super) fn estimate(&self, candidate: CandidateId) -> Option<Estimate> {
         self.latencies.estimate(self.evidence.get(&candidate).map_or(candidate, |e| e.first))
     }
