@@ -69,6 +69,7 @@ pub(super) const TABLE: &[Row] = &[
     ("/evocache.v1.SearchService/ListSearches", Need::Reader, Effect::Reads),
     ("/evocache.v1.SearchService/PauseSearch", Need::Operator, Effect::Changes),
     ("/evocache.v1.SearchService/ResumeSearch", Need::Operator, Effect::Changes),
+    ("/evocache.v1.SearchService/ExtendSearch", Need::Operator, Effect::Changes),
     ("/evocache.v1.SearchService/StopSearch", Need::Operator, Effect::Changes),
     ("/evocache.v1.SearchService/DeleteSearch", Need::Operator, Effect::Changes),
     ("/evocache.v1.SearchService/WatchSearch", Need::Reader, Effect::Reads),

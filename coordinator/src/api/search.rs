@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use evocache_proto::domain::SearchId;
+use evocache_proto::domain::{Budget, SearchId};
 use evocache_proto::pb::search_service_server::SearchService;
 use evocache_proto::{pb, wire};
 use prost::Message;
@@ -176,6 +176,26 @@ impl SearchService for Searches {
         let ids = (message.search_id.as_str(), message.request_id.as_str());
         let id = self.change(&caller, ids, &message, Move::Resume).await?;
         Ok(Response::new(pb::ResumeSearchResponse { search: Some(self.get(id).await?) }))
+    }
+
+    async fn extend_search(
+        &self,
+        message: Request<pb::ExtendSearchRequest>,
+    ) -> Result<Response<pb::ExtendSearchResponse>, Status> {
+        let (caller, message) = Caller::of(message)?;
+        let search = search_id(&message.search_id)?;
+        let budget = wire::budget(message.budget.as_ref().unwrap_or(&pb::Budget::default()));
+        let budget = budget.map_err(status::malformed)?;
+        if budget == Budget::default() {
+            let problem = "give at least one of evaluations, wall_time, device_time, stagnation";
+            return Err(status::invalid("budget", problem));
+        }
+        caller.about(&search);
+        let command = Command::Extend { search: search.clone(), budget };
+        let request = request(&message.request_id, &message)?;
+        self.0.engine.command(request, command).await.map_err(status::refusal)?;
+        tracing::info!(%search, ?budget, "search extended");
+        Ok(Response::new(pb::ExtendSearchResponse { search: Some(self.get(search).await?) }))
     }
 
     async fn stop_search(

@@ -8,6 +8,7 @@
 //! | request id used for another call | INVALID_ARGUMENT | REQUEST_ID_REUSED |
 //! | measurement not believed | INVALID_ARGUMENT | MEASUREMENT_REFUSED |
 //! | wrong phase | FAILED_PRECONDITION | SEARCH_STATE |
+//! | budget that is not raised, or used up all the same | FAILED_PRECONDITION | SEARCH_BUDGET |
 //! | lease not the caller's | FAILED_PRECONDITION | LEASE_SUPERSEDED |
 //! | another result for a lease that has one | FAILED_PRECONDITION | RESULT_DIFFERS |
 //! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
@@ -208,6 +209,9 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
         Refusal::Measurement(_) => with(Code::InvalidArgument, "MEASUREMENT_REFUSED", text, &[]),
         Refusal::Phase { search, .. } => {
             with(Code::FailedPrecondition, "SEARCH_STATE", text, &[("search_id", search.to_string())])
+        }
+        Refusal::Budget { search, .. } => {
+            with(Code::FailedPrecondition, "SEARCH_BUDGET", text, &[("search_id", search.to_string())])
         }
         Refusal::Superseded(key) => with(Code::FailedPrecondition, "LEASE_SUPERSEDED", text, &lease(&key)),
         Refusal::ResultDiffers(key) => with(Code::FailedPrecondition, "RESULT_DIFFERS", text, &lease(&key)),

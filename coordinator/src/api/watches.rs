@@ -101,6 +101,7 @@ async fn look(
             progress: Some(encode::progress(state, search, now)),
             end_reason: encode::reason(state, search, now, ttl),
             evaluation: evaluation.map(|evaluation| brief(Row::of(search, &evaluation).message())),
+            budget: Some((&search.spec.budget).into()),
         };
         Ok((search.uid.clone(), message))
     };

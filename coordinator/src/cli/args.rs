@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use evocache_proto::domain::SearchId;
+use evocache_proto::domain::{Budget, SearchId};
 
 use super::conditions::parse_condition;
 use super::security_args::{CallerArgs, GuardArgs, TokenVerb};
@@ -124,6 +124,15 @@ Examples:
     Pause(SearchArg),
     /// Go on with a paused search
     Resume(SearchArg),
+    /// Raise the budget of a search; one that has completed runs on with all that it has
+    #[command(after_help = "\
+Examples:
+  evocache extend my-search --evaluations 400
+  evocache extend my-search --wall-time 8h --stagnation 200
+
+Each limit is that of the whole search, what it has used included, and is
+named as in a specification's [budget]. Limits that are not named stay.")]
+    Extend(ExtendArgs),
     /// End a search for good; its results stay
     Stop(SearchArg),
     /// Delete a search that has ended, with all its results
@@ -215,6 +224,7 @@ impl Verb {
             Self::Show(args) | Self::Watch(args) | Self::Pause(args) | Self::Resume(args) | Self::Stop(args) => {
                 Some(&args.id)
             }
+            Self::Extend(args) => Some(&args.id),
             Self::Delete(args) => Some(&args.id),
             Self::Front(args) => Some(&args.id),
             Self::Best(args) => Some(&args.id),
@@ -328,6 +338,43 @@ pub struct LaunchArgs {
     /// Only check the specification: here, at the coordinator, and whether a live worker offers what it names
     #[arg(long)]
     pub check: bool,
+}
+
+/// Arguments of `extend`.
+#[derive(Debug, Args)]
+pub struct ExtendArgs {
+    /// Id of the search
+    #[arg(value_name = "ID")]
+    pub id: SearchId,
+    /// What to raise.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// Limits of a budget.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub struct LimitArgs {
+    /// Evaluations, all together
+    #[arg(long, value_name = "N")]
+    pub evaluations: Option<u64>,
+    /// Time since its first worker, such as 8h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub wall_time: Option<Duration>,
+    /// Time that devices are busy, all together
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub device_time: Option<Duration>,
+    /// Evaluations in a row without growth of the hypervolume
+    #[arg(long, value_name = "N")]
+    pub stagnation: Option<u64>,
+}
+
+impl LimitArgs {
+    /// As a budget.
+    pub fn budget(&self) -> Budget {
+        let Self { evaluations, wall_time, device_time, stagnation } = *self;
+        Budget { evaluations, wall_time, device_time, stagnation }
+    }
 }
 
 /// Arguments of `delete`.

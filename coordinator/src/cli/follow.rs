@@ -88,10 +88,13 @@ pub async fn follow(
                 }
                 lost = true;
             }
-            WatchEvent::State { state, progress, end_reason, .. } => {
+            WatchEvent::State { state, progress, end_reason, budget, .. } => {
                 if lost {
                     live.note("connected again");
                     lost = false;
+                }
+                if let Some(budget) = budget {
+                    live.limit(budget);
                 }
                 live.update(state, &progress);
                 if state.is_final() {

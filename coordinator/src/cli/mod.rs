@@ -177,6 +177,7 @@ async fn verb(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Watch(args) => searches::watch(&connect(global).await?, &args.id, printer).await,
         Verb::Pause(args) => searches::pause(&connect(global).await?, &args.id, printer).await,
         Verb::Resume(args) => searches::resume(&connect(global).await?, &args.id, printer).await,
+        Verb::Extend(args) => searches::extend(&connect(global).await?, args, printer).await,
         Verb::Stop(args) => searches::stop(&connect(global).await?, &args.id, printer).await,
         Verb::Delete(args) => searches::delete(global, args, printer).await,
         Verb::Front(args) => answers::front(&connect(global).await?, args, printer).await,

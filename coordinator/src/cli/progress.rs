@@ -41,6 +41,14 @@ impl Live {
         Self { printer, budget, bar, line: String::new(), written: String::new(), last: None }
     }
 
+    /// The budget of the search, which may have been extended.
+    pub fn limit(&mut self, budget: Budget) {
+        if let (Some(bar), Some(length)) = (&self.bar, length(&budget)) {
+            bar.set_length(length);
+        }
+        self.budget = budget;
+    }
+
     /// Shows the present state.
     pub fn update(&mut self, state: SearchState, progress: &Progress) {
         self.line = line(state, progress, &self.budget);

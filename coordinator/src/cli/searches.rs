@@ -1,20 +1,20 @@
-//! The verbs about searches: launch, list, show, watch, pause, resume, stop, delete.
+//! The verbs about searches: launch, list, show, watch, pause, resume, extend, stop, delete.
 
 use std::io::{BufRead, IsTerminal};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use evocache_proto::domain::SearchId;
+use evocache_proto::domain::{Budget, SearchId};
 use evocache_proto::text::plain;
 use serde_json::Value;
 
-use super::args::{DeleteArgs, Global, LaunchArgs};
+use super::args::{DeleteArgs, ExtendArgs, Global, LaunchArgs};
 use super::exit::{Exit, Failure};
 use super::follow::{Followed, until_end};
 use super::printer::Printer;
 use super::results;
 use super::table::{Side, Table};
 use super::units::{show_duration, show_percent};
-use super::{connect, imported, insight, names, spec, view};
+use super::{connect, imported, insight, names, progress, spec, view};
 use crate::client::{Client, Search, SearchState, rfc3339};
 
 pub(super) async fn launch(global: &Global, args: LaunchArgs, printer: Printer) -> Result<Exit, Failure> {
@@ -151,7 +151,7 @@ fn facts(search: &Search) -> String {
     let how = search.insight.as_ref();
     let made = if p.evaluations == p.used() { String::new() } else { format!("{} made, ", p.evaluations) };
     let uncached = search.references.first().map(results::describe_uncached);
-    let lines: [(&str, Option<String>); 20] = [
+    let lines: [(&str, Option<String>); 21] = [
         ("search", Some(search.id.to_string())),
         ("state", Some(search.state.as_str().to_owned())),
         ("reason", Some(search.end_reason.to_string()).filter(|r| !r.is_empty())),
@@ -165,6 +165,7 @@ fn facts(search: &Search) -> String {
         ("started", time(search.start_time)),
         ("ended", time(search.end_time)),
         ("evaluations", Some(format!("{} ({made}{} failed, {} running)", evaluations(search), p.failed, p.running))),
+        ("limits", limits(&spec.budget)),
         ("front", Some(p.front_size.to_string())),
         ("hypervolume", Some(format!("{:.4} (seeds alone {:.4})", p.hypervolume, p.seeds_hypervolume))),
         ("best at 98 %", speedup(p.best_speedup)),
@@ -175,6 +176,15 @@ fn facts(search: &Search) -> String {
     ];
     let line = |(name, value): (&str, Option<String>)| value.map(|value| format!("{name:<13} {}\n", plain(&value)));
     lines.into_iter().filter_map(line).collect()
+}
+
+/// What ends a search beside the number of evaluations.
+fn limits(budget: &Budget) -> Option<String> {
+    let time = |time: Option<Duration>, of: &str| time.map(|time| format!("{} of {of}", show_duration(time)));
+    let growth = budget.stagnation.map(|n| format!("{n} evaluations without growth"));
+    let all = [time(budget.wall_time, "wall time"), time(budget.device_time, "device time"), growth];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 pub(super) async fn watch(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
@@ -207,6 +217,14 @@ pub(super) async fn pause(client: &Client, id: &SearchId, printer: Printer) -> R
 
 pub(super) async fn resume(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {
     changed(&client.resume_search(id).await?, printer)
+}
+
+pub(super) async fn extend(client: &Client, args: ExtendArgs, printer: Printer) -> Result<Exit, Failure> {
+    let budget = args.limits.budget();
+    let search = client.extend_search(&args.id, &budget).await?;
+    let line = || progress::line(search.state, &search.progress, &search.spec.budget);
+    printer.answer(|| view::search(&search), || format!("{} {}: {}", search.id, search.state.as_str(), line()))?;
+    Ok(Exit::Ok)
 }
 
 pub(super) async fn stop(client: &Client, id: &SearchId, printer: Printer) -> Result<Exit, Failure> {

@@ -1,7 +1,7 @@
 //! Answers as JSON: the shape that `--json` and the result files promise, as `deploy/schema/evocache.schema.json` describes
 //! it. Names are those of the gRPC contract; what was measured and what is estimated says so.
 
-use evocache_proto::domain::{Direction, SpecDraft, Strategy};
+use evocache_proto::domain::{Budget, Direction, SpecDraft, Strategy};
 use evocache_proto::formats;
 use serde_json::{Map, Value, json};
 
@@ -83,7 +83,6 @@ fn references(references: &[Reference]) -> Value {
 
 /// A specification, without the prompts' texts and the imported schedules.
 pub fn spec(spec: &SpecDraft) -> Value {
-    let seconds = |t: Option<std::time::Duration>| t.map(|t| t.as_secs_f64());
     json!({
         "model": { "name": spec.model.name, "fingerprint": spec.model.fingerprint },
         "sampling": {
@@ -106,12 +105,7 @@ pub fn spec(spec: &SpecDraft) -> Value {
             "direction": direction(o.direction),
             "bound": o.bound,
         })).collect::<Vec<_>>(),
-        "budget": {
-            "evaluations": spec.budget.evaluations,
-            "wall_time_seconds": seconds(spec.budget.wall_time),
-            "device_time_seconds": seconds(spec.budget.device_time),
-            "stagnation": spec.budget.stagnation,
-        },
+        "budget": budget(&spec.budget),
         "algorithm": {
             "strategy": match spec.algorithm.strategy {
                 Strategy::SteadyState => "steady_state",
@@ -138,6 +132,16 @@ pub fn spec(spec: &SpecDraft) -> Value {
     })
 }
 
+fn budget(budget: &Budget) -> Value {
+    let seconds = |t: Option<std::time::Duration>| t.map(|t| t.as_secs_f64());
+    json!({
+        "evaluations": budget.evaluations,
+        "wall_time_seconds": seconds(budget.wall_time),
+        "device_time_seconds": seconds(budget.device_time),
+        "stagnation": budget.stagnation,
+    })
+}
+
 /// How far a search is.
 pub fn progress(p: &Progress) -> Value {
     json!({
@@ -159,13 +163,14 @@ pub fn progress(p: &Progress) -> Value {
 /// One change of a watched search.
 pub fn watch_event(event: &WatchEvent) -> Value {
     match event {
-        WatchEvent::State { state, progress, end_reason, evaluation } => {
+        WatchEvent::State { state, progress, end_reason, evaluation, budget } => {
             json!({
                 "event": "state",
                 "state": SearchState::as_str(*state),
                 "end_reason": end_reason.raw(),
                 "progress": self::progress(progress),
                 "evaluation": evaluation.as_ref().map(note),
+                "budget": budget.as_ref().map(self::budget),
             })
         }
         WatchEvent::Reconnecting { problem, delay } => {

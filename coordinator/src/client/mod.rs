@@ -18,7 +18,7 @@ mod watch;
 
 use std::time::Duration;
 
-use evocache_proto::domain::{SearchId, SearchSpec, WorkerId};
+use evocache_proto::domain::{Budget, SearchId, SearchSpec, WorkerId};
 use evocache_proto::pb;
 
 pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
@@ -146,6 +146,18 @@ impl Client {
         const CALL: &str = "ResumeSearch";
         let request = pb::ResumeSearchRequest { request_id: new_request_id().to_string(), search_id: id.to_string() };
         let answer = self.call(CALL, &request, async |stubs, r| stubs.search.resume_search(r).await).await?;
+        read::search(CALL, &required(CALL, "search", answer.search)?)
+    }
+
+    /// Raises limits of a search; those that are absent stay. One that has completed runs on.
+    pub async fn extend_search(&self, id: &SearchId, budget: &Budget) -> Result<Search, ClientError> {
+        const CALL: &str = "ExtendSearch";
+        let request = pb::ExtendSearchRequest {
+            request_id: new_request_id().to_string(),
+            search_id: id.to_string(),
+            budget: Some(budget.into()),
+        };
+        let answer = self.call(CALL, &request, async |stubs, r| stubs.search.extend_search(r).await).await?;
         read::search(CALL, &required(CALL, "search", answer.search)?)
     }
 

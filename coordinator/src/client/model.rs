@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use evocache_proto::domain::{
-    CandidateId, CostModel, Direction, Kept, Layout, Measurement, MetricDeclaration, Objective, Schedule, SearchId,
-    SpecDraft, WorkerId,
+    Budget, CandidateId, CostModel, Direction, Kept, Layout, Measurement, MetricDeclaration, Objective, Schedule,
+    SearchId, SpecDraft, WorkerId,
 };
 
 use super::Foreign;
@@ -388,6 +388,8 @@ pub enum WatchEvent {
         end_reason: Foreign,
         /// The evaluation that changed it.
         evaluation: Option<EvaluationNote>,
+        /// When it ends, if the coordinator tells.
+        budget: Option<Budget>,
     },
     /// The coordinator cannot be reached at the moment; the watch goes on by itself.
     Reconnecting {

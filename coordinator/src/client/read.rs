@@ -189,6 +189,7 @@ pub(super) fn watch_event(call: &'static str, m: &pb::WatchSearchResponse) -> Re
         progress: progress(m.progress.as_ref()),
         end_reason: m.end_reason.clone().into(),
         evaluation: m.evaluation.as_ref().map(note),
+        budget: m.budget.as_ref().map(wire::budget).transpose().map_err(malformed(call))?,
     })
 }
 

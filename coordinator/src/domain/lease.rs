@@ -12,6 +12,8 @@
 //! | Done | complete | same worker and epoch | unchanged: the same answer again |
 //! | Pending, Leased | cancel | – | Cancelled |
 //! | final | cancel | – | unchanged |
+//! | Cancelled | reopen | – | Pending at once, attempts not counted: the search goes on |
+//! | any other | reopen | – | unchanged |
 //! | not Leased, or not yet due | expire | – | unchanged: the timer was late or early |
 //! | any | any other | – | refused, see [`Refusal`] |
 //!
@@ -120,7 +122,10 @@ pub enum State {
         reason: Failure,
     },
     /// Nobody wants the result any more.
-    Cancelled,
+    Cancelled {
+        /// The last [`MAX_GRANTS`] grants, oldest first: the search may go on.
+        grants: Vec<Grant>,
+    },
 }
 
 /// What happens to a candidate.
@@ -169,6 +174,8 @@ pub enum Event {
     },
     /// Nobody wants the result any more.
     Cancel,
+    /// The result is wanted after all.
+    Reopen,
 }
 
 /// What an accepted event does.
@@ -222,7 +229,7 @@ impl State {
     pub fn is_open(&self) -> bool {
         match self {
             Self::Pending { .. } | Self::Leased { .. } => true,
-            Self::Done { .. } | Self::Failed { .. } | Self::Cancelled => false,
+            Self::Done { .. } | Self::Failed { .. } | Self::Cancelled { .. } => false,
         }
     }
 
@@ -230,16 +237,16 @@ impl State {
     pub fn holder(&self) -> Option<&WorkerId> {
         match self {
             Self::Leased { worker, .. } => Some(worker),
-            Self::Pending { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Cancelled => None,
+            Self::Pending { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Cancelled { .. } => None,
         }
     }
 
     /// The last epoch that the candidate was granted with, as far as it is remembered.
     pub fn last_epoch(&self) -> Option<Epoch> {
         match self {
-            Self::Pending { grants, .. } => grants.last().map(|grant| grant.epoch),
+            Self::Pending { grants, .. } | Self::Cancelled { grants } => grants.last().map(|grant| grant.epoch),
             Self::Leased { epoch, .. } | Self::Done { epoch, .. } => Some(*epoch),
-            Self::Failed { .. } | Self::Cancelled => None,
+            Self::Failed { .. } => None,
         }
     }
 
@@ -250,7 +257,7 @@ impl State {
             Self::Leased { worker, epoch, deadline: _, attempt, grants } => {
                 Self::Leased { worker, epoch, deadline: now.plus(policy.ttl), attempt, grants }
             }
-            other @ (Self::Pending { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Cancelled) => other,
+            other @ (Self::Pending { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Cancelled { .. }) => other,
         }
     }
 }
@@ -306,7 +313,7 @@ pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) 
             let grants = remember(grants, worker, *epoch);
             to(retry(*attempt, now, policy, grants, Failure::Expired { attempts: *attempt }))
         }
-        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. } | S::Cancelled, E::Expire) => {
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. } | S::Cancelled { .. }, E::Expire) => {
             Ok(Transition::Unchanged)
         }
 
@@ -347,12 +354,21 @@ pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) 
             Err(Refusal::Superseded)
         }
 
-        (S::Pending { .. } | S::Leased { .. }, E::Cancel) => to(S::Cancelled),
-        (S::Done { .. } | S::Failed { .. } | S::Cancelled, E::Cancel) => Ok(Transition::Unchanged),
-
-        (S::Cancelled, E::Grant { .. } | E::Renew { .. } | E::Complete { .. } | E::Fail { .. } | E::Release { .. }) => {
-            Err(Refusal::Cancelled)
+        (S::Pending { grants, .. }, E::Cancel) => to(S::Cancelled { grants: grants.clone() }),
+        (S::Leased { worker, epoch, grants, .. }, E::Cancel) => {
+            to(S::Cancelled { grants: remember(grants, worker, *epoch) })
         }
+        (S::Done { .. } | S::Failed { .. } | S::Cancelled { .. }, E::Cancel) => Ok(Transition::Unchanged),
+
+        (S::Cancelled { grants }, E::Reopen) => to(S::Pending { attempt: 1, not_before: now, grants: grants.clone() }),
+        (S::Pending { .. } | S::Leased { .. } | S::Done { .. } | S::Failed { .. }, E::Reopen) => {
+            Ok(Transition::Unchanged)
+        }
+
+        (
+            S::Cancelled { .. },
+            E::Grant { .. } | E::Renew { .. } | E::Complete { .. } | E::Fail { .. } | E::Release { .. },
+        ) => Err(Refusal::Cancelled),
     }
 }
 

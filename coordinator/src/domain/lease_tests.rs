@@ -69,6 +69,10 @@ fn done(name: &str, epoch: u64) -> State {
     State::Done { epoch: Epoch(epoch), worker: worker(name) }
 }
 
+fn cancelled(earlier: &[(&str, u64)]) -> State {
+    State::Cancelled { grants: grants(earlier) }
+}
+
 fn failed() -> State {
     State::Failed { reason: Failure::Expired { attempts: 3 } }
 }
@@ -93,7 +97,7 @@ fn what_is_held_or_final_is_not_granted() {
     assert_eq!(at(9, &leased("a", 1, 5, 1, &[]), grant("b", 9)), Err(Refusal::Held));
     assert_eq!(at(9, &done("a", 1), grant("b", 9)), Err(Refusal::Finished));
     assert_eq!(at(9, &failed(), grant("b", 9)), Err(Refusal::Finished));
-    assert_eq!(at(9, &State::Cancelled, grant("b", 9)), Err(Refusal::Cancelled));
+    assert_eq!(at(9, &cancelled(&[]), grant("b", 9)), Err(Refusal::Cancelled));
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn nobody_but_the_holder_renews() {
     for state in [State::new(), done("a", 1), failed()] {
         assert_eq!(at(1, &state, renew("a", 1)), Err(Refusal::Superseded));
     }
-    assert_eq!(at(1, &State::Cancelled, renew("a", 1)), Err(Refusal::Cancelled));
+    assert_eq!(at(1, &cancelled(&[]), renew("a", 1)), Err(Refusal::Cancelled));
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn an_expired_lease_is_retried_after_a_back_off_and_then_given_up() {
 
 #[test]
 fn a_late_timer_changes_nothing() {
-    for state in [State::new(), done("a", 1), failed(), State::Cancelled] {
+    for state in [State::new(), done("a", 1), failed(), cancelled(&[])] {
         assert_eq!(at(9999, &state, Event::Expire), Ok(Transition::Unchanged));
     }
 }
@@ -159,7 +163,7 @@ fn a_repeated_result_gets_the_same_answer_and_another_one_is_refused() {
         assert_eq!(at(9, &done("a", 1), event), Err(Refusal::Superseded));
     }
     assert_eq!(at(9, &failed(), complete("a", 1)), Err(Refusal::Superseded));
-    assert_eq!(at(9, &State::Cancelled, complete("a", 1)), Err(Refusal::Cancelled));
+    assert_eq!(at(9, &cancelled(&[]), complete("a", 1)), Err(Refusal::Cancelled));
 }
 
 #[test]
@@ -172,7 +176,7 @@ fn a_failure_is_retried_if_that_can_help() {
     for state in [leased("b", 2, 50, 2, &[("a", 1)]), pending(2, 50, &[("a", 1)]), failed()] {
         assert_eq!(at(9, &state, fail("a", 1, true)), Err(Refusal::Superseded));
     }
-    assert_eq!(at(9, &State::Cancelled, fail("a", 1, true)), Err(Refusal::Cancelled));
+    assert_eq!(at(9, &cancelled(&[]), fail("a", 1, true)), Err(Refusal::Cancelled));
 }
 
 #[test]
@@ -181,15 +185,26 @@ fn a_released_candidate_is_free_at_once_and_keeps_its_attempts() {
     for state in [leased("b", 2, 50, 2, &[("a", 1)]), pending(2, 50, &[("a", 1)]), failed()] {
         assert_eq!(at(9, &state, release("a", 1)), Err(Refusal::Superseded));
     }
-    assert_eq!(at(9, &State::Cancelled, release("a", 1)), Err(Refusal::Cancelled));
+    assert_eq!(at(9, &cancelled(&[]), release("a", 1)), Err(Refusal::Cancelled));
 }
 
 #[test]
 fn only_what_is_open_can_be_cancelled() {
-    assert_eq!(next(9, &State::new(), Event::Cancel), State::Cancelled);
-    assert_eq!(next(9, &leased("a", 1, 1000, 1, &[]), Event::Cancel), State::Cancelled);
-    for state in [done("a", 1), failed(), State::Cancelled] {
+    assert_eq!(next(9, &State::new(), Event::Cancel), cancelled(&[]));
+    assert_eq!(next(9, &leased("b", 2, 1000, 2, &[("a", 1)]), Event::Cancel), cancelled(&[("a", 1), ("b", 2)]));
+    for state in [done("a", 1), failed(), cancelled(&[])] {
         assert_eq!(at(9, &state, Event::Cancel), Ok(Transition::Unchanged));
+    }
+}
+
+#[test]
+fn what_was_cancelled_is_wanted_again_and_still_knows_its_grants() {
+    let reopened = next(9, &cancelled(&[("a", 1)]), Event::Reopen);
+    assert_eq!(reopened, pending(1, 9, &[("a", 1)]));
+    assert_eq!(next(9, &reopened, complete("a", 1)), done("a", 1), "a late result is still a measurement");
+    assert_eq!(at(9, &reopened, grant("b", 1)), Err(Refusal::Epoch(Epoch(1))));
+    for state in [pending(2, 50, &[]), leased("a", 1, 1000, 1, &[]), done("a", 1), failed()] {
+        assert_eq!(at(9, &state, Event::Reopen), Ok(Transition::Unchanged));
     }
 }
 
@@ -197,7 +212,7 @@ fn only_what_is_open_can_be_cancelled() {
 fn a_restart_gives_live_leases_their_time_back_and_touches_nothing_else() {
     let restarted = leased("b", 2, 50, 2, &[("a", 1)]).after_restart(Timestamp(5000), &POLICY);
     assert_eq!(restarted, leased("b", 2, 6000, 2, &[("a", 1)]));
-    for state in [pending(2, 50, &[("a", 1)]), done("a", 1), failed(), State::Cancelled] {
+    for state in [pending(2, 50, &[("a", 1)]), done("a", 1), failed(), cancelled(&[])] {
         assert_eq!(state.clone().after_restart(Timestamp(5000), &POLICY), state);
     }
 }
@@ -232,6 +247,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         2 => (who(), epoch()).prop_map(|(worker, epoch)| Event::Release { worker, epoch }),
         1 => Just(Event::Cancel),
+        1 => Just(Event::Reopen),
     ]
 }
 
@@ -243,7 +259,8 @@ proptest! {
         for (event, pause) in history {
             now += pause;
             let Ok(Transition::To(next)) = at(now, &state, event.clone()) else { continue };
-            prop_assert!(state.is_open(), "a final state changed: {:?} by {:?}", state, event);
+            let reopened = matches!((&state, &event), (State::Cancelled { .. }, Event::Reopen));
+            prop_assert!(state.is_open() || reopened, "a final state changed: {:?} by {:?}", state, event);
             if let State::Leased { worker, epoch, deadline, attempt, .. } = &next {
                 prop_assert!(*attempt <= POLICY.max_attempts);
                 prop_assert!(*deadline == Timestamp(now).plus(POLICY.ttl));
@@ -266,7 +283,7 @@ proptest! {
                     prop_assert!(granted.iter().any(|g| g.is(worker, *epoch)), "a result from nowhere");
                 }
                 State::Failed { reason: Failure::Expired { attempts } } => prop_assert_eq!(*attempts, POLICY.max_attempts),
-                State::Failed { .. } | State::Leased { .. } | State::Cancelled => {}
+                State::Failed { .. } | State::Leased { .. } | State::Cancelled { .. } => {}
             }
             state = next;
         }

@@ -280,12 +280,13 @@ impl Actor {
             if let Fact::Evaluated { search, .. }
             | Fact::Disowned { search, .. }
             | Fact::SearchMoved { search, .. }
+            | Fact::SearchExtended { search, .. }
             | Fact::SearchDeleted { search } = &fact
             {
                 taught.push(search.clone());
             }
-            if let Fact::Disowned { search, .. } = &fact {
-                // It has heard what is no longer believed.
+            if let Fact::Disowned { search, .. } | Fact::SearchExtended { search, .. } = &fact {
+                // It has heard what is no longer believed, or was told of another end.
                 self.advisers.dismiss(search);
             }
             if let Fact::WorkerQuarantined { worker, reason, .. } = &fact {
@@ -474,6 +475,7 @@ fn news(fact: &Fact) -> Option<Change> {
         Fact::SearchCreated { search, .. }
         | Fact::SearchBound { search, .. }
         | Fact::SearchMoved { search, .. }
+        | Fact::SearchExtended { search, .. }
         | Fact::Disowned { search, .. }
         | Fact::SearchDeleted { search } => Some(Change { search: search.clone(), evaluation: None }),
         Fact::LeaseMoved { search, state, .. } if !state.is_open() => {

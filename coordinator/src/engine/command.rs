@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchRef, SearchSpec, WorkerId,
+    Budget, CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchRef, SearchSpec,
+    WorkerId,
 };
 
 use crate::ports::{Room, StoreError};
@@ -66,6 +67,13 @@ pub enum Command {
         search: SearchId,
         /// How.
         to: Move,
+    },
+    /// Raise the budget of a search.
+    Extend {
+        /// Which.
+        search: SearchId,
+        /// The limits to raise; what is absent stays.
+        budget: Budget,
     },
     /// Register a worker.
     Register {
@@ -203,6 +211,14 @@ pub enum Refusal {
         /// Which search.
         search: SearchId,
         /// What does not go, and what would.
+        problem: String,
+    },
+    /// The search cannot go on with this budget.
+    #[error("search '{search}' cannot be extended: {problem}")]
+    Budget {
+        /// Which search.
+        search: SearchId,
+        /// Which limit, with its numbers, and what would do.
         problem: String,
     },
     /// With the imported fronts, the specification is not valid.

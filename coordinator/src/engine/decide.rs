@@ -7,7 +7,7 @@ use evocache_proto::domain::{RequestId, SearchId, SearchUid, WorkerId};
 use super::command::{Answer, Command, Move, Refusal, Request};
 use super::search::Search;
 use super::state::{State, Touch};
-use super::{evaluate, grant, transfer};
+use super::{evaluate, extend, grant, transfer};
 use crate::domain::lease::{self, Event, RetryPolicy};
 use crate::domain::time::Timestamp;
 use crate::ports::{Fact, IdSource, Phase, Registration, RequestRecord, Room};
@@ -83,6 +83,7 @@ pub fn decide(
             Decision::answer(Answer::Search(id)).fact(fact)
         }
         Command::Move { search, to } => move_search(find(state, search)?, *to, context)?,
+        Command::Extend { search, budget } => extend::extend(state, find(state, search)?, budget, context)?,
         Command::Register { declaration, principal } => {
             let worker = WorkerId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?;
             let (declaration, principal) = (declaration.clone(), principal.clone());
@@ -143,6 +144,7 @@ fn kind(command: &Command) -> &'static str {
         Command::Move { to: Move::Resume, .. } => "resume_search",
         Command::Move { to: Move::Stop, .. } => "stop_search",
         Command::Move { to: Move::Delete, .. } => "delete_search",
+        Command::Extend { .. } => "extend_search",
         Command::Register { .. } => "register_worker",
         Command::Drain { .. } => "drain_worker",
         Command::Deregister { .. } => "deregister_worker",
@@ -164,7 +166,7 @@ fn repeated(state: &State, request: &Request, command: &Command) -> Result<Optio
     }
     let internal = |e: evocache_proto::domain::IdError| Refusal::Internal(e.to_string());
     Ok(Some(match command {
-        Command::Create { .. } | Command::Move { .. } => {
+        Command::Create { .. } | Command::Move { .. } | Command::Extend { .. } => {
             Answer::Search(SearchId::new(record.subject.clone()).map_err(internal)?)
         }
         Command::Register { .. } | Command::Drain { .. } | Command::Deregister { .. } => {
@@ -197,7 +199,7 @@ fn move_search(search: &Search, to: Move, context: &Context<'_>) -> Result<Decis
         }
         (Move::Stop, Phase::Completed | Phase::Stopped | Phase::Failed) => Ok(done),
         (Move::Pause | Move::Resume, Phase::Completed | Phase::Stopped | Phase::Failed) => {
-            refuse("has ended; launch it again to search on")
+            refuse("has ended; one that has completed goes on with a larger budget: `evocache extend`")
         }
         (Move::Delete, Phase::Completed | Phase::Stopped | Phase::Failed) => {
             Ok(done.fact(Fact::SearchDeleted { search: search.id.clone() }))

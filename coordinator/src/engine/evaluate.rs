@@ -233,7 +233,8 @@ pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
     decision
 }
 
-fn nothing_left(search: &Search) -> bool {
+/// Whether there is no candidate to propose, and none will be.
+pub(super) fn nothing_left(search: &Search) -> bool {
     let next = CandidateId(search.candidates.len() as u64);
     search.bound.as_ref().is_some_and(|(_, breeder)| !breeder.is_thinking() && breeder.ask(next).is_none())
 }
@@ -259,7 +260,8 @@ fn lasted(search: &Search, candidate: &Candidate, key: &LeaseKey, now: Timestamp
     now.since(granted)
 }
 
-fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
+/// The lease of a candidate has another state.
+pub(super) fn moved(search: &Search, candidate: CandidateId, entry: &Candidate, state: LeaseState) -> Fact {
     Fact::LeaseMoved { search: SearchId::clone(&search.id), candidate, state, granted: entry.granted }
 }
 
@@ -280,30 +282,30 @@ fn attempt(state: &LeaseState) -> u32 {
         LeaseState::Leased { attempt, .. } => *attempt,
         // A late result: it is the attempt before the one that waits.
         LeaseState::Pending { attempt, .. } => attempt.saturating_sub(1).max(1),
-        LeaseState::Done { .. } | LeaseState::Failed { .. } | LeaseState::Cancelled => 1,
+        LeaseState::Done { .. } | LeaseState::Failed { .. } | LeaseState::Cancelled { .. } => 1,
     }
 }
 
 fn gave_up(state: &LeaseState) -> Option<String> {
     match state {
         LeaseState::Failed { reason } => Some(reason.to_string()),
-        LeaseState::Pending { .. } | LeaseState::Leased { .. } | LeaseState::Done { .. } | LeaseState::Cancelled => {
-            None
-        }
+        LeaseState::Pending { .. }
+        | LeaseState::Leased { .. }
+        | LeaseState::Done { .. }
+        | LeaseState::Cancelled { .. } => None,
     }
 }
 
 /// Why a budget is used up when `more` prompts are evaluated.
 fn exhausted(search: &Search, more: u64, device_time: Duration, now: Timestamp) -> Option<&'static str> {
     let budget = &search.spec.budget;
-    let stagnant = search.bound.as_ref().map_or(0, |(_, breeder)| breeder.stagnant());
     if search.is_spent(more) {
         Some("evaluation budget used up")
-    } else if budget.stagnation.is_some_and(|most| stagnant >= most) {
+    } else if budget.stagnation.is_some_and(|most| search.stagnant() >= most) {
         Some("the hypervolume has stopped growing")
     } else if budget.device_time.is_some_and(|most| device_time >= most) {
         Some("device time budget used up")
-    } else if budget.wall_time.zip(search.started).is_some_and(|(most, started)| now.since(started) >= most) {
+    } else if budget.wall_time.is_some_and(|most| search.wall_time(now) >= most) {
         Some("wall time budget used up")
     } else {
         None

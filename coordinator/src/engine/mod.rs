@@ -12,6 +12,7 @@ mod advisers;
 mod command;
 mod decide;
 mod evaluate;
+mod extend;
 mod grant;
 mod handle;
 mod judge;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{CandidateId, Declaration, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId};
+use evocache_proto::domain::{Budget, CandidateId, Declaration, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId};
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
@@ -46,6 +46,8 @@ pub struct Search {
     pub started: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// How long it had completed before it was extended, all together.
+    pub rested: Duration,
     /// What the first worker declared, and the breeder made for it.
     pub bound: Option<(ModelFacts, Breeder)>,
     /// All candidates; the index is the candidate's id.
@@ -86,6 +88,7 @@ impl Search {
             created,
             started: None,
             ended: None,
+            rested: Duration::ZERO,
             bound: None,
             candidates: vec![],
             evaluations: vec![],
@@ -142,14 +145,25 @@ impl Search {
 
     /// How much longer the search will take at its pace so far; `None` while that is unknown.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
-        let (started, budget) = (self.started?, self.spec.budget.evaluations?);
+        let budget = self.spec.budget.evaluations?;
         let done = self.spent();
         if self.phase != Phase::Running || done <= 0.0 {
             return None;
         }
         let left = (budget as f64 - done).max(0.0);
         // Longer than a `Duration` can say is as good as unknown.
-        Duration::try_from_secs_f64(now.since(started).as_secs_f64() * (left / done)).ok()
+        Duration::try_from_secs_f64(self.wall_time(now).as_secs_f64() * (left / done)).ok()
+    }
+
+    /// How long it has searched, as the budget counts it.
+    pub(super) fn wall_time(&self, now: Timestamp) -> Duration {
+        let until = self.ended.unwrap_or(now);
+        self.started.map_or(Duration::ZERO, |started| until.since(started).saturating_sub(self.rested))
+    }
+
+    /// Results in a row in which the hypervolume did not grow, where the budget asks for it.
+    pub(super) fn stagnant(&self) -> u64 {
+        self.bound.as_ref().map_or(0, |(_, breeder)| breeder.stagnant())
     }
 
     /// Evaluations as the budget counts them: one on a part of the prompts counts as that part.
@@ -246,7 +260,9 @@ impl Search {
         let open = match self.candidate(id).map(|c| &c.lease) {
             Some(lease::State::Pending { .. }) => self.pending.insert(id),
             Some(lease::State::Leased { .. }) => self.leased.insert(id),
-            Some(lease::State::Done { .. } | lease::State::Failed { .. } | lease::State::Cancelled) | None => false,
+            Some(lease::State::Done { .. } | lease::State::Failed { .. } | lease::State::Cancelled { .. }) | None => {
+                false
+            }
         };
         if open {
             self.open_prompts += prompts;
@@ -292,9 +308,21 @@ impl Search {
         self.trust.tell(&evaluation.worker, &evaluation.measurement, others);
     }
 
-    /// A worker's results count no more: everything is added up anew without them, as after a restart.
+    /// A worker's results count no more.
     pub(super) fn disown(&mut self, worker: WorkerId) -> Result<(), TellError> {
         self.disowned.insert(worker);
+        self.begin_anew()
+    }
+
+    /// Another budget holds from now on. How many seeds there are and when the end is near follows from it.
+    pub(super) fn extend(&mut self, budget: Budget, rested: Duration) -> Result<(), String> {
+        self.spec = Arc::new(self.spec.with_budget(budget).map_err(|e| e.to_string())?);
+        self.rested = rested;
+        self.begin_anew().map_err(|e| e.to_string())
+    }
+
+    /// Adds everything up anew, as after a restart: without what is disowned, for the budget that there is.
+    fn begin_anew(&mut self) -> Result<(), TellError> {
         let Some((model, old)) = self.bound.take() else { return Ok(()) };
         // What could be bred once can be bred again.
         let Ok(mut breeder) = Breeder::new(self.spec.clone(), model.layout.clone()) else { return Ok(()) };

@@ -175,6 +175,11 @@ impl State {
                 search.reason = reason;
                 search.ended = phase.is_final().then_some(at);
             }
+            Fact::SearchExtended { search, budget, rested } => {
+                let search = self.search_mut(&search)?;
+                let extended = search.extend(budget, rested);
+                extended.map_err(|problem| Inconsistent(format!("search '{}', extended: {problem}", search.id)))?;
+            }
             Fact::SearchDeleted { search } => {
                 // Its evaluations are no longer stored: without them, a restart counts as it does here.
                 for evaluation in self.searches.remove(&search).into_iter().flat_map(|search| search.evaluations) {

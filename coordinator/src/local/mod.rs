@@ -68,7 +68,7 @@ async fn session(
 ) -> Result<Exit, Failure> {
     let client = Client::connect(url).await?;
     plan.told.iter().for_each(|text| printer.warning(text));
-    let search = open_search(&client, plan, args, printer).await?;
+    let search = open_search(&client, plan, args).await?;
     let started = Instant::now();
     let before = search.progress.evaluations;
     if !search.state.is_final() {
@@ -126,7 +126,7 @@ async fn accompany(
 }
 
 /// The search of this folder: a new one, or that which was interrupted.
-async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs, printer: Printer) -> Result<Search, Failure> {
+async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs) -> Result<Search, Failure> {
     let id = SearchId::new("local").map_err(Failure::new)?;
     let existing = match client.search(&id).await {
         Ok(search) => Some(search),
@@ -144,15 +144,17 @@ async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs, printer: Pr
         Some(spec) if plan.is_given => settings::differences(&search, spec),
         Some(_) | None => vec![],
     };
-    if let Some(seed) = args.seed.filter(|&seed| seed != search.spec.seed) {
+    if let Some(seed) = args.seed.filter(|&seed| seed != search.spec.seed && !plan.is_given) {
         differences.push(format!("--seed: it has {}, not {seed}", search.spec.seed));
+    }
+    // The same command again, with --resume, says nothing new.
+    let evaluations = search.spec.budget.evaluations;
+    if let Some(budget) = args.budget.filter(|&budget| evaluations != Some(budget) && !plan.is_given) {
+        let has = evaluations.map_or("none".to_owned(), |n| n.to_string());
+        differences.push(format!("--budget: it has {has}, not {budget}"));
     }
     if !differences.is_empty() {
         return Err(settings::refused(&plan.out, &differences));
-    }
-    // The same command again, with --resume, says nothing new.
-    if args.budget.is_some_and(|budget| search.spec.budget.evaluations != Some(budget)) {
-        printer.warning("the search goes on as it was created: another --budget is for a new one");
     }
     match search.state {
         SearchState::Paused => Ok(client.resume_search(&id).await?),

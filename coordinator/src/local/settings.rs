@@ -76,8 +76,7 @@ impl Settings {
     }
 }
 
-/// In what a specification differs from that of a search, field by field. Budget and seed are the command line's to
-/// change, and compared where it gives them.
+/// In what a specification differs from that of a search, field by field.
 pub(super) fn differences(search: &Search, given: &SpecDraft) -> Vec<String> {
     let mut found = vec![];
     let (ours, theirs) = (view::spec(&search.spec), view::spec(given));
@@ -95,9 +94,6 @@ pub(super) fn differences(search: &Search, given: &SpecDraft) -> Vec<String> {
 }
 
 fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
-    if matches!(path, "budget" | "seed") {
-        return;
-    }
     if let (Value::Object(ours), Value::Object(theirs)) = (ours, theirs) {
         let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
         for name in names {
@@ -112,9 +108,16 @@ fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
 /// What stands in the way of going on.
 pub(super) fn refused(out: &Path, differences: &[String]) -> Failure {
     let lines: String = differences.iter().map(|line| format!("\n  {line}")).collect();
-    Failure::usage(format!("the search in '{}' is another one:{lines}", out.display())).hint(
-        "leave these out to go on with the search as it was begun, or begin a new one in another folder with --out",
-    )
+    let failure = Failure::usage(format!("the search in '{}' is another one:{lines}", out.display()));
+    let budget = differences.iter().any(|line| line.trim_start_matches("--").starts_with("budget"));
+    let extend = if budget {
+        format!("; to raise its budget, `evocache serve --data {}/store` and `evocache extend local`", out.display())
+    } else {
+        String::new()
+    };
+    failure.hint(format!(
+        "leave these out to go on with the search as it was begun, or begin a new one in another folder with --out{extend}"
+    ))
 }
 
 #[cfg(test)]
@@ -149,13 +152,13 @@ mod tests {
         assert_eq!(differences(&search, &given), Vec::<String>::new());
         given.budget.evaluations = Some(7);
         given.seed = 9;
-        assert_eq!(differences(&search, &given), Vec::<String>::new(), "the command line's");
         given.sampling.steps = vec![9];
         given.objectives[1].bound = Some(0.5);
         given.prompts[1].seed = 3;
         let told = differences(&search, &given);
-        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(told.len(), 5, "{told:?}");
+        assert!(told[0].starts_with("budget.evaluations: it has ") && told[0].ends_with(", not 7"), "{told:?}");
         assert!(told.contains(&"sampling.steps: it has [4], not [9]".to_owned()), "{told:?}");
-        assert!(told[2].starts_with("prompts[1]: it has 'a cat' with seed 0"), "{told:?}");
+        assert!(told[4].starts_with("prompts[1]: it has 'a cat' with seed 0"), "{told:?}");
     }
 }

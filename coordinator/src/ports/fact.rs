@@ -1,9 +1,10 @@
 //! The facts: all that changes the engine's durable state, and all that is stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use evocache_proto::domain::{
-    CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, SearchUid,
+    Budget, CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, SearchUid,
     WorkerId,
 };
 
@@ -142,6 +143,15 @@ pub enum Fact {
         reason: String,
         /// When.
         at: Timestamp,
+    },
+    /// A search has another budget from now on.
+    SearchExtended {
+        /// Which search.
+        search: SearchId,
+        /// All limits, those that stay among them.
+        budget: Budget,
+        /// How long in all it had completed and was not extended yet: that is no wall time of the search.
+        rested: Duration,
     },
     /// A search and all that belongs to it was removed.
     SearchDeleted {

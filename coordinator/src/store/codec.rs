@@ -8,6 +8,7 @@
 //! | `s/` search | specification |
 //! | `m/` search | what the first worker declared |
 //! | `p/` search | phase |
+//! | `b/` search | the budget, if it was extended |
 //! | `c/` search `\0` candidate | schedule and provenance; the lease, if the same decision granted one |
 //! | `l/` search `\0` candidate | lease, where it is neither the candidate's first nor ended by its evaluation |
 //! | `e/` search `\0` sequence | evaluation, and the epoch that it ended |
@@ -20,14 +21,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evocache_proto::domain::{CandidateId, Epoch, Layout, RequestId, Schedule, SearchId, SearchUid, WorkerId};
 use evocache_proto::{pb, wire};
 use prost::Message;
 
 use super::records::{
-    AnsweredRecord, CancelledRecord, CandidateRecord, EvaluationRecord, FailedRecord, GrantRecord, LeaseRecord,
-    LeaseState, LeasedRecord, ModelRecord, PendingRecord, PhaseRecord, QuarantineRecord, SearchRecord,
+    AnsweredRecord, BudgetRecord, CancelledRecord, CandidateRecord, EvaluationRecord, FailedRecord, GrantRecord,
+    LeaseRecord, LeaseState, LeasedRecord, ModelRecord, PendingRecord, PhaseRecord, QuarantineRecord, SearchRecord,
     ThumbnailsRecord, WorkerRecord,
 };
 use super::{Records, Write};
@@ -139,7 +141,12 @@ fn alone(fact: &Fact) -> Vec<Write> {
             let record = PhaseRecord { phase: index as u32 + 1, reason: reason.clone(), at: at.0 };
             vec![Write::Put(key(b'p', search.as_str()), record.encode_to_vec())]
         }
-        Fact::SearchDeleted { search } => b"smp"
+        Fact::SearchExtended { search, budget, rested } => {
+            let rested = u64::try_from(rested.as_millis()).unwrap_or(u64::MAX);
+            let record = BudgetRecord { budget: Some(budget.into()), rested };
+            vec![Write::Put(key(b'b', search.as_str()), record.encode_to_vec())]
+        }
+        Fact::SearchDeleted { search } => b"smpb"
             .iter()
             .map(|&kind| Write::Remove(key(kind, search.as_str())))
             .chain(b"clext".iter().map(|&kind| Write::RemovePrefix(of_search(kind, search))))
@@ -251,6 +258,13 @@ pub(super) fn replay(records: &dyn Records, each: &mut dyn FnMut(Fact)) -> Resul
 }
 
 fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+    // First of all: a breeder is made for the budget that there is.
+    let extended = key(b'b', search.as_str());
+    if let Some(bytes) = records.get(&extended)? {
+        let record: BudgetRecord = decode(&extended, &bytes)?;
+        let budget = wire::budget(&required(&extended, "budget", record.budget)?).map_err(|e| corrupt(&extended, e))?;
+        each(Fact::SearchExtended { search: search.clone(), budget, rested: Duration::from_millis(record.rested) });
+    }
     let mut layout = None;
     let bound = key(b'm', search.as_str());
     if let Some(bytes) = records.get(&bound)? {
@@ -404,7 +418,7 @@ fn lease_record(state: &lease::State, granted: Timestamp) -> LeaseRecord {
         lease::State::Failed { reason: Failure::Reported { attempts, message } } => {
             (LeaseState::Failed(FailedRecord { attempts: *attempts, message: Some(message.clone()) }), vec![])
         }
-        lease::State::Cancelled => (LeaseState::Cancelled(CancelledRecord {}), vec![]),
+        lease::State::Cancelled { grants } => (LeaseState::Cancelled(CancelledRecord {}), grant_records(grants)),
     };
     LeaseRecord { state: Some(state), granted: granted.0, grants }
 }
@@ -435,7 +449,7 @@ fn lease_state(key: &[u8], record: LeaseRecord) -> Result<(lease::State, Timesta
                 None => Failure::Expired { attempts: f.attempts },
             },
         },
-        LeaseState::Cancelled(CancelledRecord {}) => lease::State::Cancelled,
+        LeaseState::Cancelled(CancelledRecord {}) => lease::State::Cancelled { grants },
     };
     Ok((state, granted))
 }

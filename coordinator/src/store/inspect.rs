@@ -8,8 +8,8 @@ use prost::Message;
 
 use super::backup::Progress;
 use super::records::{
-    AnsweredRecord, CandidateRecord, EvaluationRecord, LeaseRecord, ModelRecord, PhaseRecord, QuarantineRecord,
-    SearchRecord, ThumbnailsRecord, WorkerRecord,
+    AnsweredRecord, BudgetRecord, CandidateRecord, EvaluationRecord, LeaseRecord, ModelRecord, PhaseRecord,
+    QuarantineRecord, SearchRecord, ThumbnailsRecord, WorkerRecord,
 };
 use super::{SledStore, codec};
 use crate::ports::StoreError;
@@ -18,10 +18,11 @@ use crate::ports::StoreError;
 const KEPT: usize = 100;
 
 /// Kinds of records by the first letter of their keys, in the order in which they are told.
-const KINDS: [(u8, &str); 12] = [
+const KINDS: [(u8, &str); 13] = [
     (b's', "searches"),
     (b'm', "models"),
     (b'p', "phases"),
+    (b'b', "extended budgets"),
     (b'c', "candidates"),
     (b'l', "leases"),
     (b'e', "evaluations"),
@@ -107,6 +108,7 @@ fn look(key: &[u8], value: &[u8], searches: &BTreeSet<Vec<u8>>) -> Result<u8, St
         b's' => readable::<SearchRecord>(key, value)?,
         b'm' => readable::<ModelRecord>(key, value)?,
         b'p' => readable::<PhaseRecord>(key, value)?,
+        b'b' => readable::<BudgetRecord>(key, value)?,
         b'c' => readable::<CandidateRecord>(key, value)?,
         b'l' => readable::<LeaseRecord>(key, value)?,
         b'e' => readable::<EvaluationRecord>(key, value)?,
@@ -115,7 +117,7 @@ fn look(key: &[u8], value: &[u8], searches: &BTreeSet<Vec<u8>>) -> Result<u8, St
         _ => return Err(codec::corrupt(key, "a key of no known kind")),
     }
     let search = match kind {
-        b'm' | b'p' => Some(rest),
+        b'm' | b'p' | b'b' => Some(rest),
         b'c' | b'l' | b'e' | b't' => {
             codec::number(key)?;
             Some(rest.split(|&byte| byte == 0).next().unwrap_or_default())

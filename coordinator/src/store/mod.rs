@@ -1,6 +1,6 @@
 //! Where facts outlive the process: on sled, and a twin in memory for tests.
 //!
-//! Stored: searches (spec, phase, what the first worker declared), candidates (schedule, provenance), the state of
+//! Stored: searches (spec, extended budget, phase, what the first worker declared), candidates (schedule, provenance), the state of
 //! each candidate's lease, evaluations, thumbnails, worker registrations, request ids of bounded age.
 //!
 //! Not stored, because it follows from the rest or is not worth a write: renewals and deadlines (after a restart

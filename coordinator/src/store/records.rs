@@ -51,6 +51,16 @@ pub(super) struct PhaseRecord {
     pub(super) at: u64,
 }
 
+/// The budget of a search that was extended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BudgetRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) budget: Option<pb::Budget>,
+    /// Milliseconds that it had completed and was not extended yet, all together.
+    #[prost(uint64, tag = "2")]
+    pub(super) rested: u64,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct CandidateRecord {
     #[prost(uint32, tag = "1")]

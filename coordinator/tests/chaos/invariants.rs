@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use evocache::domain::lease::{RetryPolicy, State as Lease};
 use evocache::domain::time::Timestamp;
 use evocache::engine::{Candidate, Search, State};
-use evocache::ports::Store;
+use evocache::ports::{Phase, Store};
 use evocache_proto::domain::CandidateId;
 
 use crate::ledger::Ledger;
@@ -34,7 +34,7 @@ pub(crate) const SEQUENCE: &[(&str, OfTwo)] = &[
     ("epochs only grow", epochs_only_grow),
     ("evaluations are only added", evaluations_are_only_added),
     ("candidates are only added", candidates_are_only_added),
-    ("final stays final", final_stays_final),
+    ("final stays final, unless the budget grows", final_stays_final),
     ("answers are remembered", answers_are_remembered),
 ];
 
@@ -135,10 +135,12 @@ pub(crate) fn digest(state: &State) -> String {
 /// The last epoch that a candidate is known to have had.
 pub(crate) fn epoch(lease: &Lease) -> Option<u64> {
     match lease {
-        Lease::Pending { grants, .. } => Some(grants.last().map_or(0, |grant| grant.epoch.0)),
+        Lease::Pending { grants, .. } | Lease::Cancelled { grants } => {
+            Some(grants.last().map_or(0, |grant| grant.epoch.0))
+        }
         Lease::Leased { epoch, .. } => Some(epoch.0),
         // A late result is of an earlier grant than the last.
-        Lease::Done { .. } | Lease::Failed { .. } | Lease::Cancelled => None,
+        Lease::Done { .. } | Lease::Failed { .. } => None,
     }
 }
 
@@ -216,9 +218,9 @@ fn prompts_add_up(state: &State) -> Result<(), String> {
 fn grants_ascend(state: &State) -> Result<(), String> {
     each(state, |_, _, candidate| {
         let (grants, held) = match &candidate.lease {
-            Lease::Pending { grants, .. } => (grants, u64::MAX),
+            Lease::Pending { grants, .. } | Lease::Cancelled { grants } => (grants, u64::MAX),
             Lease::Leased { grants, epoch, .. } => (grants, epoch.0),
-            Lease::Done { .. } | Lease::Failed { .. } | Lease::Cancelled => return Ok(()),
+            Lease::Done { .. } | Lease::Failed { .. } => return Ok(()),
         };
         let ascending = grants.is_sorted_by(|a, b| a.epoch < b.epoch);
         if ascending && grants.last().is_none_or(|last| last.epoch.0 < held) {
@@ -302,19 +304,25 @@ fn candidates_are_only_added(before: &State, after: &State) -> Result<(), String
 fn final_stays_final(before: &State, after: &State) -> Result<(), String> {
     for search in before.searches.values() {
         let Some(later) = after.searches.get(&search.id) else { continue };
-        if search.phase.is_final() && later.phase != search.phase {
+        if search.phase.is_final() && later.phase != search.phase && !extended(search, later) {
             return Err(format!("{}: {:?}, then {:?}", search.id, search.phase, later.phase));
         }
     }
     each(before, |search, id, candidate| {
-        let later = after.searches.get(&search.id).and_then(|s| s.candidate(id));
-        match later {
-            Some(later) if !candidate.lease.is_open() && later.lease != candidate.lease => {
+        let Some(later) = after.searches.get(&search.id) else { return Ok(()) };
+        let reopened = matches!(candidate.lease, Lease::Cancelled { .. }) && extended(search, later);
+        match later.candidate(id) {
+            Some(later) if !candidate.lease.is_open() && later.lease != candidate.lease && !reopened => {
                 Err(format!("{:?}, then {:?}", candidate.lease, later.lease))
             }
             _ => Ok(()),
         }
     })
+}
+
+/// Whether a search that had completed goes on with a larger budget.
+fn extended(before: &Search, after: &Search) -> bool {
+    before.phase == Phase::Completed && after.spec.budget.evaluations > before.spec.budget.evaluations
 }
 
 fn answers_are_remembered(before: &State, after: &State) -> Result<(), String> {

@@ -10,9 +10,9 @@ use evocache::domain::lease::RetryPolicy;
 use evocache::domain::rng::Stream;
 use evocache::domain::time::Timestamp;
 use evocache::engine::{Answer, Command, Context, Decision, LeaseKey, Move, Offer, Refusal, Request, State, decide};
-use evocache::ports::{IdSource, Store};
+use evocache::ports::{IdSource, Phase, Store};
 use evocache::store::MemoryStore;
-use evocache_proto::domain::{RequestId, SearchId, SearchRef, WorkerId};
+use evocache_proto::domain::{Budget, RequestId, SearchId, SearchRef, WorkerId};
 use proptest::prelude::*;
 
 use crate::invariants;
@@ -30,6 +30,11 @@ enum Step {
     Move {
         search: usize,
         to: Move,
+    },
+    /// By so many evaluations, or by none.
+    Extend {
+        search: usize,
+        by: u64,
     },
     Register,
     Drain {
@@ -85,6 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (1..12u64).prop_map(|evaluations| Step::Create { evaluations }),
         2 => (any.clone(), moves).prop_map(|(search, to)| Step::Move { search, to }),
+        3 => (any.clone(), 0..6u64).prop_map(|(search, by)| Step::Extend { search, by }),
         2 => Just(Step::Register),
         1 => any.clone().prop_map(|worker| Step::Drain { worker }),
         14 => any.clone().prop_map(|worker| Step::Acquire { worker }),
@@ -226,6 +232,7 @@ impl World {
                     self.known.retain(|(known, _), _| known.id != search);
                 }
             }
+            Step::Extend { search, by } => self.extend(*search, *by)?,
             Step::Register => {
                 let declaration = Arc::new(toy::declaration("w"));
                 let registered = self.call(Command::Register { declaration, principal: String::new() })?;
@@ -284,6 +291,26 @@ impl World {
             }
         }
         invariants::acknowledged(&self.ledger, &self.state)
+    }
+
+    fn extend(&mut self, search: usize, by: u64) -> Result<(), String> {
+        let Some(id) = self.search(search) else { return Ok(()) };
+        let before = self.state.searches[&id].clone();
+        let evaluations = before.spec.budget.evaluations.map(|n| n + by);
+        let budget = Budget { evaluations, ..Budget::default() };
+        let answer = self.call(Command::Extend { search: id.clone(), budget })?;
+        let after = &self.state.searches[&id];
+        match (answer, before.phase) {
+            (Err(Refusal::Phase { .. }), Phase::Stopped | Phase::Failed) => Ok(()),
+            (Err(Refusal::Budget { .. }), _) if by == 0 || evaluations.is_some_and(|n| before.spent() >= n as f64) => {
+                Ok(())
+            }
+            // It may have nothing left to try.
+            (Err(Refusal::Budget { .. }), Phase::Completed) => Ok(()),
+            (Ok(_), Phase::Completed) if by > 0 && after.phase == Phase::Running && after.ended.is_none() => Ok(()),
+            (Ok(_), phase) if by > 0 && after.phase == phase => Ok(()),
+            (answer, phase) => Err(format!("extend {phase:?} by {by}: {answer:?}, then {:?}", after.phase)),
+        }
     }
 
     fn acquire(&mut self, worker: usize) -> Result<(), String> {

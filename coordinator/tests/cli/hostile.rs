@@ -95,6 +95,7 @@ fn no_verb_lets_a_text_act_on_the_terminal() {
         &["drain", worker],
         &["resume", "waits"],
         &["pause", "waits"],
+        &["extend", "waits", "--evaluations", "70"],
         &["stop", "waits"],
         &["delete", "waits", "--yes"],
         &["delete", HOSTILE, "--yes"],

@@ -58,6 +58,8 @@ fn an_interrupted_search_is_resumed_and_leaves_its_results() {
     refused(&["--metric", "ssim"]).fails(2, &["--metric: it has none, not ssim"]);
     refused(&["--model", folder.path().to_str().unwrap()]).fails(2, &["--model: it has the bundled model, not"]);
     refused(&["--seed", "9"]).fails(2, &["--seed: it has 1, not 9"]);
+    refused(&["--budget", "9"]).fails(2, &["--budget: it has 8, not 9", "hint:", "evocache extend local"]);
+    refused(&["--spec", &spec, "--budget", "9"]).fails(2, &["budget.evaluations: it has 8, not 9", "evocache extend"]);
 
     let resume = |extra: &[&str]| -> Outcome { evocache(&[&args[..], &["--resume"], extra].concat()) };
     let answer = resume(&["--json"]).json();

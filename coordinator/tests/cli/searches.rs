@@ -67,6 +67,29 @@ fn a_search_tells_how_it_searches() {
 }
 
 #[test]
+fn a_completed_search_is_extended_by_the_limits_that_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_file(folder.path());
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec, "--id", "s"]).ok();
+    work(&c.url, "s");
+    c.evocache(&["extend", "s"]).fails(2, &["--evaluations", "--stagnation"]);
+    c.evocache(&["extend", "s", "--evaluations", "60"]).fails(1, &["60 evaluations", "no more than the 60"]);
+    c.evocache(&["extend", "s", "--evaluations", "80", "--wall-time", "1h"])
+        .fails(1, &["no wall_time", "leave it out"]);
+    c.evocache(&["extend", "x", "--evaluations", "61"]).fails(3, &["no search 'x'"]);
+    let extended = c.evocache(&["extend", "s", "--evaluations", "80", "--json"]).json();
+    assert_eq!((&extended["state"], &extended["spec"]["budget"]["evaluations"]), (&"running".into(), &80.into()));
+    let text = c.evocache(&["extend", "s", "--evaluations", "90"]);
+    assert!(text.ok().stdout.starts_with("s running: 60/90 evaluations"), "{}", text.stdout);
+    assert!(c.evocache(&["show", "s"]).ok().stdout.contains("60/90"));
+    assert_eq!(work(&c.url, "s"), 30);
+    let lines = c.evocache(&["watch", "s", "--json"]);
+    let last: Value = serde_json::from_str(lines.ok().stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["state"], &last["budget"]["evaluations"]), (&"completed".into(), &90.into()));
+}
+
+#[test]
 fn evaluations_on_a_part_of_the_prompts_use_a_part_of_the_budget() {
     let folder = tempfile::tempdir().unwrap();
     let text = SPEC.replace("[[prompt]]\ntext = \"a cat\"", "[[prompt]]\ntext = \"a cat\"\n[algorithm]\nrungs = [1]");

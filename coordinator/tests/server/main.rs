@@ -7,6 +7,7 @@ mod certificates;
 mod common;
 mod disk;
 mod engine;
+mod extend;
 mod http;
 mod identity;
 mod limits;

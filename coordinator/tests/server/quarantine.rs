@@ -8,7 +8,7 @@ use crate::common::{World, draft, measure, world};
 use evocache::engine::{Answer, Command, Refusal};
 use evocache::ports::{Phase, Store};
 use evocache::store::{MemoryStore, SledStore};
-use evocache_proto::domain::{Decision, Imported, Layout, Measurement, Schedule, SearchId, Strategy, WorkerId};
+use evocache_proto::domain::{Budget, Decision, Imported, Layout, Measurement, Schedule, SearchId, Strategy, WorkerId};
 
 /// What a worker makes of what it has measured.
 type Lie = fn(&mut Measurement);
@@ -132,5 +132,43 @@ async fn a_restart_believes_whom_it_believed_before() {
     let (phase, by_liar, spent) = world.handle.query(question).await.unwrap();
     assert_eq!((phase, by_liar), (Phase::Completed, 0));
     assert!((120.0..126.0).contains(&spent), "what is not believed is not paid for: {spent}");
+    world.engine.stop().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_search_has_of_a_liar_counts_no_more_once_it_is_extended() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Arc::new(SledStore::open(folder.path()).unwrap()) as Arc<dyn Store>;
+    let mut world = world(open(), 0);
+    let mut crew: Vec<(WorkerId, Lie)> = vec![];
+    for (name, lie) in [("liar", flatters as Lie), ("a", honest), ("b", honest), ("c", honest)] {
+        crew.push((world.register(name).await, lie));
+    }
+    // Alone it is not found out, and then it is in another search.
+    let id = world.create("old", 30).await;
+    work(&world, &crew[..1]).await;
+    world.create("new", 120).await;
+    assert!(!work(&world, &crew).await.is_empty());
+    let liar = crew[0].0.clone();
+    let look = async |world: &World| {
+        let (id, liar) = (id.clone(), liar.clone());
+        let question = move |state: &evocache::engine::State, _| {
+            let search = &state.searches[&id];
+            let by_liar = search.front().into_iter().filter(|e| e.worker == liar).count();
+            (search.phase, by_liar > 0, search.spent())
+        };
+        world.handle.query(question).await.unwrap()
+    };
+    assert_eq!(look(&world).await, (Phase::Completed, true, 30.0));
+    let budget = Budget { evaluations: Some(60), ..Budget::default() };
+    world.handle.command(None, Command::Extend { search: id.clone(), budget }).await.unwrap();
+    assert_eq!(look(&world).await, (Phase::Running, false, 0.0));
+    let digest = world.digest().await;
+    world.engine.stop().unwrap();
+    world = crate::common::world(open(), 1000);
+    assert_eq!(world.digest().await, digest);
+    work(&world, &crew[1..]).await;
+    let (phase, by_liar, spent) = look(&world).await;
+    assert!((phase, by_liar) == (Phase::Completed, false) && (60.0..66.0).contains(&spent), "{phase:?} {spent}");
     world.engine.stop().unwrap();
 }

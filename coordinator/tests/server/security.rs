@@ -29,6 +29,7 @@ SearchService/GetSearch                   401  yes    yes      403    yes
 SearchService/ListSearches                401  yes    yes      403    yes
 SearchService/PauseSearch                 401  403    yes      403    yes
 SearchService/ResumeSearch                401  403    yes      403    yes
+SearchService/ExtendSearch                401  403    yes      403    yes
 SearchService/StopSearch                  401  403    yes      403    yes
 SearchService/DeleteSearch                401  403    yes      403    yes
 SearchService/WatchSearch                 401  yes    yes      403    yes

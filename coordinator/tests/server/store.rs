@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::common::{declaration, measure, raw, spec};
 use evocache::domain::evaluation::Evaluation;
@@ -10,7 +11,9 @@ use evocache::domain::search::{Proposal, Provenance};
 use evocache::domain::time::Timestamp;
 use evocache::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
 use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
-use evocache_proto::domain::{CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, SearchUid, WorkerId};
+use evocache_proto::domain::{
+    Budget, CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, SearchUid, WorkerId,
+};
 
 fn id(text: &str) -> SearchId {
     SearchId::new(text).unwrap()
@@ -53,7 +56,7 @@ fn facts(search: &str) -> Vec<Fact> {
         State::Leased { worker: worker("w-1"), epoch: Epoch(2), deadline: Timestamp(7), attempt: 4, grants },
         State::Failed { reason: Failure::Expired { attempts: 3 } },
         State::Failed { reason: Failure::Reported { attempts: 1, message: "NaN".into() } },
-        State::Cancelled,
+        State::Cancelled { grants: vec![Grant { epoch: Epoch(6), worker: worker("w-0") }] },
     ];
     let mut facts = vec![
         Fact::WorkerRegistered {
@@ -71,6 +74,11 @@ fn facts(search: &str) -> Vec<Fact> {
             uid: SearchUid::new("u-1").unwrap(),
             spec: spec(10),
             at: Timestamp(2),
+        },
+        Fact::SearchExtended {
+            search: search.clone(),
+            budget: Budget { evaluations: Some(20), wall_time: Some(Duration::from_secs(60)), ..Budget::default() },
+            rested: Duration::from_millis(5),
         },
         Fact::SearchBound {
             search: search.clone(),

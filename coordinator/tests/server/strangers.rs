@@ -29,6 +29,7 @@ SearchService/GetSearch               CertificateRequired UnknownCA       Certif
 SearchService/ListSearches            CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 SearchService/PauseSearch             CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 SearchService/ResumeSearch            CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
+SearchService/ExtendSearch            CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 SearchService/StopSearch              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 SearchService/DeleteSearch            CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 SearchService/WatchSearch             CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED

@@ -37,7 +37,8 @@ pub struct Objective {
 pub struct Budget {
     /// Finished evaluations.
     pub evaluations: Option<u64>,
-    /// Time since the search got its first worker, pauses included.
+    /// Time since the search got its first worker, pauses included; not the time that it had completed and was not
+    /// extended yet.
     pub wall_time: Option<Duration>,
     /// Sum over the workers of the time their devices were busy.
     pub device_time: Option<Duration>,
@@ -161,6 +162,11 @@ impl SearchSpec {
             ));
         }
         Ok(())
+    }
+
+    /// The same search with another budget.
+    pub fn with_budget(&self, budget: Budget) -> Result<Self, SpecError> {
+        SpecDraft { budget, ..self.0.clone() }.validate()
     }
 
     /// The fields, to make another specification from.

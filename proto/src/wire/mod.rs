@@ -12,5 +12,5 @@ mod worker;
 pub use error::WireError;
 pub use layout::{cost_model, layout, schedule};
 pub use measurement::measurement;
-pub use search::{imported, search_spec, spec_draft};
+pub use search::{budget, imported, search_spec, spec_draft};
 pub use worker::{calibration, calibration_response, declaration, metrics, register_request};

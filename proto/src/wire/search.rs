@@ -22,9 +22,6 @@ pub fn search_spec(message: &pb::SearchSpec) -> Result<SearchSpec, SpecError> {
 pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
     counts(message)?;
     let model = require("model", message.model.as_ref())?;
-    let budget = require("budget", message.budget.as_ref())?;
-    let time =
-        |field: &str, value: &Option<prost_types::Duration>| value.as_ref().map(|v| duration(field, v)).transpose();
     let objectives = message.objectives.iter().enumerate().map(|(i, o)| {
         let direction = direction(o.direction).ok_or_else(|| {
             WireError::new(
@@ -41,17 +38,24 @@ pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
         prompts: message.prompts.iter().map(prompt).collect(),
         plan: plan(require("measurement", message.measurement.as_ref())?),
         objectives: objectives.collect::<Result<_, _>>()?,
-        budget: Budget {
-            evaluations: budget.evaluations,
-            wall_time: time("budget.wall_time", &budget.wall_time)?,
-            device_time: time("budget.device_time", &budget.device_time)?,
-            stagnation: budget.stagnation,
-        },
+        budget: budget(require("budget", message.budget.as_ref())?)?,
         algorithm: algorithm(message.algorithm.as_ref())?,
         seed: message.seed,
         labels: message.labels.clone(),
         placement: message.placement.as_ref().map_or_else(Placement::default, placement),
         imported: imports(&message.imported)?,
+    })
+}
+
+/// Reads a budget; whether its limits are some that a search may have is the specification's to check.
+pub fn budget(message: &pb::Budget) -> Result<Budget, WireError> {
+    let time =
+        |field: &str, value: &Option<prost_types::Duration>| value.as_ref().map(|v| duration(field, v)).transpose();
+    Ok(Budget {
+        evaluations: message.evaluations,
+        wall_time: time("budget.wall_time", &message.wall_time)?,
+        device_time: time("budget.device_time", &message.device_time)?,
+        stagnation: message.stagnation,
     })
 }
 
@@ -201,9 +205,20 @@ impl From<&Imported> for pb::ImportedSchedule {
     }
 }
 
+impl From<&Budget> for pb::Budget {
+    fn from(budget: &Budget) -> Self {
+        let time = |t: std::time::Duration| prost_types::Duration::try_from(t).ok();
+        Self {
+            evaluations: budget.evaluations,
+            wall_time: budget.wall_time.and_then(time),
+            device_time: budget.device_time.and_then(time),
+            stagnation: budget.stagnation,
+        }
+    }
+}
+
 impl From<&SpecDraft> for pb::SearchSpec {
     fn from(spec: &SpecDraft) -> Self {
-        let time = |t: std::time::Duration| prost_types::Duration::try_from(t).ok();
         let strategy = match spec.algorithm.strategy {
             Strategy::SteadyState => pb::Strategy::SteadyState,
             Strategy::Random => pb::Strategy::Random,
@@ -225,12 +240,7 @@ impl From<&SpecDraft> for pb::SearchSpec {
                     bound: o.bound,
                 })
                 .collect(),
-            budget: Some(pb::Budget {
-                evaluations: spec.budget.evaluations,
-                wall_time: spec.budget.wall_time.and_then(time),
-                device_time: spec.budget.device_time.and_then(time),
-                stagnation: spec.budget.stagnation,
-            }),
+            budget: Some((&spec.budget).into()),
             algorithm: Some(pb::Algorithm {
                 strategy: strategy.into(),
                 population: Some(spec.algorithm.population),
