@@ -8,11 +8,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(feature = "wire")]
 fn wire() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 4] = [
+    const FILES: [&str; 5] = [
         "evocache/v1/types.proto",
         "evocache/v1/search_service.proto",
         "evocache/v1/worker_service.proto",
         "evocache/v1/fleet_service.proto",
+        "evocache/v1/store_service.proto",
     ];
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");

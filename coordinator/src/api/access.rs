@@ -53,7 +53,7 @@ impl Need {
 pub(super) enum Effect {
     /// Changes nothing that is stored.
     Reads,
-    /// Changes something: always written down.
+    /// Changes something, or gives all away: always written down.
     Changes,
     /// Changes something if there is anything to do: written down when it did.
     MayChange,
@@ -87,6 +87,7 @@ pub(super) const TABLE: &[Row] = &[
     ("/evocache.v1.FleetService/ListWorkers", Need::Reader, Effect::Reads),
     ("/evocache.v1.FleetService/GetWorker", Need::Reader, Effect::Reads),
     ("/evocache.v1.FleetService/DrainWorker", Need::Operator, Effect::Changes),
+    ("/evocache.v1.StoreService/BackUpStore", Need::Admin, Effect::Changes),
 ];
 
 /// The services that are not evocache's own, by the beginning of their calls.

@@ -55,6 +55,8 @@ pub const HEARING: Duration = Duration::from_secs(60);
 pub const UNREAD: Duration = Duration::from_secs(30);
 /// Bytes of an answer that are handed on at once.
 pub const PIECE: usize = 64 * 1024;
+/// Pieces of a backup that are read ahead of whoever takes them.
+pub const BACKUP_PIECES: usize = 2;
 /// Bytes of an evaluation's pictures that are sent with it; of more the first are.
 pub const PICTURE_BYTES: usize = 1024 * 1024;
 /// A page of evaluations ends when it has this many bytes, so that clients with gRPC's default limit can read it.
@@ -105,8 +107,12 @@ pub fn answer_bytes(path: &str) -> usize {
 
 /// Whether a call takes or gives more than one message.
 pub fn is_stream(path: &str) -> bool {
-    let watches = ["/evocache.v1.SearchService/WatchSearch", "/grpc.health.v1.Health/Watch"];
-    watches.contains(&path) || path.starts_with("/grpc.reflection.")
+    const STREAMS: [&str; 3] = [
+        "/evocache.v1.SearchService/WatchSearch",
+        "/evocache.v1.StoreService/BackUpStore",
+        "/grpc.health.v1.Health/Watch",
+    ];
+    STREAMS.contains(&path) || path.starts_with("/grpc.reflection.")
 }
 
 /// Rows of a page.

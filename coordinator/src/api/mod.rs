@@ -21,6 +21,7 @@ mod question;
 mod quota;
 mod search;
 mod status;
+mod store;
 mod tls;
 mod trace;
 mod turns;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use evocache_proto::pb;
 use evocache_proto::pb::fleet_service_server::FleetServiceServer;
 use evocache_proto::pb::search_service_server::SearchServiceServer;
+use evocache_proto::pb::store_service_server::StoreServiceServer;
 use evocache_proto::pb::worker_service_server::WorkerServiceServer;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -78,7 +80,7 @@ pub fn server() -> Server {
         .max_concurrent_streams(limits::CALLS_PER_CONNECTION)
 }
 
-/// All services behind one gate: the three of evocache, health, and reflection in both versions. Every call is counted,
+/// All services behind one gate: the four of evocache, health, and reflection in both versions. Every call is counted,
 /// those that the gate refuses too; those that it lets in have spans.
 pub async fn router(
     server: Server,
@@ -90,6 +92,7 @@ pub async fn router(
     health.set_serving::<SearchServiceServer<search::Searches>>().await;
     health.set_serving::<WorkerServiceServer<worker::Workers>>().await;
     health.set_serving::<FleetServiceServer<fleet::Fleet>>().await;
+    health.set_serving::<StoreServiceServer<store::Stores>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
@@ -101,7 +104,10 @@ pub async fn router(
     let workers = WorkerServiceServer::new(worker::Workers(services.clone()))
         .max_decoding_message_size(limits::MAX_REQUEST)
         .max_encoding_message_size(limits::MAX_RESPONSE);
-    let fleet = FleetServiceServer::new(fleet::Fleet(services))
+    let fleet = FleetServiceServer::new(fleet::Fleet(services.clone()))
+        .max_decoding_message_size(limits::MAX_REQUEST)
+        .max_encoding_message_size(limits::MAX_RESPONSE);
+    let store = StoreServiceServer::new(store::Stores(services))
         .max_decoding_message_size(limits::MAX_REQUEST)
         .max_encoding_message_size(limits::MAX_RESPONSE);
     Ok(server
@@ -113,7 +119,8 @@ pub async fn router(
         .add_service(reflection().build_v1alpha()?)
         .add_service(searches)
         .add_service(workers)
-        .add_service(fleet))
+        .add_service(fleet)
+        .add_service(store))
 }
 
 /// The request id and content of a mutating call; `None` if the caller gave no id and takes the risk of a repeat.

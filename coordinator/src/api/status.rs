@@ -26,6 +26,8 @@
 //! | queue full | RESOURCE_EXHAUSTED | BUSY, with RetryInfo |
 //! | no room on the store's disk | UNAVAILABLE | STORE_FULL, with RetryInfo |
 //! | store failed | UNAVAILABLE | STORE_FAILED |
+//! | another backup under way | FAILED_PRECONDITION | BACKUP_RUNNING |
+//! | too much changed while a backup was read | ABORTED | BACKUP_OVERTAKEN |
 //! | stopping | UNAVAILABLE | STOPPING, with RetryInfo |
 //! | bug | INTERNAL | INTERNAL, the text is in the log under the id that is told |
 
@@ -40,6 +42,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::quota::{Excess, Kind};
 use crate::engine::{LeaseKey, Refusal};
+use crate::ports::BackupError;
 
 const DOMAIN: &str = "evocache";
 
@@ -180,6 +183,17 @@ pub(super) fn not_heard(within: Duration) -> Status {
 /// An answer that nobody reads.
 pub(super) fn not_read(within: Duration) -> Status {
     with(Code::DeadlineExceeded, "NOT_READ", format!("nothing of the answer was read for {within:?}"), &[])
+}
+
+/// A backup that does not come to its end.
+pub(super) fn backup(error: BackupError) -> Status {
+    let text = error.to_string();
+    match error {
+        BackupError::Store(error) => refusal(Refusal::Store(error)),
+        BackupError::Busy => with(Code::FailedPrecondition, "BACKUP_RUNNING", text, &[]),
+        BackupError::Overtaken(_) => with(Code::Aborted, "BACKUP_OVERTAKEN", text, &[]),
+        BackupError::Untaken(_) => not_read(super::limits::UNREAD),
+    }
 }
 
 /// The coordinator is stopping.

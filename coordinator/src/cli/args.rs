@@ -95,6 +95,16 @@ SIGHUP; a file that is wrong changes nothing.")]
     /// Look after a store while no coordinator runs on it: check, backup, restore, compact
     #[cfg(feature = "server")]
     Store(super::store::StoreArgs),
+    /// Back up the store of a coordinator while it runs, to one file, which ends with a digest
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+Examples:
+  evocache backup /mnt/backups              named after the moment
+  evocache backup evocache.backup --coordinator https://coordinator.lan:7447
+
+All of one moment; searches go on meanwhile. Where tokens are asked for, this
+takes one of role admin. `evocache store restore` makes a store of the file.")]
+    Backup(BackupToArgs),
     /// Plan a cluster: a real coordinator with simulated workers, and what it takes
     #[cfg(feature = "server")]
     #[command(after_help = "\
@@ -261,7 +271,7 @@ pub struct LocalArgs {
     /// Folder for results, store and logs
     #[arg(long, value_name = "DIR", default_value = "evocache-local")]
     pub out: PathBuf,
-    /// Go on with the search in --out, with its specification, model and metrics
+    /// Go on with the search in --out, with its specification, budget, model and metrics
     #[arg(long)]
     pub resume: bool,
     /// Seed of the search [default: that of the specification]
@@ -318,6 +328,15 @@ pub struct ServeArgs {
     /// Whom to let in.
     #[command(flatten)]
     pub guard: GuardArgs,
+}
+
+/// Arguments of `backup`.
+#[cfg(feature = "server")]
+#[derive(Debug, Args)]
+pub struct BackupToArgs {
+    /// File to write, or a folder for it
+    #[arg(value_name = "FILE_OR_DIR")]
+    pub to: PathBuf,
 }
 
 /// Arguments of `launch`.

@@ -17,6 +17,8 @@ pub mod units;
 pub mod view;
 
 mod answers;
+#[cfg(feature = "server")]
+mod backup;
 mod conditions;
 mod explain;
 mod fleet;
@@ -171,6 +173,8 @@ async fn verb(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Store(args) => store::run(args.verb, printer),
         #[cfg(feature = "server")]
         Verb::Simulate(args) => crate::simulate::run(args, printer).await,
+        #[cfg(feature = "server")]
+        Verb::Backup(args) => backup::backup(&connect(global).await?, args, printer).await,
         Verb::Launch(args) => searches::launch(global, args, printer).await,
         Verb::List => searches::list(&connect(global).await?, printer).await,
         Verb::Show(args) => searches::show(&connect(global).await?, &args.id, printer).await,

@@ -2,7 +2,7 @@
 //!
 //! Absent: what is done; that is `crate::upkeep`'s.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -43,7 +43,9 @@ records are named, missing ones counted.")]
     #[command(after_help = "\
 Examples:
   evocache store backup /mnt/backups                      named after the moment
-  evocache store backup evocache.backup --data ./store")]
+  evocache store backup evocache.backup --data ./store
+
+`evocache backup` does so while a coordinator runs on it.")]
     Backup(BackupArgs),
     /// Make a store of a backup, in an empty folder
     #[command(after_help = "Example:\n  evocache store restore evocache.backup --data ./new-store")]
@@ -121,10 +123,7 @@ pub(super) fn run(verb: StoreVerb, printer: Printer) -> Result<Exit, Failure> {
             let show = &mut |done, of| counter.show("written", done, of);
             let (path, summary) = upkeep::backup(&args.store.data, &args.to, &name, show)?;
             counter.finish();
-            let value =
-                || json!({ "file": path, "records": summary.records, "bytes": summary.bytes, "sha256": hex(&summary) });
-            printer.answer(value, || format!("{}: {}", path.display(), told(&summary)))?;
-            Ok(Exit::Ok)
+            written(&path, &summary, printer)
         }
         StoreVerb::Restore(args) => {
             let data = &args.store.data;
@@ -151,6 +150,13 @@ pub(super) fn run(verb: StoreVerb, printer: Printer) -> Result<Exit, Failure> {
     }
 }
 
+/// Tells of a backup that was written.
+pub(super) fn written(path: &Path, summary: &Summary, printer: Printer) -> Result<Exit, Failure> {
+    let value = || json!({ "file": path, "records": summary.records, "bytes": summary.bytes, "sha256": hex(summary) });
+    printer.answer(value, || format!("{}: {}", path.display(), told(summary)))?;
+    Ok(Exit::Ok)
+}
+
 fn hex(summary: &Summary) -> String {
     summary.digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -161,7 +167,7 @@ fn told(summary: &Summary) -> String {
 
 /// Named after the moment, so that backups of a folder sort by age.
 #[expect(clippy::disallowed_methods, reason = "a name for people; nothing is replayed from it")]
-fn backup_name() -> String {
+pub(super) fn backup_name() -> String {
     let now = rfc3339(std::time::SystemTime::now());
     let digits: String = now.chars().take_while(|&c| c != '.').filter(|c| c.is_ascii_alphanumeric()).collect();
     format!("evocache-{}Z.backup", digits.trim_end_matches('Z'))
@@ -238,20 +244,20 @@ fn text(checked: &Checked) -> String {
 }
 
 /// How many records are done: drawn on a terminal, written now and then elsewhere.
-struct Counter {
+pub(super) struct Counter {
     printer: Printer,
     bar: Option<ProgressBar>,
     written: Instant,
 }
 
 impl Counter {
-    fn new(printer: Printer) -> Self {
+    pub(super) fn new(printer: Printer) -> Self {
         let bar = (printer.is_terminal() && !printer.is_json())
             .then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4)));
         Self { printer, bar, written: Instant::now() }
     }
 
-    fn show(&mut self, doing: &str, done: u64, of: u64) {
+    pub(super) fn show(&mut self, doing: &str, done: u64, of: u64) {
         match &self.bar {
             Some(bar) => {
                 bar.set_length(of);
@@ -265,7 +271,7 @@ impl Counter {
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use evocache_proto::credentials::Credentials;
 use evocache_proto::pb::fleet_service_client::FleetServiceClient;
 use evocache_proto::pb::search_service_client::SearchServiceClient;
+use evocache_proto::pb::store_service_client::StoreServiceClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
@@ -48,6 +49,7 @@ type Shown = InterceptedService<Channel, Credentials>;
 pub(super) struct Stubs {
     pub(super) search: SearchServiceClient<Shown>,
     pub(super) fleet: FleetServiceClient<Shown>,
+    pub(super) store: StoreServiceClient<Shown>,
 }
 
 /// Connects to `https://host:port` or `http://host:port`; without a scheme it is the latter.
@@ -82,9 +84,10 @@ pub(super) async fn connect(url: &str, options: &ConnectOptions) -> Result<(Stub
         search: SearchServiceClient::with_interceptor(channel.clone(), credentials.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        fleet: FleetServiceClient::with_interceptor(channel, credentials.clone())
+        fleet: FleetServiceClient::with_interceptor(channel.clone(), credentials.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        store: StoreServiceClient::with_interceptor(channel, credentials.clone()),
     };
     Ok((stubs, url))
 }

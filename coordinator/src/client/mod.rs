@@ -5,6 +5,7 @@
 //!
 //! Absent on purpose: anything about terminals, files or formats. Messages (`pb`) do not leave this module.
 
+mod backup;
 mod channel;
 mod error;
 mod foreign;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use evocache_proto::domain::{Budget, SearchId, SearchSpec, WorkerId};
 use evocache_proto::pb;
 
+pub use backup::{Backup, BackupPiece};
 pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
 pub(crate) use error::is_unanswered;
 pub use error::{ClientError, ErrorKind, Refusal, Violation};
@@ -255,6 +257,11 @@ impl Client {
         let request = pb::DrainWorkerRequest { request_id: new_request_id().to_string(), worker_id: id.to_string() };
         let answer = self.call(CALL, &request, async |stubs, r| stubs.fleet.drain_worker(r).await).await?;
         read::worker(CALL, &required(CALL, "worker", answer.worker)?)
+    }
+
+    /// A backup of the coordinator's store as it is now, byte by byte.
+    pub async fn back_up(&self) -> Result<Backup, ClientError> {
+        Backup::begin(self).await
     }
 
     /// Sends a request until it is answered, refused, or the retries are used up. The message, and so its request id,

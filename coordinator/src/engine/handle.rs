@@ -13,7 +13,7 @@ use super::state::State;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::search::Advice;
 use crate::domain::time::Timestamp;
-use crate::ports::Store;
+use crate::ports::{BackupError, Progress, Store, StoreError};
 use evocache_proto::domain::{CandidateId, SearchId, WorkerId};
 
 /// Something about a search changed.
@@ -99,6 +99,12 @@ impl Handle {
     pub fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, Refusal> {
         let store = self.store.upgrade().ok_or(Refusal::Stopping)?;
         Ok(store.thumbnails(search, candidate)?)
+    }
+
+    /// Writes a backup of what is stored at this moment. Blocks: it reads the disk, and waits for whoever takes the bytes.
+    pub fn back_up(&self, out: &mut dyn std::io::Write, progress: &mut Progress<'_>) -> Result<(), BackupError> {
+        let closed = || StoreError::Failed("it is closed: the coordinator is stopping".into());
+        self.store.upgrade().ok_or_else(closed)?.back_up(out, progress)
     }
 
     /// What the engine has counted.

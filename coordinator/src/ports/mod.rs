@@ -84,6 +84,26 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// Why a store that goes on cannot be backed up.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// One at a time.
+    #[error("a backup of the store is under way already: wait for its end")]
+    Busy,
+    /// What is there before a write is kept until it is read, up to so many bytes.
+    #[error("more than {} MiB were changed while the store was read: try again when less is going on", .0 >> 20)]
+    Overtaken(usize),
+    /// Whoever asked for it does not take it.
+    #[error("nobody takes the backup: {0}")]
+    Untaken(std::io::Error),
+}
+
+/// Told now and then: records done, of so many.
+pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+
 /// How much room a store has on its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
@@ -124,6 +144,10 @@ pub trait Store: Send + Sync + 'static {
     fn sync(&self) -> Result<(), StoreError>;
     /// The pictures that came with an evaluation.
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError>;
+    /// Writes a backup of what it holds at this moment to `out`, while others write; nobody waits for `out` but the caller.
+    fn back_up(&self, _out: &mut dyn std::io::Write, _progress: &mut Progress<'_>) -> Result<(), BackupError> {
+        Err(StoreError::Failed("it has no backups".into()).into())
+    }
     /// Opens anew what has failed, as a restart would; says whether there was a need to. What was not synced may be gone.
     fn reopen(&self) -> Result<bool, StoreError> {
         Ok(false)

@@ -17,16 +17,14 @@ use std::io::{self, BufRead, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::{FORMAT_VERSION, SledStore};
-use crate::ports::{Store, StoreError};
+use super::moment::{KEPT, Reading, Steps};
+use super::{FORMAT_VERSION, SledStore, Visit};
+use crate::ports::{BackupError, Progress, Store, StoreError};
 
 const MAGIC: &[u8; 16] = b"evocache-backup\n";
 const LAYOUT: u32 = 1;
 /// Bytes of a transaction when a store is written.
 const BATCH: usize = 1024 * 1024;
-
-/// Told now and then: records done, of so many.
-pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// What was written or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +46,12 @@ pub enum StreamError {
     /// The other side refused.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Another moment of the store is being read.
+    #[error("{}", BackupError::Busy)]
+    Busy,
+    /// What was changed while the store was read is more than so many bytes.
+    #[error("{}", BackupError::Overtaken(*.0))]
+    Overtaken(usize),
     /// Not such a stream at all.
     #[error("it is no backup of evocache")]
     Foreign,
@@ -64,14 +68,43 @@ pub enum StreamError {
 
 /// Writes all records of a store; an error if they are not those that were acknowledged.
 pub fn write(store: &SledStore, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<Summary, StreamError> {
-    let count = store.count();
+    write_all(store.count(), |each| Ok(store.records(each)?), out, progress)
+}
+
+/// Writes all records that a store holds at this moment, while others write.
+pub(super) fn write_moment(
+    store: &impl Steps,
+    out: &mut dyn Write,
+    progress: &mut Progress<'_>,
+) -> Result<(), BackupError> {
+    let written = Reading::begin(store, KEPT).and_then(|reading| {
+        let count = reading.mark.tally.holding.records;
+        write_all(count, |each| reading.records(each), out, progress)
+    });
+    written.map(drop).map_err(|e| match e {
+        StreamError::Store(e) => e.into(),
+        StreamError::Io(e) => BackupError::Untaken(e),
+        StreamError::Busy => BackupError::Busy,
+        StreamError::Overtaken(most) => BackupError::Overtaken(most),
+        e @ (StreamError::Foreign | StreamError::Version { .. } | StreamError::Damaged(_)) => {
+            StoreError::Failed(e.to_string()).into()
+        }
+    })
+}
+
+fn write_all(
+    count: u64,
+    pass: impl FnOnce(&mut Visit<'_>) -> Result<(), StreamError>,
+    out: &mut dyn Write,
+    progress: &mut Progress<'_>,
+) -> Result<Summary, StreamError> {
     let mut out = Hashed { inner: out, hash: Sha256::new(), bytes: 0 };
     out.write_all(MAGIC)?;
     out.write_all(&LAYOUT.to_be_bytes())?;
     out.write_all(&FORMAT_VERSION.to_be_bytes())?;
     out.write_all(&count.to_be_bytes())?;
     let (mut records, mut refused) = (0, None);
-    let passed = store.records(&mut |key, value| {
+    let passed = pass(&mut |key, value| {
         records += 1;
         progress(records, count);
         let written = piece(&mut out, key).and_then(|()| piece(&mut out, value));
@@ -81,7 +114,7 @@ pub fn write(store: &SledStore, out: &mut dyn Write, progress: &mut Progress<'_>
             told
         })
     });
-    passed.map_err(|e| refused.take().map_or(StreamError::Store(e), StreamError::Io))?;
+    passed.map_err(|e| refused.take().map_or(e, StreamError::Io))?;
     let Hashed { inner, hash, bytes } = out;
     let digest: [u8; 32] = hash.finalize().into();
     inner.write_all(&digest)?;

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
-use super::backup::Progress;
 use super::records::{
     AnsweredRecord, BudgetRecord, CandidateRecord, EvaluationRecord, LeaseRecord, ModelRecord, PhaseRecord,
     QuarantineRecord, SearchRecord, ThumbnailsRecord, WorkerRecord,
 };
 use super::{SledStore, codec};
-use crate::ports::StoreError;
+use crate::ports::{Progress, StoreError};
 
 /// More than this many damaged records are counted, not kept.
 const KEPT: usize = 100;

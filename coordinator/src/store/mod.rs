@@ -9,7 +9,8 @@
 //! Each record is one key with a prost message as value; all records of a decision are written as one batch, together
 //! with those of the decisions beside it, and what was acknowledged is known outside of the database too (`mark`). A
 //! coordinator that runs has a [`ReopeningStore`].
-//! One suite (`tests/server/store.rs`) runs over both stores. `backup` and `inspect` are for the offline tools.
+//! One suite (`tests/server/store.rs`) runs over both stores. `inspect` is for the offline tools, and so is `backup`, which
+//! also reads one `moment` of a store that goes on.
 
 pub mod backup;
 mod codec;
@@ -17,6 +18,7 @@ mod creation;
 mod inspect;
 mod mark;
 mod memory;
+mod moment;
 mod opening;
 mod pending;
 mod pieces;

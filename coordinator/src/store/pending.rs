@@ -67,6 +67,11 @@ impl Pending {
         if self.writes.is_empty() { 0 } else { self.bytes + MARK_KEY.len() + mark::BYTES }
     }
 
+    /// Keys that are written or removed, ascending.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.writes.keys()
+    }
+
     /// What the key will hold.
     pub(super) fn get(&self, db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
         match self.writes.get(key) {

@@ -27,7 +27,9 @@ const ASIDE: usize = 64;
 const SPLIT: u8 = 0;
 /// After all kinds of records, so that pieces share no page with what is written often.
 const FURTHER: u8 = b'~';
-const HEAD: usize = 5 + 16;
+const HASH: usize = 16;
+const NUMBER: usize = 4;
+const HEAD: usize = 1 + NUMBER + HASH;
 
 /// The prefix of the pieces of all keys with this prefix.
 pub(super) fn further(prefix: &[u8]) -> Vec<u8> {
@@ -38,7 +40,7 @@ pub(super) fn further(prefix: &[u8]) -> Vec<u8> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Head {
     count: u32,
-    hash: [u8; 16],
+    hash: [u8; HASH],
 }
 
 impl Head {
@@ -92,12 +94,33 @@ pub(super) fn trim(db: &sled::Db, pending: &mut Pending, key: &[u8], new: Option
     Ok(())
 }
 
+/// The record whose piece has this key; `None`: it is no piece's.
+pub(super) fn record(key: &[u8]) -> Option<&[u8]> {
+    let [FURTHER, rest @ ..] = key else { return None };
+    rest.get(..rest.len().checked_sub(HASH + NUMBER)?)
+}
+
+/// Whether a piece is one of a record's with this value.
+pub(super) fn belongs(key: &[u8], value: &[u8], piece: &[u8]) -> Result<bool, StoreError> {
+    let Some(head) = Head::read(key, value)? else { return Ok(false) };
+    let number = piece.len().saturating_sub(NUMBER);
+    Ok(piece[..number].ends_with(&head.hash))
+}
+
 /// The whole of a value that may be in pieces.
 pub(super) fn whole(db: &sled::Db, key: &[u8], value: sled::IVec) -> Result<sled::IVec, StoreError> {
+    whole_of(key, value, &|piece| db.get(piece).map_err(database))
+}
+
+/// Gives what is stored under a key.
+type Get<'a> = dyn Fn(&[u8]) -> Result<Option<sled::IVec>, StoreError> + 'a;
+
+/// The same, with pieces from wherever they are.
+pub(super) fn whole_of(key: &[u8], value: sled::IVec, get: &Get<'_>) -> Result<sled::IVec, StoreError> {
     let Some(head) = Head::read(key, &value)? else { return Ok(value) };
     let mut all = vec![];
     for number in 0..head.count {
-        let piece = db.get(head.key(key, number)).map_err(database)?;
+        let piece = get(&head.key(key, number))?;
         let piece = piece.ok_or_else(|| damaged(key, format!("piece {number} of {} is missing", head.count)))?;
         all.extend_from_slice(&piece);
     }

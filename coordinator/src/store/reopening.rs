@@ -4,15 +4,18 @@
 //! of its file that failed: the system then takes for written what is not, and somebody has to look at the disk. Absent: when
 //! to try, which is the engine's.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
 use super::SledStore;
+use super::backup::{self, StreamError};
+use super::moment::Steps;
 #[cfg(unix)]
 use crate::ports::Room;
-use crate::ports::{Fact, Store, StoreError};
+use crate::ports::{BackupError, Fact, Progress, Store, StoreError};
 
 /// A store in a folder.
 #[derive(Debug)]
@@ -37,9 +40,16 @@ impl ReopeningStore {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&SledStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let closed = || StoreError::Failed("it failed, and could not be opened again yet".into());
+    fn with<T, E: From<StoreError>>(&self, ask: impl FnOnce(&SledStore) -> Result<T, E>) -> Result<T, E> {
+        let closed = || StoreError::Failed("it failed, and could not be opened again yet".into()).into();
         self.inner().as_ref().ok_or_else(closed).and_then(ask)
+    }
+}
+
+/// Whoever reads it part by part holds it no longer than a part takes: it can be opened again in between.
+impl Steps for ReopeningStore {
+    fn step<T>(&self, ask: impl FnOnce(&SledStore) -> Result<T, StreamError>) -> Result<T, StreamError> {
+        self.with(ask)
     }
 }
 
@@ -58,6 +68,10 @@ impl Store for ReopeningStore {
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         self.with(|store| store.thumbnails(search, candidate))
+    }
+
+    fn back_up(&self, out: &mut dyn io::Write, progress: &mut Progress<'_>) -> Result<(), BackupError> {
+        backup::write_moment(self, out, progress)
     }
 
     fn reopen(&self) -> Result<bool, StoreError> {

@@ -8,19 +8,21 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
+use super::backup::{self, StreamError};
 use super::mark::{Mark, MarkFile};
+use super::moment::{Moment, Steps, Whole};
 use super::pending::Pending;
 use super::tally::Tally;
 use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
-use crate::ports::{Fact, Loss, Store, StoreError};
+use crate::ports::{BackupError, Fact, Loss, Progress, Store, StoreError};
 
 /// The storage format that this program writes and reads.
 pub const FORMAT_VERSION: u64 = 4;
@@ -44,6 +46,8 @@ pub struct SledStore {
     pending: Mutex<Pending>,
     /// What was acknowledged. `None`: that is not known, and nothing may be acknowledged.
     mark: Mutex<Option<MarkFile>>,
+    /// What is being read while others write. Locked after `pending`.
+    moment: Mutex<Option<Moment>>,
     /// Bytes of keys and values since the last sync.
     unsynced: AtomicUsize,
     /// The first error of a commit or a sync.
@@ -78,6 +82,7 @@ impl SledStore {
             file,
             pending: Mutex::new(Pending::on(stored)),
             mark: Mutex::new(mark),
+            moment: Mutex::new(None),
             unsynced: AtomicUsize::new(0),
             failed: OnceLock::new(),
             unsure: AtomicBool::new(false),
@@ -207,10 +212,55 @@ impl SledStore {
 
     /// Hands pending writes to the database, in one batch.
     fn apply(&self, pending: &mut Pending) -> Result<(), StoreError> {
-        match pending.bytes() {
-            0 => Ok(()),
-            bytes => self.hand_over(pending.take(), bytes),
+        let bytes = pending.bytes();
+        if bytes == 0 {
+            return Ok(());
         }
+        let mut moment = self.moment();
+        if let Some(moment) = &mut *moment {
+            moment.keep(&self.db, pending.keys());
+        }
+        self.hand_over(pending.take(), bytes)
+    }
+
+    /// Begins to keep what is there for whoever reads it while others write: the name of this moment, and what it adds up to.
+    pub(super) fn begin_moment(&self, most: usize) -> Result<(Arc<()>, Mark), StreamError> {
+        let mut pending = self.pending();
+        self.unless_failed(|| self.write_pending(&mut pending))?;
+        let mut moment = self.moment();
+        if moment.is_some() {
+            return Err(StreamError::Busy);
+        }
+        let begun = moment.insert(Moment::new(pending.mark(), most));
+        Ok((begun.name.clone(), begun.mark))
+    }
+
+    /// The next records of the moment with this name; none if all were read.
+    pub(super) fn next_of_moment(&self, name: &Arc<()>) -> Result<Vec<Whole>, StreamError> {
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone().into());
+        }
+        let mut moment = self.moment();
+        let moment = moment.as_mut().filter(|moment| Arc::ptr_eq(&moment.name, name));
+        let moment = moment.ok_or_else(|| failed("it was opened again while it was read"))?;
+        moment.next(&self.db).map_err(|e| match e {
+            StreamError::Store(e) => self.located(e).into(),
+            e => e,
+        })
+    }
+
+    /// Holds what was read of a moment against what there was.
+    pub(super) fn judge_moment(&self, mark: &Mark, found: &Tally) -> Result<(), StoreError> {
+        if mark.tally == *found {
+            return Ok(());
+        }
+        let loss = Loss { acknowledged: mark.tally.holding, found: found.holding, writes: 0 };
+        Err(StoreError::Lost { path: self.path.display().to_string(), loss: Box::new(loss) })
+    }
+
+    /// Keeps nothing more for the moment with this name.
+    pub(super) fn end_moment(&self, name: &Arc<()>) {
+        self.moment().take_if(|moment| Arc::ptr_eq(&moment.name, name));
     }
 
     fn hand_over(&self, batch: sled::Batch, bytes: usize) -> Result<(), StoreError> {
@@ -291,6 +341,11 @@ impl SledStore {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         // A panic in between would be a bug of ours; what was decided by then is as it was.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moment(&self) -> MutexGuard<'_, Option<Moment>> {
+        // A panic in between would be a bug of ours, and what is read is added up at its end.
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mark(&self) -> MutexGuard<'_, Option<MarkFile>> {
@@ -380,6 +435,12 @@ impl Records for Folding<'_> {
     }
 }
 
+impl Steps for SledStore {
+    fn step<T>(&self, ask: impl FnOnce(&Self) -> Result<T, StreamError>) -> Result<T, StreamError> {
+        ask(self)
+    }
+}
+
 impl Store for SledStore {
     fn replay(&self, each: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
         self.unless_failed(|| self.write_pending(&mut self.pending()))?;
@@ -408,5 +469,9 @@ impl Store for SledStore {
         // They may be of an evaluation that was decided a moment ago.
         self.unless_failed(|| self.write_pending(&mut self.pending()))?;
         codec::thumbnails(&Folding::new(&self.db), search, candidate).map_err(|e| self.located(e))
+    }
+
+    fn back_up(&self, out: &mut dyn io::Write, progress: &mut Progress<'_>) -> Result<(), BackupError> {
+        backup::write_moment(self, out, progress)
     }
 }

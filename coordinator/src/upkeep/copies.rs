@@ -8,6 +8,65 @@ use super::{Progress, Summary, UpkeepError, file, files};
 use crate::store::SledStore;
 use crate::store::backup::{self, StreamError};
 
+/// A backup that is being written: under another name until it is whole.
+#[derive(Debug)]
+pub struct Unfinished {
+    to: PathBuf,
+    partial: PathBuf,
+    out: BufWriter<File>,
+    is_placed: bool,
+}
+
+impl Unfinished {
+    /// Begins a file that must not exist. Given a folder, the file is called `name` in it.
+    pub fn begin(to: &Path, name: &str) -> Result<Self, UpkeepError> {
+        let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
+        if to.exists() {
+            return Err(UpkeepError::Exists(to));
+        }
+        let partial = files::beside(&to, ".partial");
+        // Whatever a run before has left under this name was never a backup.
+        let out = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
+        let out = BufWriter::new(out.map_err(file("create", &partial))?);
+        Ok(Self { to, partial, out, is_placed: false })
+    }
+
+    /// Writes what follows on the bytes before.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), UpkeepError> {
+        self.out.write_all(bytes).map_err(file("write", &self.partial))
+    }
+
+    /// Reads what came from elsewhere back from the disk, checks every byte of it, and gives it its name.
+    pub fn finish_verified(mut self) -> Result<(PathBuf, Summary), UpkeepError> {
+        self.sync()?;
+        let written = File::open(&self.partial).map_err(file("open", &self.partial))?;
+        let verified = backup::verify(&mut BufReader::new(written), &mut |_, _| {});
+        let summary = verified.map_err(|problem| UpkeepError::Backup { path: self.partial.clone(), problem })?;
+        Ok((self.place()?, summary))
+    }
+
+    fn sync(&mut self) -> Result<(), UpkeepError> {
+        let synced = self.out.flush().and_then(|()| self.out.get_ref().sync_all());
+        synced.map_err(file("write", &self.partial))
+    }
+
+    fn place(mut self) -> Result<PathBuf, UpkeepError> {
+        std::fs::rename(&self.partial, &self.to).map_err(file("rename", &self.partial))?;
+        self.is_placed = true;
+        files::sync_parent(&self.to)?;
+        Ok(self.to.clone())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_placed {
+            // Half a backup is of no use; the first error is the one to tell.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
 /// Writes the store in `data` to a file that must not exist. Given a folder, the file is called `name` in it.
 pub fn backup(
     data: &Path,
@@ -15,36 +74,16 @@ pub fn backup(
     name: &str,
     progress: &mut Progress<'_>,
 ) -> Result<(PathBuf, Summary), UpkeepError> {
-    let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
-    if to.exists() {
-        return Err(UpkeepError::Exists(to));
-    }
+    let mut unfinished = Unfinished::begin(to, name)?;
     let store = SledStore::open_existing(data)?;
-    let partial = files::beside(&to, ".partial");
-    // Whatever a run before has left under this name was never a backup.
-    let out = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
-    let mut out = BufWriter::new(out.map_err(file("create", &partial))?);
-    let written = backup::write(&store, &mut out, progress).map_err(|problem| match problem {
+    let Unfinished { partial, out, .. } = &mut unfinished;
+    let summary = backup::write(&store, out, progress).map_err(|problem| match problem {
         StreamError::Store(e) => UpkeepError::Store(e),
-        StreamError::Io(e) => file("write", &partial)(e),
+        StreamError::Io(e) => file("write", partial)(e),
         problem => UpkeepError::Backup { path: partial.clone(), problem },
-    });
-    let flushed = written.and_then(|summary| {
-        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(file("write", &partial))?;
-        std::fs::rename(&partial, &to).map_err(file("rename", &partial))?;
-        Ok(summary)
-    });
-    match flushed {
-        Ok(summary) => {
-            files::sync_parent(&to)?;
-            Ok((to, summary))
-        }
-        Err(e) => {
-            // Half a backup is of no use; the first error is the one to tell.
-            let _ = std::fs::remove_file(&partial);
-            Err(e)
-        }
-    }
+    })?;
+    unfinished.sync()?;
+    Ok((unfinished.place()?, summary))
 }
 
 /// Makes a store in `data`, which is empty or not there yet, from a backup. Nothing is written before the file's digest

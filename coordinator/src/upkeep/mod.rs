@@ -11,11 +11,12 @@ mod files;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use crate::ports::Progress;
 pub use crate::store::Damage;
-pub use crate::store::backup::{Progress, Summary};
+pub use crate::store::backup::Summary;
 pub use check::{Checked, SearchNote, check};
 pub use compact::{Compacted, compact};
-pub use copies::{backup, restore};
+pub use copies::{Unfinished, backup, restore};
 #[cfg(feature = "cli")]
 pub(crate) use files::size as folder_size;
 
@@ -65,7 +66,10 @@ impl UpkeepError {
     /// The way out, if there is an obvious one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(StoreError::Locked { .. }) => Some("stop the coordinator that runs on it first".into()),
+            Self::Store(StoreError::Locked { .. }) => Some(
+                "stop the coordinator that runs on it first, or take a backup while it runs with `evocache backup`"
+                    .into(),
+            ),
             Self::Store(StoreError::Foreign { .. }) => Some("name the folder of a store with --data".into()),
             Self::Store(StoreError::Version { found, supported, .. }) if found > supported => {
                 Some("it was written by a newer evocache: use that one".into())
@@ -85,7 +89,10 @@ impl UpkeepError {
             Self::Backup { problem: StreamError::Version { .. }, .. } => {
                 Some("restore it with the evocache that wrote it".into())
             }
-            Self::Backup { problem: StreamError::Io(_) | StreamError::Store(_), .. } => None,
+            Self::Backup {
+                problem: StreamError::Io(_) | StreamError::Store(_) | StreamError::Busy | StreamError::Overtaken(_),
+                ..
+            } => None,
             Self::Backup { problem: StreamError::Foreign | StreamError::Damaged(_), .. } => {
                 Some("take another backup: nothing was written".into())
             }

@@ -76,6 +76,7 @@ fn no_verb_lets_a_text_act_on_the_terminal() {
     let out = folder.path().join("out");
     let out = out.to_str().unwrap();
     let prompts = write(folder.path(), "held-out.txt", "a dog");
+    let backup = folder.path().join("backup").to_str().unwrap().to_owned();
 
     let calls: &[&[&str]] = &[
         &["list"],
@@ -96,6 +97,7 @@ fn no_verb_lets_a_text_act_on_the_terminal() {
         &["resume", "waits"],
         &["pause", "waits"],
         &["extend", "waits", "--evaluations", "70"],
+        &["backup", &backup],
         &["stop", "waits"],
         &["delete", "waits", "--yes"],
         &["delete", HOSTILE, "--yes"],

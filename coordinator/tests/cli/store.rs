@@ -33,6 +33,26 @@ fn a_store_is_checked_backed_up_restored_and_compacted() {
 }
 
 #[test]
+fn a_coordinator_that_runs_is_backed_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let c = Coordinator::start(&folder.path().join("data"));
+    c.evocache(&["launch", &spec_file(folder.path()), "--id", "kept"]).ok();
+    let data = path("data");
+    evocache(&["store", "backup", &path("b"), "--data", &data]).fails(1, &["in use", "hint:", "`evocache backup`"]);
+    let written = c.evocache(&["backup", &path("b"), "--json"]).json();
+    c.evocache(&["backup", &path("b")]).fails(2, &["exists already", "hint:"]);
+    let restored = evocache(&["store", "restore", &path("b"), "--data", &path("copy"), "--json"]).json();
+    assert_eq!((&written["sha256"], &written["records"]), (&restored["sha256"], &restored["records"]));
+    evocache(&["store", "check", "--data", &path("copy")]).ok();
+    let copy = Coordinator::start(&folder.path().join("copy"));
+    assert_eq!(copy.evocache(&["show", "kept", "--json"]).json()["state"], "pending");
+    assert!(c.evocache(&["backup", folder.path().to_str().unwrap()]).ok().stdout.contains("Z.backup"));
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.ends_with(".partial")));
+}
+
+#[test]
 fn a_damaged_store_is_exit_code_1_and_its_record_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod backup;
 #[path = "../cli/certificates.rs"]
 mod certificates;
 mod common;

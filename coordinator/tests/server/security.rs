@@ -47,6 +47,7 @@ WorkerService/DeregisterWorker            401  403    403      yes    yes
 FleetService/ListWorkers                  401  yes    yes      403    yes
 FleetService/GetWorker                    401  yes    yes      403    yes
 FleetService/DrainWorker                  401  403    yes      403    yes
+StoreService/BackUpStore                  401  403    403      403    yes
 Health/Check                              yes  yes    yes      yes    yes
 ServerReflection/ServerReflectionInfo     401  yes    yes      yes    yes
 SearchService/NoSuchCall                  401  403    403      403    yes

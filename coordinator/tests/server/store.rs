@@ -281,11 +281,11 @@ fn a_record_that_cannot_be_read_is_named() {
     assert_eq!(error, StoreError::Corrupt { key: "p/s".into(), problem: "unknown phase 99".into() });
 }
 
-/// An evaluation with pictures that are larger than what sled keeps in its log.
-fn pictured(search: &str) -> (Vec<Fact>, Vec<Vec<u8>>) {
+/// An evaluation with pictures of so many bytes each.
+pub(crate) fn pictured(search: &str, bytes: u32) -> (Vec<Fact>, Vec<Vec<u8>>) {
     let mut all = facts(search);
     let pictures: Vec<Vec<u8>> =
-        (0..4u8).map(|i| (0..200_000u32).map(|j| (j as u8).wrapping_mul(i + 3)).collect()).collect();
+        (0..4u8).map(|i| (0..bytes).map(|j| (j as u8).wrapping_mul(i + 3)).collect()).collect();
     let evaluated = all.iter_mut().find_map(|fact| match fact {
         Fact::Evaluated { evaluation, .. } => Some(evaluation),
         _ => None,
@@ -298,7 +298,8 @@ fn pictured(search: &str) -> (Vec<Fact>, Vec<Vec<u8>>) {
 fn large_values_are_split_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    let (all, pictures) = pictured("s");
+    // Larger than what sled keeps in its log.
+    let (all, pictures) = pictured("s", 200_000);
     store.commit(&all).unwrap();
     store.sync().unwrap();
     assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), pictures);

@@ -47,6 +47,7 @@ WorkerService/DeregisterWorker        CertificateRequired UnknownCA       Certif
 FleetService/ListWorkers              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 FleetService/GetWorker                CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 FleetService/DrainWorker              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
+StoreService/BackUpStore              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED
 Health/Check                          CertificateRequired UnknownCA       CertificateExpired  in               in               in               in
 ServerReflection/ServerReflectionInfo CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED in
 SearchService/NoSuchCall              CertificateRequired UnknownCA       CertificateExpired  16-TOKEN_MISSING 16-TOKEN_UNKNOWN 16-TOKEN_EXPIRED 7-ROLE_NEEDED

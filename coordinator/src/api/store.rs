@@ -1,0 +1,157 @@
+//! StoreService: a backup of what is stored, while everything goes on.
+//!
+//! It is read and made on a thread of its own, which waits for the caller and for nobody else, and ends with the call: when the
+//! caller goes, takes nothing for too long, or the coordinator stops. Absent: what a backup is, which is the store's.
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use evocache_proto::pb;
+use evocache_proto::pb::store_service_server::StoreService;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::gate::Caller;
+use super::{Services, limits, status};
+use crate::engine::Refusal;
+use crate::ports::BackupError;
+
+pub(super) struct Stores(pub(super) Services);
+
+/// Records read so far, and of how many.
+#[derive(Default)]
+struct Count {
+    done: AtomicU64,
+    records: AtomicU64,
+}
+
+/// Where a backup goes: piece by piece to whoever asked for it.
+struct Pieces {
+    sender: Sender<pb::BackUpStoreResponse>,
+    runtime: Handle,
+    patience: Duration,
+    piece: Vec<u8>,
+    count: Arc<Count>,
+}
+
+impl Pieces {
+    /// Waits until the caller takes the piece, and no longer than for any answer.
+    fn send(&mut self) -> io::Result<()> {
+        let message = pb::BackUpStoreResponse {
+            piece: std::mem::take(&mut self.piece).into(),
+            done: self.count.done.load(Relaxed),
+            records: self.count.records.load(Relaxed),
+        };
+        self.runtime.block_on(self.sender.send_timeout(message, self.patience)).map_err(|e| match e {
+            SendTimeoutError::Timeout(_) => io::ErrorKind::TimedOut.into(),
+            SendTimeoutError::Closed(_) => io::ErrorKind::BrokenPipe.into(),
+        })
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.piece.is_empty() && self.piece.len() + bytes.len() > limits::PIECE {
+            self.send()?;
+        }
+        let taken = bytes.len().min(limits::PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
+/// A backup under way.
+struct Backup {
+    pieces: Receiver<pb::BackUpStoreResponse>,
+    /// `None` once its outcome was told.
+    task: Option<JoinHandle<Result<(), BackupError>>>,
+    services: Services,
+}
+
+impl Backup {
+    async fn next(mut self) -> Option<(Result<pb::BackUpStoreResponse, Status>, Self)> {
+        let piece = tokio::select! {
+            piece = self.pieces.recv() => piece.map(Ok),
+            () = self.services.stopped() => {
+                self.pieces.close();
+                self.task = None;
+                return Some((Err(status::stopping()), self));
+            }
+        };
+        let message = match piece {
+            Some(piece) => piece,
+            None => match self.task.take()?.await {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => Err(status::backup(error)),
+                Err(error) => Err(status::refusal(Refusal::Internal(error.to_string()))),
+            },
+        };
+        Some((message, self))
+    }
+}
+
+#[tonic::async_trait]
+impl StoreService for Stores {
+    type BackUpStoreStream = Pin<Box<dyn Stream<Item = Result<pb::BackUpStoreResponse, Status>> + Send>>;
+
+    async fn back_up_store(
+        &self,
+        message: Request<pb::BackUpStoreRequest>,
+    ) -> Result<Response<Self::BackUpStoreStream>, Status> {
+        let (caller, pb::BackUpStoreRequest {}) = Caller::of(message)?;
+        caller.about("store");
+        let (sender, pieces) = channel(limits::BACKUP_PIECES);
+        let (engine, runtime, count) = (self.0.engine.clone(), Handle::current(), Arc::new(Count::default()));
+        let task = spawn_blocking(move || {
+            let patience = limits::UNREAD;
+            let mut out = Pieces { sender, runtime, patience, piece: vec![], count: count.clone() };
+            engine.back_up(&mut out, &mut |done, records| {
+                count.done.store(done, Relaxed);
+                count.records.store(records, Relaxed);
+            })?;
+            out.flush().map_err(BackupError::Untaken)?;
+            tracing::info!(records = count.records.load(Relaxed), "store backed up");
+            Ok(())
+        });
+        let backup = Backup { pieces, task: Some(task), services: self.0.clone() };
+        Ok(Response::new(Box::pin(futures::stream::unfold(backup, Backup::next))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backup_that_nobody_takes_is_given_up() {
+        let (sender, pieces) = channel(limits::BACKUP_PIECES);
+        let (runtime, patience) = (Handle::current(), Duration::from_millis(1));
+        let mut out = Pieces { sender, runtime, patience, piece: vec![], count: Arc::default() };
+        let written = spawn_blocking(move || {
+            let mut written = 0;
+            loop {
+                match out.write(&[7; 1000]) {
+                    Ok(bytes) => written += bytes,
+                    Err(error) => return (written, error.kind()),
+                }
+            }
+        });
+        let (written, kind) = written.await.unwrap();
+        assert_eq!(
+            (written, kind),
+            ((limits::BACKUP_PIECES + 1) * (limits::PIECE / 1000 * 1000), io::ErrorKind::TimedOut)
+        );
+        drop(pieces);
+    }
+}
