@@ -56,16 +56,17 @@ pub(super) fn no_evaluations(id: &SearchId) -> Failure {
 
 pub(super) async fn best(client: &Client, args: BestArgs, printer: Printer) -> Result<Exit, Failure> {
     let best = client.best(&args.id, args.constraint.question(args.prefer.into()), false).await?;
+    let search = client.search(&args.id).await?;
     match &args.out {
         Some(file) if file == Path::new("-") => {
-            printer.data(&results::schedule_text(&best, args.format)?)?;
+            printer.data(&results::schedule_text(&search, &best, args.format)?)?;
             printer.note(&results::describe(&best));
             return Ok(Exit::Ok);
         }
-        Some(file) => results::write_schedule(&best, file, args.format)?,
+        Some(file) => results::write_schedule(&search, &best, file, args.format)?,
         None => {}
     }
-    printer.answer(|| view::best(&best), || results::describe(&best))?;
+    printer.answer(|| view::best(&search, &best), || results::describe(&best))?;
     if let Some(file) = &args.out {
         let format = match args.format {
             Format::Evocache => "evocache's",

@@ -81,17 +81,21 @@ fn references(references: &[Reference]) -> Value {
     Value::Array(each.collect())
 }
 
+fn sampling(spec: &SpecDraft) -> Value {
+    json!({
+        "steps": spec.sampling.steps,
+        "guidance_scale": spec.sampling.guidance_scale,
+        "height": spec.sampling.height,
+        "width": spec.sampling.width,
+        "negative_prompt": spec.sampling.negative_prompt,
+    })
+}
+
 /// A specification, without the prompts' texts and the imported schedules.
 pub fn spec(spec: &SpecDraft) -> Value {
     json!({
         "model": { "name": spec.model.name, "fingerprint": spec.model.fingerprint },
-        "sampling": {
-            "steps": spec.sampling.steps,
-            "guidance_scale": spec.sampling.guidance_scale,
-            "height": spec.sampling.height,
-            "width": spec.sampling.width,
-            "negative_prompt": spec.sampling.negative_prompt,
-        },
+        "sampling": sampling(spec),
         "allow_forecast": spec.forecast,
         "prompts": spec.prompts.len(),
         "measurement": {
@@ -242,6 +246,7 @@ fn with_schedule(e: &Evaluation) -> Value {
 pub fn front(search: &Search, front: &Front) -> Value {
     json!({
         "search_id": search.id.as_str(),
+        "made_for": made_for(search),
         "quality_metric": search.quality_metric(),
         "reference_latencies": references(&front.references),
         "hypervolume": front.hypervolume,
@@ -255,9 +260,27 @@ pub fn front(search: &Search, front: &Front) -> Value {
     })
 }
 
-/// The answer to "which schedule shall I use".
-pub fn best(b: &Best) -> Value {
+/// What a search's schedules are for: with other weights, steps, guidance or another size they are worth something else.
+fn made_for(search: &Search) -> Value {
     json!({
+        "search_id": search.id.as_str(),
+        "model": search.spec.model.name,
+        "fingerprint": search.model.as_ref().map(|model| model.fingerprint.raw()),
+        "sampling": sampling(&search.spec),
+    })
+}
+
+/// What stands beside a schedule in a file: its measurement, and what it is for.
+pub fn about(search: &Search, e: &Evaluation) -> Value {
+    let mut about = evaluation(e);
+    about["made_for"] = made_for(search);
+    about
+}
+
+/// The answer to "which schedule shall I use".
+pub fn best(search: &Search, b: &Best) -> Value {
+    json!({
+        "made_for": made_for(search),
         "speedup": b.speedup,
         "quality_metric": b.quality_metric,
         "quality_ratio": b.quality_ratio,

@@ -176,7 +176,7 @@ fn report(results: &Results, plan: &Plan, before: u64, took: Duration, printer: 
         || {
             let choices = results.choices.iter().map(|choice| {
                 let answer = match &choice.answer {
-                    Ok(best) => view::best(best),
+                    Ok(best) => view::best(&results.search, best),
                     Err(nearest) => json!({ "none": nearest }),
                 };
                 (choice.key.to_owned(), json!({ "question": choice.question, "answer": answer }))

@@ -11,7 +11,7 @@ use super::{Choice, Results};
 use crate::cli::args::Format;
 use crate::cli::exit::Failure;
 use crate::cli::view;
-use crate::client::{Best, Evaluation};
+use crate::client::{Best, Evaluation, Search};
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bytes).map_err(|e| Failure::file("write", path, &e))
@@ -30,8 +30,9 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Fai
             notes.push(format!("no {key}.json: nothing is \"{question}\""));
             continue;
         };
-        write_schedule(best, &folder.join(format!("{key}.json")), Format::Evocache)?;
-        if let Err(failure) = write_schedule(best, &folder.join(format!("{key}.ecad.json")), Format::Ecad) {
+        write_schedule(&results.search, best, &folder.join(format!("{key}.json")), Format::Evocache)?;
+        let ecad = folder.join(format!("{key}.ecad.json"));
+        if let Err(failure) = write_schedule(&results.search, best, &ecad, Format::Ecad) {
             notes.push(format!("no {key}.ecad.json: {}", failure.message));
         }
     }
@@ -44,15 +45,15 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Fai
 }
 
 /// Writes a chosen schedule in evocache's format, with its measurement beside it, or in ECAD's.
-pub fn write_schedule(best: &Best, path: &Path, format: Format) -> Result<(), Failure> {
-    write(path, schedule_text(best, format)?.as_bytes())
+pub fn write_schedule(search: &Search, best: &Best, path: &Path, format: Format) -> Result<(), Failure> {
+    write(path, schedule_text(search, best, format)?.as_bytes())
 }
 
 /// The text of a schedule file.
-pub(crate) fn schedule_text(best: &Best, format: Format) -> Result<String, Failure> {
+pub(crate) fn schedule_text(search: &Search, best: &Best, format: Format) -> Result<String, Failure> {
     let schedule = &best.evaluation.schedule;
     match format {
-        Format::Evocache => Ok(formats::write_own(schedule, Some(view::evaluation(&best.evaluation)))),
+        Format::Evocache => Ok(formats::write_own(schedule, Some(view::about(search, &best.evaluation)))),
         Format::Ecad => formats::write_ecad(schedule, &format!("evocache-{}", schedule.id().short()))
             .map_err(|e| Failure::new(e).hint("evocache's own format (--format evocache) can express every schedule")),
     }
