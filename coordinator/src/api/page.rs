@@ -1,6 +1,7 @@
 //! Pages: they end before they are too large for a client with gRPC's default limit. And their tokens: opaque to callers,
 //! the position of the next row to us.
 
+use evocache_proto::domain::SearchUid;
 use prost::Message;
 use tonic::Status;
 
@@ -61,12 +62,32 @@ pub(super) fn position(token: &str) -> Result<usize, Status> {
         return Ok(0);
     }
     let position = token.strip_prefix("p1-").and_then(|digits| usize::from_str_radix(digits, 36).ok());
-    position.ok_or_else(|| status::invalid("page_token", "is not one that this coordinator gave"))
+    position.ok_or_else(foreign)
 }
 
 /// The token of a position, or the empty one when there is no such row.
 pub(super) fn token(position: usize, rows: usize) -> String {
     if position >= rows { String::new() } else { format!("p1-{}", base36(position)) }
+}
+
+/// The position in what a search has that a token stands for. The token of a search that had this id before is not one.
+pub(super) fn position_in(search: &SearchUid, token: &str) -> Result<usize, Status> {
+    match token.rsplit_once('~') {
+        Some((position, uid)) if uid == search.as_str() => self::position(position),
+        Some(_) => Err(status::invalid("page_token", "is of a search that had this id before; begin without one")),
+        None if token.is_empty() => Ok(0),
+        None => Err(foreign()),
+    }
+}
+
+/// The token of a position in what a search has.
+pub(super) fn token_in(search: &SearchUid, position: usize, rows: usize) -> String {
+    let token = token(position, rows);
+    if token.is_empty() { token } else { format!("{token}~{search}") }
+}
+
+fn foreign() -> Status {
+    status::invalid("page_token", "is not one that this coordinator gave")
 }
 
 fn base36(mut n: usize) -> String {
@@ -107,5 +128,17 @@ mod tests {
         assert_eq!(token(10, 10), "");
         assert_eq!(position("").unwrap(), 0);
         assert!(position("7").is_err());
+    }
+
+    #[test]
+    fn a_token_of_a_search_is_none_of_another_that_has_its_id() {
+        let [old, new] = ["1", "2"].map(|uid| SearchUid::new(uid).unwrap());
+        let token = token_in(&old, 7, 9);
+        assert_eq!(position_in(&old, &token).unwrap(), 7);
+        assert!(position_in(&new, &token).unwrap_err().message().contains("before"));
+        assert_eq!(position_in(&new, "").unwrap(), 0);
+        assert_eq!(token_in(&old, 9, 9), "");
+        assert!(position_in(&old, &self::token(7, 9)).is_err(), "of a list of searches");
+        assert!(position(&token).is_err());
     }
 }

@@ -234,25 +234,27 @@ impl SearchService for Searches {
     ) -> Result<Response<pb::ListEvaluationsResponse>, Status> {
         let message = message.into_inner();
         let id = search_id(&message.search_id)?;
-        let from = page::position(&message.page_token)?;
         let rows = limits::EVALUATIONS.rows(message.page_size);
+        let token = message.page_token;
         let question = move |_: &State, search: &Search, _| {
-            let page = search.evaluations.iter().skip(from).take(rows);
-            (page.map(|e| Row::of(search, e)).collect::<Vec<_>>(), search.evaluations.len())
+            let from = page::position_in(&search.uid, &token)?;
+            let page = search.evaluations.iter().skip(from).take(rows).map(|e| Row::of(search, e)).collect::<Vec<_>>();
+            Ok::<_, Status>((search.uid.clone(), from, page, search.evaluations.len()))
         };
-        let (page, all) = self.look(id.clone(), question).await?;
+        let (uid, from, page, all) = self.look(id.clone(), question).await??;
         let page = page::filled(page.iter().map(|row| (row.message(), row.candidate())));
         let evaluations = self.page(&id, page, message.include_thumbnails, 0)?;
-        let next_page_token = page::token(from + evaluations.len(), all);
+        let next_page_token = page::token_in(&uid, from + evaluations.len(), all);
         Ok(Response::new(pb::ListEvaluationsResponse { evaluations, next_page_token }))
     }
 
     async fn get_front(&self, message: Request<pb::GetFrontRequest>) -> Result<Response<pb::GetFrontResponse>, Status> {
         let message = message.into_inner();
         let id = search_id(&message.search_id)?;
-        let from = page::position(&message.page_token)?;
         let rows = limits::EVALUATIONS.rows(message.page_size);
+        let token = message.page_token;
         let question = move |_: &State, search: &Search, _| {
+            let from = page::position_in(&search.uid, &token)?;
             let front = search.front();
             let page: Vec<_> = front.iter().skip(from).take(rows).map(|e| Row::of(search, e)).collect();
             let baseline = search.baseline().map(|e| Row::of(search, e));
@@ -264,16 +266,16 @@ impl SearchService for Searches {
                 reference_latencies: encode::references(search),
                 next_page_token: String::new(),
             };
-            (response, baseline, page, front.len())
+            Ok::<_, Status>((response, baseline, search.uid.clone(), from, page, front.len()))
         };
-        let (mut response, baseline, page, all) = self.look(id.clone(), question).await?;
+        let (mut response, baseline, uid, from, page, all) = self.look(id.clone(), question).await??;
         response.baseline = baseline.as_ref().map(Row::message);
         let page = page::filled(page.iter().map(|row| (row.message(), row.candidate())));
         if let Some(baseline) = response.baseline.as_mut().filter(|_| message.include_thumbnails) {
             self.add_thumbnails(baseline, &id, evocache_proto::domain::CandidateId(0))?;
         }
         response.evaluations = self.page(&id, page, message.include_thumbnails, response.encoded_len())?;
-        response.next_page_token = page::token(from + response.evaluations.len(), all);
+        response.next_page_token = page::token_in(&uid, from + response.evaluations.len(), all);
         Ok(Response::new(response))
     }
 

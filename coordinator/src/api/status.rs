@@ -13,6 +13,7 @@
 //! | another result for a lease that has one | FAILED_PRECONDITION | RESULT_DIFFERS |
 //! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
 //! | a worker with 100 leases asks for another | FAILED_PRECONDITION | TOO_MANY_LEASES |
+//! | a worker registers, and as many as are kept in mind are there | RESOURCE_EXHAUSTED | TOO_MANY_WORKERS |
 //! | others cannot repeat what the worker measures | FAILED_PRECONDITION | WORKER_QUARANTINED |
 //! | other protocol | FAILED_PRECONDITION | PROTOCOL_VERSION |
 //! | nothing satisfies the question | NOT_FOUND | NO_SCHEDULE, with the nearest miss |
@@ -235,6 +236,9 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
         }
         Refusal::TooManyLeases(id) => {
             with(Code::FailedPrecondition, "TOO_MANY_LEASES", text, &[("worker_id", id.to_string())])
+        }
+        Refusal::TooManyWorkers(most) => {
+            with(Code::ResourceExhausted, "TOO_MANY_WORKERS", text, &[("most", most.to_string())])
         }
         Refusal::Busy => retry(Code::ResourceExhausted, "BUSY", text, Duration::from_secs(1)),
         Refusal::Full(_) => retry(Code::Unavailable, "STORE_FULL", text, Duration::from_secs(10)),

@@ -244,6 +244,9 @@ pub enum Refusal {
     /// The worker asks for more and finishes nothing.
     #[error("worker '{0}' has {most} candidates already; complete, fail or release some of them first", most = super::LEASES_PER_WORKER)]
     TooManyLeases(WorkerId),
+    /// No worker that is kept in mind has left.
+    #[error("{0} workers are registered already, and none of them has left: end some, or wait until they are silent")]
+    TooManyWorkers(usize),
     /// The search has ended; nobody wants the result.
     #[error("search '{0}' has ended; drop the evaluation")]
     Ended(SearchId),

@@ -7,7 +7,7 @@ use evocache_proto::domain::{RequestId, SearchId, SearchUid, WorkerId};
 use super::command::{Answer, Command, Move, Refusal, Request};
 use super::search::Search;
 use super::state::{State, Touch};
-use super::{evaluate, extend, grant, transfer};
+use super::{evaluate, extend, grant, roster, transfer};
 use crate::domain::lease::{self, Event, RetryPolicy};
 use crate::domain::time::Timestamp;
 use crate::ports::{Fact, IdSource, Phase, Registration, RequestRecord, Room};
@@ -88,7 +88,9 @@ pub fn decide(
             let worker = WorkerId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?;
             let (declaration, principal) = (declaration.clone(), principal.clone());
             let registration = Registration { declaration, at: context.now, principal };
-            Decision::answer(Answer::Worker(worker.clone())).fact(Fact::WorkerRegistered { worker, registration })
+            let decision = Decision::answer(Answer::Worker(worker.clone()));
+            roster::make_room(state, &registration.principal, context, decision)?
+                .fact(Fact::WorkerRegistered { worker, registration })
         }
         Command::Drain { worker } => {
             if !state.workers.contains_key(worker) {

@@ -17,6 +17,7 @@ mod grant;
 mod handle;
 mod judge;
 mod meters;
+mod roster;
 mod search;
 mod standing;
 mod state;
