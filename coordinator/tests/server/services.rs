@@ -370,7 +370,7 @@ async fn a_call_whose_connection_ends_under_it_is_made_again() {
     server.create("toy", 5).await;
     let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (url, behind) = (format!("http://{}", door.local_addr().unwrap()), server.running.local_addr());
-    let between = tokio::spawn(async move {
+    let between = async move {
         let (mut first, _) = door.accept().await.unwrap();
         // The settings of HTTP/2, none. The preface, the client's settings and the call's head are more than this.
         first.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
@@ -380,9 +380,10 @@ async fn a_call_whose_connection_ends_under_it_is_made_again() {
         let (mut second, _) = door.accept().await.unwrap();
         let mut coordinator = tokio::net::TcpStream::connect(behind).await.unwrap();
         let _ = tokio::io::copy_bidirectional(&mut second, &mut coordinator).await;
-    });
-    let client = evocache::client::Client::connect(&url).await.unwrap();
-    assert_eq!(client.search(&"toy".parse().unwrap()).await.unwrap().id.as_str(), "toy");
-    drop(client);
-    between.await.unwrap();
+    };
+    let call = async move {
+        let client = evocache::client::Client::connect(&url).await.unwrap();
+        assert_eq!(client.search(&"toy".parse().unwrap()).await.unwrap().id.as_str(), "toy");
+    };
+    tokio::join!(between, call);
 }
