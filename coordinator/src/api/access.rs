@@ -55,8 +55,9 @@ pub(super) enum Effect {
     Reads,
     /// Changes something, or gives all away: always written down.
     Changes,
-    /// Changes something if there is anything to do: written down when it did.
-    MayChange,
+    /// What workers do all the time, and the store keeps: written down when it was not let in, else where details are asked
+    /// for, if there was anything to do.
+    Routine,
 }
 
 /// Call, least role, effect.
@@ -78,9 +79,9 @@ pub(super) const TABLE: &[Row] = &[
     ("/evocache.v1.SearchService/GetBestSchedule", Need::Reader, Effect::Reads),
     ("/evocache.v1.WorkerService/RegisterWorker", Need::Worker, Effect::Changes),
     ("/evocache.v1.WorkerService/GetCalibration", Need::Worker, Effect::Reads),
-    ("/evocache.v1.WorkerService/AcquireLease", Need::Worker, Effect::MayChange),
+    ("/evocache.v1.WorkerService/AcquireLease", Need::Worker, Effect::Routine),
     ("/evocache.v1.WorkerService/RenewLeases", Need::Worker, Effect::Reads),
-    ("/evocache.v1.WorkerService/CompleteEvaluation", Need::Worker, Effect::Changes),
+    ("/evocache.v1.WorkerService/CompleteEvaluation", Need::Worker, Effect::Routine),
     ("/evocache.v1.WorkerService/FailEvaluation", Need::Worker, Effect::Changes),
     ("/evocache.v1.WorkerService/ReleaseLease", Need::Worker, Effect::Changes),
     ("/evocache.v1.WorkerService/DeregisterWorker", Need::Worker, Effect::Changes),
@@ -110,7 +111,7 @@ pub(super) fn kind(need: Need, effect: Effect) -> Kind {
     match (need, effect) {
         (Need::Worker, _) => Kind::Workers,
         (_, Effect::Reads) => Kind::Reads,
-        (_, Effect::Changes | Effect::MayChange) => Kind::Changes,
+        (_, Effect::Changes | Effect::Routine) => Kind::Changes,
     }
 }
 

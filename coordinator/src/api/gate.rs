@@ -172,7 +172,7 @@ impl Drop for Record {
         let told = match self.effect {
             Effect::Reads => denied,
             Effect::Changes => true,
-            Effect::MayChange => denied || subject.is_some(),
+            Effect::Routine => denied || subject.is_some(),
         };
         if told {
             let principal = self.caller.known.as_ref().map_or("-", |(name, _)| name);
@@ -180,7 +180,11 @@ impl Drop for Record {
             let method = self.method.get(..METHOD_BYTES).unwrap_or(&self.method);
             let (subject, outcome) = (subject.unwrap_or("-"), format!("{:?}", self.outcome));
             // The word stands in the message too: a log in text shows no targets.
-            tracing::info!(target: "audit", principal, method, subject, outcome, "audit");
+            if self.effect == Effect::Routine && !denied {
+                tracing::debug!(target: "audit", principal, method, subject, outcome, "audit");
+            } else {
+                tracing::info!(target: "audit", principal, method, subject, outcome, "audit");
+            }
         }
     }
 }

@@ -375,7 +375,7 @@ pub struct ExtendArgs {
 #[group(required = true, multiple = true)]
 pub struct LimitArgs {
     /// Evaluations, all together
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "budget", value_name = "N")]
     pub evaluations: Option<u64>,
     /// Time since its first worker, such as 8h
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

@@ -30,7 +30,7 @@ impl Logging {
         let filter = match cli.global.verbose + u8::from(server.is_some()) {
             0 => "warn",
             1 => "warn,evocache=info,audit=info",
-            2 => "info,evocache=debug",
+            2 => "info,evocache=debug,audit=debug",
             _ => "debug,evocache=trace",
         };
         let colors = printer.has_color();

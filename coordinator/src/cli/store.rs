@@ -94,7 +94,7 @@ impl From<UpkeepError> for Failure {
     fn from(error: UpkeepError) -> Self {
         let failure = Self::new(&error);
         let failure = match &error {
-            UpkeepError::Exists(_) | UpkeepError::NotEmpty(_) => failure.exit(Exit::Usage),
+            UpkeepError::NoFolder(_) | UpkeepError::Exists(_) | UpkeepError::NotEmpty(_) => failure.exit(Exit::Usage),
             _ => failure,
         };
         match error.hint() {

@@ -286,7 +286,7 @@ pub fn best(search: &Search, b: &Best) -> Value {
         "quality_ratio": b.quality_ratio,
         "reference_latencies": references(&b.references),
         "evaluation": with_schedule(&b.evaluation),
-        "baseline": evaluation(&b.baseline),
+        "baseline": b.baseline.as_ref().map(evaluation),
     })
 }
 

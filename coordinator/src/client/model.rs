@@ -345,8 +345,8 @@ pub struct Front {
 pub struct Best {
     /// The evaluation of the schedule.
     pub evaluation: Evaluation,
-    /// The uncached run beside it.
-    pub baseline: Evaluation,
+    /// The uncached run beside it; absent until it was measured for itself.
+    pub baseline: Option<Evaluation>,
     /// Uncached latency over the schedule's.
     pub speedup: f64,
     /// The share kept of the uncached quality; absent where that is zero.

@@ -175,7 +175,7 @@ pub(super) fn best(call: &'static str, m: &pb::GetBestScheduleResponse) -> Resul
     let layout = Arc::new(layout);
     Ok(Best {
         evaluation: evaluation(call, &layout, required(call, "evaluation", m.evaluation.as_ref())?)?,
-        baseline: evaluation(call, &layout, required(call, "baseline", m.baseline.as_ref())?)?,
+        baseline: m.baseline.as_ref().map(|m| evaluation(call, &layout, m)).transpose()?,
         speedup: m.speedup,
         quality_ratio: m.quality_ratio,
         quality_metric: m.quality_metric.clone(),

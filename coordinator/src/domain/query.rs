@@ -234,8 +234,10 @@ pub enum Answer {
 pub struct Miss {
     /// Which candidate.
     pub candidate: CandidateId,
-    /// All that was asked, the bounds with it.
+    /// All that was asked.
     pub conditions: Vec<Condition>,
+    /// What the search asks of every answer.
+    pub bounds: Vec<Condition>,
     /// The conditions that it misses, each with what it has instead.
     pub missed: Vec<(Condition, f64)>,
     /// Beyond the bounds, a candidate that satisfies the rest, and the bounds that it does not keep.
@@ -246,7 +248,16 @@ impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all =
             |conditions: &[Condition]| conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-        write!(f, "no schedule has {}; candidate {} comes nearest, with", all(&self.conditions), self.candidate)?;
+        let bounds = if self.bounds.len() == 1 { "bound" } else { "bounds" };
+        match (self.conditions.is_empty(), self.bounds.is_empty()) {
+            (true, _) => write!(f, "no schedule keeps the search's {bounds} {}", all(&self.bounds))?,
+            (false, true) => write!(f, "no schedule has {}", all(&self.conditions))?,
+            (false, false) => {
+                let (asked, kept) = (all(&self.conditions), all(&self.bounds));
+                write!(f, "no schedule has {asked} within the search's {bounds} {kept}")?;
+            }
+        }
+        write!(f, "; candidate {} comes nearest, with", self.candidate)?;
         for (i, (condition, value)) in self.missed.iter().enumerate() {
             let and = if i == 0 { "" } else { " and" };
             write!(f, "{and} {} {}", condition.name(), condition.show(*value))?;
@@ -311,7 +322,8 @@ pub fn best(
         candidate: nearest.id,
         missed: missed(nearest.id, &conditions),
         beyond: beyond.map(|id| (id, broken(id))),
-        conditions,
+        conditions: question.conditions.clone(),
+        bounds,
     }))
 }
 

@@ -128,6 +128,7 @@ fn answers_stay_within_the_bounds_unless_asked_to_look_beyond() {
     };
     assert_eq!(miss.beyond, Some((CandidateId(4), vec![Condition::at_least("quality", 0.5)])));
     let told = miss.to_string();
+    assert!(told.starts_with("no schedule has speed-up >= 4.00x within the search's bound quality >= 0.5; "), "{told}");
     assert!(told.contains("candidate 4 has the rest, outside of the bound quality >= 0.5"), "{told}");
     assert_eq!(asked.ask(&all(), &[], Preference::Fastest).unwrap(), Answer::Found(CandidateId(5)));
     let beyond = Asked { ignore_bounds: true, ..asked };

@@ -14,6 +14,9 @@ use crate::domain::time::Timestamp;
 use crate::domain::trust::Trust;
 use crate::ports::{ModelFacts, Phase};
 
+/// Results by which the pace is told.
+const LATELY: usize = 32;
+
 /// A candidate and the state of its lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
@@ -151,8 +154,17 @@ impl Search {
             return None;
         }
         let left = (budget as f64 - done).max(0.0);
+        // By the last results, where there are enough: before them it may have been paused, or have had other workers.
+        let lately = self.evaluations.len().saturating_sub(LATELY);
+        let (took, done) = match self.evaluations.get(lately).filter(|_| lately > 0) {
+            Some(first) => {
+                let prompts = self.evaluations[lately + 1..].iter().map(|e| self.prompts_of(e.candidate));
+                (now.since(first.finished), prompts.sum::<usize>() as f64 / self.spec.prompts.len() as f64)
+            }
+            None => (self.wall_time(now), done),
+        };
         // Longer than a `Duration` can say is as good as unknown.
-        Duration::try_from_secs_f64(self.wall_time(now).as_secs_f64() * (left / done)).ok()
+        Duration::try_from_secs_f64(took.as_secs_f64() * (left / done)).ok()
     }
 
     /// How long it has searched, as the budget counts it.

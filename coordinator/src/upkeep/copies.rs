@@ -21,6 +21,9 @@ impl Unfinished {
     /// Begins a file that must not exist. Given a folder, the file is called `name` in it.
     pub fn begin(to: &Path, name: &str) -> Result<Self, UpkeepError> {
         let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
+        if to.to_string_lossy().ends_with(std::path::is_separator) {
+            return Err(UpkeepError::NoFolder(to));
+        }
         if to.exists() {
             return Err(UpkeepError::Exists(to));
         }

@@ -40,6 +40,9 @@ pub enum UpkeepError {
         /// Why.
         source: io::Error,
     },
+    /// A folder was meant.
+    #[error("there is no folder '{}'", .0.display())]
+    NoFolder(PathBuf),
     /// A backup is not overwritten.
     #[error("'{}' exists already", .0.display())]
     Exists(PathBuf),
@@ -80,6 +83,7 @@ impl UpkeepError {
             Self::Store(StoreError::Lost { .. } | StoreError::Unmarked { .. }) => Some(LOSS_HINT.into()),
             Self::Store(StoreError::SetAside { path, aside }) => Some(format!("rename {aside} to {path}")),
             Self::Store(StoreError::Failed(_)) | Self::File { .. } | Self::Differs(_) => None,
+            Self::NoFolder(_) => Some("make it first, or name a file".into()),
             Self::Exists(_) => Some("a backup is never overwritten: name another file, or a folder".into()),
             Self::NotEmpty(_) => Some("name a folder with --data that is empty or not there yet".into()),
             Self::Leftover(_) => Some(

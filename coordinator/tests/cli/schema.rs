@@ -76,7 +76,13 @@ fn check(schema: &Value, shape: &Value, value: &Value, path: &str) -> Result<(),
 
 #[test]
 fn what_is_not_as_described_is_found() {
-    let best = serde_json::json!({ "speedup": 2.0, "quality_metric": "x", "quality_ratio": null });
+    let sampling = serde_json::json!({
+        "steps": [4], "guidance_scale": 3.0, "height": null, "width": null, "negative_prompt": "",
+    });
+    let made_for = serde_json::json!({ "search_id": "s", "model": "m", "fingerprint": null, "sampling": sampling });
+    let best = serde_json::json!({
+        "made_for": made_for, "speedup": 2.0, "quality_metric": "x", "quality_ratio": null,
+    });
     let (schema, shape) = (schema(), schema()["outputs"]["best"].clone());
     let check = |value: &Value| check(&schema, &shape, value, "best").unwrap_err();
     assert!(check(&best).contains("is missing"));

@@ -42,6 +42,7 @@ fn a_coordinator_that_runs_is_backed_up() {
     evocache(&["store", "backup", &path("b"), "--data", &data]).fails(1, &["in use", "hint:", "`evocache backup`"]);
     let written = c.evocache(&["backup", &path("b"), "--json"]).json();
     c.evocache(&["backup", &path("b")]).fails(2, &["exists already", "hint:"]);
+    c.evocache(&["backup", &path("none/")]).fails(2, &["there is no folder", "hint:"]);
     let restored = evocache(&["store", "restore", &path("b"), "--data", &path("copy"), "--json"]).json();
     assert_eq!((&written["sha256"], &written["records"]), (&restored["sha256"], &restored["records"]));
     evocache(&["store", "check", "--data", &path("copy")]).ok();

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evocache::client::{Preference, Question};
 use evocache::serve::{Running, Security, ServeError, ServeOptions, start};
 use evocache_proto::domain::Layout;
 use evocache_proto::pb::fleet_service_client::FleetServiceClient;
@@ -77,19 +78,19 @@ impl Server {
             let wait = Some(prost_types::Duration { seconds: 0, nanos: 500_000_000 });
             let acquire = pb::AcquireLeaseRequest { worker_id: worker_id.into(), wait };
             let Some(lease) = client.acquire_lease(acquire).await.unwrap().into_inner().lease else { return };
-            let schedule = wire::schedule(&layout, lease.schedule.as_ref().unwrap()).unwrap();
-            let complete = pb::CompleteEvaluationRequest {
-                request_id: format!("done-{}", lease.candidate),
-                worker_id: worker_id.into(),
-                lease: Some(pb::LeaseRef {
-                    search_ref: lease.search_ref,
-                    candidate: lease.candidate,
-                    epoch: lease.epoch,
-                }),
-                measurement: Some((&measure(&schedule)).into()),
-            };
-            client.complete_evaluation(complete).await.unwrap();
+            self.complete(worker_id, lease, &layout).await;
         }
+    }
+
+    async fn complete(&self, worker_id: &str, lease: pb::Lease, layout: &std::sync::Arc<Layout>) {
+        let schedule = wire::schedule(layout, lease.schedule.as_ref().unwrap()).unwrap();
+        let complete = pb::CompleteEvaluationRequest {
+            request_id: format!("done-{}", lease.candidate),
+            worker_id: worker_id.into(),
+            lease: Some(pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch }),
+            measurement: Some((&measure(&schedule)).into()),
+        };
+        self.worker().complete_evaluation(complete).await.unwrap();
     }
 }
 
@@ -386,4 +387,25 @@ async fn a_call_whose_connection_ends_under_it_is_made_again() {
         assert_eq!(client.search(&"toy".parse().unwrap()).await.unwrap().id.as_str(), "toy");
     };
     tokio::join!(between, call);
+}
+
+#[tokio::test]
+async fn there_is_an_answer_before_the_uncached_run_is_measured() {
+    let server = server().await;
+    server.create("toy", 5).await;
+    let layout = std::sync::Arc::new(Layout::pixart(BLOCKS).unwrap());
+    let worker = server.register().await;
+    let mut leases = vec![];
+    for _ in 0..2 {
+        let acquire = pb::AcquireLeaseRequest { worker_id: worker.clone(), wait: None };
+        leases.extend(server.worker().acquire_lease(acquire).await.unwrap().into_inner().lease);
+    }
+    assert_eq!(leases.iter().map(|lease| lease.candidate).collect::<Vec<_>>(), [0, 1]);
+    server.complete(&worker, leases.remove(1), &layout).await;
+    let client = evocache::client::Client::connect(&format!("http://{}", server.running.local_addr())).await.unwrap();
+    let id = "toy".parse().unwrap();
+    let best = client.best(&id, Question::new(vec![], Preference::Fastest), false).await.unwrap();
+    assert_eq!((best.evaluation.candidate.0, best.baseline), (1, None));
+    assert!(best.speedup > 0.0 && !best.references.is_empty(), "each result has its own uncached batches");
+    assert_eq!(client.front(&id, false).await.unwrap().baseline, None);
 }

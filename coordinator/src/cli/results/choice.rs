@@ -65,7 +65,7 @@ impl Choice {
 /// An answer as indented lines.
 pub fn describe(best: &Best) -> String {
     let e = &best.evaluation;
-    let uncached = best.references.first().map_or_else(|| best.baseline.latency(), |r| r.uncached_us);
+    let uncached = best.references.first().map_or_else(|| e.latency() * best.speedup, |r| r.uncached_us);
     let mut text = format!(
         "  candidate {} ({}, {} steps, {})\n  {:.2}x faster: estimated {:.2} ms ±{} per image by {}; uncached {:.2} ms\n",
         e.candidate,

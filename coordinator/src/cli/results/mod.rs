@@ -54,7 +54,7 @@ impl Results {
 
     /// The uncached run with its pictures, if a choice came with them; else as the front gives it.
     pub fn baseline(&self) -> Option<&Evaluation> {
-        let of_choice = self.choices.iter().find_map(|c| c.answer.as_ref().ok()).map(|best| &best.baseline);
+        let of_choice = self.choices.iter().find_map(|c| c.answer.as_ref().ok()?.baseline.as_ref());
         of_choice.or(self.front.baseline.as_ref())
     }
 
