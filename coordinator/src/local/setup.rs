@@ -57,13 +57,20 @@ pub(super) fn plan(args: &LocalArgs) -> Result<Plan, Failure> {
         return Err(refused(&args.out, &differences));
     }
     // By the name that was given, where one was: errors say that.
-    let model = model(args.model.as_deref().or(settings.model.as_deref()))?;
-    let (spec, told) = match spec(args, &model) {
+    let named = args.model.as_deref().or(settings.model.as_deref());
+    let model = model(named)?;
+    let (spec, mut told) = match spec(args, &model) {
         Ok(Specification { spec, told, .. }) => (Some(spec), told),
         // The search that goes on has one.
         Err(_) if args.resume && args.spec.is_none() => (None, vec![]),
         Err(failure) => return Err(failure),
     };
+    if let Some(spec) = spec.as_ref().filter(|_| named.is_none())
+        && !model.ends_with(&spec.model.name)
+    {
+        let name = &spec.model.name;
+        told.push(format!("the specification is for model '{name}'; without --model it is tried on the bundled one"));
+    }
     std::fs::create_dir_all(&args.out).map_err(|e| Failure::file("create", &args.out, &e))?;
     settings.write(&args.out)?;
     Ok(Plan { model, spec, is_given: args.spec.is_some(), settings, told, out: args.out.clone() })
@@ -154,6 +161,19 @@ mod tests {
         assert_eq!(spec.prompts.len(), 16);
         assert!(!spec.forecast, "ECAD's format could not express what it finds");
         assert!(plan.out.is_dir());
+    }
+
+    #[test]
+    fn a_search_for_another_model_than_the_bundled_one_is_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+        let told = |spec: &str, out: &str| {
+            let spec = Some(examples.join(spec));
+            plan(&LocalArgs { spec, ..args(&folder.path().join(out)) }).unwrap().told
+        };
+        assert_eq!(told("emoji.toml", "a"), Vec::<String>::new());
+        let told = told("pixart-alpha-512.toml", "b");
+        assert!(told.iter().any(|text| text.contains("'pixart-alpha-512'") && text.contains("--model")), "{told:?}");
     }
 
     #[test]
