@@ -47,6 +47,8 @@ pub struct Search {
     pub created: Timestamp,
     /// When the first worker joined.
     pub started: Option<Timestamp>,
+    /// When it was last moved into another phase, or created.
+    pub moved: Timestamp,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// How long it had completed before it was extended, all together.
@@ -89,6 +91,7 @@ impl Search {
             phase: Phase::Pending,
             reason: String::new(),
             created,
+            moved: created,
             started: None,
             ended: None,
             rested: Duration::ZERO,
@@ -146,25 +149,24 @@ impl Search {
         front
     }
 
-    /// How much longer the search will take at its pace so far; `None` while that is unknown.
+    /// How much longer the search will take at its pace of late; `None` while that is unknown. What it did before it was
+    /// paused, or by other workers, tells nothing.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         let budget = self.spec.budget.evaluations?;
-        let done = self.spent();
-        if self.phase != Phase::Running || done <= 0.0 {
+        let recent = self.evaluations.iter().rev().take(LATELY + 1).take_while(|e| e.finished >= self.moved);
+        let recent: Vec<&Arc<Evaluation>> = recent.collect();
+        // The oldest of many only tells when the others began.
+        let (since, counted) = match recent.split_last() {
+            Some((oldest, others)) if recent.len() > LATELY => (oldest.finished, others),
+            Some(_) | None => (self.moved, &recent[..]),
+        };
+        let done: usize = counted.iter().map(|e| self.prompts_of(e.candidate)).sum();
+        if self.phase != Phase::Running || done == 0 {
             return None;
         }
-        let left = (budget as f64 - done).max(0.0);
-        // By the last results, where there are enough: before them it may have been paused, or have had other workers.
-        let lately = self.evaluations.len().saturating_sub(LATELY);
-        let (took, done) = match self.evaluations.get(lately).filter(|_| lately > 0) {
-            Some(first) => {
-                let prompts = self.evaluations[lately + 1..].iter().map(|e| self.prompts_of(e.candidate));
-                (now.since(first.finished), prompts.sum::<usize>() as f64 / self.spec.prompts.len() as f64)
-            }
-            None => (self.wall_time(now), done),
-        };
+        let left = (budget as f64 - self.spent()).max(0.0) * self.spec.prompts.len() as f64;
         // Longer than a `Duration` can say is as good as unknown.
-        Duration::try_from_secs_f64(took.as_secs_f64() * (left / done)).ok()
+        Duration::try_from_secs_f64(now.since(since).as_secs_f64() * (left / done as f64)).ok()
     }
 
     /// How long it has searched, as the budget counts it.

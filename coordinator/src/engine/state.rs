@@ -173,6 +173,7 @@ impl State {
                 }
                 search.phase = phase;
                 search.reason = reason;
+                search.moved = at;
                 search.ended = phase.is_final().then_some(at);
             }
             Fact::SearchExtended { search, budget, rested } => {

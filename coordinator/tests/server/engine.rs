@@ -437,3 +437,35 @@ async fn searches_get_the_workers_that_they_ask_for_and_share_them_by_weight() {
     assert_eq!(served, ["large", "picky", "zoned"].map(String::from).into());
     world.engine.stop().unwrap();
 }
+
+#[tokio::test]
+async fn a_pause_does_not_count_for_the_time_left() {
+    let world = world(Arc::new(MemoryStore::new()), 0);
+    let worker = world.register("w").await;
+    let search = world.create("s", 40).await;
+    let work = async || {
+        for _ in 0..5 {
+            world.clock.advance(Duration::from_secs(2));
+            assert_eq!(world.work(&worker, 1).await, 1);
+        }
+    };
+    let left = async || {
+        let search = search.clone();
+        let left = world.handle.query(move |state, now| state.searches[&search].remaining(now));
+        left.await.unwrap().map(|left| left.as_secs())
+    };
+    let to = async |to| {
+        world.handle.command(None, Command::Move { search: search.clone(), to }).await.unwrap();
+    };
+    assert_eq!(left().await, None);
+    work().await;
+    // The first candidate was handed out after the first two seconds.
+    assert_eq!(left().await, Some(8 * 35 / 5));
+    to(Move::Pause).await;
+    world.clock.advance(Duration::from_hours(1));
+    to(Move::Resume).await;
+    assert_eq!(left().await, None);
+    work().await;
+    assert_eq!(left().await, Some(2 * 30));
+    world.engine.stop().unwrap();
+}
