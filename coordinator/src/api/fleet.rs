@@ -33,13 +33,14 @@ impl FleetService for Fleet {
         message: Request<pb::ListWorkersRequest>,
     ) -> Result<Response<pb::ListWorkersResponse>, Status> {
         let message = message.into_inner();
-        let from = page::position(&message.page_token)?;
+        let list = page::List::of_workers();
+        let from = list.position(&message.page_token)?;
         let rows = limits::WORKERS.rows(message.page_size);
         let ttl = self.0.lease_ttl;
         let question = move |state: &crate::engine::State, now| {
             let rows = state.workers.iter().skip(from).take(rows);
             let workers = page::Page::of(rows.map(|(id, worker)| encode::worker(state, id, worker, now, ttl)));
-            let next_page_token = page::token(from + workers.len(), state.workers.len());
+            let next_page_token = list.token(from + workers.len(), state.workers.len());
             pb::ListWorkersResponse { workers, next_page_token }
         };
         self.0.engine.query(question).await.map(Response::new).map_err(status::refusal)

@@ -1,7 +1,9 @@
 //! Pages: they end before they are too large for a client with gRPC's default limit. And their tokens: opaque to callers,
 //! the position of the next row to us.
 
-use evocache_proto::domain::SearchUid;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use evocache_proto::domain::{CandidateId, SearchUid};
 use prost::Message;
 use tonic::Status;
 
@@ -56,38 +58,60 @@ pub(super) fn filled<M: Message, K>(rows: impl Iterator<Item = (M, K)>) -> Vec<(
     rows.take_while(fits).collect()
 }
 
-/// The position that a token stands for; the first row for an empty one.
-pub(super) fn position(token: &str) -> Result<usize, Status> {
-    if token.is_empty() {
-        return Ok(0);
+/// A list of which a token tells the next row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct List {
+    kind: char,
+    /// What it is a list of, and, where rows change places, which order they had.
+    of: String,
+}
+
+impl List {
+    pub(super) fn of_searches() -> Self {
+        Self { kind: 's', of: String::new() }
     }
-    let position = token.strip_prefix("p1-").and_then(|digits| usize::from_str_radix(digits, 36).ok());
-    position.ok_or_else(foreign)
-}
 
-/// The token of a position, or the empty one when there is no such row.
-pub(super) fn token(position: usize, rows: usize) -> String {
-    if position >= rows { String::new() } else { format!("p1-{}", base36(position)) }
-}
-
-/// The position in what a search has that a token stands for. The token of a search that had this id before is not one.
-pub(super) fn position_in(search: &SearchUid, token: &str) -> Result<usize, Status> {
-    match token.rsplit_once('~') {
-        Some((position, uid)) if uid == search.as_str() => self::position(position),
-        Some(_) => Err(status::invalid("page_token", "is of a search that had this id before; begin without one")),
-        None if token.is_empty() => Ok(0),
-        None => Err(foreign()),
+    pub(super) fn of_workers() -> Self {
+        Self { kind: 'w', of: String::new() }
     }
-}
 
-/// The token of a position in what a search has.
-pub(super) fn token_in(search: &SearchUid, position: usize, rows: usize) -> String {
-    let token = token(position, rows);
-    if token.is_empty() { token } else { format!("{token}~{search}") }
-}
+    /// The evaluations of a search: none changes its place.
+    pub(super) fn of_evaluations(search: &SearchUid) -> Self {
+        Self { kind: 'e', of: search.to_string() }
+    }
 
-fn foreign() -> Status {
-    status::invalid("page_token", "is not one that this coordinator gave")
+    /// The front of a search, with these candidates in this order.
+    pub(super) fn of_front(search: &SearchUid, candidates: impl Iterator<Item = CandidateId>) -> Self {
+        let mut hash = DefaultHasher::new();
+        candidates.for_each(|candidate| candidate.hash(&mut hash));
+        Self { kind: 'f', of: format!("{search}.{:x}", hash.finish()) }
+    }
+
+    /// The position that a token stands for; the first row for an empty one.
+    pub(super) fn position(&self, token: &str) -> Result<usize, Status> {
+        if token.is_empty() {
+            return Ok(0);
+        }
+        let foreign = || status::invalid("page_token", "is not one that this coordinator gave for this list");
+        let (position, of) = token.strip_prefix("p1-").and_then(|rest| rest.split_once('~')).ok_or_else(foreign)?;
+        let digits =
+            position.strip_prefix(self.kind).filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let position = digits.and_then(|digits| usize::from_str_radix(digits, 36).ok()).ok_or_else(foreign)?;
+        let search = |of: &str| of.split('.').next().map(str::to_owned);
+        match (of == self.of, search(of) == search(&self.of)) {
+            (true, _) => Ok(position),
+            (false, true) => Err(status::list_changed()),
+            (false, false) => {
+                Err(status::invalid("page_token", "is of a search that had this id before; begin without one"))
+            }
+        }
+    }
+
+    /// The token of a position, or the empty one when there is no such row.
+    pub(super) fn token(&self, position: usize, rows: usize) -> String {
+        let Self { kind, of } = self;
+        if position >= rows { String::new() } else { format!("p1-{kind}{}~{of}", base36(position)) }
+    }
 }
 
 fn base36(mut n: usize) -> String {
@@ -122,23 +146,38 @@ mod tests {
 
     #[test]
     fn tokens_come_back_as_positions_and_end_with_the_rows() {
+        let list = List::of_workers();
         for n in [1, 35, 36, 99_999] {
-            assert_eq!(position(&token(n, usize::MAX)).unwrap(), n);
+            assert_eq!(list.position(&list.token(n, usize::MAX)).unwrap(), n);
         }
-        assert_eq!(token(10, 10), "");
-        assert_eq!(position("").unwrap(), 0);
-        assert!(position("7").is_err());
+        assert_eq!(list.token(10, 10), "");
+        assert_eq!(list.position("").unwrap(), 0);
+        for wrong in ["7", "p1-7", "p1-w+1~", "p1-w~", "p1-wzzzzzzzzzzzzzzz~"] {
+            assert!(list.position(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
-    fn a_token_of_a_search_is_none_of_another_that_has_its_id() {
+    fn a_token_goes_on_with_no_other_list() {
         let [old, new] = ["1", "2"].map(|uid| SearchUid::new(uid).unwrap());
-        let token = token_in(&old, 7, 9);
-        assert_eq!(position_in(&old, &token).unwrap(), 7);
-        assert!(position_in(&new, &token).unwrap_err().message().contains("before"));
-        assert_eq!(position_in(&new, "").unwrap(), 0);
-        assert_eq!(token_in(&old, 9, 9), "");
-        assert!(position_in(&old, &self::token(7, 9)).is_err(), "of a list of searches");
-        assert!(position(&token).is_err());
+        let front = |uid: &SearchUid, ids: &[u64]| List::of_front(uid, ids.iter().map(|&id| CandidateId(id)));
+        let lists = [
+            List::of_searches(),
+            List::of_workers(),
+            List::of_evaluations(&old),
+            List::of_evaluations(&new),
+            front(&old, &[1, 2]),
+            front(&old, &[2, 1]),
+            front(&new, &[1, 2]),
+        ];
+        for (i, list) in lists.iter().enumerate() {
+            let token = list.token(7, 9);
+            for (j, other) in lists.iter().enumerate() {
+                assert_eq!(other.position(&token).is_ok(), i == j, "{token} for {other:?}");
+            }
+        }
+        let changed = lists[5].position(&lists[4].token(1, 2)).unwrap_err();
+        assert_eq!(changed.code(), tonic::Code::Aborted);
+        assert!(lists[3].position(&lists[2].token(1, 2)).unwrap_err().message().contains("before"));
     }
 }

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::encode::{Detail, Row};
 use super::gate::Caller;
+use super::page::List;
 use super::question::{Asked, Seen};
 use super::watches::Watches;
 use super::{Services, encode, limits, page, request, status};
@@ -144,7 +145,8 @@ impl SearchService for Searches {
         message: Request<pb::ListSearchesRequest>,
     ) -> Result<Response<pb::ListSearchesResponse>, Status> {
         let message = message.into_inner();
-        let from = page::position(&message.page_token)?;
+        let list = List::of_searches();
+        let from = list.position(&message.page_token)?;
         let rows = limits::SEARCHES.rows(message.page_size);
         let ttl = self.0.lease_ttl;
         let question = move |state: &State, now| {
@@ -152,7 +154,7 @@ impl SearchService for Searches {
             all.sort_by(|a, b| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
             let rows = all.iter().skip(from).take(rows);
             let searches = page::Page::of(rows.map(|search| encode::search(state, search, now, ttl, Detail::List)));
-            let next_page_token = page::token(from + searches.len(), all.len());
+            let next_page_token = list.token(from + searches.len(), all.len());
             pb::ListSearchesResponse { searches, next_page_token }
         };
         self.0.engine.query(question).await.map(Response::new).map_err(status::refusal)
@@ -237,14 +239,15 @@ impl SearchService for Searches {
         let rows = limits::EVALUATIONS.rows(message.page_size);
         let token = message.page_token;
         let question = move |_: &State, search: &Search, _| {
-            let from = page::position_in(&search.uid, &token)?;
+            let list = List::of_evaluations(&search.uid);
+            let from = list.position(&token)?;
             let page = search.evaluations.iter().skip(from).take(rows).map(|e| Row::of(search, e)).collect::<Vec<_>>();
-            Ok::<_, Status>((search.uid.clone(), from, page, search.evaluations.len()))
+            Ok::<_, Status>((list, from, page, search.evaluations.len()))
         };
-        let (uid, from, page, all) = self.look(id.clone(), question).await??;
+        let (list, from, page, all) = self.look(id.clone(), question).await??;
         let page = page::filled(page.iter().map(|row| (row.message(), row.candidate())));
         let evaluations = self.page(&id, page, message.include_thumbnails, 0)?;
-        let next_page_token = page::token_in(&uid, from + evaluations.len(), all);
+        let next_page_token = list.token(from + evaluations.len(), all);
         Ok(Response::new(pb::ListEvaluationsResponse { evaluations, next_page_token }))
     }
 
@@ -254,8 +257,9 @@ impl SearchService for Searches {
         let rows = limits::EVALUATIONS.rows(message.page_size);
         let token = message.page_token;
         let question = move |_: &State, search: &Search, _| {
-            let from = page::position_in(&search.uid, &token)?;
             let front = search.front();
+            let list = List::of_front(&search.uid, front.iter().map(|e| e.candidate));
+            let from = list.position(&token)?;
             let page: Vec<_> = front.iter().skip(from).take(rows).map(|e| Row::of(search, e)).collect();
             let baseline = search.baseline().map(|e| Row::of(search, e));
             let response = pb::GetFrontResponse {
@@ -266,16 +270,17 @@ impl SearchService for Searches {
                 reference_latencies: encode::references(search),
                 next_page_token: String::new(),
             };
-            Ok::<_, Status>((response, baseline, search.uid.clone(), from, page, front.len()))
+            Ok::<_, Status>((response, baseline, list, from, page, front.len()))
         };
-        let (mut response, baseline, uid, from, page, all) = self.look(id.clone(), question).await??;
+        let (mut response, baseline, list, from, page, all) = self.look(id.clone(), question).await??;
         response.baseline = baseline.as_ref().map(Row::message);
         let page = page::filled(page.iter().map(|row| (row.message(), row.candidate())));
         if let Some(baseline) = response.baseline.as_mut().filter(|_| message.include_thumbnails) {
-            self.add_thumbnails(baseline, &id, evocache_proto::domain::CandidateId(0))?;
+            let candidate = evocache_proto::domain::CandidateId(baseline.candidate);
+            self.add_thumbnails(baseline, &id, candidate)?;
         }
         response.evaluations = self.page(&id, page, message.include_thumbnails, response.encoded_len())?;
-        response.next_page_token = page::token_in(&uid, from + response.evaluations.len(), all);
+        response.next_page_token = list.token(from + response.evaluations.len(), all);
         Ok(Response::new(response))
     }
 

@@ -13,6 +13,7 @@
 //! | another result for a lease that has one | FAILED_PRECONDITION | RESULT_DIFFERS |
 //! | search has ended | FAILED_PRECONDITION | SEARCH_ENDED |
 //! | a worker with 100 leases asks for another | FAILED_PRECONDITION | TOO_MANY_LEASES |
+//! | a page of a front that has changed since the page before | ABORTED | LIST_CHANGED |
 //! | a worker registers, and as many as are kept in mind are there | RESOURCE_EXHAUSTED | TOO_MANY_WORKERS |
 //! | others cannot repeat what the worker measures | FAILED_PRECONDITION | WORKER_QUARANTINED |
 //! | other protocol | FAILED_PRECONDITION | PROTOCOL_VERSION |
@@ -107,6 +108,12 @@ pub(super) fn protocol(theirs: u32, ours: u32) -> Status {
         format!("the worker speaks protocol version {theirs}, this coordinator version {ours}: update the older");
     let facts = [("worker", theirs.to_string()), ("coordinator", ours.to_string())];
     with(Code::FailedPrecondition, "PROTOCOL_VERSION", text, &facts)
+}
+
+/// A page is asked for of a list whose rows have changed their places since the page before.
+pub(super) fn list_changed() -> Status {
+    let text = "the list has changed since the page before: begin without page_token".to_owned();
+    with(Code::Aborted, "LIST_CHANGED", text, &[])
 }
 
 /// Nothing satisfies the question; `facts` describe the nearest miss.

@@ -116,13 +116,17 @@ impl StoreService for Stores {
         let task = spawn_blocking(move || {
             let patience = limits::UNREAD;
             let mut out = Pieces { sender, runtime, patience, piece: vec![], count: count.clone() };
-            engine.back_up(&mut out, &mut |done, records| {
+            let made = engine.back_up(&mut out, &mut |done, records| {
                 count.done.store(done, Relaxed);
                 count.records.store(records, Relaxed);
-            })?;
-            out.flush().map_err(BackupError::Untaken)?;
-            tracing::info!(records = count.records.load(Relaxed), "store backed up");
-            Ok(())
+            });
+            let taken = made.and_then(|()| out.flush().map_err(BackupError::Untaken));
+            // The audit has the call's beginning: what becomes of it is told here.
+            match &taken {
+                Ok(()) => tracing::info!(records = count.records.load(Relaxed), "store backed up"),
+                Err(error) => tracing::warn!(%error, done = count.done.load(Relaxed), "no backup was made"),
+            }
+            taken
         });
         let backup = Backup { pieces, task: Some(task), services: self.0.clone() };
         Ok(Response::new(Box::pin(futures::stream::unfold(backup, Backup::next))))

@@ -41,6 +41,9 @@ use paging::all_pages;
 
 const CREATE: &str = "CreateSearch";
 
+/// How often a front is read anew that has changed while it was read.
+const FRONT_ATTEMPTS: usize = 9;
+
 /// A connection to one coordinator. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -200,8 +203,19 @@ impl Client {
         messages.await?.iter().map(|m| read::evaluation(CALL, &layout, m)).collect()
     }
 
-    /// The non-dominated evaluations, fastest first.
+    /// The non-dominated evaluations, fastest first, as they are at one moment.
     pub async fn front(&self, id: &SearchId, thumbnails: bool) -> Result<Front, ClientError> {
+        // While results come, a front of many pages may change between two of them.
+        for _ in 0..FRONT_ATTEMPTS {
+            match self.try_front(id, thumbnails).await {
+                Err(changed) if changed.reason() == "LIST_CHANGED" => {}
+                front => return front,
+            }
+        }
+        self.try_front(id, thumbnails).await
+    }
+
+    async fn try_front(&self, id: &SearchId, thumbnails: bool) -> Result<Front, ClientError> {
         const CALL: &str = "GetFront";
         let mut last = None;
         let messages = all_pages(CALL, async |page_token| {

@@ -200,9 +200,9 @@ fn move_search(search: &Search, to: Move, context: &Context<'_>) -> Result<Decis
             Ok(end(search, Phase::Stopped, "stopped", done, context))
         }
         (Move::Stop, Phase::Completed | Phase::Stopped | Phase::Failed) => Ok(done),
-        (Move::Pause | Move::Resume, Phase::Completed | Phase::Stopped | Phase::Failed) => {
-            refuse("has ended; one that has completed goes on with a larger budget: `evocache extend`")
-        }
+        (Move::Pause, Phase::Completed | Phase::Stopped | Phase::Failed) => refuse("has ended"),
+        (Move::Resume, Phase::Completed) => refuse("has completed; it goes on with a larger budget: `evocache extend`"),
+        (Move::Resume, Phase::Stopped | Phase::Failed) => refuse("has ended for good; launch another one"),
         (Move::Delete, Phase::Completed | Phase::Stopped | Phase::Failed) => {
             Ok(done.fact(Fact::SearchDeleted { search: search.id.clone() }))
         }

@@ -27,8 +27,12 @@ pub(super) fn extend(
 ) -> Result<Decision, Refusal> {
     let (id, now) = (&search.id, context.now);
     let ended = |how: &str| {
-        let problem = format!("{how}; launch one that begins with its front: `evocache launch --start-from {id}`");
-        Err(Refusal::Phase { search: id.clone(), problem })
+        let way = if search.evaluations.is_empty() {
+            "launch another one".to_owned()
+        } else {
+            format!("launch one that begins with its front: `evocache launch SPEC.toml --start-from {id}`")
+        };
+        Err(Refusal::Phase { search: id.clone(), problem: format!("{how}; {way}") })
     };
     match search.phase {
         Phase::Pending | Phase::Running | Phase::Paused | Phase::Completed => {}
@@ -77,23 +81,21 @@ fn reopen(search: &Search, decision: Decision, context: &Context<'_>) -> Decisio
 /// The budget with these limits raised.
 fn raise(search: &Search, raised: &Budget, now: Timestamp) -> Result<Budget, String> {
     let present = &search.spec.budget;
+    let given = [
+        ("evaluations", present.evaluations.is_none(), raised.evaluations.is_some()),
+        ("wall_time", present.wall_time.is_none(), raised.wall_time.is_some()),
+        ("device_time", present.device_time.is_none(), raised.device_time.is_some()),
+        ("stagnation", present.stagnation.is_none(), raised.stagnation.is_some()),
+    ];
+    // Before all others, which ask for more.
+    if let Some((field, ..)) = given.into_iter().find(|&(_, is_missing, is_raised)| is_missing && is_raised) {
+        return Err(format!("its budget has no {field} that could be raised: leave it out"));
+    }
     let count = |n: Option<u64>| n.map(|n| n as f64);
-    limit("evaluations", "evaluations", search.spent(), count(present.evaluations), count(raised.evaluations))?;
-    limit(
-        "wall_time",
-        "of wall time",
-        Span(search.wall_time(now)),
-        present.wall_time.map(Span),
-        raised.wall_time.map(Span),
-    )?;
-    limit(
-        "device_time",
-        "of device time",
-        Span(search.device_time),
-        present.device_time.map(Span),
-        raised.device_time.map(Span),
-    )?;
-    limit("stagnation", "evaluations without growth", search.stagnant(), present.stagnation, raised.stagnation)?;
+    limit("evaluations", search.spent(), count(present.evaluations), count(raised.evaluations))?;
+    limit("of wall time", Span(search.wall_time(now)), present.wall_time.map(Span), raised.wall_time.map(Span))?;
+    limit("of device time", Span(search.device_time), present.device_time.map(Span), raised.device_time.map(Span))?;
+    limit("evaluations without growth", search.stagnant(), present.stagnation, raised.stagnation)?;
     Ok(Budget {
         evaluations: raised.evaluations.or(present.evaluations),
         wall_time: raised.wall_time.or(present.wall_time),
@@ -104,19 +106,12 @@ fn raise(search: &Search, raised: &Budget, now: Timestamp) -> Result<Budget, Str
 
 /// Whether the search can go on with one limit: raised beyond the present one and what is used, or, where nobody raises
 /// it, not used up.
-fn limit<T: PartialOrd + Display>(
-    field: &str,
-    name: &str,
-    used: T,
-    present: Option<T>,
-    raised: Option<T>,
-) -> Result<(), String> {
+fn limit<T: PartialOrd + Display>(name: &str, used: T, present: Option<T>, raised: Option<T>) -> Result<(), String> {
     match (present, raised) {
         (Some(present), None) if used >= present => {
             Err(format!("its {present} {name} are used up ({used}): raise that limit too"))
         }
-        (_, None) => Ok(()),
-        (None, Some(_)) => Err(format!("its budget has no {field} that could be raised: leave it out")),
+        (_, None) | (None, Some(_)) => Ok(()),
         (Some(present), Some(raised)) if raised <= present => {
             Err(format!("{raised} {name} are no more than the {present} that it has: name a larger limit"))
         }

@@ -15,7 +15,7 @@ use super::sled_store::{FORMAT_VERSION, MARK_KEY, VERSION_KEY, database, failed}
 use crate::ports::{Store, StoreError};
 
 /// How often a lock is looked at again, and how long after.
-const LOOKS: u32 = 10;
+const LOOKS: u32 = 40;
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Bytes of pages that sled keeps in memory. All that is asked for often is in the engine's state.

@@ -1,12 +1,15 @@
 //! Backups: a store written to one file, and a store made from such a file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Progress, Summary, UpkeepError, file, files};
 use crate::store::SledStore;
 use crate::store::backup::{self, StreamError};
+
+/// Names that are tried for a backup under way.
+const ATTEMPTS: usize = 16;
 
 /// A backup that is being written: under another name until it is whole.
 #[derive(Debug)]
@@ -24,14 +27,20 @@ impl Unfinished {
         if to.to_string_lossy().ends_with(std::path::is_separator) {
             return Err(UpkeepError::NoFolder(to));
         }
-        if to.exists() {
+        // A link that leads nowhere is something too.
+        if to.symlink_metadata().is_ok() {
             return Err(UpkeepError::Exists(to));
         }
-        let partial = files::beside(&to, ".partial");
-        // Whatever a run before has left under this name was never a backup.
-        let out = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
-        let out = BufWriter::new(out.map_err(file("create", &partial))?);
-        Ok(Self { to, partial, out, is_placed: false })
+        // Of this run alone: others may write to the same place, and what they have there is not this one's.
+        for attempt in 0..ATTEMPTS {
+            let partial = files::beside(&to, &format!(".{}-{attempt}.partial", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&partial) {
+                Ok(out) => return Ok(Self { to, partial, out: BufWriter::new(out), is_placed: false }),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(file("create", &partial)(e)),
+            }
+        }
+        Err(UpkeepError::Exists(files::beside(&to, &format!(".{}-0.partial", std::process::id()))))
     }
 
     /// Writes what follows on the bytes before.
@@ -54,7 +63,12 @@ impl Unfinished {
     }
 
     fn place(mut self) -> Result<PathBuf, UpkeepError> {
-        std::fs::rename(&self.partial, &self.to).map_err(file("rename", &self.partial))?;
+        // A link does not take the place of what has come meanwhile, as a new name does; not every file system has links.
+        match std::fs::hard_link(&self.partial, &self.to) {
+            Ok(()) => std::fs::remove_file(&self.partial).map_err(file("remove", &self.partial))?,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(UpkeepError::Exists(self.to.clone())),
+            Err(_) => std::fs::rename(&self.partial, &self.to).map_err(file("rename", &self.partial))?,
+        }
         self.is_placed = true;
         files::sync_parent(&self.to)?;
         Ok(self.to.clone())

@@ -84,7 +84,7 @@ impl UpkeepError {
             Self::Store(StoreError::SetAside { path, aside }) => Some(format!("rename {aside} to {path}")),
             Self::Store(StoreError::Failed(_)) | Self::File { .. } | Self::Differs(_) => None,
             Self::NoFolder(_) => Some("make it first, or name a file".into()),
-            Self::Exists(_) => Some("a backup is never overwritten: name another file, or a folder".into()),
+            Self::Exists(_) => Some("nothing is ever overwritten by a backup: name another file, or a folder".into()),
             Self::NotEmpty(_) => Some("name a folder with --data that is empty or not there yet".into()),
             Self::Leftover(_) => Some(
                 "a compaction that was cut off after it had succeeded leaves it: check the store, then remove it"

@@ -171,7 +171,7 @@ async fn a_budget_that_is_not_raised_is_refused_with_its_numbers() {
 
     let stop = Command::Move { search: search.clone(), to: Move::Stop };
     world.handle.command(None, stop).await.unwrap();
-    refused(evaluations(3000), &["'s' was stopped for good", "evocache launch --start-from s"]).await;
+    refused(evaluations(3000), &["'s' was stopped for good", "launch"]).await;
     let nobody = SearchId::new("nobody").unwrap();
     assert_eq!(extend(&world, &nobody, evaluations(5)).await, Err(Refusal::NoSearch(nobody)));
 }

@@ -12,6 +12,9 @@ use super::metric::{is_label, is_metric_name};
 use super::placement::Placement;
 use super::{Direction, Layout, MeasurementPlan, Problems, Prompt, Sampling, Schedule, builtin_direction};
 
+/// The longest time of a budget.
+const MAX_TIME: Duration = Duration::from_hours(10 * 366 * 24);
+
 /// Which model a search is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelRef {
@@ -290,7 +293,11 @@ impl SpecDraft {
         );
         for (field, time) in [("wall_time", budget.wall_time), ("device_time", budget.device_time)] {
             let field = format_args!("budget.{field}");
-            wrong.unless(time.is_none_or(|t| !t.is_zero()), field, || "must be positive");
+            wrong.unless(
+                time.is_none_or(|t| !t.is_zero() && t <= MAX_TIME),
+                field,
+                || "must be positive, and at most ten years",
+            );
         }
         wrong.unless(
             (2..=10_000).contains(&self.algorithm.population),
