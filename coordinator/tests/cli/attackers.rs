@@ -328,7 +328,7 @@ const CREATE: &str = "/evocache.v1.SearchService/CreateSearch";
 const REGISTER: &str = "/evocache.v1.WorkerService/RegisterWorker";
 const COMPLETE: &str = "/evocache.v1.WorkerService/CompleteEvaluation";
 
-/// What each role can do that costs most, as far as anybody has found.
+/// What each role can do that costs much; `LIMITS.md` says what is missing.
 fn attacks() -> Vec<(&'static str, &'static str, Attacker)> {
     vec![
         ("nobody", "–", |_, _, _| Box::pin(std::future::pending())),
