@@ -21,7 +21,7 @@ use super::waiters::{Waiter, Waiters};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::faults::{self, Point};
-use crate::ports::{Clock, Fact, IdSource, Room, Store, StoreError};
+use crate::ports::{Cleared, Clock, Fact, IdSource, Room, Store, StoreError};
 use recovery::recover;
 
 /// Calls that may wait to be decided; the next is refused as busy.
@@ -95,6 +95,7 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         news: vec![],
         dirty: false,
         unsynced: false,
+        clearing: false,
         broken: None,
         stale: false,
         scarce: None,
@@ -184,6 +185,8 @@ struct Actor {
     /// Something changed that may give a waiting worker something to do.
     dirty: bool,
     unsynced: bool,
+    /// There is more to remove of a deleted search, and nothing in the way.
+    clearing: bool,
     /// A flush failed: memory may be ahead of the disk, so nothing more is decided.
     broken: Option<StoreError>,
     /// The store was opened again, and memory is of the one before.
@@ -205,7 +208,8 @@ impl Actor {
         let mut messages = Vec::with_capacity(BATCH);
         loop {
             // Nothing queued is fine: the clock is looked at all the same.
-            if let Ok(0) = tokio::time::timeout(TICK, self.inbox.recv_many(&mut messages, BATCH)).await {
+            let patience = if self.clearing { Duration::ZERO } else { TICK };
+            if let Ok(0) = tokio::time::timeout(patience, self.inbox.recv_many(&mut messages, BATCH)).await {
                 return;
             }
             let began = moment();
@@ -238,6 +242,7 @@ impl Actor {
             if std::mem::take(&mut self.dirty) {
                 self.serve_waiters();
             }
+            self.clear_some();
             self.flush();
             self.meters.busy.record(began.elapsed());
         }
@@ -285,8 +290,8 @@ impl Actor {
             {
                 taught.push(search.clone());
             }
-            if let Fact::Disowned { search, .. } | Fact::SearchExtended { search, .. } = &fact {
-                // It has heard what is no longer believed, or was told of another end.
+            if let Fact::Disowned { search, .. } = &fact {
+                // It has heard what is no longer believed.
                 self.advisers.dismiss(search);
             }
             if let Fact::WorkerQuarantined { worker, reason, .. } = &fact {
@@ -427,6 +432,25 @@ impl Actor {
         }
     }
 
+    /// Removes some records of a deleted search. Those of a small one are gone before its deletion is answered.
+    fn clear_some(&mut self) {
+        self.clearing = false;
+        let Some(search) = self.state.deleted.first().cloned().filter(|_| self.broken.is_none()) else { return };
+        if self.scarce.is_some_and(|room| room.is_used_up()) {
+            return;
+        }
+        match self.settings.store.clear(&search) {
+            Ok(Cleared::Later) => {}
+            Ok(Cleared::Some) => (self.unsynced, self.clearing) = (true, true),
+            Ok(Cleared::All) => {
+                // There may be another.
+                self.clearing = true;
+                self.background(&Command::Clear { search });
+            }
+            Err(e) => self.break_down(e),
+        }
+    }
+
     /// Makes everything committed durable, then answers.
     fn flush(&mut self) {
         if std::mem::take(&mut self.unsynced)
@@ -487,6 +511,7 @@ fn news(fact: &Fact) -> Option<Change> {
         | Fact::WorkerDraining { .. }
         | Fact::WorkerQuarantined { .. }
         | Fact::WorkerForgotten { .. }
+        | Fact::SearchCleared { .. }
         | Fact::RequestAnswered { .. }
         | Fact::RequestForgotten { .. } => None,
     }

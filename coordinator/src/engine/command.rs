@@ -135,6 +135,11 @@ pub enum Command {
     Tick,
     /// Forget what is too old to matter.
     Tidy,
+    /// The store has nothing left of a deleted search.
+    Clear {
+        /// Which.
+        search: SearchId,
+    },
 }
 
 /// A granted lease.
@@ -202,6 +207,11 @@ pub enum Refusal {
     /// The id is taken.
     #[error("there is a search '{0}' already")]
     Exists(SearchId),
+    /// A search with this id was deleted, and the store still has records of it.
+    #[error(
+        "a search '{0}' was deleted, and its records are still being removed: try again in a moment, or take another id"
+    )]
+    BeingDeleted(SearchId),
     /// The same request id was used for another call.
     #[error("request id '{0}' was used for another call; make a new one for each call")]
     RequestReused(RequestId),

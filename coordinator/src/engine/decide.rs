@@ -74,6 +74,7 @@ pub fn decide(
             }
             let id = match search {
                 Some(id) if state.searches.contains_key(id) => return Err(Refusal::Exists(id.clone())),
+                Some(id) if state.deleted.contains(id) => return Err(Refusal::BeingDeleted(id.clone())),
                 Some(id) => id.clone(),
                 None => SearchId::new(context.ids.unique()).map_err(|e| Refusal::Internal(e.to_string()))?,
             };
@@ -118,6 +119,7 @@ pub fn decide(
         Command::Release { worker, lease } => evaluate::release(state, worker, lease, context)?,
         Command::Tick => evaluate::tick(state, context),
         Command::Tidy => tidy(state, context.now),
+        Command::Clear { search } => Decision::default().fact(Fact::SearchCleared { search: search.clone() }),
     };
     if let (Some(request), Some(answer)) = (request, &decision.answer) {
         let record = RequestRecord {
@@ -155,7 +157,7 @@ fn kind(command: &Command) -> &'static str {
         Command::Complete { .. } => "complete_evaluation",
         Command::Fail { .. } => "fail_evaluation",
         Command::Release { .. } => "release_lease",
-        Command::Tick | Command::Tidy => "internal",
+        Command::Tick | Command::Tidy | Command::Clear { .. } => "internal",
     }
 }
 
@@ -175,7 +177,9 @@ fn repeated(state: &State, request: &Request, command: &Command) -> Result<Optio
             Answer::Worker(WorkerId::new(record.subject.clone()).map_err(internal)?)
         }
         Command::Complete { .. } | Command::Fail { .. } | Command::Release { .. } => Answer::Accepted,
-        Command::Acquire { .. } | Command::Renew { .. } | Command::Tick | Command::Tidy => return Err(reused()),
+        Command::Acquire { .. } | Command::Renew { .. } | Command::Tick | Command::Tidy | Command::Clear { .. } => {
+            return Err(reused());
+        }
     }))
 }
 

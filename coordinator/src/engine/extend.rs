@@ -2,7 +2,7 @@
 //!
 //! One that has completed runs on with all that it has: what was cancelled when it ended is wanted again, and what was
 //! found wrong of its workers since counts. One that was stopped or has failed has ended for good. Absent: what a budget
-//! changes in a breeder, which is made anew for it (`search.rs`).
+//! changes in a breeder, which is the breeder's to know.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -43,7 +43,11 @@ pub(super) fn extend(
     let budget = raise(search, raised, now).map_err(refuse)?;
     search.spec.with_budget(budget).map_err(|e| Refusal::Specification(e.to_string()))?;
     let rested = search.rested.saturating_add(search.ended.map_or(Duration::ZERO, |ended| now.since(ended)));
-    let extended = Fact::SearchExtended { search: id.clone(), budget, rested };
+    let mut settled = search.settled.clone();
+    if search.phase == Phase::Completed {
+        settled.push(search.evaluations.len() as u64);
+    }
+    let extended = Fact::SearchExtended { search: id.clone(), budget, rested, settled };
     let decision = Decision::answer(Answer::Search(id.clone())).fact(extended);
     if search.phase != Phase::Completed {
         return Ok(decision);

@@ -53,6 +53,8 @@ pub struct Search {
     pub ended: Option<Timestamp>,
     /// How long it had completed before it was extended, all together.
     pub rested: Duration,
+    /// After how many evaluations it had completed before it was extended, each time.
+    pub settled: Vec<u64>,
     /// What the first worker declared, and the breeder made for it.
     pub bound: Option<(ModelFacts, Breeder)>,
     /// All candidates; the index is the candidate's id.
@@ -95,6 +97,7 @@ impl Search {
             started: None,
             ended: None,
             rested: Duration::ZERO,
+            settled: vec![],
             bound: None,
             candidates: vec![],
             evaluations: vec![],
@@ -283,8 +286,18 @@ impl Search {
         }
     }
 
-    /// Takes an evaluation into all that evaluations add up to.
-    pub(super) fn add_up(&mut self, evaluation: &Evaluation) -> Result<(), TellError> {
+    /// Takes an evaluation into all that evaluations add up to. So many were before it.
+    pub(super) fn add_up(&mut self, sequence: u64, evaluation: &Evaluation) -> Result<(), TellError> {
+        self.take_in(evaluation)?;
+        if self.settled.contains(&(sequence + 1))
+            && let Some((_, breeder)) = &mut self.bound
+        {
+            breeder.settle();
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, evaluation: &Evaluation) -> Result<(), TellError> {
         self.device_time = self.device_time.saturating_add(evaluation.measurement.device_time);
         if self.disowned.contains(&evaluation.worker) {
             return self.bound.as_mut().map_or(Ok(()), |(_, breeder)| breeder.disown(evaluation.candidate));
@@ -322,41 +335,38 @@ impl Search {
         self.trust.tell(&evaluation.worker, &evaluation.measurement, others);
     }
 
-    /// A worker's results count no more.
-    pub(super) fn disown(&mut self, worker: WorkerId) -> Result<(), TellError> {
+    /// A worker's results count no more: everything is added up anew, as after a restart.
+    pub(super) fn disown(&mut self, worker: WorkerId) -> Result<(), String> {
         self.disowned.insert(worker);
-        self.begin_anew()
-    }
-
-    /// Another budget holds from now on. How many seeds there are and when the end is near follows from it.
-    pub(super) fn extend(&mut self, budget: Budget, rested: Duration) -> Result<(), String> {
-        self.spec = Arc::new(self.spec.with_budget(budget).map_err(|e| e.to_string())?);
-        self.rested = rested;
-        self.begin_anew().map_err(|e| e.to_string())
-    }
-
-    /// Adds everything up anew, as after a restart: without what is disowned, for the budget that there is.
-    fn begin_anew(&mut self) -> Result<(), TellError> {
-        let Some((model, old)) = self.bound.take() else { return Ok(()) };
-        // What could be bred once can be bred again.
-        let Ok(mut breeder) = Breeder::new(self.spec.clone(), model.layout.clone()) else { return Ok(()) };
+        let Some((model, breeder)) = &mut self.bound else { return Ok(()) };
+        let anew = Breeder::new(self.spec.clone(), model.layout.clone()).map_err(|e| e.to_string())?;
+        let old = std::mem::replace(breeder, anew);
         for (number, candidate) in (0..).zip(&self.candidates) {
             breeder.record(CandidateId(number), &candidate.proposal);
         }
-        self.bound = Some((model, breeder));
         (self.device_time, self.evaluated_prompts) = (Duration::ZERO, 0);
         (self.trust, self.again) = (Trust::default(), BTreeMap::new());
         self.references = References::default();
-        for evaluation in self.evaluations.clone() {
-            self.add_up(&evaluation)?;
+        for (sequence, evaluation) in (0..).zip(self.evaluations.clone()) {
+            self.add_up(sequence, &evaluation).map_err(|e| e.to_string())?;
         }
         let Some((_, breeder)) = &mut self.bound else { return Ok(()) };
         for (number, candidate) in (0..).zip(&self.candidates) {
             if matches!(candidate.lease, lease::State::Failed { .. }) {
-                breeder.fail(CandidateId(number))?;
+                breeder.fail(CandidateId(number)).map_err(|e| e.to_string())?;
             }
         }
         breeder.succeed(&old);
+        Ok(())
+    }
+
+    /// Another budget holds from now on.
+    pub(super) fn extend(&mut self, budget: Budget, rested: Duration, settled: Vec<u64>) -> Result<(), String> {
+        self.spec = Arc::new(self.spec.with_budget(budget).map_err(|e| e.to_string())?);
+        (self.rested, self.settled) = (rested, settled);
+        if let Some((_, breeder)) = &mut self.bound {
+            breeder.extend(self.spec.clone());
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The engine's state: what all facts add up to. Changed by [`State::apply`] and [`State::touch`] only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use evocache_proto::domain::{CandidateId, Declaration, Epoch, RequestId, SearchId, SearchRef, WorkerId};
@@ -69,6 +69,8 @@ pub struct Inconsistent(pub String);
 pub struct State {
     /// All searches.
     pub searches: BTreeMap<SearchId, Search>,
+    /// Deleted searches of which the store still has records. No other may have their ids.
+    pub deleted: BTreeSet<SearchId>,
     /// All registered workers.
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Answered calls.
@@ -166,19 +168,22 @@ impl State {
             }
             Fact::SearchMoved { search, phase, reason, at } => {
                 let search = self.search_mut(&search)?;
-                if phase.is_final()
-                    && let Some((_, breeder)) = &mut search.bound
-                {
-                    breeder.settle();
+                if let Some((_, breeder)) = &mut search.bound {
+                    match (search.phase.is_final(), phase.is_final()) {
+                        (_, true) => breeder.settle(),
+                        // Its adviser was dismissed when it ended.
+                        (true, false) => breeder.resume(),
+                        (false, false) => {}
+                    }
                 }
                 search.phase = phase;
                 search.reason = reason;
                 search.moved = at;
                 search.ended = phase.is_final().then_some(at);
             }
-            Fact::SearchExtended { search, budget, rested } => {
+            Fact::SearchExtended { search, budget, rested, settled } => {
                 let search = self.search_mut(&search)?;
-                let extended = search.extend(budget, rested);
+                let extended = search.extend(budget, rested, settled);
                 extended.map_err(|problem| Inconsistent(format!("search '{}', extended: {problem}", search.id)))?;
             }
             Fact::SearchDeleted { search } => {
@@ -188,7 +193,9 @@ impl State {
                         worker.completed = worker.completed.saturating_sub(1);
                     }
                 }
+                self.deleted.insert(search);
             }
+            Fact::SearchCleared { search } => drop(self.deleted.remove(&search)),
             Fact::CandidateCreated { search, candidate, proposal } => {
                 let search = self.search_mut(&search)?;
                 if candidate.0 != search.candidates.len() as u64 {
@@ -278,7 +285,8 @@ impl Search {
             return Err(Inconsistent(format!("search '{id}': candidate {candidate} is unknown or evaluated already")));
         };
         entry.evaluation = Some(self.evaluations.len());
-        self.add_up(&evaluation).map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
+        self.add_up(sequence, &evaluation)
+            .map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
         // Pictures stay in the store: in memory they would outweigh everything else.
         let mut evaluation = evaluation;
         if !evaluation.measurement.thumbnails.is_empty() {

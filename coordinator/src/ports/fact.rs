@@ -152,9 +152,17 @@ pub enum Fact {
         budget: Budget,
         /// How long in all it had completed and was not extended yet: that is no wall time of the search.
         rested: Duration,
+        /// After how many evaluations it had completed, each time: then everything was scored anew.
+        settled: Vec<u64>,
     },
-    /// A search and all that belongs to it was removed.
+    /// A search was removed with all that belongs to it, though its records go one after the other
+    /// ([`Store::clear`](super::Store::clear)).
     SearchDeleted {
+        /// Which search.
+        search: SearchId,
+    },
+    /// Nothing is left of a deleted search: another may have its id.
+    SearchCleared {
         /// Which search.
         search: SearchId,
     },

@@ -125,6 +125,17 @@ impl Room {
     }
 }
 
+/// What is left of a deleted search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleared {
+    /// Nothing.
+    All,
+    /// More records.
+    Some,
+    /// All that there was: somebody reads the store as it is, and records are not to be taken from under them.
+    Later,
+}
+
 /// Where facts outlive the process.
 ///
 /// A commit is atomic: after a crash all of its facts are there or none. It is durable once [`sync`](Self::sync)
@@ -142,6 +153,8 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, facts: &[Fact]) -> Result<(), StoreError>;
     /// Returns when everything committed so far survives a power cut.
     fn sync(&self) -> Result<(), StoreError>;
+    /// Removes some of the records of a deleted search: no more than is done in an instant, however many there are.
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError>;
     /// The pictures that came with an evaluation.
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError>;
     /// Writes a backup of what it holds at this moment to `out`, while others write; nobody waits for `out` but the caller.

@@ -5,6 +5,7 @@
 //! | `w/` worker | registration |
 //! | `d/` worker | draining, empty |
 //! | `q/` worker | why it is in quarantine |
+//! | `g/` search | deleted, and not all of its records are gone yet, empty |
 //! | `s/` search | specification |
 //! | `m/` search | what the first worker declared |
 //! | `p/` search | phase |
@@ -61,6 +62,11 @@ fn of_search(kind: u8, search: &SearchId) -> Vec<u8> {
     let mut key = key(kind, search.as_str());
     key.push(0);
     key
+}
+
+/// The prefixes of what a search has many of.
+pub(super) fn belonging(search: &SearchId) -> [Vec<u8>; 5] {
+    [b'c', b'l', b'e', b'x', b't'].map(|kind| of_search(kind, search))
 }
 
 /// What a decision writes.
@@ -141,16 +147,16 @@ fn alone(fact: &Fact) -> Vec<Write> {
             let record = PhaseRecord { phase: index as u32 + 1, reason: reason.clone(), at: at.0 };
             vec![Write::Put(key(b'p', search.as_str()), record.encode_to_vec())]
         }
-        Fact::SearchExtended { search, budget, rested } => {
+        Fact::SearchExtended { search, budget, rested, settled } => {
             let rested = u64::try_from(rested.as_millis()).unwrap_or(u64::MAX);
-            let record = BudgetRecord { budget: Some(budget.into()), rested };
+            let record = BudgetRecord { budget: Some(budget.into()), rested, settled: settled.clone() };
             vec![Write::Put(key(b'b', search.as_str()), record.encode_to_vec())]
         }
-        Fact::SearchDeleted { search } => b"smpb"
-            .iter()
-            .map(|&kind| Write::Remove(key(kind, search.as_str())))
-            .chain(b"clext".iter().map(|&kind| Write::RemovePrefix(of_search(kind, search))))
-            .collect(),
+        Fact::SearchDeleted { search } => {
+            let removed = b"smpb".iter().map(|&kind| Write::Remove(key(kind, search.as_str())));
+            removed.chain([Write::Put(key(b'g', search.as_str()), vec![])]).collect()
+        }
+        Fact::SearchCleared { search } => vec![Write::Remove(key(b'g', search.as_str()))],
         Fact::CandidateCreated { search, candidate, proposal } => {
             vec![Write::New(numbered(b'c', search, candidate.0), candidate_record(proposal).encode_to_vec())]
         }
@@ -234,6 +240,17 @@ pub(super) fn replay(records: &dyn Records, each: &mut dyn FnMut(Fact)) -> Resul
         each(Fact::WorkerQuarantined { worker: worker_id(key)?, reason, at: Timestamp(at) });
         Ok(())
     })?;
+    let mut deleted = vec![];
+    records.scan(b"g/", &mut |key, _| {
+        let search = SearchId::new(name(key)?).map_err(|e| corrupt(key, e))?;
+        deleted.push(search.clone());
+        each(Fact::SearchDeleted { search });
+        Ok(())
+    })?;
+    for search in &deleted {
+        let read = belonging(search).into_iter().filter(|prefix| !prefix.starts_with(THUMBNAILS));
+        read.into_iter().try_for_each(|prefix| records.pass(&prefix))?;
+    }
     let mut searches = vec![];
     records.scan(b"s/", &mut |key, value| {
         let record: SearchRecord = decode(key, value)?;
@@ -263,7 +280,8 @@ fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(
     if let Some(bytes) = records.get(&extended)? {
         let record: BudgetRecord = decode(&extended, &bytes)?;
         let budget = wire::budget(&required(&extended, "budget", record.budget)?).map_err(|e| corrupt(&extended, e))?;
-        each(Fact::SearchExtended { search: search.clone(), budget, rested: Duration::from_millis(record.rested) });
+        let (rested, settled) = (Duration::from_millis(record.rested), record.settled);
+        each(Fact::SearchExtended { search: search.clone(), budget, rested, settled });
     }
     let mut layout = None;
     let bound = key(b'm', search.as_str());

@@ -17,8 +17,9 @@ use crate::ports::{Progress, StoreError};
 const KEPT: usize = 100;
 
 /// Kinds of records by the first letter of their keys, in the order in which they are told.
-const KINDS: [(u8, &str); 13] = [
+const KINDS: [(u8, &str); 14] = [
     (b's', "searches"),
+    (b'g', "searches that are being deleted"),
     (b'm', "models"),
     (b'p', "phases"),
     (b'b', "extended budgets"),
@@ -67,7 +68,9 @@ impl Inspection {
 /// Reads every record of a store.
 pub fn inspect(store: &SledStore, progress: &mut Progress<'_>) -> Result<Inspection, StoreError> {
     let (total, mut done) = (store.count(), 0);
-    let searches: BTreeSet<Vec<u8>> = store.keys(b"s/")?.into_iter().map(|key| key[2..].to_vec()).collect();
+    // Of a deleted search some records may be left.
+    let searches = [store.keys(b"s/")?, store.keys(b"g/")?].concat();
+    let searches: BTreeSet<Vec<u8>> = searches.into_iter().map(|key| key[2..].to_vec()).collect();
     let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
     let mut seen = Inspection::default();
     let found = store.pass(&mut |key, value| {
@@ -101,8 +104,8 @@ fn look(key: &[u8], value: &[u8], searches: &BTreeSet<Vec<u8>>) -> Result<u8, St
     };
     match kind {
         b'w' => readable::<WorkerRecord>(key, value)?,
-        b'd' | b'x' if value.is_empty() => {}
-        b'd' | b'x' => return Err(codec::corrupt(key, "has a value")),
+        b'd' | b'g' | b'x' if value.is_empty() => {}
+        b'd' | b'g' | b'x' => return Err(codec::corrupt(key, "has a value")),
         b'q' => readable::<QuarantineRecord>(key, value)?,
         b's' => readable::<SearchRecord>(key, value)?,
         b'm' => readable::<ModelRecord>(key, value)?,

@@ -6,7 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use evocache_proto::domain::{CandidateId, SearchId};
 
 use super::{Records, Visit, Write, codec};
-use crate::ports::{Fact, Store, StoreError};
+use crate::ports::{Cleared, Fact, Store, StoreError};
+
+/// Few, so that tests see searches of which something is left.
+const CLEARED: usize = 8;
 
 /// Keeps records in a map.
 #[derive(Debug, Default)]
@@ -46,6 +49,10 @@ impl Records for BTreeMap<Vec<u8>, Vec<u8>> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(BTreeMap::get(self, key).cloned())
     }
+
+    fn pass(&self, _prefix: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl Store for MemoryStore {
@@ -59,7 +66,6 @@ impl Store for MemoryStore {
             match write {
                 Write::New(key, value) | Write::Put(key, value) => drop(records.insert(key, value)),
                 Write::Remove(key) => drop(records.remove(&key)),
-                Write::RemovePrefix(prefix) => records.retain(|key, _| !key.starts_with(&prefix)),
             }
         }
         Ok(())
@@ -67,6 +73,14 @@ impl Store for MemoryStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
+        let (mut records, prefixes) = (self.lock(), codec::belonging(search));
+        let is_of = |key: &&Vec<u8>| prefixes.iter().any(|prefix| key.starts_with(prefix));
+        let some: Vec<Vec<u8>> = records.keys().filter(is_of).take(CLEARED).cloned().collect();
+        some.iter().for_each(|key| drop(records.remove(key)));
+        Ok(if some.len() < CLEARED { Cleared::All } else { Cleared::Some })
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {

@@ -133,20 +133,28 @@ fn sync_names(path: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// sled answers most damage with an error and some with a panic: both are told as what they are.
+/// sled answers most damage with an error and some with a panic: both are told as what they are. It mends the end of its
+/// log before it reads it, and what stopped it once may then be gone: so it has a second try, for whoever opens it. What
+/// it then has is held against the mark, as always.
 ///
 /// A database that this process has just closed is locked for a moment longer, while sled's threads end: a lock is
 /// looked at again before it is believed.
 pub(super) fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
-    let mut patience = LOOKS;
+    let (mut patience, mut tries) = (LOOKS, 2);
     loop {
         let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE).open());
-        let opened = opened.map_err(|_| torn(path, "the database gave up on it"))?;
-        match opened.map_err(|e| open_error(path, &e)) {
-            Err(StoreError::Locked { .. }) if patience > 0 => patience -= 1,
+        let opened = opened.map_err(|_| torn(path, "the database gave up on it"));
+        match opened.and_then(|opened| opened.map_err(|e| open_error(path, &e))) {
+            Err(StoreError::Locked { .. }) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(LOOK);
+            }
+            Err(StoreError::Torn { .. }) if tries > 1 => {
+                tries -= 1;
+                remove_unfinished_snapshots(path).map_err(failed)?;
+            }
             result => return result,
         }
-        std::thread::sleep(LOOK);
     }
 }
 

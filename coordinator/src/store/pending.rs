@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::mark::{self, Mark};
+use super::pieces;
 use super::sled_store::{MARK_KEY, database};
 use crate::ports::StoreError;
 
@@ -80,30 +81,19 @@ impl Pending {
         }
     }
 
-    /// Removes every record with this prefix.
-    pub(super) fn remove_prefix(&mut self, db: &sled::Db, prefix: &[u8]) -> Result<(), StoreError> {
-        for (key, value) in self.writes.range_mut(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
-            if let Some(value) = value.take() {
-                self.mark.tally.subtract(key, &value);
-            }
-        }
-        for entry in db.scan_prefix(prefix) {
+    /// Removes some of the records or, of large ones, the pieces with this prefix: as many as there are still to be. Says of
+    /// how many more there might be.
+    pub(super) fn remove_some(&mut self, db: &sled::Db, prefix: &[u8], most: usize) -> Result<usize, StoreError> {
+        let mut left = most;
+        for entry in db.scan_prefix(prefix).take(most) {
             let (key, value) = entry.map_err(database)?;
-            let key = key.to_vec();
-            if !self.writes.contains_key(&key) {
+            if pieces::record(&key).is_none() {
                 self.mark.tally.subtract(&key, &value);
-                self.remove_piece(key);
             }
+            self.remove_piece(key.to_vec());
+            left -= 1;
         }
-        Ok(())
-    }
-
-    /// Removes every piece with this prefix.
-    pub(super) fn remove_pieces(&mut self, db: &sled::Db, prefix: &[u8]) -> Result<(), StoreError> {
-        for key in db.scan_prefix(prefix).keys() {
-            self.remove_piece(key.map_err(database)?.to_vec());
-        }
-        Ok(())
+        Ok(left)
     }
 
     /// All of it, for the database. Nothing is left but the mark.

@@ -59,6 +59,9 @@ pub(super) struct BudgetRecord {
     /// Milliseconds that it had completed and was not extended yet, all together.
     #[prost(uint64, tag = "2")]
     pub(super) rested: u64,
+    /// After how many evaluations it had completed, each time.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(super) settled: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -15,7 +15,7 @@ use super::backup::{self, StreamError};
 use super::moment::Steps;
 #[cfg(unix)]
 use crate::ports::Room;
-use crate::ports::{BackupError, Fact, Progress, Store, StoreError};
+use crate::ports::{BackupError, Cleared, Fact, Progress, Store, StoreError};
 
 /// A store in a folder.
 #[derive(Debug)]
@@ -64,6 +64,10 @@ impl Store for ReopeningStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.with(SledStore::sync)
+    }
+
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
+        self.with(|store| store.clear(search))
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {

@@ -19,7 +19,7 @@ use evocache::domain::lease::RetryPolicy;
 use evocache::domain::rng::Stream;
 use evocache::domain::time::Timestamp;
 use evocache::engine::{LeaseKey, Settings, State, Thinking, open};
-use evocache::ports::{Clock, Fact, IdSource, Store, StoreError};
+use evocache::ports::{Cleared, Clock, Fact, IdSource, Store, StoreError};
 use evocache::store::MemoryStore;
 use evocache_proto::domain::{CandidateId, Epoch, RequestId, SearchId, WorkerId};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
@@ -85,6 +85,10 @@ impl Store for Watched {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.inner.sync()
+    }
+
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
+        self.inner.clear(search)
     }
 
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evocache::client::{Backup, Client, SearchState};
 use evocache::domain::time::Timestamp;
-use evocache::ports::{BackupError, Fact, RequestRecord, Store};
+use evocache::ports::{BackupError, Cleared, Fact, RequestRecord, Store};
 use evocache::serve::{Running, Security, ServeOptions, start};
 use evocache::store::{MemoryStore, SledStore};
 use evocache::upkeep::{self, Unfinished};
@@ -21,7 +21,8 @@ use proptest::prelude::*;
 use crate::common::{BLOCKS, declaration, draft, measure};
 use crate::store::pictured;
 
-/// Something that is written. Searches are made where they are not there, and deleted where they are.
+/// Something that is written. Searches are made where they are not there, deleted where they are, and cleared away where
+/// they were.
 #[derive(Debug, Clone)]
 enum Change {
     Quarantine { worker: u8, bytes: u16 },
@@ -44,8 +45,14 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Writes a change; `searches` are those that there are.
-fn write(store: &SledStore, searches: &mut BTreeSet<u8>, change: &Change) {
+/// Those that there are, and those that were deleted and may still have records.
+#[derive(Default)]
+struct Searches {
+    there: BTreeSet<u8>,
+    deleted: BTreeSet<u8>,
+}
+
+fn write(store: &SledStore, searches: &mut Searches, change: &Change) {
     let worker = |worker: &u8| WorkerId::new(format!("w-{worker}")).unwrap();
     let request = |request: &u8| RequestId::new(format!("r-{request}")).unwrap();
     let facts = match change {
@@ -60,9 +67,21 @@ fn write(store: &SledStore, searches: &mut BTreeSet<u8>, change: &Change) {
             vec![Fact::RequestAnswered { request: request(number), record }]
         }
         Change::ForgetAnswer { request: number } => vec![Fact::RequestForgotten { request: request(number) }],
-        Change::Search { number } if searches.remove(number) => vec![Fact::SearchDeleted { search: search(*number) }],
+        Change::Search { number } if searches.there.remove(number) => {
+            searches.deleted.insert(*number);
+            vec![Fact::SearchDeleted { search: search(*number) }]
+        }
+        Change::Search { number } if searches.deleted.contains(number) => {
+            match store.clear(&search(*number)).unwrap() {
+                Cleared::All => {
+                    searches.deleted.remove(number);
+                    vec![Fact::SearchCleared { search: search(*number) }]
+                }
+                Cleared::Some | Cleared::Later => vec![],
+            }
+        }
         Change::Search { number } => {
-            searches.insert(*number);
+            searches.there.insert(*number);
             pictured(search(*number).as_str(), 30_000).0
         }
         Change::Sync => return store.sync().unwrap(),
@@ -122,7 +141,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let store = SledStore::open(&folder.path().join("store")).unwrap();
-        let mut searches = BTreeSet::new();
+        let mut searches = Searches::default();
         before.iter().for_each(|change| write(&store, &mut searches, change));
         let expected = held(&store);
         let mut changes = meanwhile.iter();
@@ -145,7 +164,7 @@ proptest! {
 fn one_backup_at_a_time_and_one_that_nobody_takes_ends() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    let mut searches = BTreeSet::new();
+    let mut searches = Searches::default();
     write(&store, &mut searches, &Change::Search { number: 1 });
     let mut second = vec![];
     let disturb = || second.push(store.back_up(&mut io::sink(), &mut |_, _| {}).unwrap_err());

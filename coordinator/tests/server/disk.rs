@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::{World, measure, world};
 use evocache::engine::{Answer, Command, Refusal};
-use evocache::ports::{Fact, Room, Store, StoreError};
+use evocache::ports::{Cleared, Fact, Room, Store, StoreError};
 use evocache::store::MemoryStore;
 use evocache_proto::domain::{CandidateId, SearchId};
 
@@ -49,6 +49,9 @@ impl Store for Failing {
             return self.fail("disk gone");
         }
         self.inner.commit(&std::mem::take(&mut *self.pending.lock().unwrap()))
+    }
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
+        self.inner.clear(search)
     }
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         self.inner.thumbnails(search, candidate)

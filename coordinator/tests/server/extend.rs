@@ -58,7 +58,9 @@ async fn extended(
     assert_eq!(phase(&world, &search).await, Phase::Completed, "{strategy:?}");
     let before = results(&world, &search).await;
     for budget in [70, 100] {
+        let members = front(&world, &search).await;
         extend(&world, &search, limit(budget)).await.unwrap();
+        assert_eq!(front(&world, &search).await, members, "it has lost members of its front");
         assert_eq!(phase(&world, &search).await, Phase::Running);
         if restarts {
             let before = world.digest().await;
@@ -80,6 +82,13 @@ async fn extended(
     let digest = world.digest().await;
     world.engine.stop().unwrap();
     digest
+}
+
+async fn front(world: &World, search: &SearchId) -> Vec<CandidateId> {
+    let id = search.clone();
+    let look =
+        move |state: &evocache::engine::State, _| state.searches[&id].front().iter().map(|e| e.candidate).collect();
+    world.handle.query(look).await.unwrap()
 }
 
 /// Candidates in the order of their results.

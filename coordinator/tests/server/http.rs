@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evocache::api::Calls;
 use evocache::http::{Http, Parts};
-use evocache::ports::{Fact, Store, StoreError};
+use evocache::ports::{Cleared, Fact, Store, StoreError};
 use evocache::serve::{ServeOptions, start};
 use evocache::store::MemoryStore;
 use evocache_proto::domain::{CandidateId, SearchId};
@@ -49,6 +49,9 @@ impl Store for Failing {
     }
     fn sync(&self) -> Result<(), StoreError> {
         if self.1.load(Ordering::SeqCst) { Err(StoreError::Failed("no space".into())) } else { Ok(()) }
+    }
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
+        self.0.clear(search)
     }
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         self.0.thumbnails(search, candidate)

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{World, draft, measure, world};
+use crate::common::{World, draft, measure, spec, world};
 use evocache::engine::{Command, Move, Offer, Refusal};
 use evocache::ports::Store;
 use evocache::store::{MemoryStore, SledStore};
@@ -60,6 +60,33 @@ async fn a_lease_of_a_deleted_search_is_superseded_when_its_id_is_used_again() {
     assert_eq!(failed, Err(Refusal::Superseded(old.lease.clone())));
     world.completed(&worker, &new).await.unwrap();
     assert_eq!(world.evaluations(&search).await, 1);
+}
+
+/// The store of a large search is cleared part by part: meanwhile it is gone for everybody, and no other has its id. A
+/// restart in between goes on with that.
+#[tokio::test]
+async fn the_id_of_a_deleted_search_is_free_when_nothing_is_left_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Arc::new(SledStore::open(folder.path()).unwrap()) as Arc<dyn Store>;
+    let mut world = world(open(), 0);
+    let worker = world.register("w").await;
+    let search = world.create("s", 1000).await;
+    world.work(&worker, 500).await;
+    world.end_and_delete(&search).await;
+    let create = || Command::Create { search: Some(search.clone()), spec: spec(20), from: vec![] };
+    assert_eq!(world.handle.command(None, create()).await, Err(Refusal::BeingDeleted(search.clone())));
+    world.engine.stop().unwrap();
+    world = crate::common::world(open(), 1000);
+    let left = world.handle.query(|state, _| (state.searches.len(), state.deleted.len())).await.unwrap();
+    assert_eq!(left, (0, 1), "a thousand records and more are not removed at once");
+    while let Err(refusal) = world.handle.command(None, create()).await {
+        assert_eq!(refusal, Refusal::BeingDeleted(search.clone()));
+    }
+    assert_eq!(world.evaluations(&search).await, 0);
+    world.engine.stop().unwrap();
+    assert!(evocache::upkeep::check(folder.path(), &mut |_, _| {}).unwrap().is_sound());
+    let records = crate::common::raw(folder.path()).iter().keys().map(|key| key.unwrap()).collect::<Vec<_>>();
+    assert!(records.iter().all(|key| !key.starts_with(b"c/") && !key.starts_with(b"g/")), "{}", records.len());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::{TTL, World, measure, world};
 use evocache::engine::{Answer, Command, LEASES_PER_WORKER, Offer, Refusal};
-use evocache::ports::{Fact, Store, StoreError};
+use evocache::ports::{Cleared, Fact, Store, StoreError};
 use evocache::store::{MemoryStore, SledStore};
 use evocache_proto::domain::{CandidateId, Measurement, SearchId, WorkerId};
 
@@ -142,6 +142,9 @@ impl Store for Panicking {
     }
     fn sync(&self) -> Result<(), StoreError> {
         self.inner.sync()
+    }
+    fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
+        self.inner.clear(search)
     }
     fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, StoreError> {
         self.inner.thumbnails(search, candidate)

@@ -9,8 +9,9 @@ use evocache::domain::evaluation::Evaluation;
 use evocache::domain::lease::{Failure, Grant, State};
 use evocache::domain::search::{Proposal, Provenance};
 use evocache::domain::time::Timestamp;
-use evocache::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
+use evocache::ports::{Cleared, Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
 use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
+use evocache::upkeep;
 use evocache_proto::domain::{
     Budget, CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, SearchUid, WorkerId,
 };
@@ -79,6 +80,7 @@ fn facts(search: &str) -> Vec<Fact> {
             search: search.clone(),
             budget: Budget { evaluations: Some(20), wall_time: Some(Duration::from_secs(60)), ..Budget::default() },
             rested: Duration::from_millis(5),
+            settled: vec![12],
         },
         Fact::SearchBound {
             search: search.clone(),
@@ -128,6 +130,12 @@ fn evaluation_of(facts: &[Fact]) -> &Arc<Evaluation> {
     evaluation
 }
 
+/// Removes all records of a deleted search, as an engine does: part by part.
+fn clear(store: &dyn Store, search: &str) {
+    while store.clear(&id(search)).unwrap() != Cleared::All {}
+    store.commit(&[Fact::SearchCleared { search: id(search) }]).unwrap();
+}
+
 fn suite(store: &dyn Store) {
     assert_eq!(store.load().unwrap(), vec![], "a new store is empty");
     let all = facts("s");
@@ -154,7 +162,12 @@ fn suite(store: &dyn Store) {
 
     // Deleting takes all of one search and nothing of another, even of one whose name continues its own.
     store.commit(&facts("s-2")).unwrap();
-    store.commit(&[Fact::SearchDeleted { search: id("s") }]).unwrap();
+    let deleted = Fact::SearchDeleted { search: id("s") };
+    store.commit(std::slice::from_ref(&deleted)).unwrap();
+    let mut left = facts("s-2");
+    left.insert(3, deleted);
+    assert_eq!(store.load().unwrap(), left, "its records go one after the other");
+    clear(store, "s");
     assert_eq!(store.load().unwrap(), facts("s-2"));
     assert_eq!(store.thumbnails(&id("s"), CandidateId(0)).unwrap(), Vec::<Vec<u8>>::new());
     store
@@ -164,6 +177,7 @@ fn suite(store: &dyn Store) {
             Fact::RequestForgotten { request: RequestId::new("r-1").unwrap() },
         ])
         .unwrap();
+    clear(store, "s-2");
     assert_eq!(store.load().unwrap(), vec![]);
 }
 
@@ -315,6 +329,18 @@ fn large_values_are_split_and_leave_nothing_behind() {
             Fact::RequestForgotten { request: RequestId::new("r-1").unwrap() },
         ])
         .unwrap();
+    // Whoever opens it in between has all that is left.
+    let mut store = store;
+    for _ in 0..100 {
+        drop(store);
+        assert!(upkeep::check(folder.path(), &mut |_, _| {}).unwrap().is_sound());
+        store = SledStore::open(folder.path()).unwrap();
+        assert_eq!(store.load().unwrap(), [Fact::SearchDeleted { search: id("s") }]);
+        if store.clear(&id("s")).unwrap() == Cleared::All {
+            break;
+        }
+    }
+    store.commit(&[Fact::SearchCleared { search: id("s") }]).unwrap();
     drop(store);
     let keys: Vec<_> = raw(folder.path()).iter().keys().map(Result::unwrap).collect();
     assert_eq!(keys, [sled::IVec::from(b"!format"), sled::IVec::from(b"!mark")]);

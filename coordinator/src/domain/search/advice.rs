@@ -95,6 +95,8 @@ pub(super) struct Advised {
     thinking: f64,
     hearing: f64,
     lessons: Vec<Lesson>,
+    /// Those that were handed on, for an adviser in the place of the one that has them.
+    heard: Vec<Lesson>,
     told: usize,
     /// Mean time that devices need for an evaluation, in seconds.
     evaluating: f64,
@@ -119,6 +121,7 @@ impl Advised {
             thinking: SECONDS_PER_CELL * (steps * space.slots()) as f64,
             hearing: SECONDS_TO_HEAR * (steps * space.slots()) as f64,
             lessons: Vec::new(),
+            heard: Vec::new(),
             told: 0,
             evaluating: 0.0,
             crowd: 1.0,
@@ -152,12 +155,17 @@ impl Advised {
         self.evaluating += weight * (device_time.as_secs_f64() - self.evaluating);
         // Results come in bursts, after which little is open.
         self.crowd = (self.crowd - FORGETS).max(open as f64 + 1.0);
-        self.closing = spent >= CLOSING;
+        self.close(spent);
         self.take();
         if self.asked.is_none() && self.keeps_up() && self.told >= FIRST.max(self.last + self.pause()) {
             // What is open was proposed without this advice, and its results come while the models think.
             self.ask(self.told + self.crowd as usize - 1);
         }
+    }
+
+    /// So much of the budget is used up.
+    pub(super) fn close(&mut self, spent: f64) {
+        self.closing = spent >= CLOSING;
     }
 
     /// Whether results come no faster than they can be heard of. Where they do, evaluations are cheap, and an answer would
@@ -186,17 +194,11 @@ impl Advised {
         self.last = self.told;
     }
 
-    /// After a restart the models are gone: new ones are to hear everything again. Their first advice counts when the
-    /// next one would have.
+    /// The models are gone: new ones are to hear everything again. Their first advice counts when the next one would have.
     pub(super) fn resume(&mut self, open: usize) {
         (self.asked, self.waiting, self.advice) = (None, None, Advice::default());
-        let last = self.lessons.iter().rposition(|lesson| matches!(lesson, Lesson::Rescored(_)));
-        let mut at = 0..;
-        self.lessons.retain(|lesson| match (lesson, at.next()) {
-            (Lesson::Advise { .. }, _) => false,
-            (Lesson::Rescored(_), at) => at == last,
-            _ => true,
-        });
+        self.hand_on();
+        self.lessons = std::mem::take(&mut self.heard);
         self.crowd = open as f64 + 1.0;
         let pause = self.pause();
         if self.keeps_up() && self.told >= FIRST.max(pause) {
@@ -247,7 +249,25 @@ impl Advised {
 
     /// What is to be heard now.
     pub(super) fn lessons(&mut self) -> Vec<Lesson> {
-        if self.keeps_up() || self.asked.is_some() { std::mem::take(&mut self.lessons) } else { Vec::new() }
+        if self.keeps_up() || self.asked.is_some() { self.hand_on() } else { Vec::new() }
+    }
+
+    /// All that is still to be heard. Kept of it, and of what was heard before, is what would have to be heard again: no
+    /// questions, and only the last of what was rescored.
+    fn hand_on(&mut self) -> Vec<Lesson> {
+        let lessons = std::mem::take(&mut self.lessons);
+        let is_rescored = |lesson: &Lesson| matches!(lesson, Lesson::Rescored(_));
+        let last = lessons.iter().rposition(is_rescored);
+        if last.is_some() {
+            self.heard.retain(|lesson| !is_rescored(lesson));
+        }
+        let kept = |(at, lesson): &(usize, &Lesson)| match lesson {
+            Lesson::Advise { .. } => false,
+            Lesson::Rescored(_) => Some(*at) == last,
+            Lesson::Profile(_) | Lesson::Result { .. } => true,
+        };
+        self.heard.extend(lessons.iter().enumerate().filter(kept).map(|(_, lesson)| lesson.clone()));
+        lessons
     }
 }
 

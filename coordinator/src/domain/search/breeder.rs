@@ -246,6 +246,21 @@ impl Breeder {
         Ok(joined)
     }
 
+    /// Another budget holds from now on: how many seeds there are and when the end is near follows from it. The same as if
+    /// it had held from the beginning.
+    pub fn extend(&mut self, spec: Arc<SearchSpec>) {
+        self.seeds.extend(spec.clone());
+        self.spec = spec;
+        if self.next_seed.is_none() {
+            self.next_seed = self.seeds.next(&self.space);
+            self.skip_known_seeds();
+        }
+        let spent = self.spent();
+        if let Some(advised) = &mut self.advised {
+            advised.close(spent);
+        }
+    }
+
     /// What latencies in time rest on from now on: the uncached one, in microseconds per image.
     pub fn refer(&mut self, uncached_us: Option<f64>) {
         self.knowledge.refer(uncached_us);

@@ -72,8 +72,8 @@ pub(super) struct Seeds {
     turn: usize,
     seen: BTreeSet<ScheduleId>,
     given: usize,
-    /// Families end here; known once nothing imported is left.
-    most: Option<usize>,
+    /// How many of those given were imported; known once nothing imported is left.
+    given_imported: Option<usize>,
 }
 
 /// The names of imported schedules, by what each is at the step counts of the search.
@@ -124,7 +124,7 @@ impl Seeds {
             turn: 0,
             seen: BTreeSet::from([baseline]),
             given: 0,
-            most: None,
+            given_imported: None,
         }
     }
 
@@ -142,8 +142,8 @@ impl Seeds {
             }
         }
         let quarter = self.spec.budget.evaluations.map(|n| usize::try_from(n / 4).unwrap_or(usize::MAX));
-        let most = self.given.saturating_add(quarter.unwrap_or(usize::MAX).max(LEAST));
-        let most = *self.most.get_or_insert(most);
+        let imported = *self.given_imported.get_or_insert(self.given);
+        let most = imported.saturating_add(quarter.unwrap_or(usize::MAX).max(LEAST));
         while let Some(i) = self.plain.next() {
             let plain = interval(space, space.steps()[i], 1);
             if let Some(seed) = self.give_genome(space, "fewer-steps", &plain) {
@@ -163,6 +163,11 @@ impl Seeds {
             }
         }
         None
+    }
+
+    /// Another budget holds from now on: there may be more of them.
+    pub(super) fn extend(&mut self, spec: Arc<SearchSpec>) {
+        self.spec = spec;
     }
 
     /// The names of the imported schedules so far.
