@@ -2,11 +2,13 @@
 
 mod recovery;
 
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evocache_proto::domain::SearchId;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -17,7 +19,7 @@ use super::decide::{Context, Decision, decide};
 use super::handle::{Change, Handle, Message, Reply};
 use super::meters::Meters;
 use super::state::{Inconsistent, State};
-use super::waiters::{Waiter, Waiters};
+use super::waiters::{Class, Waiter, Waiters};
 use crate::domain::lease::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::faults::{self, Point};
@@ -28,6 +30,8 @@ use recovery::recover;
 const QUEUE: usize = 16 * 1024;
 /// Calls decided before a flush.
 const BATCH: usize = 512;
+/// After so much work at a stretch, what was decided is answered, and whoever has come meanwhile is heard.
+const STRETCH: Duration = Duration::from_millis(20);
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// How often old things are forgotten.
@@ -91,6 +95,8 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         inbox,
         changes: changes.clone(),
         waiters: Waiters::default(),
+        unserved: VecDeque::new(),
+        served: None,
         outbox: vec![],
         news: vec![],
         dirty: false,
@@ -178,6 +184,9 @@ struct Actor {
     advisers: Advisers,
     changes: broadcast::Sender<Change>,
     waiters: Waiters,
+    /// Classes of waiting workers for which there may be something to do, and the one that was served last.
+    unserved: VecDeque<Class>,
+    served: Option<Class>,
     /// Answers that wait for the flush.
     outbox: Vec<(Reply, Result<Answer, Refusal>)>,
     /// Changes to tell watchers after the flush.
@@ -205,47 +214,61 @@ impl Actor {
         self.look_at_room();
         let searches: Vec<SearchId> = self.state.searches.keys().cloned().collect();
         searches.iter().for_each(|search| self.teach(search));
-        let mut messages = Vec::with_capacity(BATCH);
+        let (mut heard, mut messages) = (Vec::with_capacity(BATCH), VecDeque::with_capacity(BATCH));
         loop {
-            // Nothing queued is fine: the clock is looked at all the same.
-            let patience = if self.clearing { Duration::ZERO } else { TICK };
-            if let Ok(0) = tokio::time::timeout(patience, self.inbox.recv_many(&mut messages, BATCH)).await {
-                return;
+            if messages.is_empty() {
+                let has_work = self.clearing || !self.unserved.is_empty();
+                let patience = if has_work { Duration::ZERO } else { TICK };
+                // Nothing queued is fine: the clock is looked at all the same.
+                if let Ok(0) = tokio::time::timeout(patience, self.inbox.recv_many(&mut heard, BATCH)).await {
+                    return;
+                }
+                messages.extend(heard.drain(..));
             }
             let began = moment();
-            for message in messages.drain(..) {
-                if !matches!(message, Message::Advised { .. }) {
-                    self.meters.queued.fetch_sub(1, Relaxed);
+            while let Some(message) = messages.pop_front() {
+                if self.handle(message).is_break() {
+                    self.flush();
+                    return;
                 }
-                match message {
-                    Message::Stop => {
-                        self.flush();
-                        return;
-                    }
-                    Message::Look(look) => {
-                        self.meters.looks.fetch_add(1, Relaxed);
-                        look(&self.state, self.settings.clock.now());
-                    }
-                    Message::Do { request, command, reply } => self.take(request.as_ref(), &command, reply),
-                    Message::Wait { worker, wait, reply } => {
-                        let until = self.settings.clock.now().plus(wait);
-                        self.receive(Waiter { worker, until, reply });
-                    }
-                    Message::Advised { search, adviser, advice } => {
-                        if self.advisers.is_current(&search, adviser) {
-                            self.heard(&search, advice.map_or(Heard::Mute, Heard::Advice));
-                        }
-                    }
+                if began.elapsed() > STRETCH {
+                    break;
                 }
             }
             self.look_at_clock();
             if std::mem::take(&mut self.dirty) {
-                self.serve_waiters();
+                self.unserved = self.waiters.classes_after(self.served.as_ref());
             }
+            self.serve_waiters(began);
             self.clear_some();
             self.flush();
             self.meters.busy.record(began.elapsed());
         }
+    }
+
+    /// Breaks when it is told to stop.
+    fn handle(&mut self, message: Message) -> ControlFlow<()> {
+        if !matches!(message, Message::Advised { .. }) {
+            self.meters.queued.fetch_sub(1, Relaxed);
+        }
+        match message {
+            Message::Stop => return ControlFlow::Break(()),
+            Message::Look(look) => {
+                self.meters.looks.fetch_add(1, Relaxed);
+                look(&self.state, self.settings.clock.now());
+            }
+            Message::Do { request, command, reply } => self.take(request.as_ref(), &command, reply),
+            Message::Wait { worker, wait, reply } => {
+                let until = self.settings.clock.now().plus(wait);
+                self.receive(Waiter { worker, until, reply });
+            }
+            Message::Advised { search, adviser, advice } => {
+                if self.advisers.is_current(&search, adviser) {
+                    self.heard(&search, advice.map_or(Heard::Mute, Heard::Advice));
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn take(&mut self, request: Option<&Request>, command: &Command, reply: Reply) {
@@ -416,18 +439,21 @@ impl Actor {
         }
     }
 
-    /// Gives waiting workers what there is, first come first served in every class.
-    fn serve_waiters(&mut self) {
-        for class in self.waiters.classes() {
-            while let Some((place, worker)) = self.waiters.first(&class) {
-                let result = self.carry_out(None, &Command::Acquire { worker });
-                if matches!(&result, Ok(Answer::Work { offer: None, draining: false, .. })) {
-                    break;
-                }
-                let taken = self.waiters.take(&class, place);
-                if let Some(waiter) = taken {
+    /// Gives waiting workers what there is, first come first served in every class, and the classes in turn. At least one
+    /// is served, whatever time it is.
+    fn serve_waiters(&mut self, began: Instant) {
+        while let Some(class) = self.unserved.pop_front() {
+            let Some((place, worker)) = self.waiters.first(&class) else { continue };
+            let result = self.carry_out(None, &Command::Acquire { worker });
+            if !matches!(&result, Ok(Answer::Work { offer: None, draining: false, .. })) {
+                if let Some(waiter) = self.waiters.take(&class, place) {
                     self.outbox.push((waiter.reply, result));
                 }
+                self.unserved.push_back(class.clone());
+            }
+            self.served = Some(class);
+            if began.elapsed() > STRETCH {
+                return;
             }
         }
     }
@@ -479,7 +505,7 @@ impl Actor {
 
     #[expect(clippy::disallowed_methods, reason = "measures how long the disk takes; nothing is decided by it")]
     fn sync(&self) -> Result<(), StoreError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let synced = self.settings.store.sync();
         self.meters.flushes.record(began.elapsed());
         synced
@@ -487,8 +513,8 @@ impl Actor {
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures how long the engine works; nothing is decided by it")]
-fn moment() -> std::time::Instant {
-    std::time::Instant::now()
+fn moment() -> Instant {
+    Instant::now()
 }
 
 fn news(fact: &Fact) -> Option<Change> {

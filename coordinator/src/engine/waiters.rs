@@ -3,7 +3,8 @@
 //! Workers that declared the same are one class: when there is nothing for the one that waits longest, the others are
 //! not asked. Absent: what there is to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use evocache_proto::domain::WorkerId;
@@ -43,8 +44,11 @@ impl Waiters {
         self.patience.len()
     }
 
-    pub(super) fn classes(&self) -> Vec<Class> {
-        self.classes.keys().cloned().collect()
+    /// All classes of which somebody waits, beginning with the one after this.
+    pub(super) fn classes_after(&self, class: Option<&Class>) -> VecDeque<Class> {
+        let after = class.map_or(Unbounded, |class| Excluded(class.clone()));
+        let up_to = class.into_iter().flat_map(|class| self.classes.range(..=class.clone()));
+        self.classes.range((after, Unbounded)).chain(up_to).map(|(class, _)| class.clone()).collect()
     }
 
     /// The worker of this class that waits longest and is still there. It stays until it is taken.
@@ -103,7 +107,9 @@ mod tests {
             let until = Timestamp(100 - 10 * i as u64);
             waiters.push(classes[i % 2].clone(), Waiter { worker: worker(i), until, reply });
         }
-        assert_eq!((waiters.len(), waiters.classes().len()), (6, 2));
+        assert_eq!(waiters.len(), 6);
+        assert_eq!(waiters.classes_after(None), classes.clone());
+        assert_eq!(waiters.classes_after(Some(&classes[0])), [classes[1].clone(), classes[0].clone()]);
         // The one that waits longest has gone away.
         answers[0].close();
         assert_eq!(waiters.first(&classes[0]).unwrap().1, worker(2));
@@ -116,6 +122,6 @@ mod tests {
         for _ in 0..2 {
             assert!(waiters.take_impatient(Timestamp(1000)).is_some());
         }
-        assert!(waiters.len() == 0 && waiters.classes().is_empty() && waiters.places.is_empty());
+        assert!(waiters.len() == 0 && waiters.classes_after(None).is_empty() && waiters.places.is_empty());
     }
 }
