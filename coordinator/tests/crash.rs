@@ -79,6 +79,7 @@ fn spec() -> SpecDraft {
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         forecast: false,
         prompts: (0..2).map(|seed| Prompt { text: "an owl on a white background".into(), seed }).collect(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, Calibration, CostModel, Decision, Declaration, Direction, Imported, Layout, Measurement,
+    Algorithm, Budget, Calibration, CostModel, Decision, Declaration, Direction, Grid, Imported, Layout, Measurement,
     MeasurementPlan, MetricDeclaration, MetricValues, ModelRef, Objective, Placement, Profile, Prompt, Sampling,
     Schedule, SpecDraft, Strategy,
 };
@@ -33,6 +33,10 @@ fn spec() -> SpecDraft {
             height: Some(256),
             width: None,
             negative_prompt: "blurry".into(),
+            grids: vec![
+                Grid { steps: 12, solver_order: Some(1), timesteps: (0..12).rev().collect(), sigmas: vec![] },
+                Grid { steps: 20, sigmas: (1..21).rev().map(|i| f64::from(i) / 20.0).collect(), ..Grid::default() },
+            ],
         },
         forecast: true,
         prompts: [u64::MAX, 3].map(|seed| Prompt { text: "an owl".into(), seed }).into(),
@@ -120,6 +124,7 @@ fn a_declaration_survives_the_wire() {
         layout,
         forecast: true,
         profiles: true,
+        grids: false,
         memory_bytes: 80 << 30,
         labels: BTreeMap::from([("zone".into(), "a".into())]),
         metrics: vec![MetricDeclaration {

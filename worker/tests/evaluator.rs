@@ -5,8 +5,11 @@
 mod common;
 
 use common::{evaluator, evaluator_with, model_dir, random_schedule};
-use evocache_proto::domain::{Calibration, Layout, MeasurementPlan, Prompt, Sampling, Schedule};
+use evocache_proto::domain::{Calibration, Grid, Layout, Measurement, MeasurementPlan, Prompt, Sampling, Schedule};
 use evocache_worker::evaluator::api::{CancelToken, Evaluate, EvaluateError, Task};
+use evocache_worker::evaluator::pipeline::{BatchRequest, Pipeline};
+use evocache_worker::picture::Picture;
+use evocache_worker::samplers::SamplerOptions;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ fn calibration() -> Calibration {
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         plan: MeasurementPlan { batch: 2, warmup: 1, repeats: 2, thumbnails: 1 },
     }
@@ -60,6 +64,50 @@ fn a_measurement_is_complete_and_believable() {
     let fewer = Schedule::all_compute(layout, 5).unwrap();
     let fewer = evaluator.evaluate(Task::whole(&fewer), &cancel).unwrap();
     assert!(fewer.macs < fewer.baseline_macs && fewer.metric("psnr").unwrap().mean() < 60.0);
+}
+
+/// Runs of a step count that the search tells how to sample draw what `generate` draws when it is told the same; all
+/// others sample as the folder says.
+#[test]
+fn a_search_may_tell_how_to_sample() {
+    let (mut evaluator, cancel) = (evaluator(), CancelToken::new());
+    let layout = evaluator.pipeline().layout().clone();
+    let plain = Schedule::all_compute(layout.clone(), 5).unwrap();
+    let as_it_is = calibration();
+    let mut told = as_it_is.clone();
+    let timesteps = vec![999, 732, 478, 243, 50];
+    told.sampling.grids = vec![Grid { steps: 5, solver_order: Some(1), timesteps: timesteps.clone(), sigmas: vec![] }];
+    let mut measured = |calibration: &Calibration, schedule: &Schedule| {
+        evaluator.prepare(calibration, &cancel).unwrap();
+        evaluator.evaluate(Task::whole(schedule), &cancel).unwrap()
+    };
+    let psnr = |measurement: &Measurement| measurement.metric("psnr").unwrap().mean();
+    let (default, better) = (measured(&as_it_is, &plain), measured(&told, &plain));
+    assert!(psnr(&better) > psnr(&default) + 3.0, "{} and {} dB", psnr(&better), psnr(&default));
+    let baseline = Schedule::all_compute(layout, 8).unwrap();
+    assert_eq!(measured(&told, &baseline).metrics, measured(&as_it_is, &baseline).metrics, "eight steps were not told");
+    assert_eq!(measured(&as_it_is, &plain).metrics, default.metrics, "another search is not told the same");
+
+    let options = SamplerOptions { order: Some(1), timesteps: Some(timesteps), sigmas: None };
+    let pipeline = Pipeline::load(&model_dir(), candle_core::Device::Cpu).unwrap().with_sampler(&options).unwrap();
+    let texts = pipeline.encode(&[told.prompts[0].text.as_str(), ""]).unwrap();
+    let request = BatchRequest {
+        prompts: texts.batch(0, 1).unwrap(),
+        negative: texts.batch(1, 1).unwrap(),
+        size: pipeline.latent_size(None, None).unwrap(),
+        seeds: &[told.prompts[0].seed],
+        guidance: pipeline.guidance(3.0),
+        schedule: &plain,
+    };
+    let drawn = pipeline.generate(&request, &cancel, &mut |_, _| ()).unwrap().pictures;
+    let drawn = Picture::from_batch(&drawn, 0).unwrap().png().unwrap();
+    let mut alone = told.clone();
+    alone.plan.batch = 1;
+    assert!(measured(&alone, &plain).thumbnails[0] == drawn, "another picture than with the same options");
+
+    told.sampling.grids[0] = Grid { steps: 5, sigmas: vec![1.0, 0.8, 0.6, 0.4, 0.2], ..Grid::default() };
+    let error = evaluator.prepare(&told, &cancel).unwrap_err();
+    assert!(matches!(&error, EvaluateError::Calibration(why) if why.contains("sigmas")), "{error:?}");
 }
 
 #[test]

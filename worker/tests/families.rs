@@ -117,6 +117,7 @@ fn every_family_is_evaluated() {
                 height: side("height"),
                 width: side("width"),
                 negative_prompt: String::new(),
+                grids: vec![],
             },
             plan: MeasurementPlan { batch: 2, warmup: 0, repeats: 1, thumbnails: 1 },
         };
@@ -161,6 +162,7 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
             height: Some(64),
             width: Some(64),
             negative_prompt: String::new(),
+            grids: vec![],
         },
         plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
     };

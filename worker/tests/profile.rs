@@ -26,6 +26,7 @@ fn calibration(steps: &[u32]) -> Calibration {
             height: None,
             width: None,
             negative_prompt: "a face".into(),
+            grids: vec![],
         },
         plan: MeasurementPlan { batch: 2, warmup: 0, repeats: 1, thumbnails: 0 },
     }

@@ -27,6 +27,7 @@ fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: &[u
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         forecast: false,
         prompts: vec![Prompt { text: "an owl".into(), seed: 0 }],

@@ -6,7 +6,7 @@
 //! than a few times their bytes.
 
 use evocache_proto::domain::limits::{
-    MAX_COMPONENTS, MAX_IMPORTED, MAX_LABELS, MAX_METRICS, MAX_OBJECTIVES, MAX_PROMPTS, MAX_THUMBNAILS,
+    MAX_COMPONENTS, MAX_IMPORTED, MAX_LABELS, MAX_METRICS, MAX_OBJECTIVES, MAX_PROMPTS, MAX_STEP_COUNTS, MAX_THUMBNAILS,
 };
 use tonic::Status;
 
@@ -24,6 +24,7 @@ const CREATE: &[Rule] = &[
     (&[3, 11, 2, 1, 3], "spec.imported.layout.groups.components", MAX_IMPORTED * MAX_COMPONENTS),
     (&[3, 12, 5], "spec.placement.labels", MAX_LABELS),
     (&[5], "start_from", limits::START_FROM),
+    (&[3, 2, 6], "spec.sampling.grids", MAX_STEP_COUNTS),
 ];
 const REGISTER: &[Rule] = &[
     (&[8, 1], "layout.groups", MAX_COMPONENTS),
@@ -144,6 +145,10 @@ mod tests {
                 create(pb::SearchSpec { placement, ..spec() })
             }
             (0, 7) => pb::CreateSearchRequest { start_from: vec!["s".into(); n], ..Default::default() }.encode_to_vec(),
+            (0, 8) => {
+                let sampling = Some(pb::Sampling { grids: vec![pb::Grid::default(); n], ..Default::default() });
+                create(pb::SearchSpec { sampling, ..spec() })
+            }
             (1, 0) => pb::RegisterWorkerRequest { layout: Some(layout(n, 0)), ..worker() }.encode_to_vec(),
             (1, 1) => pb::RegisterWorkerRequest { layout: Some(layout(1, n)), ..worker() }.encode_to_vec(),
             (1, 2) => {

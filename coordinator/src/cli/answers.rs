@@ -57,6 +57,9 @@ pub(super) fn no_evaluations(id: &SearchId) -> Failure {
 pub(super) async fn best(client: &Client, args: BestArgs, printer: Printer) -> Result<Exit, Failure> {
     let best = client.best(&args.id, args.constraint.question(args.prefer.into()), false).await?;
     let search = client.search(&args.id).await?;
+    if let Some(lost) = args.out.as_ref().and_then(|_| results::lost(&search, &best, args.format)) {
+        printer.warning(&lost);
+    }
     match &args.out {
         Some(file) if file == Path::new("-") => {
             printer.data(&results::schedule_text(&search, &best, args.format)?)?;

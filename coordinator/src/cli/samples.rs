@@ -24,6 +24,7 @@ pub(crate) fn search() -> Search {
                 height: None,
                 width: None,
                 negative_prompt: String::new(),
+                grids: vec![],
             },
             forecast: false,
             prompts: ["an owl", "a cat"].map(|text| Prompt { text: text.into(), seed: 0 }).into(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, Direction, Imported, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
+    Algorithm, Budget, Direction, Grid, Imported, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
     SearchId, SearchSpec, SpecDraft, Strategy, builtin_direction,
 };
 use evocache_proto::formats;
@@ -69,6 +69,26 @@ struct SamplingSection {
     width: Option<u32>,
     #[serde(default)]
     negative_prompt: String,
+    #[serde(default)]
+    grid: Vec<GridSection>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GridSection {
+    steps: u32,
+    solver_order: Option<u32>,
+    #[serde(default)]
+    timesteps: Vec<u32>,
+    #[serde(default)]
+    sigmas: Vec<f64>,
+}
+
+impl GridSection {
+    fn grid(self) -> Grid {
+        let Self { steps, solver_order, timesteps, sigmas } = self;
+        Grid { steps, solver_order, timesteps, sigmas }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -225,9 +245,13 @@ impl SpecFile {
         })
     }
 
-    /// The same search for another model, with that model's prompts.
+    /// The same search for another model, with that model's prompts, sampling as its folder says.
     #[must_use]
     pub fn for_model(mut self, name: String, prompts_file: PathBuf) -> Self {
+        if name != self.model.name {
+            let told: Vec<u32> = self.sampling.grid.drain(..).map(|grid| grid.steps).collect();
+            self.sampling.steps.retain(|steps| !told.contains(steps));
+        }
         self.model = ModelSection { name, fingerprint: None };
         self.prompts_file = Some(prompts_file);
         self.labels.clear();
@@ -266,6 +290,7 @@ impl SpecFile {
                 height: self.sampling.height,
                 width: self.sampling.width,
                 negative_prompt: self.sampling.negative_prompt,
+                grids: self.sampling.grid.into_iter().map(GridSection::grid).collect(),
             },
             forecast: self.allow_forecast,
             plan: MeasurementPlan {
@@ -337,6 +362,13 @@ impl SpecFile {
             for (setting, value) in read.made_with.into_iter().filter(|(setting, value)| !self.has(setting, value)) {
                 made_with.entry((setting, value)).or_default().push(name.display().to_string());
             }
+            let grids = &self.sampling.grid;
+            let here = grids.iter().find(|grid| grid.steps == read.schedule.steps()).cloned().map(GridSection::grid);
+            if read.grid != here {
+                let grid = if read.grid.is_some() { "a grid of its own" } else { "the folder's grid" };
+                let setting = ("sampling".to_owned(), format!("on {grid}"));
+                made_with.entry(setting).or_default().push(name.display().to_string());
+            }
             Ok(Imported { name: name.display().to_string(), schedule: read.schedule })
         };
         let imported = self.import.iter().enumerate().map(import).collect::<Result<_, Failure>>()?;
@@ -389,7 +421,12 @@ type Wrong<'a> = dyn Fn(&str, &dyn std::fmt::Display) -> Failure + 'a;
 
 /// The name that a field has in the file: tables of a list are in the singular there.
 fn file_field(field: &str) -> String {
-    for (contract, file) in [("objectives", "objective"), ("prompts[", "prompt["), ("imported", "import")] {
+    for (contract, file) in [
+        ("objectives", "objective"),
+        ("prompts[", "prompt["),
+        ("imported", "import"),
+        ("sampling.grids", "sampling.grid"),
+    ] {
         if let Some(rest) = field.strip_prefix(contract) {
             return format!("{file}{rest}");
         }

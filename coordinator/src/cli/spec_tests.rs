@@ -90,6 +90,11 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
         ("guidance_scale = 3.0", "", &["guidance_scale", "missing"]),
         ("guidance_scale = 3.0", "guidance_scale = 1000.0", &["sampling.guidance_scale", "0 to 100"]),
         ("guidance_scale = 3.0", "guidance_scale = 3.0\nheight = 65", &["sampling.height", "multiple of 8"]),
+        (
+            "guidance_scale = 3.0",
+            "guidance_scale = 3.0\n[[sampling.grid]]\nsteps = 10\ntimesteps = [9, 8]",
+            &["sampling.grid[0]", "2 values for 10 steps"],
+        ),
         ("direction = \"maximize\"", "direction = \"up\"", &["line 13", "up", "minimize", "maximize"]),
         ("direction = \"maximize\"", "", &["objective[1].direction", "clip_score", "maximize"]),
         ("metric = \"latency_ratio\"", "metric = \"psnr\"\ndirection = \"maximize\"", &["objective", "cost"]),

@@ -88,6 +88,12 @@ fn sampling(spec: &SpecDraft) -> Value {
         "height": spec.sampling.height,
         "width": spec.sampling.width,
         "negative_prompt": spec.sampling.negative_prompt,
+        "grids": spec.sampling.grids.iter().map(|grid| json!({
+            "steps": grid.steps,
+            "solver_order": grid.solver_order,
+            "timesteps": grid.timesteps,
+            "sigmas": grid.sigmas,
+        })).collect::<Vec<_>>(),
     })
 }
 

@@ -84,6 +84,7 @@ mod tests {
             layout: Layout::pixart(1).unwrap(),
             forecast: false,
             profiles: false,
+            grids: false,
             memory_bytes: 0,
             labels: Default::default(),
             metrics: vec![],

@@ -228,6 +228,9 @@ impl Search {
         if self.spec.forecast && !worker.forecast {
             return Err("the search allows forecasts, which the worker cannot run".into());
         }
+        if !self.spec.sampling.grids.is_empty() && !worker.grids {
+            return Err("the search tells how to sample (sampling.grids), and the worker cannot be told".into());
+        }
         if let Some(model) = bound {
             if *model.layout != worker.layout {
                 return Err(format!("the search is for layout {}, the worker has {}", model.layout, worker.layout));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, CandidateId, Declaration, Direction, Epoch, Layout, MeasurementPlan, MetricDeclaration,
+    Algorithm, Budget, CandidateId, Declaration, Direction, Epoch, Grid, Layout, MeasurementPlan, MetricDeclaration,
     ModelRef, Objective, Prompt, Sampling, SearchId, SearchUid, SpecDraft,
 };
 
@@ -26,6 +26,7 @@ fn declaration(name: &str, model: &str) -> Declaration {
         layout: Layout::pixart(1).unwrap(),
         forecast: false,
         profiles: false,
+        grids: false,
         memory_bytes: 0,
         labels: BTreeMap::new(),
         metrics: vec![MetricDeclaration {
@@ -48,6 +49,7 @@ fn spec(model: &str, metric: &str) -> Arc<evocache_proto::domain::SearchSpec> {
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         forecast: false,
         prompts: vec![Prompt { text: "p".into(), seed: 0 }],
@@ -125,6 +127,13 @@ fn an_idle_worker_is_told_why() {
     let mut busy = state(&[("w", "m")], &[("a", "m", "psnr")]);
     lease(&mut busy, "a", "w");
     assert_eq!(why(&busy), "");
+    let mut told = state(&[("w", "m")], &[]);
+    let mut draft = (**spec("m", "psnr")).clone();
+    draft.sampling.grids = vec![Grid { steps: 4, solver_order: Some(1), ..Grid::default() }];
+    let (search, uid) = (SearchId::new("a").unwrap(), SearchUid::new("a").unwrap());
+    let spec = Arc::new(draft.validate().unwrap());
+    told.apply(Fact::SearchCreated { search, uid, spec, at: NOW }).unwrap();
+    assert!(why(&told).contains("sampling.grids"), "{}", why(&told));
 }
 
 #[test]

@@ -85,7 +85,8 @@ pub struct State {
 fn class(d: &Declaration) -> Arc<str> {
     let metrics: Vec<_> = d.metrics.iter().map(|m| (&m.name, m.direction)).collect();
     let place = (&d.device, d.memory_bytes, &d.labels);
-    format!("{:?}", (&d.model, &d.fingerprint, d.layout.to_string(), d.forecast, d.profiles, metrics, place)).into()
+    format!("{:?}", (&d.model, &d.fingerprint, d.layout.to_string(), (d.forecast, d.profiles, d.grids), metrics, place))
+        .into()
 }
 
 impl State {

@@ -149,6 +149,7 @@ impl Plan {
             layout: args.layout.clone(),
             forecast: false,
             profiles: false,
+            grids: false,
             memory_bytes: 0,
             labels: Default::default(),
             metrics: vec![MetricDeclaration {
@@ -171,6 +172,7 @@ impl Plan {
                 height: None,
                 width: None,
                 negative_prompt: String::new(),
+                grids: vec![],
             },
             forecast: false,
             prompts: (0..args.prompts).map(|i| Prompt { text: format!("prompt {i}"), seed: u64::from(i) }).collect(),

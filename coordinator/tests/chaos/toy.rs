@@ -32,6 +32,7 @@ pub(crate) fn draft(evaluations: u64, seed: u64) -> SpecDraft {
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         forecast: false,
         prompts: (0..PROMPTS as u64).map(|seed| Prompt { text: format!("prompt {seed}"), seed }).collect(),
@@ -61,6 +62,7 @@ pub(crate) fn declaration(name: &str) -> Declaration {
         layout: Layout::clone(&layout()),
         forecast: false,
         profiles: false,
+        grids: false,
         memory_bytes: 0,
         labels: BTreeMap::new(),
         metrics: vec![MetricDeclaration {

@@ -25,3 +25,5 @@ mod traces;
 mod transfer;
 mod validate;
 mod worker;
+#[cfg(target_os = "linux")]
+mod worst;

@@ -77,7 +77,7 @@ fn check(schema: &Value, shape: &Value, value: &Value, path: &str) -> Result<(),
 #[test]
 fn what_is_not_as_described_is_found() {
     let sampling = serde_json::json!({
-        "steps": [4], "guidance_scale": 3.0, "height": null, "width": null, "negative_prompt": "",
+        "steps": [4], "guidance_scale": 3.0, "height": null, "width": null, "negative_prompt": "", "grids": [],
     });
     let made_for = serde_json::json!({ "search_id": "s", "model": "m", "fingerprint": null, "sampling": sampling });
     let best = serde_json::json!({

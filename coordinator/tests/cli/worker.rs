@@ -52,6 +52,7 @@ pub(crate) fn declaration() -> Declaration {
         layout: Layout::pixart(3).unwrap(),
         forecast: false,
         profiles: false,
+        grids: false,
         memory_bytes: 0,
         labels: Default::default(),
         metrics: vec![MetricDeclaration {

@@ -26,6 +26,7 @@ pub(crate) fn draft(evaluations: u64) -> SpecDraft {
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         forecast: false,
         prompts: (0..3).map(|seed| Prompt { text: format!("prompt {seed}"), seed }).collect(),
@@ -57,6 +58,7 @@ pub(crate) fn declaration(name: &str) -> Declaration {
         layout: Layout::pixart(BLOCKS).unwrap(),
         forecast: false,
         profiles: false,
+        grids: false,
         memory_bytes: 0,
         labels: Default::default(),
         metrics: vec![MetricDeclaration {

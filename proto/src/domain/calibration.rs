@@ -22,9 +22,61 @@ pub struct Sampling {
     pub width: Option<u32>,
     /// What not to draw.
     pub negative_prompt: String,
+    /// How runs of some step counts sample, where not as the model's folder says; at most one for each.
+    pub grids: Vec<Grid>,
 }
 
+/// How runs of so many steps sample.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Grid {
+    /// Which step count.
+    pub steps: u32,
+    /// DPM-Solver++: how many outputs of the model a step looks at; `None`: as the model's folder says.
+    pub solver_order: Option<u32>,
+    /// DPM-Solver++: the training timestep of each step, the noisiest first; empty: as the model's folder spaces them.
+    pub timesteps: Vec<u32>,
+    /// Flow matching: the noise level of each step before it is shifted, the noisiest first; empty: evenly spaced.
+    pub sigmas: Vec<f64>,
+}
+
+impl Grid {
+    /// What is wrong with it, if anything; whether the search has its step count is the search's to know.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Self { steps, solver_order, timesteps, sigmas } = self;
+        let (given, levels) = (timesteps.len(), sigmas.len());
+        let fits = |n: usize| n == 0 || n == *steps as usize;
+        if solver_order.is_none() && given == 0 && levels == 0 {
+            return Some("give solver_order, timesteps or sigmas".into());
+        }
+        if solver_order.is_some_and(|order| !(1..=3).contains(&order)) {
+            return Some("solver_order is 1, 2 or 3".into());
+        }
+        if levels > 0 && (given > 0 || solver_order.is_some()) {
+            return Some("sigmas are flow matching's, which has no timesteps to tell and no order".into());
+        }
+        if !fits(given) || !fits(levels) {
+            return Some(format!("{} values for {steps} steps", given.max(levels)));
+        }
+        if !timesteps.is_sorted_by(|a, b| a > b) || timesteps.first().is_some_and(|&first| first >= MAX_TIMESTEP) {
+            return Some(format!("timesteps fall, the noisiest first, from below {MAX_TIMESTEP}"));
+        }
+        let is_level = |sigma: &f64| *sigma > 0.0 && *sigma <= 1.0;
+        if !sigmas.iter().all(is_level) || !sigmas.is_sorted_by(|a, b| a > b) {
+            return Some("sigmas fall, the noisiest first, and are above 0 and at most 1".into());
+        }
+        None
+    }
+}
+
+/// More timesteps than any model is trained with.
+const MAX_TIMESTEP: u32 = 100_000;
+
 impl Sampling {
+    /// How runs of so many steps sample; `None`: as the model's folder says.
+    pub fn grid(&self, steps: u32) -> Option<&Grid> {
+        self.grids.iter().find(|grid| grid.steps == steps)
+    }
+
     /// The uncached baseline's step count.
     pub fn baseline_steps(&self) -> u32 {
         self.steps.iter().copied().max().unwrap_or(1)

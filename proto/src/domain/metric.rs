@@ -100,6 +100,8 @@ pub struct Declaration {
     pub forecast: bool,
     /// Whether it can measure a [`Profile`](super::Profile).
     pub profiles: bool,
+    /// Whether it samples on a [`Grid`](super::Grid) that it is told.
+    pub grids: bool,
     /// The quality metrics that it measures.
     pub metrics: Vec<MetricDeclaration>,
     /// Memory of the device in bytes; 0: unknown.
@@ -180,6 +182,7 @@ mod tests {
             layout: Layout::pixart(1).unwrap(),
             forecast: false,
             profiles: false,
+            grids: true,
             memory_bytes: 0,
             labels: BTreeMap::new(),
             metrics: vec![metric("clip_score")],

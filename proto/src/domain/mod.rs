@@ -19,7 +19,7 @@ mod schedule;
 mod spec;
 mod statistics;
 
-pub use calibration::{Calibration, MeasurementPlan, Prompt, Sampling};
+pub use calibration::{Calibration, Grid, MeasurementPlan, Prompt, Sampling};
 pub use cost::{CostModel, CostModelError};
 pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, SearchRef, SearchRefError, SearchUid, WorkerId};
 pub use layout::{BlockGroup, Component, Layout, LayoutError, Slot};

@@ -213,6 +213,18 @@ impl SpecDraft {
                 || "step counts go from the largest to the smallest, each once",
             );
         }
+        let grids = &self.sampling.grids;
+        wrong.at_most("sampling.grids", grids.len(), MAX_STEP_COUNTS);
+        for (i, grid) in grids.iter().enumerate().take(MAX_STEP_COUNTS) {
+            let field = format_args!("sampling.grids[{i}]");
+            wrong.unless(steps.contains(&grid.steps), field, || {
+                format!("{} is none of the step counts {steps:?}", grid.steps)
+            });
+            let is_first = grids[..i].iter().all(|other| other.steps != grid.steps);
+            wrong.unless(is_first, field, || format!("{} steps have a grid already", grid.steps));
+            let problem = grid.problem();
+            wrong.unless(problem.is_none(), field, || problem.as_deref().unwrap_or_default().to_owned());
+        }
         let guidance = self.sampling.guidance_scale;
         wrong.unless((0.0..=100.0).contains(&guidance), "sampling.guidance_scale", || {
             format!("{guidance} is not in 0 to 100")
@@ -353,6 +365,7 @@ impl SpecDraft {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::domain::Grid;
 
     pub(crate) fn draft() -> SpecDraft {
         SpecDraft {
@@ -363,6 +376,7 @@ pub(crate) mod tests {
                 height: None,
                 width: Some(64),
                 negative_prompt: String::new(),
+                grids: vec![],
             },
             forecast: true,
             prompts: vec![Prompt { text: "an owl".into(), seed: 7 }],
@@ -401,7 +415,18 @@ pub(crate) mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Spoil = fn(&mut SpecDraft);
-        let spoils: [(Spoil, &str); 20] = [
+        fn grid(steps: u32, timesteps: &[u32]) -> Grid {
+            Grid { steps, timesteps: timesteps.into(), ..Grid::default() }
+        }
+        let spoils: [(Spoil, &str); 28] = [
+            (|d| d.sampling.grids = vec![grid(5, &[9, 7, 5, 3, 1])], "sampling.grids[0]"),
+            (|d| d.sampling.grids = vec![grid(12, &[9, 7, 5, 3, 1])], "sampling.grids[0]"),
+            (|d| d.sampling.grids = vec![grid(12, &[])], "sampling.grids[0]"),
+            (|d| d.sampling.grids = vec![Grid { solver_order: Some(4), ..grid(12, &[]) }], "sampling.grids[0]"),
+            (|d| d.sampling.grids = vec![grid(12, &[7; 12])], "sampling.grids[0]"),
+            (|d| d.sampling.grids = vec![Grid { sigmas: vec![1.5; 12], ..grid(12, &[]) }], "sampling.grids[0]"),
+            (|d| d.sampling.grids = vec![Grid { solver_order: Some(1), ..grid(12, &[]) }; 2], "sampling.grids[1]"),
+            (|d| d.sampling.grids = vec![grid(12, &[]); 10_000], "sampling.grids"),
             (|d| d.sampling.steps.clear(), "sampling.steps"),
             (|d| d.sampling.steps = vec![12, 20], "sampling.steps[1]"),
             (|d| d.sampling.guidance_scale = f64::NAN, "sampling.guidance_scale"),

@@ -100,7 +100,7 @@ pub(super) fn from_json(json: &Value) -> Result<Read, FormatError> {
         return Err(FormatError::field(field, "must be true or false"));
     }
     let schedule = schedule.map_err(|e| FormatError::field("cache_schedule.num_inference_steps", e))?;
-    Ok(Read { schedule, made_with })
+    Ok(Read { schedule, made_with, grid: None })
 }
 
 fn entries(json: &Value) -> impl Iterator<Item = (&str, &Value)> {

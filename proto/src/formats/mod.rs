@@ -5,7 +5,7 @@
 mod ecad;
 mod own;
 
-use crate::domain::Schedule;
+use crate::domain::{Grid, Schedule};
 use crate::text::without_mark;
 
 pub use ecad::{read as read_ecad, write as write_ecad};
@@ -47,6 +47,8 @@ pub struct Read {
     /// Settings that the file says it was made with, such as `guidance_scale` and `5.0`. They are not the schedule's:
     /// whoever runs it has their own.
     pub made_with: Vec<(String, String)>,
+    /// How its runs sampled where it was measured, if that was not as the model's folder says.
+    pub grid: Option<Grid>,
 }
 
 /// Reads a schedule in either format.
@@ -59,7 +61,9 @@ pub fn read_whole(text: &str) -> Result<Read, FormatError> {
     let json: serde_json::Value =
         serde_json::from_str(without_mark(text)).map_err(|e| FormatError::Json(e.to_string()))?;
     if json.get("evocache_schedule").is_some() {
-        Ok(Read { schedule: own::from_json(&json)?, made_with: vec![] })
+        let schedule = own::from_json(&json)?;
+        let grid = own::grid(&json, schedule.steps())?;
+        Ok(Read { schedule, made_with: vec![], grid })
     } else if json.get("cache_schedule").is_some() {
         ecad::from_json(&json)
     } else {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::FormatError;
-use crate::domain::{BlockGroup, Component, Decision, Layout, Schedule};
+use crate::domain::{BlockGroup, Component, Decision, Grid, Layout, Schedule};
 use crate::text;
 
 const VERSION: u64 = 1;
@@ -114,6 +114,25 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
             Err(FormatError::field("id", problem))
         }
         _ => Ok(schedule),
+    }
+}
+
+/// How runs of so many steps sampled where the schedule was measured, as evocache notes it beside a schedule.
+pub(super) fn grid(json: &Value, steps: u32) -> Result<Option<Grid>, FormatError> {
+    let grids = &json["about"]["made_for"]["sampling"]["grids"];
+    let mut grids = grids.as_array().into_iter().flatten();
+    let Some(told) = grids.find(|grid| grid["steps"].as_u64() == Some(u64::from(steps))) else { return Ok(None) };
+    let numbers = |field: &str| told[field].as_array().into_iter().flatten();
+    let whole = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
+    let grid = Grid {
+        steps,
+        solver_order: whole(&told["solver_order"]),
+        timesteps: numbers("timesteps").map_while(whole).collect(),
+        sigmas: numbers("sigmas").map_while(Value::as_f64).collect(),
+    };
+    match grid.problem() {
+        Some(problem) => Err(FormatError::field("about.made_for.sampling.grids", problem)),
+        None => Ok(Some(grid)),
     }
 }
 

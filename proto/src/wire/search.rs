@@ -8,8 +8,8 @@ use crate::domain::limits::{
     MAX_IMPORTED, MAX_LABELS, MAX_NAME, MAX_OBJECTIVES, MAX_PROMPTS, MAX_RUNGS, MAX_STEP_COUNTS,
 };
 use crate::domain::{
-    Algorithm, Budget, Direction, Imported, Layout, MeasurementPlan, ModelRef, Objective, Placement, Prompt, Sampling,
-    SearchSpec, SpecDraft, SpecError, Strategy,
+    Algorithm, Budget, Direction, Grid, Imported, Layout, MeasurementPlan, ModelRef, Objective, Placement, Prompt,
+    Sampling, SearchSpec, SpecDraft, SpecError, Strategy,
 };
 use crate::pb;
 
@@ -63,6 +63,7 @@ fn counts(message: &pb::SearchSpec) -> Result<(), WireError> {
     let rungs = message.algorithm.as_ref().map_or(0, |algorithm| algorithm.rungs.len());
     let places = message.placement.as_ref().map_or(0, |placement| placement.labels.len());
     at_most("sampling.steps", message.sampling.as_ref().map_or(0, |s| s.steps.len()), MAX_STEP_COUNTS)?;
+    at_most("sampling.grids", message.sampling.as_ref().map_or(0, |s| s.grids.len()), MAX_STEP_COUNTS)?;
     at_most("prompts", message.prompts.len(), MAX_PROMPTS)?;
     at_most("objectives", message.objectives.len(), MAX_OBJECTIVES)?;
     at_most("algorithm.rungs", rungs, MAX_RUNGS)?;
@@ -159,6 +160,27 @@ pub(super) fn sampling(message: &pb::Sampling) -> Sampling {
         height: message.height,
         width: message.width,
         negative_prompt: message.negative_prompt.clone(),
+        grids: message.grids.iter().map(grid).collect(),
+    }
+}
+
+fn grid(message: &pb::Grid) -> Grid {
+    Grid {
+        steps: message.steps,
+        solver_order: message.solver_order,
+        timesteps: message.timesteps.clone(),
+        sigmas: message.sigmas.clone(),
+    }
+}
+
+impl From<&Grid> for pb::Grid {
+    fn from(grid: &Grid) -> Self {
+        Self {
+            steps: grid.steps,
+            solver_order: grid.solver_order,
+            timesteps: grid.timesteps.clone(),
+            sigmas: grid.sigmas.clone(),
+        }
     }
 }
 
@@ -185,6 +207,7 @@ impl From<&Sampling> for pb::Sampling {
             height: sampling.height,
             width: sampling.width,
             negative_prompt: sampling.negative_prompt.clone(),
+            grids: sampling.grids.iter().map(Into::into).collect(),
         }
     }
 }

@@ -22,6 +22,7 @@ pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, W
         layout,
         forecast: message.forecast,
         profiles: message.profiles,
+        grids: message.grids,
         memory_bytes: message.memory_bytes,
         labels: message.labels.clone(),
         metrics: metrics(&message.metrics)?,
@@ -74,6 +75,7 @@ pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWork
         metrics: d.metrics.iter().map(Into::into).collect(),
         cost: d.cost.as_ref().map(Into::into),
         profiles: d.profiles,
+        grids: d.grids,
         memory_bytes: d.memory_bytes,
         labels: d.labels.clone(),
     }
@@ -82,7 +84,9 @@ pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWork
 /// Reads the answer to GetCalibration.
 pub fn calibration(message: &pb::GetCalibrationResponse) -> Result<Calibration, WireError> {
     at_most("prompts", message.prompts.len(), MAX_PROMPTS)?;
-    at_most("sampling.steps", message.sampling.as_ref().map_or(0, |s| s.steps.len()), MAX_STEP_COUNTS)?;
+    let of_sampling = |count: fn(&pb::Sampling) -> usize| message.sampling.as_ref().map_or(0, count);
+    at_most("sampling.steps", of_sampling(|s| s.steps.len()), MAX_STEP_COUNTS)?;
+    at_most("sampling.grids", of_sampling(|s| s.grids.len()), MAX_STEP_COUNTS)?;
     let calibration = Calibration {
         prompts: message.prompts.iter().map(prompt).collect(),
         sampling: sampling(require("sampling", message.sampling.as_ref())?),

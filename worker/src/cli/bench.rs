@@ -125,6 +125,7 @@ impl Bench {
                 height: self.height,
                 width: self.width,
                 negative_prompt: String::new(),
+                grids: vec![],
             },
             plan: MeasurementPlan { batch: self.batch, warmup: 1, repeats: self.repeats, thumbnails: 0 },
         }

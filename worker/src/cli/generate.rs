@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use evocache_proto::domain::Schedule;
+use evocache_proto::domain::{Grid, Schedule};
 
 use super::model::ModelArgs;
 use super::sampler::{SamplerArgs, guidance};
@@ -16,6 +16,7 @@ use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::{BatchRequest, Pipeline};
 use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
+use crate::samplers::SamplerOptions;
 
 /// Generate pictures, uncached or by a caching schedule.
 ///
@@ -84,8 +85,11 @@ impl Generate {
             (None, Some(file)) => prompts::read(file)?,
             (None, None) => return Err(CliError::new("nothing to draw").hint("give --prompt or --prompts-file")),
         };
-        let pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
-        let schedule = self.schedule(&pipeline)?;
+        let mut pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
+        let (schedule, grid) = self.schedule(&pipeline)?;
+        // What is said here stands for what the schedule was measured with.
+        let grid = grid.filter(|_| self.sampler.options() == SamplerOptions::default());
+        pipeline.sample_on(grid.as_slice())?;
         let (size, pixels) = self.size(&pipeline)?;
         self.check_memory(&pipeline, size, &schedule, prompts.len())?;
         let mut texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
@@ -110,10 +114,11 @@ impl Generate {
             trace.get_or_insert(generated.trace);
         }
         let Some(trace) = trace else { return Ok(()) };
+        let grid = if grid.is_some() { " sampled as the schedule's file says" } else { "" };
         let what = if self.prompts_file.is_some() { format!("{} pictures: ", prompts.len()) } else { String::new() };
         writeln!(
             out,
-            "{}: {what}{} steps, {} slots computed, {} reused, {} forecast, peak cache {} bytes",
+            "{}: {what}{} steps{grid}, {} slots computed, {} reused, {} forecast, peak cache {} bytes",
             self.out.display(),
             schedule.steps(),
             trace.computed,
@@ -177,14 +182,15 @@ impl Generate {
         std::fs::write(path, picture.png()?).map_err(failed)
     }
 
-    fn schedule(&self, pipeline: &Pipeline) -> Result<Schedule> {
+    fn schedule(&self, pipeline: &Pipeline) -> Result<(Schedule, Option<Grid>)> {
         match &self.schedule {
             None => {
                 Schedule::all_compute(pipeline.layout().clone(), self.steps.unwrap_or_else(|| self.sampler.steps()))
+                    .map(|schedule| (schedule, None))
                     .map_err(|e| CliError::new(e.to_string()))
             }
             Some(path) => {
-                let schedule = read_schedule(path, pipeline.layout())?;
+                let (schedule, grid) = read_schedule(path, pipeline.layout())?;
                 match self.steps {
                     Some(steps) if steps != schedule.steps() => Err(CliError::new(format!(
                         "schedule '{}' has {} steps, --steps asks for {steps}",
@@ -192,7 +198,7 @@ impl Generate {
                         schedule.steps()
                     ))
                     .hint("leave --steps away: a schedule carries its own step count")),
-                    _ => Ok(schedule),
+                    _ => Ok((schedule, grid)),
                 }
             }
         }

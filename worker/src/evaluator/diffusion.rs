@@ -118,6 +118,7 @@ impl DiffusionEvaluator {
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
             profiles: true,
+            grids: true,
             memory_bytes: options.memory_bytes,
             labels: options.labels.clone(),
             metrics: declared,
@@ -190,6 +191,7 @@ impl DiffusionEvaluator {
         }
         let sampling = &calibration.sampling;
         let size = self.pipeline.latent_size(sampling.height, sampling.width).map_err(refused)?;
+        self.pipeline.sample_on(&sampling.grids).map_err(refused)?;
         for &steps in &sampling.steps {
             self.pipeline.sampler(steps, size).map_err(refused)?;
         }
@@ -428,8 +430,14 @@ mod tests {
         })
         .unwrap();
         evaluator.energy = Some(Box::new(Steady(Mutex::new(0.0))));
-        let sampling =
-            Sampling { steps: vec![2], guidance_scale: 1.0, height: None, width: None, negative_prompt: String::new() };
+        let sampling = Sampling {
+            steps: vec![2],
+            guidance_scale: 1.0,
+            height: None,
+            width: None,
+            negative_prompt: String::new(),
+            grids: vec![],
+        };
         let calibration = Calibration {
             prompts: (0..3).map(|seed| Prompt { text: "an owl".into(), seed }).collect(),
             sampling,

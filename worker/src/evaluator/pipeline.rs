@@ -1,10 +1,11 @@
 //! Text to pictures: text encoder, denoising by a schedule, decoder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use evocache_proto::domain::{CostModel, Layout, Schedule};
+use evocache_proto::domain::{CostModel, Grid, Layout, Schedule};
 
 use super::binning;
 use super::memory::Memory;
@@ -28,6 +29,8 @@ pub struct Pipeline {
     transformer: Box<dyn BlockModel>,
     vae: VaeDecoder,
     samplers: SamplerFactory,
+    /// Those of step counts that somebody has told how to sample.
+    told: BTreeMap<u32, SamplerFactory>,
     native: usize,
     tokens: usize,
 }
@@ -86,7 +89,8 @@ impl Pipeline {
         }
         folder.unchanged()?;
         let samplers = folder.samplers().clone();
-        Ok(Self { folder, device, transformer, vae, samplers, native, tokens })
+        let told = BTreeMap::new();
+        Ok(Self { folder, device, transformer, vae, samplers, told, native, tokens })
     }
 
     /// Decodes large pictures in tiles; see [`VaeDecoder::tiled`].
@@ -98,6 +102,13 @@ impl Pipeline {
     /// Samples as a caller says.
     pub fn with_sampler(self, options: &SamplerOptions) -> Result<Self> {
         Ok(Self { samplers: self.samplers.with(options)?, ..self })
+    }
+
+    /// Runs of these step counts sample as told, all others as before.
+    pub fn sample_on(&mut self, grids: &[Grid]) -> Result<()> {
+        let told = |grid: &Grid| Ok((grid.steps, self.samplers.clone().with(&grid.into())?));
+        self.told = grids.iter().map(told).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Latent rows and columns of the size that the model was made for.
@@ -198,7 +209,8 @@ impl Pipeline {
 
     /// A sampler for a run of `steps` steps over pictures of this size.
     pub fn sampler(&self, steps: u32, size: LatentSize) -> Result<Box<dyn Sampler>> {
-        self.samplers.start(steps, self.transformer.image_tokens(size)?)
+        let samplers = self.told.get(&steps).unwrap_or(&self.samplers);
+        samplers.start(steps, self.transformer.image_tokens(size)?)
     }
 
     /// Generates one batch. `observe` sees the latents after each step.

@@ -7,6 +7,7 @@ pub mod flow_match;
 pub mod noise;
 
 use candle_core::Tensor;
+use evocache_proto::domain::Grid;
 
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
@@ -33,6 +34,14 @@ pub struct SamplerOptions {
     pub timesteps: Option<Vec<u32>>,
     /// Flow matching: the noise level of each step before the config shifts it, noisiest first, in (0, 1].
     pub sigmas: Option<Vec<f64>>,
+}
+
+impl From<&Grid> for SamplerOptions {
+    fn from(grid: &Grid) -> Self {
+        let timesteps = Some(grid.timesteps.clone()).filter(|timesteps| !timesteps.is_empty());
+        let sigmas = Some(grid.sigmas.clone()).filter(|sigmas| !sigmas.is_empty());
+        Self { order: grid.solver_order.map(|order| order as usize), timesteps, sigmas }
+    }
 }
 
 impl SamplerOptions {

@@ -131,6 +131,7 @@ impl Evaluate for Puppet {
             layout: Layout::clone(&layout()),
             forecast: false,
             profiles: true,
+            grids: true,
             memory_bytes: 0,
             labels: Default::default(),
             metrics: vec![MetricDeclaration {

@@ -147,6 +147,7 @@ pub(crate) fn calibration(prompt: &str) -> Calibration {
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 1 },
     }

@@ -35,6 +35,7 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Fai
         if let Err(failure) = write_schedule(&results.search, best, &ecad, Format::Ecad) {
             notes.push(format!("no {key}.ecad.json: {}", failure.message));
         }
+        notes.extend(lost(&results.search, best, Format::Ecad).map(|lost| format!("{key}.ecad.json: {lost}")));
     }
     if results.search.spec.plan.thumbnails == 0 {
         notes.push("no sheet.png: the specification asks for no thumbnails".into());
@@ -57,6 +58,20 @@ pub(crate) fn schedule_text(search: &Search, best: &Best, format: Format) -> Res
         Format::Ecad => formats::write_ecad(schedule, &format!("evocache-{}", schedule.id().short()))
             .map_err(|e| Failure::new(e).hint("evocache's own format (--format evocache) can express every schedule")),
     }
+}
+
+/// What a format cannot say of a schedule, if anything.
+pub(crate) fn lost(search: &Search, best: &Best, format: Format) -> Option<String> {
+    let grid = search.spec.sampling.grid(best.evaluation.schedule.steps())?;
+    let order = grid.solver_order.map(|order| format!("solver order {order}"));
+    let join = |values: Vec<String>| values.join(",");
+    let timesteps = join(grid.timesteps.iter().map(u32::to_string).collect());
+    let sigmas = join(grid.sigmas.iter().map(f64::to_string).collect());
+    let named = [("timesteps", timesteps), ("sigmas", sigmas)].into_iter().filter(|(_, values)| !values.is_empty());
+    let told: Vec<String> = order.into_iter().chain(named.map(|(name, values)| format!("{name} {values}"))).collect();
+    matches!(format, Format::Ecad).then(|| {
+        format!("ECAD's format cannot say how the schedule samples; tell whatever runs it: {}", told.join(", "))
+    })
 }
 
 /// Draws the front.

@@ -20,7 +20,7 @@ use choice::describe_reference;
 pub(crate) use choice::describe_uncached;
 pub use choice::{Choice, ask, describe};
 pub use evaluation_table::{front_table, thin};
-pub(crate) use folder::schedule_text;
+pub(crate) use folder::{lost, schedule_text};
 pub use folder::{write_chart, write_folder, write_schedule, write_sheet};
 pub use noise::{deviation, noise};
 

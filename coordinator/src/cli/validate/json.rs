@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::figures::{Figures, MetricMean};
-use super::report::{Basis, Comparison, FEWER_STEPS_NOTE, Report, Row, Verdict};
+use super::report::{Basis, Comparison, Report, Row, Verdict};
 
 /// The whole report.
 pub(super) fn report(r: &Report) -> Value {
@@ -14,7 +14,7 @@ pub(super) fn report(r: &Report) -> Value {
         "min_quality_ratio": r.threshold,
         "prompts": r.prompts,
         "held": r.held(),
-        "fewer_steps_note": FEWER_STEPS_NOTE,
+        "fewer_steps_not_told": r.untold,
         "front": r.front.iter().map(|(row, verdict)| member(row, *verdict)).collect::<Vec<_>>(),
         "seeds": r.seeds.iter().map(self::row).collect::<Vec<_>>(),
         "missing": r.missing.iter().map(|c| c.0).collect::<Vec<_>>(),

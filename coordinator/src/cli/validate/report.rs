@@ -16,11 +16,6 @@ use crate::client::{Evaluation, Search};
 pub(super) const FEWER_STEPS: &str = "fewer-steps";
 const IMPORTED: &str = "imported";
 
-/// What the plain runs are, and what they are not.
-pub(super) const FEWER_STEPS_NOTE: &str = "fewer-steps is plain sampling as the search samples, on the sampler's own grid of timesteps and at its own order; \
-    another grid or a lower order can keep more with as few steps (`evocache-worker generate --solver-order --timesteps` \
-    draws with them), so it is not the best that fewer steps can do";
-
 /// A difference of quality that chance makes more rarely than this is one.
 const SURE: Level = Level::TWO_DEVIATIONS;
 
@@ -104,6 +99,9 @@ pub(super) struct Report {
     pub(super) seeds: Vec<Row>,
     /// Candidates that were not measured on the held-out prompts.
     pub(super) missing: Vec<CandidateId>,
+    /// Step counts of plain runs for which the search does not tell how to sample: on another grid of timesteps, or at
+    /// another order, as few steps may keep more.
+    pub(super) untold: Vec<u32>,
 }
 
 impl Report {
@@ -139,6 +137,10 @@ impl Report {
         let (front, seed_rows) = (rows(&members), rows(&seeds));
         let measured: BTreeSet<CandidateId> = front.iter().chain(&seed_rows).map(|r| r.candidate).collect();
         let wanted: BTreeSet<CandidateId> = members.iter().chain(&seeds).map(|e| e.candidate).collect();
+        let sampling = &held_out.search.spec.sampling;
+        let plain = seed_rows.iter().filter(|r| r.family == FEWER_STEPS).map(|r| r.steps);
+        let untold = plain.filter(|&steps| sampling.grid(steps).is_none()).collect::<BTreeSet<_>>();
+        let untold = untold.into_iter().rev().collect();
         let verdicts: Vec<Verdict> = front.iter().map(|r| verdict(r, &front, threshold, quality.direction)).collect();
         Some(Self {
             searches: [seen.search.id.to_string(), held_out.search.id.to_string()],
@@ -149,6 +151,7 @@ impl Report {
             front: front.into_iter().zip(verdicts).collect(),
             seeds: seed_rows,
             missing: wanted.difference(&measured).copied().collect(),
+            untold,
         })
     }
 

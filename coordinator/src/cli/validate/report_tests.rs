@@ -117,6 +117,12 @@ fn what_is_chosen_by_the_search_and_by_the_held_out_prompts_is_told_apart() {
         let told = format!("the front's is 1.25x ±0.02 as fast as {rival}\n");
         assert!(text::report(&report).contains(&told), "{}", text::report(&report));
     }
+    // In short, as the search chose; and the plain run of three steps was on the folder's grid.
+    let told = text::report(&report);
+    let in_short = "in short: 1 of 2 schedules held; candidate 11 is 3.00x ±0.03 as fast as uncached and keeps 96.0 % ±0.0 %, \
+                    which is not enough: 2.40x ±0.03 as fast as the plain run with fewer steps\n";
+    assert!(told.ends_with(in_short) && told.contains("fewer-steps with 3 steps is on the sampler's own"), "{told}");
+    assert_eq!(value["fewer_steps_not_told"], serde_json::json!([3]));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use evocache_proto::domain::{Direction, Objective};
 
 use super::figures::{Figures, MetricMean};
-use super::report::{Basis, Comparison, FEWER_STEPS, FEWER_STEPS_NOTE, Report, Row, Verdict, is_heuristic};
+use super::report::{Basis, Comparison, Report, Row, Verdict, is_heuristic};
 use crate::cli::table::{Side, Table};
 use crate::cli::units::show_percent;
 
@@ -25,10 +25,32 @@ pub(super) fn report(r: &Report) -> String {
     for basis in [Basis::Seen, Basis::HeldOut] {
         text += &comparison(r, &r.comparison(basis));
     }
-    if r.seeds.iter().any(|row| row.family == FEWER_STEPS) {
-        text += &format!("\nnote: {FEWER_STEPS_NOTE}\n");
+    if !r.untold.is_empty() {
+        let steps: Vec<String> = r.untold.iter().map(u32::to_string).collect();
+        text += &format!(
+            "\nnote: fewer-steps with {} steps is on the sampler's own grid of timesteps, at its own order; another grid or a lower order\n\
+             can keep more with as few. `[[sampling.grid]]` in the specification tells a search how to sample\n",
+            steps.join(", ")
+        );
     }
-    text
+    text + &in_short(r)
+}
+
+/// What most people want to know, in one line.
+fn in_short(r: &Report) -> String {
+    let chosen = r.comparison(Basis::Seen);
+    let found = chosen.front.map_or_else(
+        || format!("none keeps {}", show_percent(r.threshold)),
+        |row| {
+            let [speed, ratio] = cells(&row.held_out);
+            let kept = if r.keeps(&row.held_out) { "" } else { ", which is not enough" };
+            let beside = chosen.gain_over(chosen.fewer_steps).map_or(String::new(), |(gain, error)| {
+                format!(": {} as fast as the plain run with fewer steps", with_error(gain, error))
+            });
+            format!("candidate {} is {speed} as fast as uncached and keeps {ratio}{kept}{beside}", row.candidate)
+        },
+    );
+    format!("\nin short: {} of {} schedules held; {found}\n", r.held(), r.front.len())
 }
 
 fn front(r: &Report) -> Table {
@@ -174,7 +196,7 @@ fn gains(c: &Comparison<'_>) -> String {
     let rivals = [
         ("the heuristic", c.heuristic),
         ("the fastest heuristic with its quality or better", c.as_good_fastest),
-        ("the plain run with fewer steps on the default grid", c.fewer_steps),
+        ("the plain run with fewer steps", c.fewer_steps),
     ];
     let gain = |(name, rival): (&str, Option<&Row>)| {
         let (gain, error) = c.gain_over(rival)?;

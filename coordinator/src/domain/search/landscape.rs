@@ -92,6 +92,7 @@ pub(crate) fn draft(strategy: Strategy, steps: &[u32], evaluations: u64, seed: u
             height: None,
             width: None,
             negative_prompt: String::new(),
+            grids: vec![],
         },
         forecast: false,
         prompts: vec![Prompt { text: "an owl".into(), seed: 0 }],
