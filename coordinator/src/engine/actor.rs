@@ -217,7 +217,8 @@ impl Actor {
         let (mut heard, mut messages) = (Vec::with_capacity(BATCH), VecDeque::with_capacity(BATCH));
         loop {
             if messages.is_empty() {
-                let has_work = self.clearing || !self.unserved.is_empty();
+                let behind = !self.state.behind.is_empty() && self.broken.is_none();
+                let has_work = self.clearing || behind || !self.unserved.is_empty();
                 let patience = if has_work { Duration::ZERO } else { TICK };
                 // Nothing queued is fine: the clock is looked at all the same.
                 if let Ok(0) = tokio::time::timeout(patience, self.inbox.recv_many(&mut heard, BATCH)).await {
@@ -241,6 +242,7 @@ impl Actor {
             }
             self.serve_waiters(began);
             self.clear_some();
+            self.add_up_some();
             self.flush();
             self.meters.busy.record(began.elapsed());
         }
@@ -327,10 +329,7 @@ impl Actor {
                 leavers.extend(self.waiters.take_worker(worker));
             }
             if let Err(e) = self.state.apply(fact) {
-                // A decision made a fact that does not fit: a bug. Disk is ahead of memory; a restart would show it.
-                tracing::error!(error = %e, "a decision contradicts the state");
-                self.meters.broken.store(true, Relaxed);
-                self.broken = Some(StoreError::Failed(format!("internal contradiction: {e}; restart the coordinator")));
+                self.contradicts(&e);
                 return Err(Refusal::Internal(e.to_string()));
             }
         }
@@ -343,12 +342,35 @@ impl Actor {
         Ok(answer.unwrap_or(Answer::Accepted))
     }
 
+    /// Adds up another part of a search that is added up anew.
+    fn add_up_some(&mut self) {
+        let Some(search) = self.state.behind.first().cloned().filter(|_| self.broken.is_none()) else { return };
+        match self.state.add_up_some(&search) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.teach(&search);
+                self.news.push(Change { search, evaluation: None });
+                self.dirty = true;
+            }
+            Err(e) => self.contradicts(&e),
+        }
+    }
+
+    /// Memory and disk do not fit together: a bug. A restart shows what is stored.
+    fn contradicts(&mut self, problem: &Inconsistent) {
+        tracing::error!(error = %problem, "a decision contradicts the state");
+        self.break_down(StoreError::Failed(format!("internal contradiction: {problem}; restart the coordinator")));
+    }
+
     /// Hands on what the search's adviser is to hear.
     fn teach(&mut self, id: &SearchId) {
         let Some(search) = self.state.searches.get_mut(id) else {
             self.advisers.dismiss(id);
             return;
         };
+        if search.is_behind() {
+            return;
+        }
         let Some((_, breeder)) = &mut search.bound else { return };
         let lessons = breeder.lessons();
         if search.phase.is_final() {

@@ -219,7 +219,8 @@ pub(super) fn tick(state: &State, context: &Context<'_>) -> Decision {
                 decision = decision.fact(moved(search, id, candidate, next));
             }
         }
-        if search.phase != Phase::Running {
+        // What a search that is behind has used up is not known.
+        if search.phase != Phase::Running || search.is_behind() {
             continue;
         }
         if let Some(reason) = exhausted(search, 0, search.device_time, context.now) {
@@ -299,7 +300,10 @@ fn gave_up(state: &LeaseState) -> Option<String> {
 /// Why a budget is used up when `more` prompts are evaluated.
 fn exhausted(search: &Search, more: u64, device_time: Duration, now: Timestamp) -> Option<&'static str> {
     let budget = &search.spec.budget;
-    if search.is_spent(more) {
+    if search.is_behind() {
+        // The clock ends it when it is known what it has used up.
+        None
+    } else if search.is_spent(more) {
         Some("evaluation budget used up")
     } else if budget.stagnation.is_some_and(|most| search.stagnant() >= most) {
         Some("the hypervolume has stopped growing")

@@ -100,7 +100,7 @@ fn offer(
 
 /// A grant of a new candidate, within the budget. The first one binds the search to what the worker declared.
 fn new(search: &Search, to: &Grantee<'_>, context: &Context<'_>) -> Option<Decision> {
-    if search.is_spent(search.open_prompts) {
+    if search.is_behind() || search.is_spent(search.open_prompts) {
         return None;
     }
     let candidate = CandidateId(search.candidates.len() as u64);

@@ -9,7 +9,8 @@ use crate::ports::Fact;
 /// counts no more in searches that go on. One at a time: without it, others may look better.
 pub(super) fn judge(state: &State, context: &Context<'_>) -> Option<Decision> {
     let going_on = || state.searches.values().filter(|search| !search.phase.is_final());
-    let (worker, reason) = going_on().find_map(|search| search.trust.suspect())?;
+    let mut known = going_on().filter(|search| !search.is_behind());
+    let (worker, reason) = known.find_map(|search| search.trust.suspect())?;
     let mut decision = release_all(state, &worker, Decision::default(), context);
     for search in going_on().filter(|search| search.evaluations.iter().any(|e| e.worker == worker)) {
         decision = decision.fact(Fact::Disowned { search: search.id.clone(), worker: worker.clone() });

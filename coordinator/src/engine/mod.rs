@@ -9,6 +9,7 @@
 
 mod actor;
 mod advisers;
+mod anew;
 mod command;
 mod decide;
 mod evaluate;

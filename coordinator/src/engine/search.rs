@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evocache_proto::domain::{Budget, CandidateId, Declaration, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId};
 
+use super::anew::Anew;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::lease;
 use crate::domain::reference::References;
@@ -81,6 +82,8 @@ pub struct Search {
     pub evaluated_prompts: u64,
     /// Prompts of the candidates that wait or are leased.
     pub open_prompts: u64,
+    /// All that evaluations add up to, while it is added up anew.
+    pub(super) anew: Option<Anew>,
 }
 
 impl Search {
@@ -111,6 +114,7 @@ impl Search {
             device_time: Duration::ZERO,
             evaluated_prompts: 0,
             open_prompts: 0,
+            anew: None,
         }
     }
 
@@ -338,38 +342,12 @@ impl Search {
         self.trust.tell(&evaluation.worker, &evaluation.measurement, others);
     }
 
-    /// A worker's results count no more: everything is added up anew, as after a restart.
-    pub(super) fn disown(&mut self, worker: WorkerId) -> Result<(), String> {
-        self.disowned.insert(worker);
-        let Some((model, breeder)) = &mut self.bound else { return Ok(()) };
-        let anew = Breeder::new(self.spec.clone(), model.layout.clone()).map_err(|e| e.to_string())?;
-        let old = std::mem::replace(breeder, anew);
-        for (number, candidate) in (0..).zip(&self.candidates) {
-            breeder.record(CandidateId(number), &candidate.proposal);
-        }
-        (self.device_time, self.evaluated_prompts) = (Duration::ZERO, 0);
-        (self.trust, self.again) = (Trust::default(), BTreeMap::new());
-        self.references = References::default();
-        for (sequence, evaluation) in (0..).zip(self.evaluations.clone()) {
-            self.add_up(sequence, &evaluation).map_err(|e| e.to_string())?;
-        }
-        let Some((_, breeder)) = &mut self.bound else { return Ok(()) };
-        for (number, candidate) in (0..).zip(&self.candidates) {
-            if matches!(candidate.lease, lease::State::Failed { .. }) {
-                breeder.fail(CandidateId(number)).map_err(|e| e.to_string())?;
-            }
-        }
-        breeder.succeed(&old);
-        Ok(())
-    }
-
     /// Another budget holds from now on.
     pub(super) fn extend(&mut self, budget: Budget, rested: Duration, settled: Vec<u64>) -> Result<(), String> {
         self.spec = Arc::new(self.spec.with_budget(budget).map_err(|e| e.to_string())?);
         (self.rested, self.settled) = (rested, settled);
-        if let Some((_, breeder)) = &mut self.bound {
-            breeder.extend(self.spec.clone());
-        }
+        let breeders = self.bound.iter_mut().map(|(_, breeder)| breeder).chain(self.anew.iter_mut().map(Anew::breeder));
+        breeders.for_each(|breeder| breeder.extend(self.spec.clone()));
         Ok(())
     }
 }

@@ -79,6 +79,9 @@ impl State {
         let reasons: Vec<String> = mine
             .map(|search| match search.admits(declaration) {
                 Err(why) => format!("search '{}': {why}", search.id),
+                Ok(()) if search.is_behind() => {
+                    format!("search '{}' is being added up anew, without the results of a worker", search.id)
+                }
                 Ok(()) => format!("search '{}' has nothing to hand out until results come", search.id),
             })
             .collect();

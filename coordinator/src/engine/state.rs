@@ -71,6 +71,8 @@ pub struct State {
     pub searches: BTreeMap<SearchId, Search>,
     /// Deleted searches of which the store still has records. No other may have their ids.
     pub deleted: BTreeSet<SearchId>,
+    /// Searches that are added up anew.
+    pub behind: BTreeSet<SearchId>,
     /// All registered workers.
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Answered calls.
@@ -99,6 +101,9 @@ impl State {
         let mut state = Self { recovered: now, ..Self::default() };
         for fact in facts {
             state.apply(fact)?;
+        }
+        while let Some(search) = state.behind.first().cloned() {
+            state.add_up_some(&search)?;
         }
         for search in state.searches.values_mut() {
             for candidate in &mut search.candidates {
@@ -150,10 +155,8 @@ impl State {
                 }
             }
             Fact::Disowned { search, worker } => {
-                let search = self.search_mut(&search)?;
-                let disowned = search.disown(worker);
-                disowned
-                    .map_err(|e| Inconsistent(format!("search '{}', without a worker's results: {e}", search.id)))?;
+                let disowned = self.search_mut(&search)?.disown(worker);
+                self.added_up(search, disowned)?;
             }
             Fact::WorkerForgotten { worker } => drop(self.workers.remove(&worker)),
             Fact::SearchCreated { search, uid, spec, at } => {
@@ -250,6 +253,27 @@ impl State {
         Ok(())
     }
 
+    /// Adds up another part of a search that is added up anew. Says whether that was the last one.
+    pub fn add_up_some(&mut self, id: &SearchId) -> Result<bool, Inconsistent> {
+        let Some(search) = self.searches.get_mut(id) else {
+            // Deleted.
+            self.behind.remove(id);
+            return Ok(true);
+        };
+        let added = search.add_up_some();
+        self.added_up(id.clone(), added)?;
+        Ok(!self.behind.contains(id))
+    }
+
+    fn added_up(&mut self, id: SearchId, added: Result<(), String>) -> Result<(), Inconsistent> {
+        added.map_err(|e| Inconsistent(format!("search '{id}', without a worker's results: {e}")))?;
+        match self.searches.get(&id).is_some_and(Search::is_behind) {
+            true => self.behind.insert(id),
+            false => self.behind.remove(&id),
+        };
+        Ok(())
+    }
+
     /// Applies a change that is not stored.
     pub fn touch(&mut self, touch: Touch) {
         match touch {
@@ -286,8 +310,11 @@ impl Search {
             return Err(Inconsistent(format!("search '{id}': candidate {candidate} is unknown or evaluated already")));
         };
         entry.evaluation = Some(self.evaluations.len());
-        self.add_up(sequence, &evaluation)
-            .map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
+        // Else its turn comes.
+        if !self.is_behind() {
+            let added = self.add_up(sequence, &evaluation);
+            added.map_err(|e| Inconsistent(format!("search '{id}', candidate {candidate}: {e}")))?;
+        }
         // Pictures stay in the store: in memory they would outweigh everything else.
         let mut evaluation = evaluation;
         if !evaluation.measurement.thumbnails.is_empty() {

@@ -218,7 +218,7 @@ impl World {
                 let search = self.chance.bits().is_multiple_of(2).then(|| SearchId::new("again").unwrap());
                 match self.call(Command::Create { search, spec, from: vec![] })? {
                     Ok(Answer::Search(id)) => self.ledger.searches.push(id),
-                    Err(Refusal::Exists(_)) => {}
+                    Err(Refusal::Exists(_) | Refusal::BeingDeleted(_)) => {}
                     other => return Err(format!("create: {other:?}")),
                 }
             }
