@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use evocache_proto::domain::{BlockGroup, Component, Decision, Layout, Schedule};
+use evocache_proto::domain::{BlockGroup, Component, Decision, Grid, Layout, Schedule};
 use evocache_proto::formats::{FormatError, read, read_whole, write_ecad, write_own};
 use proptest::prelude::*;
 
@@ -92,6 +92,34 @@ fn steps_are_numbered_as_ecad_reads_them() {
     }
     let with_mark = format!("\u{feff}{}", ecad(&format!(r#""0": {BLOCK}, "1": {BLOCK}"#), ""));
     assert_eq!(read(&with_mark).unwrap(), padded);
+}
+
+#[test]
+fn how_a_schedule_sampled_is_read_from_what_stands_beside_it() {
+    let schedule = schedule(&Arc::new(Layout::pixart(1).unwrap()), 3, &[0, 1], false);
+    let file = |grid: &str| {
+        let about =
+            format!(r#"{{"made_for": {{"sampling": {{"guidance_scale": 3.0, "height": null, "grids": [{grid}]}}}}}}"#);
+        write_own(&schedule, Some(serde_json::from_str(&about).unwrap()))
+    };
+    let other = r#"{"steps": 5, "solver_order": 2}"#;
+    let grid = r#"{"steps": 3, "solver_order": 1, "timesteps": [900, 500, 50], "sigmas": []}"#;
+    let told = read_whole(&file(&format!("{other}, {grid}"))).unwrap();
+    let expected = Grid { steps: 3, solver_order: Some(1), timesteps: vec![900, 500, 50], sigmas: vec![] };
+    assert_eq!(told.grid.as_ref(), Some(&expected));
+    assert_eq!(expected.to_string(), "solver order 1, timesteps 900,500,50");
+    assert_eq!(told.made_with, [("guidance_scale".to_owned(), "3".to_owned())]);
+    assert_eq!(read_whole(&file(other)).unwrap().grid, None, "of another step count");
+    assert_eq!(read_whole(&write_own(&schedule, None)).unwrap().grid, None);
+    for wrong in [
+        r#"{"steps": 3, "solver_order": 1, "timesteps": "900,500,50"}"#,
+        r#"{"steps": 3, "solver_order": 1, "timesteps": [900, "x", 50]}"#,
+        r#"{"steps": 3, "solver_order": "1"}"#,
+        r#"{"steps": 3, "timesteps": [900, 50]}"#,
+        r#"{"steps": 3}"#,
+    ] {
+        assert!(read_whole(&file(wrong)).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | no search, no worker | NOT_FOUND | SEARCH_NOT_FOUND, WORKER_NOT_FOUND |
 //! | id taken | ALREADY_EXISTS | SEARCH_EXISTS |
-//! | id of a search that is still being deleted | UNAVAILABLE | SEARCH_BEING_DELETED, with RetryInfo |
+//! | id of a search that is still being deleted | ABORTED | SEARCH_BEING_DELETED, with RetryInfo |
 //! | wrong field | INVALID_ARGUMENT | INVALID_ARGUMENT, with BadRequest |
 //! | request id used for another call | INVALID_ARGUMENT | REQUEST_ID_REUSED |
 //! | measurement not believed | INVALID_ARGUMENT | MEASUREMENT_REFUSED |
@@ -248,7 +248,7 @@ pub(super) fn refusal(refusal: Refusal) -> Status {
         Refusal::TooManyWorkers(most) => {
             with(Code::ResourceExhausted, "TOO_MANY_WORKERS", text, &[("most", most.to_string())])
         }
-        Refusal::BeingDeleted(_) => retry(Code::Unavailable, "SEARCH_BEING_DELETED", text, Duration::from_secs(1)),
+        Refusal::BeingDeleted(_) => retry(Code::Aborted, "SEARCH_BEING_DELETED", text, Duration::from_secs(1)),
         Refusal::Busy => retry(Code::ResourceExhausted, "BUSY", text, Duration::from_secs(1)),
         Refusal::Full(_) => retry(Code::Unavailable, "STORE_FULL", text, Duration::from_secs(10)),
         Refusal::Store(_) => with(Code::Unavailable, "STORE_FAILED", text, &[]),

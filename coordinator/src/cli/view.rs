@@ -241,10 +241,13 @@ pub fn evaluation(e: &Evaluation) -> Value {
     })
 }
 
-fn with_schedule(e: &Evaluation) -> Value {
+fn with_schedule(search: &Search, e: &Evaluation) -> Value {
     let mut value = evaluation(e);
+    // Where it does not sample as the model's folder says, that belongs to it, also where it is taken out of here.
+    let grid = search.spec.sampling.grid(e.schedule.steps());
+    let about = grid.map(|_| json!({ "made_for": made_for(search) }));
     // The writer gives text, made for people; its meaning is the same JSON.
-    value["schedule"] = serde_json::from_str(&formats::write_own(&e.schedule, None)).unwrap_or(Value::Null);
+    value["schedule"] = serde_json::from_str(&formats::write_own(&e.schedule, about)).unwrap_or(Value::Null);
     value
 }
 
@@ -259,7 +262,7 @@ pub fn front(search: &Search, front: &Front) -> Value {
         "seeds_hypervolume": search.progress.seeds_hypervolume,
         "baseline": front.baseline.as_ref().map(evaluation),
         "evaluations": front.evaluations.iter().map(|e| {
-            let mut value = with_schedule(e);
+            let mut value = with_schedule(search, e);
             value["within_bounds"] = search.spec.objectives.iter().all(|o| e.keeps(o)).into();
             value
         }).collect::<Vec<_>>(),
@@ -291,7 +294,7 @@ pub fn best(search: &Search, b: &Best) -> Value {
         "quality_metric": b.quality_metric,
         "quality_ratio": b.quality_ratio,
         "reference_latencies": references(&b.references),
-        "evaluation": with_schedule(&b.evaluation),
+        "evaluation": with_schedule(search, &b.evaluation),
         "baseline": b.baseline.as_ref().map(evaluation),
     })
 }

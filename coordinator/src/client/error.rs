@@ -219,7 +219,10 @@ impl ClientError {
             // Who is not trusted now will not be trusted in a second.
             Self::Unreachable { problem, .. } => tls_hint(problem).is_none() && !problem.contains(CANCELED),
             Self::Unavailable { .. } => true,
-            Self::Refused(refusal) => refusal.kind == ErrorKind::Exhausted && refusal.retry_after.is_some(),
+            // It says when.
+            Self::Refused(refusal) => {
+                matches!(refusal.kind, ErrorKind::Exhausted | ErrorKind::Precondition) && refusal.retry_after.is_some()
+            }
             Self::BadUrl { .. } | Self::Credentials(_) | Self::Deadline { .. } | Self::Malformed { .. } => false,
         }
     }
@@ -248,6 +251,9 @@ impl ClientError {
                          FILE) or not know yours, or it is going down"
                     .into(),
             }),
+            Self::Unreachable { url, problem } if url.starts_with("http:") && problem.contains("frame") => {
+                Some("it does not speak plain HTTP/2: if it has a certificate, write https:// and name the authority (--ca FILE)".into())
+            }
             Self::Unreachable { .. } => Some(
                 "start a coordinator with `evocache serve`, or name another one with --coordinator or \
                  EVOCACHE_COORDINATOR"

@@ -32,6 +32,8 @@ const QUEUE: usize = 16 * 1024;
 const BATCH: usize = 512;
 /// After so much work at a stretch, what was decided is answered, and whoever has come meanwhile is heard.
 const STRETCH: Duration = Duration::from_millis(20);
+/// And so much of it for workers that wait, of each kind: those whose patience is over, and those that get work.
+const SERVING: Duration = Duration::from_millis(10);
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// How often old things are forgotten.
@@ -101,6 +103,7 @@ pub fn open(settings: Settings) -> Result<(Handle, Work), EngineError> {
         news: vec![],
         dirty: false,
         unsynced: false,
+        hurried: false,
         clearing: false,
         broken: None,
         stale: false,
@@ -194,6 +197,8 @@ struct Actor {
     /// Something changed that may give a waiting worker something to do.
     dirty: bool,
     unsynced: bool,
+    /// There may be more workers whose patience is over.
+    hurried: bool,
     /// There is more to remove of a deleted search, and nothing in the way.
     clearing: bool,
     /// A flush failed: memory may be ahead of the disk, so nothing more is decided.
@@ -218,7 +223,7 @@ impl Actor {
         loop {
             if messages.is_empty() {
                 let behind = !self.state.behind.is_empty() && self.broken.is_none();
-                let has_work = self.clearing || behind || !self.unserved.is_empty();
+                let has_work = self.clearing || behind || self.hurried || !self.unserved.is_empty();
                 let patience = if has_work { Duration::ZERO } else { TICK };
                 // Nothing queued is fine: the clock is looked at all the same.
                 if let Ok(0) = tokio::time::timeout(patience, self.inbox.recv_many(&mut heard, BATCH)).await {
@@ -232,7 +237,7 @@ impl Actor {
                     self.flush();
                     return;
                 }
-                if began.elapsed() > STRETCH {
+                if self.is_over(began, STRETCH) {
                     break;
                 }
             }
@@ -240,12 +245,17 @@ impl Actor {
             if std::mem::take(&mut self.dirty) {
                 self.unserved = self.waiters.classes_after(self.served.as_ref());
             }
-            self.serve_waiters(began);
+            self.serve_waiters();
             self.clear_some();
             self.add_up_some();
             self.flush();
             self.meters.busy.record(began.elapsed());
         }
+    }
+
+    /// Whether this has taken its time. Never where all is to depend on the commands alone, as in a simulation.
+    fn is_over(&self, began: Instant, time: Duration) -> bool {
+        self.settings.thinking == Thinking::Aside && began.elapsed() > time
     }
 
     /// Breaks when it is told to stop.
@@ -394,9 +404,14 @@ impl Actor {
     }
 
     fn look_at_clock(&mut self) {
-        let now = self.settings.clock.now();
+        let (now, began) = (self.settings.clock.now(), moment());
+        self.hurried = false;
         while let Some(waiter) = self.waiters.take_impatient(now) {
             self.answer(waiter);
+            if self.is_over(began, SERVING) {
+                self.hurried = true;
+                break;
+            }
         }
         if now.since(self.ticked) < TICK {
             return;
@@ -463,7 +478,8 @@ impl Actor {
 
     /// Gives waiting workers what there is, first come first served in every class, and the classes in turn. At least one
     /// is served, whatever time it is.
-    fn serve_waiters(&mut self, began: Instant) {
+    fn serve_waiters(&mut self) {
+        let began = moment();
         while let Some(class) = self.unserved.pop_front() {
             let Some((place, worker)) = self.waiters.first(&class) else { continue };
             let result = self.carry_out(None, &Command::Acquire { worker });
@@ -471,10 +487,12 @@ impl Actor {
                 if let Some(waiter) = self.waiters.take(&class, place) {
                     self.outbox.push((waiter.reply, result));
                 }
-                self.unserved.push_back(class.clone());
+                // It goes on until its time is over; the next one begins after it.
+                self.unserved.push_front(class.clone());
             }
             self.served = Some(class);
-            if began.elapsed() > STRETCH {
+            if self.is_over(began, SERVING) {
+                self.unserved.rotate_left(usize::from(self.unserved.front() == self.served.as_ref()));
                 return;
             }
         }
@@ -534,7 +552,7 @@ impl Actor {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures how long the engine works; nothing is decided by it")]
+#[expect(clippy::disallowed_methods, reason = "measures how long the engine works; decides nothing but when to answer")]
 fn moment() -> Instant {
     Instant::now()
 }

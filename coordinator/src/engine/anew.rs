@@ -17,8 +17,10 @@ use crate::domain::reference::References;
 use crate::domain::search::Breeder;
 use crate::domain::trust::Trust;
 
-/// Decisions of the schedules of one part: some fifteen hundred evaluations of a small model, four of the largest.
-const PART: usize = 1 << 20;
+/// Decisions of the schedules of one part: some four hundred evaluations of a small model, one of the largest.
+const PART: usize = 1 << 18;
+/// A search of so few evaluations needs no second part, unless its model is large.
+const SMALL: usize = 50;
 
 /// What evaluations add up to so far. While a part is done it stands in the search's own place, and the search's here.
 #[derive(Debug, Clone)]
@@ -55,8 +57,8 @@ impl Search {
             recorded: 0,
             told: 0,
         });
-        // A small search needs no second part.
-        self.add_up_some()
+        // A worker may have results in many searches: only what is done in an instant is done at once.
+        if self.evaluations.len() <= SMALL { self.add_up_some() } else { Ok(()) }
     }
 
     /// Whether it is being added up anew.

@@ -165,8 +165,11 @@ async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs) -> Result<S
 fn report(results: &Results, plan: &Plan, before: u64, took: Duration, printer: Printer) -> Result<Exit, Failure> {
     let progress = &results.search.progress;
     if results.front.evaluations.is_empty() {
-        return Err(Failure::new("no candidate could be evaluated")
-            .hint(format!("the workers' logs are in {}", plan.out.display())));
+        let why = format!("no candidate could be evaluated: {}", results.search.end_reason);
+        let out = plan.out.display();
+        return Err(Failure::new(why.trim_end_matches(": ")).hint(format!(
+            "the workers' logs are in {out}; once it is mended, begin a new search in another folder (--out), or delete this one"
+        )));
     }
     let notes = results::write_folder(results, &plan.out)?;
     if progress.evaluations > before {

@@ -8,6 +8,24 @@ use super::pieces;
 use super::sled_store::{MARK_KEY, database};
 use crate::ports::StoreError;
 
+/// How much more may be removed in a batch.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}
+
 /// Writes by key; the last one counts.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -81,19 +99,22 @@ impl Pending {
         }
     }
 
-    /// Removes some of the records or, of large ones, the pieces with this prefix: as many as there are still to be. Says of
-    /// how many more there might be.
-    pub(super) fn remove_some(&mut self, db: &sled::Db, prefix: &[u8], most: usize) -> Result<usize, StoreError> {
-        let mut left = most;
-        for entry in db.scan_prefix(prefix).take(most) {
+    /// Removes records or, of large ones, pieces with this prefix, as long as there is room in the batch. What they hold counts
+    /// like what is written: sled writes the leaves that it takes them from.
+    pub(super) fn remove_some(&mut self, db: &sled::Db, prefix: &[u8], room: &mut Room) -> Result<(), StoreError> {
+        for entry in db.scan_prefix(prefix) {
+            if room.is_used_up() {
+                return Ok(());
+            }
             let (key, value) = entry.map_err(database)?;
             if pieces::record(&key).is_none() {
                 self.mark.tally.subtract(&key, &value);
             }
+            self.bytes += value.len();
+            room.take(key.len() + value.len());
             self.remove_piece(key.to_vec());
-            left -= 1;
         }
-        Ok(left)
+        Ok(())
     }
 
     /// All of it, for the database. Nothing is left but the mark.

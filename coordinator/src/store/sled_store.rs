@@ -18,7 +18,7 @@ use evocache_proto::domain::{CandidateId, SearchId};
 use super::backup::{self, StreamError};
 use super::mark::{Mark, MarkFile};
 use super::moment::{Moment, Steps, Whole};
-use super::pending::Pending;
+use super::pending::{Pending, Room};
 use super::tally::Tally;
 use super::{Records, Visit, Write, codec, pieces};
 use crate::faults::{self, Point};
@@ -36,7 +36,7 @@ pub(super) const MARK_KEY: &[u8] = b"!mark";
 /// What sled writes is several times what it is given.
 const UNSYNCED: usize = 64 * 1024;
 
-/// Records of a deleted search that are removed at once. sled takes some 50 µs for each.
+/// Records of a deleted search that are removed at once, if they are small. sled takes some 50 µs for each.
 const CLEARED: usize = 256;
 
 /// Keeps records in a sled database.
@@ -327,11 +327,11 @@ impl SledStore {
         }
         let records = codec::belonging(search);
         let further = records.each_ref().map(|prefix| pieces::further(prefix));
-        let mut left = CLEARED;
+        let mut room = Room { records: CLEARED, bytes: UNSYNCED / 2 };
         for prefix in records.iter().chain(&further) {
-            left = pending.remove_some(&self.db, prefix, left)?;
+            pending.remove_some(&self.db, prefix, &mut room)?;
         }
-        Ok(if left > 0 { Cleared::All } else { Cleared::Some })
+        Ok(if room.is_used_up() { Cleared::Some } else { Cleared::All })
     }
 
     /// Hands the database what is pending.

@@ -56,8 +56,8 @@ class CachedPixArt:
         module.forward = cached
 
     @torch.no_grad()
-    def draw(self, calibration, prompts, steps, compute=None):
-        """Pictures [n, 3, h, w] in 0..1 and seconds, text encoding excluded."""
+    def draw(self, calibration, prompts, steps, compute=None, timesteps=None):
+        """Pictures [n, 3, h, w] in 0..1 and seconds, text encoding excluded. `timesteps`: another grid than the scheduler's own."""
         sampling, pipe = calibration.sampling, self.pipe
         channels, side = pipe.transformer.config.in_channels, pipe.transformer.config.sample_size
         noise = [torch.randn(channels, side, side, generator=torch.Generator("cpu").manual_seed(p.seed)) for p in prompts]
@@ -73,7 +73,7 @@ class CachedPixArt:
                 else:
                     self.last_read[made, slot] = step
         start = time.perf_counter()
-        images = pipe(**dict(zip(keys, text)), negative_prompt=None, num_inference_steps=steps, latents=torch.stack(noise),
+        images = pipe(**dict(zip(keys, text)), negative_prompt=None, num_inference_steps=steps, timesteps=timesteps, latents=torch.stack(noise),
                       guidance_scale=sampling.guidance_scale, use_resolution_binning=False, clean_caption=False,
                       height=side * pipe.vae_scale_factor, width=side * pipe.vae_scale_factor, output_type="pt").images
         return images, time.perf_counter() - start

@@ -79,6 +79,11 @@ def best(searches, args):
                            for b in range(group.count)} for step in range(schedule.steps)}
     values = ", ".join(f"{m.name} {answer.evaluation.values[m.name]:.4f}" for m in answer.evaluation.measurement.metrics)
     print(f"{answer.speedup:.2f}x faster: {values}", file=sys.stderr)
+    search = searches.GetSearch(pb.GetSearchRequest(search_id=args.search), timeout=30).search
+    for grid in search.spec.sampling.grids:
+        if grid.steps == schedule.steps:
+            told = str(grid).replace("\n", ", ")
+            print(f"ECAD's format cannot say how it samples; tell whatever runs it: {told}", file=sys.stderr)
     print(json.dumps({"cache_schedule": {"name": args.search, "num_blocks": group.count, "attributes": {},
                                          "num_inference_steps": schedule.steps, "schedule": rows}}))
 

@@ -4,6 +4,7 @@
     evocache best SEARCH --min-quality-ratio 98% --out best.ecad.json --format ecad
     python draw.py MODEL best.ecad.json --prompt "an owl on a white background" --seed 1 --guidance 3 --out owl.png
 
+`evocache best` tells what ECAD's format cannot say of a schedule: pass it on as --timesteps and --solver-order.
 --like PICTURE compares with what `evocache-worker generate` drew with the same arguments, and fails if it is another picture.
 """
 import argparse, json, sys
@@ -30,13 +31,19 @@ def main():
     parser.add_argument("--negative-prompt", default="")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance", type=float, default=4.5)
+    parser.add_argument("--timesteps", type=lambda text: [int(t) for t in text.split(",")])
+    parser.add_argument("--solver-order", type=int)
     parser.add_argument("--out", required=True)
     parser.add_argument("--like")
     args = parser.parse_args()
     model = CachedPixArt(args.model)
     steps, compute = read(args.schedule, len(model.blocks))
+    if args.solver_order:
+        scheduler = model.pipe.scheduler
+        model.pipe.scheduler = type(scheduler).from_config(scheduler.config, solver_order=args.solver_order)
     sampling = SimpleNamespace(negative_prompt=args.negative_prompt, guidance_scale=args.guidance)
-    images, seconds = model.draw(SimpleNamespace(sampling=sampling), [SimpleNamespace(text=args.prompt, seed=args.seed)], steps, compute)
+    images, seconds = model.draw(SimpleNamespace(sampling=sampling), [SimpleNamespace(text=args.prompt, seed=args.seed)], steps,
+                                 compute, args.timesteps)
     processor = model.pipe.image_processor
     (picture,) = processor.numpy_to_pil(processor.pt_to_numpy(images))
     picture.save(args.out)

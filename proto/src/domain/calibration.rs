@@ -68,6 +68,19 @@ impl Grid {
     }
 }
 
+/// For people: `solver order 1, timesteps 999,732,478,243,50`.
+impl std::fmt::Display for Grid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn joined<T: ToString>(name: &str, values: &[T]) -> Option<String> {
+            let values: Vec<String> = values.iter().map(T::to_string).collect();
+            (!values.is_empty()).then(|| format!("{name} {}", values.join(",")))
+        }
+        let order = self.solver_order.map(|order| format!("solver order {order}"));
+        let told = [order, joined("timesteps", &self.timesteps), joined("sigmas", &self.sigmas)];
+        f.write_str(&told.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// More timesteps than any model is trained with.
 const MAX_TIMESTEP: u32 = 100_000;
 

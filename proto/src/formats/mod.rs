@@ -63,7 +63,7 @@ pub fn read_whole(text: &str) -> Result<Read, FormatError> {
     if json.get("evocache_schedule").is_some() {
         let schedule = own::from_json(&json)?;
         let grid = own::grid(&json, schedule.steps())?;
-        Ok(Read { schedule, made_with: vec![], grid })
+        Ok(Read { schedule, made_with: own::made_with(&json), grid })
     } else if json.get("cache_schedule").is_some() {
         ecad::from_json(&json)
     } else {

@@ -117,18 +117,32 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
     }
 }
 
+/// Settings that the schedule was measured with, as evocache notes them beside it.
+pub(super) fn made_with(json: &Value) -> Vec<(String, String)> {
+    let sampling = &json["about"]["made_for"]["sampling"];
+    let told = |name: &str| Some((name.to_owned(), sampling[name].as_f64()?.to_string()));
+    ["guidance_scale", "height", "width"].into_iter().filter_map(told).collect()
+}
+
 /// How runs of so many steps sampled where the schedule was measured, as evocache notes it beside a schedule.
 pub(super) fn grid(json: &Value, steps: u32) -> Result<Option<Grid>, FormatError> {
     let grids = &json["about"]["made_for"]["sampling"]["grids"];
     let mut grids = grids.as_array().into_iter().flatten();
     let Some(told) = grids.find(|grid| grid["steps"].as_u64() == Some(u64::from(steps))) else { return Ok(None) };
-    let numbers = |field: &str| told[field].as_array().into_iter().flatten();
+    let wrong = |field: &str| {
+        FormatError::field(format!("about.made_for.sampling.grids.{field}"), "is no number, or no list of numbers")
+    };
     let whole = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
+    let list = |field: &str| match &told[field] {
+        Value::Null => Ok(&[][..]),
+        value => value.as_array().map(Vec::as_slice).ok_or_else(|| wrong(field)),
+    };
+    let order = &told["solver_order"];
     let grid = Grid {
         steps,
-        solver_order: whole(&told["solver_order"]),
-        timesteps: numbers("timesteps").map_while(whole).collect(),
-        sigmas: numbers("sigmas").map_while(Value::as_f64).collect(),
+        solver_order: if order.is_null() { None } else { Some(whole(order).ok_or_else(|| wrong("solver_order"))?) },
+        timesteps: list("timesteps")?.iter().map(whole).collect::<Option<_>>().ok_or_else(|| wrong("timesteps"))?,
+        sigmas: list("sigmas")?.iter().map(Value::as_f64).collect::<Option<_>>().ok_or_else(|| wrong("sigmas"))?,
     };
     match grid.problem() {
         Some(problem) => Err(FormatError::field("about.made_for.sampling.grids", problem)),

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use evocache_proto::domain::{Grid, Schedule};
+use evocache_proto::domain::Schedule;
+use evocache_proto::formats;
 
 use super::model::ModelArgs;
 use super::sampler::{SamplerArgs, guidance};
@@ -16,7 +17,6 @@ use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::{BatchRequest, Pipeline};
 use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
-use crate::samplers::SamplerOptions;
 
 /// Generate pictures, uncached or by a caching schedule.
 ///
@@ -86,9 +86,8 @@ impl Generate {
             (None, None) => return Err(CliError::new("nothing to draw").hint("give --prompt or --prompts-file")),
         };
         let mut pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
-        let (schedule, grid) = self.schedule(&pipeline)?;
-        // What is said here stands for what the schedule was measured with.
-        let grid = grid.filter(|_| self.sampler.options() == SamplerOptions::default());
+        let (schedule, told) = self.schedule(&pipeline)?;
+        let grid = told.as_ref().and_then(|told| told.grid.clone()).and_then(|grid| self.sampler.but_for(grid));
         pipeline.sample_on(grid.as_slice())?;
         let (size, pixels) = self.size(&pipeline)?;
         self.check_memory(&pipeline, size, &schedule, prompts.len())?;
@@ -114,7 +113,10 @@ impl Generate {
             trace.get_or_insert(generated.trace);
         }
         let Some(trace) = trace else { return Ok(()) };
-        let grid = if grid.is_some() { " sampled as the schedule's file says" } else { "" };
+        let grid = match grid {
+            Some(grid) => format!(" sampled as the schedule's file says ({grid})"),
+            None => String::new(),
+        };
         let what = if self.prompts_file.is_some() { format!("{} pictures: ", prompts.len()) } else { String::new() };
         writeln!(
             out,
@@ -126,6 +128,11 @@ impl Generate {
             trace.forecast,
             trace.peak_cache_bytes
         )?;
+        for (setting, value) in told.iter().flat_map(|told| &told.made_with) {
+            if let Some(here) = self.differs(setting, value) {
+                writeln!(out, "the schedule was made with {setting} {value}, and this was drawn with {here}")?;
+            }
+        }
         Ok(())
     }
 
@@ -182,7 +189,23 @@ impl Generate {
         std::fs::write(path, picture.png()?).map_err(failed)
     }
 
-    fn schedule(&self, pipeline: &Pipeline) -> Result<(Schedule, Option<Grid>)> {
+    /// What stands here for a setting that a schedule was made with, where it is another.
+    fn differs(&self, setting: &str, value: &str) -> Option<String> {
+        let pixels = |side: Option<u32>| side.map_or("the model's own".to_owned(), |side| side.to_string());
+        let here = match setting {
+            "guidance_scale" => self.guidance.to_string(),
+            "height" => pixels(self.height),
+            "width" => pixels(self.width),
+            _ => return None,
+        };
+        let same = match (here.parse::<f64>(), value.parse::<f64>()) {
+            (Ok(here), Ok(value)) => here == value,
+            _ => here == value,
+        };
+        (!same).then_some(here)
+    }
+
+    fn schedule(&self, pipeline: &Pipeline) -> Result<(Schedule, Option<formats::Read>)> {
         match &self.schedule {
             None => {
                 Schedule::all_compute(pipeline.layout().clone(), self.steps.unwrap_or_else(|| self.sampler.steps()))
@@ -190,7 +213,8 @@ impl Generate {
                     .map_err(|e| CliError::new(e.to_string()))
             }
             Some(path) => {
-                let (schedule, grid) = read_schedule(path, pipeline.layout())?;
+                let read = read_schedule(path, pipeline.layout())?;
+                let schedule = read.schedule.clone();
                 match self.steps {
                     Some(steps) if steps != schedule.steps() => Err(CliError::new(format!(
                         "schedule '{}' has {} steps, --steps asks for {steps}",
@@ -198,7 +222,7 @@ impl Generate {
                         schedule.steps()
                     ))
                     .hint("leave --steps away: a schedule carries its own step count")),
-                    _ => Ok((schedule, grid)),
+                    _ => Ok((schedule, Some(read))),
                 }
             }
         }

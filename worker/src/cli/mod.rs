@@ -28,7 +28,7 @@ mod table;
 use std::io::Write;
 use std::path::Path;
 
-use evocache_proto::domain::{Grid, Layout, Schedule};
+use evocache_proto::domain::Layout;
 use evocache_proto::{formats, text};
 
 use crate::evaluator::api::EvaluateError;
@@ -110,12 +110,13 @@ pub fn report(error: &CliError) {
 }
 
 /// Reads a schedule file, evocache's or ECAD's, and checks that it is for this layout.
-/// A schedule, and how its runs sampled where it was measured.
-fn read_schedule(path: &Path, layout: &Layout) -> Result<(Schedule, Option<Grid>)> {
+/// A schedule, and what its file says of it.
+fn read_schedule(path: &Path, layout: &Layout) -> Result<formats::Read> {
     let text = crate::files::text::read(path)
         .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
-    let formats::Read { schedule, grid, .. } =
+    let read =
         formats::read_whole(&text).map_err(|e| CliError::new(format!("'{}' is no schedule: {e}", path.display())))?;
+    let schedule = &read.schedule;
     if **schedule.layout() != *layout {
         return Err(CliError::new(format!(
             "schedule '{}' is for a model with layout {}, this model has {layout}",
@@ -124,5 +125,5 @@ fn read_schedule(path: &Path, layout: &Layout) -> Result<(Schedule, Option<Grid>
         ))
         .hint("a schedule runs on models with the same blocks and components as the one it was made for"));
     }
-    Ok((schedule, grid))
+    Ok(read)
 }

@@ -1,6 +1,7 @@
 //! Settings of the sampler that stand for those of the model's folder.
 
 use clap::Args;
+use evocache_proto::domain::Grid;
 
 use crate::samplers::SamplerOptions;
 
@@ -34,6 +35,18 @@ impl SamplerArgs {
     /// How many steps a run has that is told no number of them.
     pub(super) fn steps(&self) -> u32 {
         self.options().steps().and_then(|steps| u32::try_from(steps).ok()).unwrap_or(DEFAULT_STEPS)
+    }
+
+    /// A grid that a file tells, but for what is said here; `None` if nothing is left of it.
+    pub(super) fn but_for(&self, grid: Grid) -> Option<Grid> {
+        let is_spaced = self.timesteps.is_some() || self.sigmas.is_some();
+        let grid = Grid {
+            steps: grid.steps,
+            solver_order: grid.solver_order.filter(|_| self.solver_order.is_none()),
+            timesteps: if is_spaced { vec![] } else { grid.timesteps },
+            sigmas: if is_spaced { vec![] } else { grid.sigmas },
+        };
+        (grid != Grid { steps: grid.steps, ..Grid::default() }).then_some(grid)
     }
 
     /// As the sampler takes them.

@@ -25,7 +25,15 @@ pub fn front_table(results: &Results, rows: usize) -> String {
     let mut table = Table::new(&heads);
     let keep: BTreeSet<u64> =
         results.choices.iter().filter_map(|c| c.answer.as_ref().ok()).map(|b| b.evaluation.candidate.0).collect();
-    for e in thin(&results.front.evaluations, rows, |e| keep.contains(&e.candidate.0)) {
+    let members = &results.front.evaluations;
+    let shown = thin(members, rows, |e| keep.contains(&e.candidate.0));
+    let rest = match members.len() - shown.len() {
+        0 => String::new(),
+        _ => {
+            format!("{} of {} members of the front; `evocache front --rows 0` shows all\n", shown.len(), members.len())
+        }
+    };
+    for e in shown {
         table.row(row(e, quality, &metrics));
     }
     let on_front = |b: &Evaluation| results.front.evaluations.iter().any(|e| e.candidate == b.candidate);
@@ -36,7 +44,7 @@ pub fn front_table(results: &Results, rows: usize) -> String {
         }
         table.row(cells);
     }
-    table.render() + &describe_reference(&results.front.references)
+    table.render() + &rest + &describe_reference(&results.front.references)
 }
 
 /// The quality metrics to show: those of the objectives, then the others that were measured.

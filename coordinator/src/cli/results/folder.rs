@@ -63,15 +63,8 @@ pub(crate) fn schedule_text(search: &Search, best: &Best, format: Format) -> Res
 /// What a format cannot say of a schedule, if anything.
 pub(crate) fn lost(search: &Search, best: &Best, format: Format) -> Option<String> {
     let grid = search.spec.sampling.grid(best.evaluation.schedule.steps())?;
-    let order = grid.solver_order.map(|order| format!("solver order {order}"));
-    let join = |values: Vec<String>| values.join(",");
-    let timesteps = join(grid.timesteps.iter().map(u32::to_string).collect());
-    let sigmas = join(grid.sigmas.iter().map(f64::to_string).collect());
-    let named = [("timesteps", timesteps), ("sigmas", sigmas)].into_iter().filter(|(_, values)| !values.is_empty());
-    let told: Vec<String> = order.into_iter().chain(named.map(|(name, values)| format!("{name} {values}"))).collect();
-    matches!(format, Format::Ecad).then(|| {
-        format!("ECAD's format cannot say how the schedule samples; tell whatever runs it: {}", told.join(", "))
-    })
+    matches!(format, Format::Ecad)
+        .then(|| format!("ECAD's format cannot say how the schedule samples; tell whatever runs it: {grid}"))
 }
 
 /// Draws the front.

@@ -44,9 +44,15 @@ fn in_short(r: &Report) -> String {
         |row| {
             let [speed, ratio] = cells(&row.held_out);
             let kept = if r.keeps(&row.held_out) { "" } else { ", which is not enough" };
-            let beside = chosen.gain_over(chosen.fewer_steps).map_or(String::new(), |(gain, error)| {
-                format!(": {} as fast as the plain run with fewer steps", with_error(gain, error))
-            });
+            let beside = match (chosen.fewer_steps, chosen.gain_over(chosen.fewer_steps)) {
+                (Some(plain), _) if plain.schedule == row.schedule => {
+                    ": it is the plain run with fewer steps, to which caching adds nothing".to_owned()
+                }
+                (_, Some((gain, error))) => {
+                    format!(": {} as fast as the plain run with fewer steps", with_error(gain, error))
+                }
+                (_, None) => String::new(),
+            };
             format!("candidate {} is {speed} as fast as uncached and keeps {ratio}{kept}{beside}", row.candidate)
         },
     );
