@@ -378,4 +378,14 @@ mod tests {
         assert!(matches!(stopping, ClientError::Unavailable { .. }));
         assert!(error(&gone).is_transient() && stopping.is_transient());
     }
+
+    #[test]
+    fn a_coordinator_with_a_certificate_is_not_taken_for_one_that_is_not_there() {
+        let unreachable = |url: &str| ClientError::Unreachable {
+            url: url.into(),
+            problem: "connection error detected: frame with invalid size".into(),
+        };
+        assert!(unreachable("http://h:1").hint().unwrap().contains("https://"));
+        assert!(!unreachable("https://h:1").hint().unwrap().contains("plain HTTP"));
+    }
 }

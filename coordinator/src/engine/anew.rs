@@ -129,14 +129,12 @@ impl Search {
 mod tests {
     use std::sync::Arc;
 
-    use evocache_proto::domain::{
-        Algorithm, BlockGroup, Budget, Component, Decision, Direction, Layout, Measurement, MeasurementPlan,
-        MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SearchId, SearchUid, SpecDraft,
-    };
+    use evocache_proto::domain::{BlockGroup, Component, Decision, Layout, Schedule, SearchId, SearchUid, Strategy};
 
     use super::*;
     use crate::domain::evaluation::Evaluation;
     use crate::domain::lease::RetryPolicy;
+    use crate::domain::search::landscape::{Landscape, draft, spec};
     use crate::domain::search::{Proposal, Provenance};
     use crate::domain::time::Timestamp;
     use crate::engine::State;
@@ -148,42 +146,15 @@ mod tests {
         Arc::new(Layout::new(vec![BlockGroup { name: "block".into(), count: 64, components }]).unwrap())
     }
 
-    fn spec() -> SpecDraft {
-        let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
-        SpecDraft {
-            model: ModelRef { name: "m".into(), fingerprint: None },
-            sampling: Sampling {
-                steps: vec![64],
-                guidance_scale: 3.0,
-                height: None,
-                width: None,
-                negative_prompt: String::new(),
-                grids: vec![],
-            },
-            forecast: false,
-            prompts: vec![Prompt { text: "p".into(), seed: 0 }],
-            plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
-            objectives: vec![objective("latency_ratio", Direction::Minimize), objective("psnr", Direction::Maximize)],
-            budget: Budget { evaluations: Some(50), ..Budget::default() },
-            algorithm: Algorithm { seeds: false, ..Algorithm::default() },
-            seed: 0,
-            labels: BTreeMap::new(),
-            placement: Default::default(),
-            imported: vec![],
-        }
-    }
-
     /// A search of so many evaluations, by `good` and `bad` in turn.
     fn facts(search: &SearchId, layout: &Arc<Layout>, evaluations: u64) -> Vec<Fact> {
         let uid = SearchUid::new("u").unwrap();
+        let mut draft = draft(Strategy::SteadyState, &[64], 50, 0);
+        draft.algorithm.seeds = false;
+        let landscape = Landscape::new(layout, 64);
         let model = ModelFacts { fingerprint: "f".into(), layout: layout.clone(), metrics: vec![], cost: None };
         let mut facts = vec![
-            Fact::SearchCreated {
-                search: search.clone(),
-                uid,
-                spec: Arc::new(spec().validate().unwrap()),
-                at: Timestamp(1),
-            },
+            Fact::SearchCreated { search: search.clone(), uid, spec: spec(draft), at: Timestamp(1) },
             Fact::SearchBound { search: search.clone(), model, at: Timestamp(2) },
         ];
         for number in 0..evaluations {
@@ -192,26 +163,13 @@ mod tests {
             let schedule = Arc::new(Schedule::from_fn(layout.clone(), 64, |step, _| reuses(step)).unwrap());
             let provenance =
                 Arc::new(Provenance { parents: vec![], operator: "random".into(), seed_family: "random".into() });
-            let (candidate, share) = (CandidateId(number), 1.0 / f64::from(every));
+            let candidate = CandidateId(number);
             let proposal = Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: 0 };
-            facts.push(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
-            let psnr = MetricValues { name: "psnr".into(), values: vec![50.0 * share], baseline_mean: 100.0 };
             let evaluation = Evaluation {
                 candidate,
                 schedule,
                 provenance,
-                measurement: Measurement {
-                    metrics: vec![psnr],
-                    latency_us: vec![100.0 * share],
-                    baseline_latency_us: vec![100.0],
-                    macs: 1,
-                    baseline_macs: 1,
-                    peak_cache_bytes: 0,
-                    device_time: Duration::from_millis(number),
-                    disturbed: 0,
-                    thumbnails: vec![],
-                    profile: None,
-                },
+                measurement: landscape.measure(&proposal.schedule),
                 worker: WorkerId::new(if number % 2 == 0 { "good" } else { "bad" }).unwrap(),
                 worker_name: "w".into(),
                 device: "cpu".into(),
@@ -219,6 +177,7 @@ mod tests {
                 finished: Timestamp(4),
                 attempt: 1,
             };
+            facts.push(Fact::CandidateCreated { search: search.clone(), candidate, proposal });
             facts.push(Fact::Evaluated { search: search.clone(), sequence: number, evaluation: Arc::new(evaluation) });
         }
         facts

@@ -126,6 +126,14 @@ fn what_is_chosen_by_the_search_and_by_the_held_out_prompts_is_told_apart() {
 }
 
 #[test]
+fn a_plain_run_that_is_the_fastest_is_not_compared_with_itself() {
+    let plain = shorter(made(7, 1, "seed", "fewer-steps", 3.0, [0.99, 0.99]), 2);
+    let seen = std::slice::from_ref(&plain);
+    let told = text::report(&report(seen, seen, &[uncached(), again(&plain, 3.0, [0.99, 0.99])]));
+    assert!(told.ends_with("it is the plain run with fewer steps, to which caching adds nothing\n"), "{told}");
+}
+
+#[test]
 fn what_was_not_measured_is_named() {
     let front = [made(1, 2, "shift", "fora", 2.0, [0.99, 0.99]), made(2, 3, "shift", "fora", 3.0, [0.99, 0.99])];
     let told = report(&front, &[], &[uncached(), again(&front[0], 2.0, [0.99, 0.99])]);
