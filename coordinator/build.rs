@@ -1,7 +1,7 @@
 //! What only tests may plant in a coordinator, as `cfg`s: there is no feature that `--all-features` could ship.
 //!
-//! `EVOCACHE_PLANT=faults` compiles the named moments of `faults.rs` in, `EVOCACHE_PLANT=bug` leases without fences, which the
-//! simulation must find. Both are refused in a build without debug assertions (`lib.rs`).
+//! `EVOCACHE_PLANT=faults` compiles the named moments of `faults.rs` in; `EVOCACHE_PLANT=bug` compiles leases without fences
+//! into the domain, which the simulation must find. A build without debug assertions refuses both (`lib.rs` of each crate).
 
 #![expect(clippy::disallowed_methods, reason = "how a build script and cargo talk")]
 

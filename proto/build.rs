@@ -1,4 +1,4 @@
-//! Compiles `evocache/v1/*.proto` with protox, so that no `protoc` is needed to build evocache.
+//! Compiles `evocache/v1/*.proto` with protox, so that building evocache needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(feature = "wire")]
@@ -19,11 +19,11 @@ fn wire() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(FILES, ["."])?;
-    #[expect(clippy::disallowed_methods, reason = "this is how cargo tells a build script where to write")]
+    #[expect(clippy::disallowed_methods, reason = "cargo passes the output folder in this variable")]
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("evocache_v1.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
-        // Maps in key order: the same message always has the same bytes, and what is stored can be compared.
+        // Ordered maps make encoding deterministic, so that stored bytes can be compared.
         .btree_map(".")
         .bytes(".")
         .compile_fds(descriptors)?;

@@ -7,7 +7,7 @@
 //!                 store (sled)          cli → client → gRPC
 //! ```
 //!
-//! - [`domain`]: the search itself, objectives, the lease machine. Pure.
+//! - [`evocache_domain`]: the search, objectives and the lease machine; a crate of its own, pure.
 //! - [`ports`]: what the engine needs of the world: a store, a clock, identifiers.
 //! - [`engine`]: decides on the current state, commits, applies, answers.
 //! - [`store`]: the ports' store on sled, and its twin in memory.
@@ -22,10 +22,9 @@
 //! - [`local`]: a coordinator and its workers on this machine in one command.
 //! - [`simulate`]: a real coordinator with workers that only wait: plans a cluster, measures the coordinator.
 
-#[cfg(all(any(faults, planted_bug), not(debug_assertions)))]
+#[cfg(all(faults, not(debug_assertions)))]
 compile_error!("EVOCACHE_PLANT is for tests: unset it, or build with debug assertions");
 
-pub mod domain;
 pub mod faults;
 pub mod ports;
 

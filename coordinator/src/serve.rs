@@ -8,21 +8,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::credentials::CredentialError;
+use evocache_net::credentials::CredentialError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::{self, Calls, ConnectionLimits, Connections, Gate, Incoming, Limiter, Services, Tls};
-use crate::domain::lease::RetryPolicy;
-use crate::domain::time::Timestamp;
 use crate::engine::{Engine, EngineError, EnginePanic, Settings, Thinking};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
 use crate::store::{LOSS_HINT, RESTORE_HINT, ReopeningStore};
 use crate::tokens::{Tokens, TokensError};
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::time::Timestamp;
 
 pub use crate::api::limits::CONNECTIONS_PER_ADDRESS;
 pub use crate::api::{Allowance, Quotas, TlsFiles};

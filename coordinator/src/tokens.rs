@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::domain::time::Timestamp;
+use evocache_domain::time::Timestamp;
 
 /// What the holder of a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -59,7 +59,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("coordinator/src/api", &["sled", "crate::store", "crate::cli", "crate::client"], "services know the engine only"),
     (
         "coordinator/src/client",
-        &["sled", "crate::engine", "crate::store", "crate::api", "crate::cli", "crate::domain", "crate::serve"],
+        &["sled", "crate::engine", "crate::store", "crate::api", "crate::cli", "evocache_domain", "crate::serve"],
         "the client knows the contract only",
     ),
     (
@@ -69,7 +69,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
             "crate::engine",
             "crate::store",
             "crate::api",
-            "crate::domain",
+            "evocache_domain",
             "evocache_proto::pb",
             "evocache_worker",
         ],

@@ -1,15 +1,14 @@
 //! The contract of evocache, shared by the coordinator, the workers and the clients.
 //!
-//! - [`domain`]: validated types both sides speak in. Knows nothing of protobuf, gRPC, clocks or files.
-//! - [`pb`]: the protobuf messages and gRPC stubs generated from `proto/evocache/v1/*.proto`.
-//! - [`wire`]: conversions between the two; the only place where a message becomes a domain type.
+//! - [`domain`]: the validated types that both sides use.
+//! - [`pb`]: the messages and gRPC stubs generated from `proto/evocache/v1/*.proto`.
+//! - [`wire`]: the conversions between the two. Only here does a message become a domain type.
 //! - [`formats`]: schedules as JSON, in evocache's own format and in ECAD's.
-//! - [`credentials`]: the certificates and the token that a caller shows.
-//! - [`telemetry`]: traces across coordinator and worker.
-//! - [`units`]: durations, sizes, ratios and addresses as people write them.
-//! - [`text`]: text from others, made fit for terminals, logs and files.
+//! - [`units`]: parsers for durations, sizes, ratios and addresses.
+//! - [`text`]: escapes untrusted text for terminals, logs and files.
 //!
-//! **Architecture invariant:** `domain` imports none of the others. It builds with `--no-default-features`.
+//! **Invariant:** `domain` knows nothing of protobuf, gRPC, JSON, clocks, randomness or files. It builds with
+//! `--no-default-features`.
 
 pub mod domain;
 pub mod text;
@@ -19,20 +18,11 @@ pub mod units;
 pub mod formats;
 
 #[cfg(feature = "wire")]
-pub mod credentials;
-#[cfg(feature = "wire")]
-pub mod telemetry;
-#[cfg(feature = "wire")]
 pub mod wire;
 
-/// Messages and stubs generated from `evocache.v1`.
+/// Messages and stubs generated from `evocache.v1`. Their documentation is that of the `.proto` files.
 #[cfg(feature = "wire")]
-#[expect(
-    missing_docs,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code; the documentation stands in the .proto files"
-)]
+#[expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated code")]
 pub mod pb {
     tonic::include_proto!("evocache.v1");
 
@@ -40,5 +30,5 @@ pub mod pb {
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("evocache_v1");
 }
 
-/// The version of the protocol between coordinator and worker. A worker that speaks another one is refused.
+/// The version of the worker protocol. The coordinator refuses a worker that speaks another version.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,13 +1,13 @@
-//! Text from others (names, reasons, labels, messages), made fit to be shown.
+//! Escapes untrusted text (names, reasons, labels, messages) before it is shown.
 //!
-//! What a terminal, a log reader or a browser would act on instead of showing it is spelled out: control characters,
-//! line and paragraph separators, marks that reverse or hide text. Each kind of output has one function here, and every
-//! output passes through it, so no caller has to remember. Absent: markup; whoever writes SVG or HTML escapes `<` and `&`.
+//! Characters that a terminal, a log reader or a browser would interpret are escaped: control characters, line and
+//! paragraph separators, marks that reverse or hide text. Each kind of output has one function here. Does not escape
+//! markup: writers of SVG or HTML escape `<` and `&` themselves.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Whether something else than a glyph may come of this character. Joiners that emoji and scripts need are not among them.
+/// Whether this character can do more than show a glyph. Joiners that emoji and scripts need are allowed.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -18,7 +18,7 @@ fn acts(c: char) -> bool {
 
 fn spell(text: &str, keep: impl Fn(char) -> bool, spelled: impl Fn(&mut String, char)) -> Cow<'_, str> {
     let shown = |c: char| !acts(c) || keep(c);
-    // Nearly all that is shown and logged is ASCII, and its characters need not be decoded.
+    // Nearly all text is ASCII, which needs no decoding.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(shown) {
         return Cow::Borrowed(text);
     }
@@ -29,24 +29,24 @@ fn spell(text: &str, keep: impl Fn(char) -> bool, spelled: impl Fn(&mut String, 
     Cow::Owned(out)
 }
 
-/// A file's text without the byte-order mark that some editors put in front of UTF-8.
+/// Strips the byte-order mark that some editors put in front of UTF-8.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// One value on one line: `\n`, `\u{1b}`, `\u{202e}`.
+/// Escapes a value for one line: `\n`, `\u{1b}`, `\u{202e}`.
 pub fn plain(text: &str) -> Cow<'_, str> {
     spell(text, |_| false, |out, c| out.extend(c.escape_default()))
 }
 
-/// Lines that were put together here: as [`plain`], but line ends and tabs stay.
+/// Escapes text of several lines: as [`plain`], but keeps line ends and tabs.
 pub fn lines(text: &str) -> Cow<'_, str> {
     spell(text, |c| matches!(c, '\n' | '\t'), |out, c| out.extend(c.escape_default()))
 }
 
-/// A text that is JSON: what is spelled out are escapes of JSON, so it means the same.
+/// Escapes JSON text with JSON's own escapes, so that its meaning stays the same.
 ///
-/// Outside of its strings JSON has no such character but line ends and tabs, and in them they are escaped already.
+/// Outside strings, JSON has no such characters but line ends and tabs; inside strings, those are already escaped.
 pub fn json(text: &str) -> Cow<'_, str> {
     spell(
         text,
@@ -59,8 +59,8 @@ pub fn json(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// A line of a log, with its end. With `colors`, the sequences that set colours stay: they are the log's own, since it
-/// spells out those of others before it adds any.
+/// Escapes a log line and keeps its line end. With `colors`, color sequences stay: they come from the log itself, which
+/// escapes untrusted ones before it adds any.
 fn log_line(text: &str, colors: bool) -> String {
     let (body, end) = text.strip_suffix('\n').map_or((text, ""), |body| (body, "\n"));
     let mut out = String::with_capacity(text.len());
@@ -85,7 +85,7 @@ fn log_line(text: &str, colors: bool) -> String {
     out
 }
 
-/// A writer of [`lines`]. Characters come whole, as `write!` sends them.
+/// A writer that escapes with [`lines`]. Each write must hold whole characters, as `write!` sends them.
 #[derive(Debug)]
 pub struct Lines<W>(pub W);
 
@@ -100,12 +100,12 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// A writer of a log for people: one write is one line.
+/// A writer for a log in text form that escapes each write as one line.
 #[derive(Debug)]
 pub struct LogLines<W> {
-    /// Where to.
+    /// The underlying writer.
     pub to: W,
-    /// Whether the log sets colours.
+    /// Whether the log uses colors.
     pub colors: bool,
 }
 
@@ -120,7 +120,7 @@ impl<W: Write> Write for LogLines<W> {
     }
 }
 
-/// A writer of JSON.
+/// A writer that escapes with [`json`].
 #[derive(Debug)]
 pub struct Json<W>(pub W);
 
@@ -139,7 +139,7 @@ impl<W: Write> Write for Json<W> {
 mod tests {
     use super::*;
 
-    /// Escape, carriage return, line end, C1's CSI, right-to-left override, separators, isolate, byte-order mark, a tag.
+    /// Escape, carriage return, line end, C1 CSI, right-to-left override, separators, isolate, byte-order mark, a tag.
     const HOSTILE: &str = "a\u{1b}[2J\r\n\u{9b}31m\u{202e}\u{2028}\u{2029}\u{2066}\u{feff}\u{e0041}\u{7f}b";
 
     #[test]

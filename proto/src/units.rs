@@ -1,15 +1,13 @@
-//! Durations, sizes, ratios and addresses as people write them: on command lines, in specification files, for both
-//! programs. Each kind of value has one parser, so what is understood in one place is understood in all.
-//!
-//! Absent: writing them, which each program does in its own words.
+//! Parsers for durations, sizes, ratios and addresses on command lines and in specification files of both programs.
+//! One parser per kind of value, so that every place accepts the same syntax. Does not format values.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-/// Reads `35ms`, `1.5s`, `90m`, `1h30m`, `2d`; only zero needs no unit.
+/// Parses a duration: `35ms`, `1.5s`, `90m`, `1h30m`, `2d`. Only zero needs no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong =
-        || format!("'{text}' is no duration; write a number with a unit of us, ms, s, m, h, d, such as 35ms or 1h30m");
+        || format!("'{text}' is not a duration; write numbers with units (us, ms, s, m, h, d), such as 35ms or 1h30m");
     let mut rest = text.trim();
     match rest.parse::<f64>() {
         Ok(0.0) => return Ok(Duration::ZERO),
@@ -39,15 +37,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         total += number * seconds;
         rest = &rest[letters..];
     }
-    // Nanoseconds, so that 35ms is 35 ms and not 34.999999999.
+    // Rounded to nanoseconds, so that 35ms is not 34.999999 ms.
     Duration::try_from_secs_f64((total * 1e9).round() / 1e9).map_err(|_| wrong())
 }
 
-/// Reads `4096`, `64KiB`, `1.5GB`, `8G`: a bare number is bytes, `k`, `M`, `G`, `T` are powers of 1000, with `i` of 1024.
+/// Parses a size in bytes: `4096`, `64KiB`, `1.5GB`, `8G`. `k`, `M`, `G`, `T` are powers of 1000, or of 1024 with `i`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
-            "'{text}' is no size; write bytes, or a number with KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (of 1024)"
+            "'{text}' is not a size; write bytes, or a number with KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (of 1024)"
         )
     };
     let trimmed = text.trim();
@@ -68,20 +66,20 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes < 9.0e18 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// A finite number.
+/// Parses a finite number.
 pub fn parse_finite(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
-        _ => Err(format!("'{text}' is no number")),
+        _ => Err(format!("'{text}' is not a number")),
     }
 }
 
-/// A finite positive number.
+/// Parses a finite positive number.
 pub fn parse_positive(text: &str) -> Result<f64, String> {
-    parse_finite(text).ok().filter(|&number| number > 0.0).ok_or_else(|| format!("'{text}' is no positive number"))
+    parse_finite(text).ok().filter(|&number| number > 0.0).ok_or_else(|| format!("'{text}' is not a positive number"))
 }
 
-/// A number that may be a percentage.
+/// Parses a number or a percentage.
 fn share(text: &str) -> Option<f64> {
     let (number, scale) = match text.trim().strip_suffix('%') {
         Some(number) => (number, 0.01),
@@ -90,32 +88,32 @@ fn share(text: &str) -> Option<f64> {
     Some(parse_finite(number).ok()? * scale)
 }
 
-/// A positive ratio: `0.98` or `98%`. A number from 2 up is more likely a percentage without its sign.
+/// Parses a positive ratio: `0.98` or `98%`. Refuses `98`, which is likely a percentage without its sign.
 pub fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = share(text).filter(|&ratio| ratio > 0.0);
-    let ratio = ratio.ok_or_else(|| format!("'{text}' is no ratio; write 0.98 or 98%"))?;
+    let ratio = ratio.ok_or_else(|| format!("'{text}' is not a ratio; write 0.98 or 98%"))?;
     if ratio >= 2.0 && !text.contains('%') {
         return Err(format!("'{text}' would be {:.0} %; write {ratio}% or {}", 100.0 * ratio, ratio / 100.0));
     }
     Ok(ratio)
 }
 
-/// A share of all, below one: `0.02` or `2%`.
+/// Parses a share in `[0, 1)`: `0.02` or `2%`.
 pub fn parse_share(text: &str) -> Result<f64, String> {
     let share = share(text).filter(|share| (0.0..1.0).contains(share));
-    share.ok_or_else(|| format!("'{text}' is no share below 1; write 0.02 or 2%"))
+    share.ok_or_else(|| format!("'{text}' is not a share from 0 up to 1; write 0.02 or 2%"))
 }
 
-/// How many times as fast: `2`, `2x`, `2.10x`.
+/// Parses a speed-up: `2`, `2x`, `2.10x`.
 pub fn parse_times(text: &str) -> Result<f64, String> {
     let number = text.trim().trim_end_matches(['x', 'X', '×']);
-    parse_positive(number).map_err(|_| format!("'{text}' is no number of times; write 2 or 2x"))
+    parse_positive(number).map_err(|_| format!("'{text}' is not a speed-up; write 2 or 2x"))
 }
 
-/// An address to listen on: `127.0.0.1:7447`, `[::1]:7447`, `localhost:7447`, `:7447` for this machine only.
+/// Parses an address to listen on: `127.0.0.1:7447`, `[::1]:7447`, `localhost:7447`, or `:7447` for loopback only.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let wrong =
-        |why: &str| format!("'{text}' is no address to listen on: {why}; write HOST:PORT, such as 127.0.0.1:7447");
+        |why: &str| format!("'{text}' is not an address to listen on: {why}; write HOST:PORT, such as 127.0.0.1:7447");
     let text = text.trim();
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -124,13 +122,13 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         return Err(wrong("it has a scheme"));
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
-    let port: u16 = port.parse().map_err(|_| wrong(&format!("'{port}' is no port")))?;
+    let port: u16 = port.parse().map_err(|_| wrong(&format!("'{port}' is not a port")))?;
     if host.is_empty() {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }
-    let found = (host, port).to_socket_addrs().map_err(|_| wrong(&format!("'{host}' is no name of this machine")))?;
+    let found = (host, port).to_socket_addrs().map_err(|_| wrong(&format!("'{host}' cannot be resolved")))?;
     let found: Vec<SocketAddr> = found.collect();
-    // Where a name means both, the one that older clients reach.
+    // A name with both kinds of addresses: IPv4, which older clients reach too.
     let four = found.iter().find(|address| address.is_ipv4()).or(found.first());
     four.copied().ok_or_else(|| wrong(&format!("'{host}' has no address")))
 }
@@ -201,7 +199,7 @@ mod tests {
         assert_eq!([at("127.0.0.1:0"), at("[::1]:7447"), at(":80")], ["127.0.0.1:0", "[::1]:7447", "127.0.0.1:80"]);
         assert!(parse_listen("localhost:7447").unwrap().ip().is_loopback());
         for (bad, why) in
-            [("7447", "no port"), ("http://a:1", "scheme"), ("a:x", "'x' is no port"), ("localhost", "no port")]
+            [("7447", "no port"), ("http://a:1", "scheme"), ("a:x", "'x' is not a port"), ("localhost", "no port")]
         {
             assert!(parse_listen(bad).unwrap_err().contains(why), "{bad}");
         }

@@ -1,7 +1,8 @@
-//! Every fused kernel beside the same in candle's own operations, at the sizes of one PixArt-α block at 512² (1024 tokens of
-//! 16 × 72, guided) and of a decoder's levels.
+//! Compares each fused kernel with candle's own operations, at the sizes of one PixArt-α block at 512² (1024 tokens of
+//! 16 heads × 72 channels, with guidance) and of the levels of a decoder.
 //!
-//! `cargo bench -p evocache-worker --bench kernels [-- NAME]`; RAYON_NUM_THREADS and CANDLE_NUM_THREADS set the threads.
+//! Run with `cargo bench -p evocache-worker --bench kernels [-- NAME]`. RAYON_NUM_THREADS and CANDLE_NUM_THREADS set
+//! the number of threads.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,7 +28,7 @@ fn random(shape: &[usize]) -> Tensor {
     Tensor::rand(-1f32, 1.0, shape, &Device::Cpu).unwrap()
 }
 
-/// A group of two: the kernel, and candle's operations.
+/// A benchmark group that times the kernel and candle's operations.
 fn pair(
     criterion: &mut Criterion,
     name: &str,

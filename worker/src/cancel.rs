@@ -1,9 +1,9 @@
-//! A flag that asks running work to stop. Shared by whoever gives work and whoever does it.
+//! A flag that asks running work to stop, shared by the requester and the worker thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Clones share one flag; once set it stays set.
+/// A cancellation flag. Clones share it; once set, it stays set.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -18,7 +18,7 @@ impl CancelToken {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the work is to stop.
+    /// Whether the flag is set.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,13 +1,13 @@
-//! The evocache worker: runs caching schedules on a diffusion transformer and returns what it measured.
+//! The evocache worker: runs caching schedules on a diffusion transformer and measures latency, quality and memory.
 //!
-//! - [`agent`]: leases candidates from a coordinator, has them evaluated and reports; never candle.
-//! - [`evaluator`]: calibrates, generates, measures; [`evaluator::api`] is all that an agent needs of it.
+//! - [`agent`]: leases candidates from a coordinator, has them evaluated and reports; knows nothing of candle.
+//! - [`evaluator`]: calibrates, generates, measures; the agent uses only [`evaluator::api`].
 //! - [`executor`]: the denoising loop, the only code that knows schedules and caches.
-//! - [`models`], [`layers`], [`samplers`], [`metrics`]: numbers on candle; they know nothing of schedules.
-//! - [`files`]: configs and weights as files; knows no model.
-//! - [`cli`]: the verbs of the binary.
+//! - [`models`], [`layers`], [`samplers`], [`metrics`]: computations with candle; they know nothing of schedules.
+//! - [`files`]: reads configs and weights; knows nothing of models.
+//! - [`cli`]: the subcommands of the binary.
 //!
-//! Without the feature `candle` only the agent's side is built, for evaluators written elsewhere.
+//! Without the feature `candle`, the crate contains only the agent, for evaluators in other crates.
 
 pub mod agent;
 pub mod cancel;

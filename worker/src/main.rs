@@ -10,7 +10,7 @@ use evocache_worker::cli::run::{RunArgs, run};
 use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
 use evocache_worker::evaluator::threads::compute_here;
 
-/// Runs caching schedules on a diffusion transformer and measures them.
+/// Run caching schedules on a diffusion transformer and measure them
 #[derive(Debug, Parser)]
 #[command(name = "evocache-worker", version, propagate_version = true)]
 struct Cli {
@@ -29,11 +29,11 @@ enum Verb {
     Score(Score),
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is written to it is spelled out")]
+#[expect(clippy::disallowed_methods, reason = "`Lines` escapes control characters")]
 fn main() -> ExitCode {
     allocator::keep_pages();
     let cli = Cli::parse();
-    // A worker's own thread waits for the coordinator, while another one computes.
+    // In `run`, this thread waits for the coordinator while another one computes.
     if !matches!(cli.verb, Verb::Run(_)) {
         compute_here();
     }

@@ -1,4 +1,4 @@
-//! Pictures as bytes: tensors in [0, 1] to 8-bit RGB and PNG, and back.
+//! Converts tensors in [0, 1] to 8-bit RGB pictures and PNG, and back.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -8,14 +8,14 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::files::error::{ModelError, Result};
 
-/// An 8-bit RGB picture, row by row.
+/// An 8-bit RGB picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// Columns.
+    /// Width in pixels.
     pub width: usize,
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// `3 · width · height` bytes.
+    /// `3 · width · height` bytes, row by row.
     pub rgb: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// Reads a PNG file of any colour type; what is transparent keeps its colour, as with Pillow's `convert("RGB")`.
+    /// Reads a PNG file of any color type. Drops the alpha channel, like Pillow's `convert("RGB")`.
     pub fn read(path: &Path) -> Result<Self> {
         let damaged = |e: png::DecodingError| damaged(path, &e);
         let mut decoder = decoder(path)?;
@@ -50,7 +50,7 @@ impl Picture {
         Ok(Self { width: info.width as usize, height: info.height as usize, rgb })
     }
 
-    /// Rows and columns of a PNG file, by its header.
+    /// Height and width of a PNG file in pixels, from its header.
     pub fn size_of(path: &Path) -> Result<(usize, usize)> {
         let reader = decoder(path)?.read_info().map_err(|e| damaged(path, &e))?;
         Ok((reader.info().height as usize, reader.info().width as usize))
@@ -63,7 +63,8 @@ impl Picture {
         Ok(rows.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
-    /// The picture with sides of at most `limit`, each pixel the mean of a square of an integer side.
+    /// The picture reduced by the smallest integer factor that makes both sides at most `limit`; each pixel is the mean
+    /// of a square.
     pub fn shrunk_to(&self, limit: usize) -> Self {
         let factor = self.width.max(self.height).div_ceil(limit.max(1)).max(1);
         let (width, height) = ((self.width / factor).max(1), (self.height / factor).max(1));

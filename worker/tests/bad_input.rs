@@ -1,4 +1,4 @@
-//! Damaged and foreign model folders and schedules: each is an error that names the file and the field or tensor.
+//! Damaged and unsupported model folders and schedules: each gives an error that names the file and the field or tensor.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use evocache_worker::evaluator::pipeline::Pipeline;
 use evocache_worker::files::ModelError;
 use tempfile::TempDir;
 
-/// A copy of the bundled model to spoil.
+/// A copy of the bundled model to damage.
 fn copy() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
@@ -36,7 +36,7 @@ fn load(model: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// One way to spoil a model folder, and what the error must say.
+/// A name, a way to damage a model folder, and what the error must say.
 type Case = (&'static str, fn(&Path), &'static [&'static str]);
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
@@ -64,7 +64,7 @@ const CASES: &[Case] = &[
         &["'scheduler'", "'EulerDiscreteScheduler'", "DPMSolverMultistepScheduler"],
     ),
     (
-        "a config that is no JSON",
+        "a config that is not JSON",
         |m| fs::write(m.join("transformer/config.json"), "{\"num_layers\": 12,").unwrap(),
         &["transformer/config.json", "cannot be parsed"],
     ),
@@ -226,7 +226,7 @@ fn the_binary_answers_with_error_hint_and_exit_code() {
     };
     fails(worker(&["inspect", "--model", &at("nothing")]), &["model_index.json", "hint: a model is a folder"]);
     fs::write(at("text.json"), "not json").unwrap();
-    fails(generate(&["--schedule", &at("text.json")]), &["text.json", "is no schedule", "not JSON"]);
+    fails(generate(&["--schedule", &at("text.json")]), &["text.json", "is not a schedule", "not JSON"]);
     fs::write(at("other.json"), r#"{"cache": 1}"#).unwrap();
     fails(generate(&["--schedule", &at("other.json")]), &["other.json", "neither an evocache schedule"]);
     let alpha = evocache_proto::domain::Layout::pixart(28).unwrap();
@@ -236,12 +236,12 @@ fn the_binary_answers_with_error_hint_and_exit_code() {
     let golden = model_dir().join("golden/cached_fora_3.json");
     fails(
         generate(&["--schedule", golden.to_str().unwrap(), "--steps", "12"]),
-        &["has 20 steps", "hint: leave --steps away"],
+        &["has 20 steps", "hint: omit --steps"],
     );
-    fails(generate(&["--height", "30"]), &["height 30 is no multiple of 4"]);
+    fails(generate(&["--height", "30"]), &["height 30 is not a multiple of 4"]);
     fails(
         generate(&["--device", "cuda:0"]),
-        &["device cuda:0 cannot be used", "without CUDA", "hint: deploy/cuda/build.sh"],
+        &["device cuda:0 cannot be used", "without CUDA", "hint: build one with deploy/cuda/build.sh"],
     );
     assert!(!Path::new(&picture).exists());
 }

@@ -103,22 +103,22 @@ fn generate_takes_order_and_grid_as_diffusers_does() {
         assert!(off(&out, &golden[&format!("order_{order}")]) <= 1.0, "order {order}");
     }
     for (more, wanted) in [
-        (&["--solver-order", "4"][..], "the solver's order may be 1 to 3, not 4"),
-        (&["--timesteps", "999,400", "--steps", "3"], "2 timesteps were told for 3 steps"),
-        (&["--timesteps", "400,999"], "must fall, the noisiest first"),
+        (&["--solver-order", "4"][..], "the solver's order must be 1 to 3, got 4"),
+        (&["--timesteps", "999,400", "--steps", "3"], "2 timesteps were given for 3 steps"),
+        (&["--timesteps", "400,999"], "must decrease, noisiest first"),
         (&["--timesteps", "1000"], "numbers below 1000"),
         (&["--timesteps", "9.5"], "invalid digit"),
-        (&["--sigmas", "1,0.5"], "DPMSolverMultistepScheduler has no sigmas to be told: tell it timesteps"),
+        (&["--sigmas", "1,0.5"], "DPMSolverMultistepScheduler takes no sigmas: give it timesteps"),
         (&["--sigmas", "1", "--timesteps", "5"], "cannot be used with"),
     ] {
         let said = refusal(&with(more));
         assert!(said.contains(wanted), "{more:?}: {said}");
     }
     for (name, more, wanted) in [
-        ("dit", ["--solver-order", "1"], "DDIMScheduler has no order to choose"),
-        ("dit", ["--timesteps", "5"], "DDIMScheduler has no timesteps to be told"),
-        ("flux", ["--timesteps", "5"], "FlowMatchEulerDiscreteScheduler has no timesteps to be told"),
-        ("flux", ["--sigmas", "1.5"], "above 0 and up to 1"),
+        ("dit", ["--solver-order", "1"], "DDIMScheduler takes no solver order"),
+        ("dit", ["--timesteps", "5"], "DDIMScheduler takes no timesteps"),
+        ("flux", ["--timesteps", "5"], "FlowMatchEulerDiscreteScheduler takes no timesteps"),
+        ("flux", ["--sigmas", "1.5"], "above 0 and at most 1"),
     ] {
         let model = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
         let fixed = ["generate", "--model", &model, "--prompt", "1", "--out", out.to_str().unwrap()];
@@ -154,13 +154,13 @@ fn generate_draws_with_pixarts_own_defaults_when_told() {
     let emoji = model_dir();
     let fixed = ["generate", "--model", emoji.to_str().unwrap(), "--out", path, "--prompt", "an owl"];
     let said = refusal(&[&fixed[..], &["--resolution-binning"]].concat());
-    assert!(said.contains("made for 16 latent rows has no table of trained sizes"), "{said}");
+    assert!(said.contains("no table of trained sizes for a native size of 16 latent rows"), "{said}");
     let said = refusal(&[&fixed[..], &["--clean-caption", "--negative-prompt", "<b>"]].concat());
     assert!(said.contains("prompt '<b>' cannot be cleaned as diffusers does: '<' may begin HTML"), "{said}");
     let flux = format!("{}/tests/fixtures/flux", env!("CARGO_MANIFEST_DIR"));
     for (more, wanted) in [
         ("--clean-caption", "a FluxPipeline does not clean its captions"),
-        ("--resolution-binning", "--resolution-binning is PixArt's; this is a FluxPipeline"),
+        ("--resolution-binning", "--resolution-binning is for PixArt models, this is a FluxPipeline"),
         ("--max-tokens=513", "513 text tokens cannot be had: a FluxPipeline takes 1 to 512 of T5"),
     ] {
         let said = refusal(&["generate", "--model", &flux, "--out", path, "--prompt", "an owl", more]);
@@ -177,7 +177,7 @@ fn generate_refuses_at_once_what_cannot_be_done() {
     for (more, wanted) in [
         (&["--out", &out, "--memory", "1M"][..], "the run needs about "),
         (&["--out", &out, "--guidance", "nan"], "'nan' is not between 0 and 100"),
-        (&["--out", &missing, "--steps", "1000"], "missing' is no folder"),
+        (&["--out", &missing, "--steps", "1000"], "missing' is not a folder"),
         (&["--out", &there, "--steps", "1000"], "it is a folder"),
     ] {
         let said = refusal(&[&fixed[..], more].concat());
@@ -361,16 +361,16 @@ fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
 
     // What is missing or does not fit is told with a way out.
     let said = refusal(&["score", &cached, "--metric", "ssim"]);
-    assert!(said.contains("ssim compares pictures with others") && said.contains("--reference DIR"), "{said}");
+    assert!(said.contains("ssim compares pictures with reference pictures") && said.contains("--reference DIR"), "{said}");
     let said = refusal(&["score", &cached, "--metric", &clip]);
-    assert!(said.contains("by their prompts") && said.contains("--prompts-file"), "{said}");
+    assert!(said.contains("against their prompts") && said.contains("--prompts-file"), "{said}");
     std::fs::write(&prompts, "one\n").unwrap();
     let said = refusal(&["score", &cached, "--metric", &clip, "--prompts-file", &prompts]);
     assert!(said.contains("has 1 prompts for 4 pictures"), "{said}");
     let said = refusal(&["score", &path("square"), "--reference", &cached, "--metric", "psnr"]);
     assert!(said.contains("2.png' has 24x40 pixels") && said.contains("has 64x64"), "{said}");
     let said = refusal(&["score", folder.path().to_str().unwrap(), "--metric", "psnr"]);
-    assert!(said.contains("holds no PNG pictures"), "{said}");
+    assert!(said.contains("has no PNG pictures"), "{said}");
     let said = refusal(&["score", &cached, "--metric", "beauty"]);
-    assert!(said.contains("'beauty' is no metric; use one of psnr"), "{said}");
+    assert!(said.contains("'beauty' is not a metric; use one of psnr"), "{said}");
 }

@@ -30,7 +30,7 @@ fn calibration() -> Calibration {
 }
 
 #[test]
-fn a_measurement_is_complete_and_believable() {
+fn a_measurement_is_complete_and_plausible() {
     let mut evaluator = evaluator();
     let declaration = evaluator.declaration();
     assert_eq!(declaration.check(), Ok(()));
@@ -66,10 +66,10 @@ fn a_measurement_is_complete_and_believable() {
     assert!(fewer.macs < fewer.baseline_macs && fewer.metric("psnr").unwrap().mean() < 60.0);
 }
 
-/// Runs of a step count that the search tells how to sample draw what `generate` draws when it is told the same; all
-/// others sample as the folder says.
+/// Runs of a step count with a grid give the same pictures as `generate` with that grid; all others use the folder's
+/// settings.
 #[test]
-fn a_search_may_tell_how_to_sample() {
+fn a_search_may_give_a_grid_per_step_count() {
     let (mut evaluator, cancel) = (evaluator(), CancelToken::new());
     let layout = evaluator.pipeline().layout().clone();
     let plain = Schedule::all_compute(layout.clone(), 5).unwrap();
@@ -85,8 +85,8 @@ fn a_search_may_tell_how_to_sample() {
     let (default, better) = (measured(&as_it_is, &plain), measured(&told, &plain));
     assert!(psnr(&better) > psnr(&default) + 3.0, "{} and {} dB", psnr(&better), psnr(&default));
     let baseline = Schedule::all_compute(layout, 8).unwrap();
-    assert_eq!(measured(&told, &baseline).metrics, measured(&as_it_is, &baseline).metrics, "eight steps were not told");
-    assert_eq!(measured(&as_it_is, &plain).metrics, default.metrics, "another search is not told the same");
+    assert_eq!(measured(&told, &baseline).metrics, measured(&as_it_is, &baseline).metrics, "there is no grid for eight steps");
+    assert_eq!(measured(&as_it_is, &plain).metrics, default.metrics, "the grid does not carry over to another search");
 
     let options = SamplerOptions { order: Some(1), timesteps: Some(timesteps), sigmas: None };
     let pipeline = Pipeline::load(&model_dir(), candle_core::Device::Cpu).unwrap().with_sampler(&options).unwrap();
@@ -130,7 +130,7 @@ fn a_part_of_the_prompts_has_the_values_that_it_has_in_the_whole() {
         assert_eq!(part.values, whole.values[..2]);
     }
 
-    // One prompt is a smaller batch than the whole has, whose sums are rounded in another order.
+    // One prompt makes a smaller batch than in the whole, which adds in another order.
     let one = part(1).unwrap();
     assert_eq!(one.check(&["clip_score", "psnr"], 1, 2), Ok(()));
     assert_eq!((one.latency_us.len(), one.baseline_latency_us.len(), one.thumbnails.len()), (2, 2, 1));
@@ -141,7 +141,7 @@ fn a_part_of_the_prompts_has_the_values_that_it_has_in_the_whole() {
 
     let error = part(4).unwrap_err();
     assert!(matches!(error, EvaluateError::Prompts { wanted: 4, found: 3 }) && !error.is_retryable(), "{error:?}");
-    assert_eq!(error.to_string(), "the first 4 prompts cannot be evaluated: the calibration has 3");
+    assert_eq!(error.to_string(), "cannot evaluate the first 4 prompts: the calibration has 3");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn metrics_that_are_chosen_are_declared_and_measured_beside_the_usual_ones() {
     assert_eq!(error, "metric 'ssim' is chosen twice");
     let error = chosen(&[format!("cmmd={}", clip.display())]).err().unwrap().to_string();
     assert!(error.starts_with("cmmd compares sets of pictures and has no value for one"), "{error}");
-    // What is chosen by name stands for what is there by itself.
+    // A metric that is chosen by name replaces the default one.
     let one = chosen(&[format!("clip_score={}", clip.display())]).unwrap().declaration();
     assert_eq!(one.metrics.iter().filter(|metric| metric.name == "clip_score").count(), 1);
 }
@@ -204,7 +204,7 @@ fn what_cannot_be_run_is_refused_and_a_cancelled_run_ends() {
     type Spoil = fn(&mut Calibration);
     let spoils: [(Spoil, &str); 4] = [
         (|c| c.prompts.clear(), "no prompts"),
-        (|c| c.sampling.height = Some(65), "height 65 is no multiple of 4"),
+        (|c| c.sampling.height = Some(65), "height 65 is not a multiple of 4"),
         (|c| c.sampling.width = Some(68), "height and width must be multiples of 8"),
         (|c| c.sampling.steps = vec![8, 1000], "1000 steps cannot be picked from 1000"),
     ];

@@ -1,5 +1,5 @@
-//! The executor's promises: all-compute is the plain forward to the last bit, runs repeat to the last bit, and memory
-//! is what the schedule predicts to the byte.
+//! The executor's guarantees: an all-compute run equals a plain forward to the last bit, runs repeat to the last bit,
+//! and cache memory equals the prediction to the byte.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -129,7 +129,7 @@ fn a_picture_does_not_depend_on_what_else_is_in_the_batch() {
     assert!(error < 1e-5, "{error:e}");
 }
 
-/// A model of one number per image whose only component outputs what its timestep says, to see forecasts exactly.
+/// Checks exact values of forecasts, with a model of one number per image whose output is a function of the timestep.
 #[test]
 fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     use evocache_proto::domain::{CostModel, Slot};
@@ -222,7 +222,7 @@ fn a_forecast_continues_the_last_two_outputs_over_the_step_index() {
     let mut seen = vec![];
     let mut steps = Steps((0..8).map(f64::from).collect());
     denoise.run(&mut steps, &noise, &mut |_: u32, latents: &Tensor| seen.push(values(latents)[0])).unwrap();
-    // Computed 0, 40 at steps 0, 2: slope 20 a step. Computed 250 at step 5: slope (250 - 40) / 3 = 70.
+    // Computed 0 and 40 at steps 0 and 2: slope 20 per step. Computed 250 at step 5: slope (250 - 40) / 3 = 70.
     assert_eq!(seen, [0.0, 0.0, 40.0, 60.0, 80.0, 250.0, 320.0, 250.0]);
 }
 
@@ -261,7 +261,7 @@ fn a_schedule_for_another_model_is_refused() {
 
 #[test]
 fn the_model_folder_is_read_only_through_its_configs() {
-    // Nothing may know that the bundled model is the small one: a renamed copy behaves the same.
+    // No code may depend on the bundled model's name: a renamed copy gives the same results.
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("another-name");
     copy_model(&model_dir(), &copy);

@@ -345,9 +345,9 @@ fn a_model_is_found_by_its_name_on_the_hub_or_the_download_is_told() {
     assert!(text.contains("tiny-dit (DiTPipeline)") && text.contains("block*2[attn1,ff] = 4 slots"), "{text}");
     let output = worker(&["inspect", "--model", "someone/else", "--hub-cache", at]);
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("error: 'someone/else' is no folder, and not in the hub's cache"), "{text}");
+    assert!(text.contains("error: 'someone/else' is not a folder, and not in the hub's cache"), "{text}");
     assert!(
-        text.contains("hint: `hf download someone/else --include model_index.json \"*/*\"` downloads it"),
+        text.contains("hint: download it with `hf download someone/else --include model_index.json \"*/*\"`"),
         "{text}"
     );
 }

@@ -114,7 +114,7 @@ fn the_class_of_an_old_transformer_is_told_by_its_norm() {
         let (_folder, model) = old(name, Some(norm));
         assert_eq!(values(&picture(&model).unwrap()), values(&picture(&fixture(name)).unwrap()), "{name}");
         let (_folder, model) = old(name, None);
-        assert!(refusal(&model).contains("field 'norm_type': expected a text, found nothing"), "{}", refusal(&model));
+        assert!(refusal(&model).contains("field 'norm_type': expected a string, found nothing"), "{}", refusal(&model));
         let other = if norm == "ada_norm_zero" { "ada_norm_single" } else { "ada_norm_zero" };
         let (_folder, model) = old(name, Some(other));
         assert!(refusal(&model).contains(&format!("field 'norm_type': '{other}' is not supported")));

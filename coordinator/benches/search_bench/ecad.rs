@@ -2,8 +2,8 @@
 //! four-point crossover with probability 0.9, and bit flips that reach one individual in twenty (and there each bit
 //! with probability 1 / bits). Absent: everything this project does otherwise.
 
-use evocache::domain::pareto::{Point, Score, crowding_distance, non_dominated_sort};
-use evocache::domain::rng::Stream;
+use evocache_domain::pareto::{Point, Score, crowding_distance, non_dominated_sort};
+use evocache_domain::rng::Stream;
 
 use super::landscapes::{CELLS, SLOTS, STEPS};
 

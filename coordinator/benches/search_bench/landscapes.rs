@@ -6,7 +6,7 @@
 //! unlike those two and each other. A schedule of ours always computes step 0, so the smallest share is 1/60.
 //! Absent: forecasts, and anything that a real model does.
 
-use evocache::domain::rng::Stream;
+use evocache_domain::rng::Stream;
 
 /// Steps of every landscape; the largest step count of `steps`.
 pub(crate) const STEPS: usize = 60;

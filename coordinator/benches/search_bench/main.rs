@@ -25,7 +25,7 @@ mod ours;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use evocache::domain::hypervolume::Staircase;
+use evocache_domain::hypervolume::Staircase;
 use landscapes::Landscape;
 
 /// Evaluations after which the hypervolume is shown.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache::domain::rng::Stream;
-use evocache::domain::search::{Breeder, Parts};
+use evocache_domain::rng::Stream;
+use evocache_domain::search::{Breeder, Parts};
 use evocache_proto::domain::{
     Algorithm, BlockGroup, Budget, CandidateId, Component, Decision, Direction, Layout, Measurement, MeasurementPlan,
     MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SearchSpec, SpecDraft, Strategy,

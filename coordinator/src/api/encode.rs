@@ -6,14 +6,14 @@ use std::time::Duration;
 use evocache_proto::domain::{BUILTIN_METRICS, CandidateId, SearchId, SearchSpec};
 use evocache_proto::pb;
 
-use crate::domain::estimate::Estimate;
-use crate::domain::evaluation::Evaluation;
-use crate::domain::lease;
-use crate::domain::reference::Reference;
-use crate::domain::search::{Breeder, ImportedNames, OperatorShare};
-use crate::domain::time::Timestamp;
 use crate::engine::{LeaseKey, Search, Standing, State, Worker};
 use crate::ports::{ModelFacts, Phase};
+use evocache_domain::estimate::Estimate;
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease;
+use evocache_domain::reference::Reference;
+use evocache_domain::search::{Breeder, ImportedNames, OperatorShare};
+use evocache_domain::time::Timestamp;
 
 /// Kinds of devices whose uncached latency is told.
 const REFERENCES: usize = 16;

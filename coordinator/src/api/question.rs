@@ -13,9 +13,9 @@ use tonic::Status;
 
 use super::encode::Row;
 use super::{encode, limits, status};
-use crate::domain::evaluation::Evaluation;
-use crate::domain::query::{self, Answer, Condition, Miss, Operator, Preference, Question, SPEEDUP, Standing};
 use crate::engine::{Refusal, Search};
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::query::{self, Answer, Condition, Miss, Operator, Preference, Question, SPEEDUP, Standing};
 
 /// A question as it came: what it means depends on the search's metrics.
 #[derive(Debug, Clone)]

@@ -37,7 +37,7 @@ impl Searches {
     async fn look<T, F>(&self, id: SearchId, question: F) -> Result<T, Status>
     where
         T: Send + 'static,
-        F: FnOnce(&State, &Search, crate::domain::time::Timestamp) -> T + Send + 'static,
+        F: FnOnce(&State, &Search, evocache_domain::time::Timestamp) -> T + Send + 'static,
     {
         let found = self.0.engine.query(move |state, now| match state.searches.get(&id) {
             Some(search) => Ok(question(state, search, now)),

@@ -6,14 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use evocache_proto::credentials::{CredentialError, read_certificates, read_private_key};
+use evocache_net::credentials::{CredentialError, read_certificates, read_private_key};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-use crate::domain::time::Timestamp;
+use evocache_domain::time::Timestamp;
 
 /// The protocol of gRPC, as TLS names it.
 const HTTP_2: &[u8] = b"h2";

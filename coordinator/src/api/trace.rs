@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll};
 
-use evocache_proto::telemetry;
+use evocache_net::telemetry;
 use tonic::Status;
 use tonic::codegen::{BoxFuture, Service, http};
 use tower_layer::Layer;

@@ -16,8 +16,8 @@ use tonic::Status;
 
 use super::encode::Row;
 use super::{Services, encode, limits, status};
-use crate::domain::evaluation::Evaluation;
 use crate::engine::{Change, Refusal, State};
+use evocache_domain::evaluation::Evaluation;
 
 /// Messages of a search that wait for its slowest watcher, all watchers together.
 const WAITING: usize = 16;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use evocache_net::log::LogFormat;
 use evocache_proto::domain::{Budget, SearchId};
 
 use super::conditions::parse_condition;
@@ -283,15 +284,6 @@ pub struct LocalArgs {
     /// What the workers measure beside CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated
     #[arg(long = "metric", value_name = "NAME[=PATH]")]
     pub metrics: Vec<String>,
-}
-
-/// How a log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people
-    Text,
-    /// An object of JSON a line, for machines
-    Json,
 }
 
 /// Arguments of `serve`.

@@ -99,9 +99,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match (&error, error.kind()) {
             (_, Some(ErrorKind::NotFound)) => Exit::NotFound,
-            (ClientError::BadUrl { .. } | ClientError::Credentials(_), _) | (_, Some(ErrorKind::Invalid)) => {
-                Exit::Usage
-            }
+            (ClientError::Address(_), _) | (_, Some(ErrorKind::Invalid)) => Exit::Usage,
             _ => Exit::Failed,
         };
         let hint = error.hint().or_else(|| {
@@ -129,6 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use evocache_net::channel::AddressError;
     use crate::client::Refusal;
 
     fn refused(kind: ErrorKind) -> ClientError {
@@ -151,7 +150,7 @@ mod tests {
             (refused(ErrorKind::Invalid), 2),
             (refused(ErrorKind::Precondition), 1),
             (refused(ErrorKind::AlreadyExists), 1),
-            (ClientError::BadUrl { url: url(), problem: "x".into() }, 2),
+            (AddressError::Url { url: url(), problem: "x".into() }.into(), 2),
             (ClientError::Unreachable { url: url(), problem: "x".into() }, 1),
             (ClientError::Deadline { call: "GetFront", url: url(), deadline: Duration::from_secs(1) }, 1),
         ];

@@ -48,7 +48,6 @@ use evocache_proto::text::plain;
 
 use args::{Cli, Global, Verb};
 use exit::{Exit, Failure};
-use log::Logging;
 use printer::Printer;
 
 use crate::client::{Client, ConnectOptions};
@@ -135,7 +134,7 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::new(format!("cannot start the runtime: {e}")))?;
     let logging = {
         let _inside = runtime.enter();
-        Logging::start(&cli, printer)?
+        log::start(&cli, printer)?
     };
     let exit = runtime.block_on(run(cli, printer));
     runtime.block_on(logging.end());

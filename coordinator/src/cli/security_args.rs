@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use evocache_proto::credentials::{CredentialError, CredentialSources, Credentials};
+use evocache_net::credentials::{CredentialError, CredentialSources, Credentials};
 
 use super::units::parse_duration;
 #[cfg(feature = "server")]

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::args::{LogFormat, ServeArgs};
+use evocache_net::log::LogFormat;
+
+use super::args::ServeArgs;
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::security_args::GuardArgs;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use evocache_proto::credentials::CredentialError;
+use evocache_net::channel::AddressError;
 use evocache_proto::text::plain;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -79,18 +79,10 @@ impl fmt::Display for Refusal {
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// The address is no address.
-    #[error("'{url}' is no coordinator address: {problem}")]
-    BadUrl {
-        /// What was given.
-        url: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Certificates or token cannot be used.
+    /// The address is malformed, or the certificates or the token do not fit it.
     #[error(transparent)]
-    Credentials(#[from] CredentialError),
-    /// Nobody listens there, or the connection broke.
+    Address(#[from] AddressError),
+    /// Nothing listens there, or the connection broke.
     #[error("coordinator at {url} is not reachable: {problem}")]
     Unreachable {
         /// The coordinator's address.
@@ -223,7 +215,7 @@ impl ClientError {
             Self::Refused(refusal) => {
                 matches!(refusal.kind, ErrorKind::Exhausted | ErrorKind::Precondition) && refusal.retry_after.is_some()
             }
-            Self::BadUrl { .. } | Self::Credentials(_) | Self::Deadline { .. } | Self::Malformed { .. } => false,
+            Self::Address(_) | Self::Deadline { .. } | Self::Malformed { .. } => false,
         }
     }
 
@@ -238,8 +230,8 @@ impl ClientError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::BadUrl { .. } => Some("an address looks like http://127.0.0.1:7447".into()),
-            Self::Credentials(error) => Some(error.hint().to_owned()),
+            Self::Address(AddressError::Url { .. }) => Some("an address looks like http://127.0.0.1:7447".into()),
+            Self::Address(AddressError::Credentials(error)) => Some(error.hint().to_owned()),
             Self::Unreachable { problem, .. } if tls_hint(problem).is_some() => tls_hint(problem).map(str::to_owned),
             // Over plain HTTP/2 nobody asks for a certificate.
             Self::Unreachable { problem, url } if has_hung_up(problem) => Some(match url.strip_prefix("http://") {

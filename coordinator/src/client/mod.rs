@@ -23,7 +23,7 @@ use evocache_proto::domain::{Budget, SearchId, SearchSpec, WorkerId};
 use evocache_proto::pb;
 
 pub use backup::{Backup, BackupPiece};
-pub use channel::{ConnectOptions, MAX_MESSAGE_BYTES};
+pub use channel::ConnectOptions;
 pub(crate) use error::is_unanswered;
 pub use error::{ClientError, ErrorKind, Refusal, Violation};
 pub use foreign::Foreign;
@@ -286,7 +286,7 @@ impl Client {
         message: &Req,
         send: impl AsyncFn(&mut Stubs, tonic::Request<Req>) -> Result<tonic::Response<Res>, tonic::Status>,
     ) -> Result<Res, ClientError> {
-        let mut backoff = self.retry.start();
+        let mut retries = self.retry.start();
         let mut stubs = self.stubs.clone();
         loop {
             let mut request = tonic::Request::new(message.clone());
@@ -296,7 +296,7 @@ impl Client {
                 Ok(Err(status)) => ClientError::from_status(call, &self.url, self.deadline, &status),
                 Err(_) => ClientError::Deadline { call, url: self.url.clone(), deadline: self.deadline },
             };
-            match backoff.next_delay(&error) {
+            match retries.next_delay(&error) {
                 Some(delay) => {
                     tracing::debug!(call, ?delay, %error, "retrying");
                     tokio::time::sleep(delay).await;

@@ -2,68 +2,57 @@
 
 use std::time::Duration;
 
-use super::{ClientError, new_request_id};
+use evocache_net::back_off::{BackOff, Waits};
+
+use super::ClientError;
 
 /// How long to wait between attempts, and for how long in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Before the second attempt; doubles after each.
-    pub first: Duration,
-    /// The longest wait.
-    pub longest: Duration,
-    /// All waits together. Zero: never try again.
+    /// The waits.
+    pub waits: BackOff,
+    /// The sum of all waits of one call. Zero: never retry.
     pub total: Duration,
 }
 
 impl Default for RetryPolicy {
     /// Long enough for a coordinator to restart.
     fn default() -> Self {
-        Self { first: Duration::from_millis(100), longest: Duration::from_secs(2), total: Duration::from_secs(10) }
+        let waits = BackOff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
+        Self { waits, total: Duration::from_secs(10) }
     }
 }
 
 impl RetryPolicy {
-    pub(super) fn start(self) -> Backoff {
-        Backoff { policy: self, attempt: 0, waited: Duration::ZERO, spread: spread() }
+    pub(super) fn start(self) -> Retries {
+        Retries { total: self.total, waited: Duration::ZERO, waits: self.waits.start() }
     }
 }
 
 /// The waits of one call.
 #[derive(Debug)]
-pub(super) struct Backoff {
-    policy: RetryPolicy,
-    attempt: u32,
+pub(super) struct Retries {
+    total: Duration,
     waited: Duration,
-    spread: f64,
+    waits: Waits,
 }
 
-impl Backoff {
-    /// How long to wait after this error, or `None` when it is final.
+impl Retries {
+    /// How long to wait after this error, or `None` if a retry would not help or the time is used up.
     pub(super) fn next_delay(&mut self, error: &ClientError) -> Option<Duration> {
-        if !error.is_transient() || self.waited >= self.policy.total {
+        if !error.is_transient() || self.waited >= self.total {
             return None;
         }
-        let doubled = self.policy.first.saturating_mul(1 << self.attempt.min(20));
-        // Many clients that lose one coordinator must not come back at the same moment.
-        let delay = doubled.min(self.policy.longest).mul_f64(self.spread);
-        let delay = delay.max(error.retry_after().unwrap_or_default()).min(self.policy.total);
-        self.attempt += 1;
+        let delay = self.waits.next_wait().max(error.retry_after().unwrap_or_default()).min(self.total);
         self.waited += delay;
         Some(delay)
     }
 
-    /// After a success, the next failure starts anew.
+    /// After a success, the next failure starts a new series.
     pub(super) fn reset(&mut self) {
-        self.attempt = 0;
+        self.waits.reset();
         self.waited = Duration::ZERO;
     }
-}
-
-/// A factor in 0.75 to 1.25, another one for every call.
-fn spread() -> f64 {
-    let id = new_request_id();
-    let digit = id.as_str().bytes().next().map_or(8, |b| (b as char).to_digit(16).unwrap_or(8));
-    0.75 + 0.5 * f64::from(digit) / 15.0
 }
 
 #[cfg(test)]
@@ -76,24 +65,20 @@ mod tests {
 
     #[test]
     fn waits_grow_and_end() {
-        let policy = RetryPolicy {
-            first: Duration::from_millis(100),
-            longest: Duration::from_millis(400),
-            total: Duration::from_secs(2),
-        };
-        let mut backoff = policy.start();
-        let delays: Vec<Duration> = std::iter::from_fn(|| backoff.next_delay(&gone())).collect();
+        let waits = BackOff { first: Duration::from_millis(100), most: Duration::from_millis(400) };
+        let mut retries = RetryPolicy { waits, total: Duration::from_secs(2) }.start();
+        let delays: Vec<Duration> = std::iter::from_fn(|| retries.next_delay(&gone())).collect();
         assert!(delays.len() >= 5 && delays.len() < 30, "{delays:?}");
         assert!(delays[0] < delays[1] && delays[1] < delays[2], "{delays:?}");
         assert!(delays.iter().all(|&d| d <= Duration::from_millis(500)), "{delays:?}");
-        backoff.reset();
-        assert!(backoff.next_delay(&gone()).is_some());
+        retries.reset();
+        assert!(retries.next_delay(&gone()).is_some());
     }
 
     #[test]
     fn what_cannot_get_better_is_not_tried_again() {
-        let mut backoff = RetryPolicy::default().start();
+        let mut retries = RetryPolicy::default().start();
         let late = ClientError::Deadline { call: "GetSearch", url: String::new(), deadline: Duration::from_secs(1) };
-        assert_eq!(backoff.next_delay(&late), None);
+        assert_eq!(retries.next_delay(&late), None);
     }
 }

@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
+use evocache_net::back_off::BackOff;
 use evocache_proto::domain::SearchId;
 use evocache_proto::pb;
 use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::model::WatchEvent;
-use super::retry::{Backoff, RetryPolicy};
+use super::retry::{Retries, RetryPolicy};
 use super::{Client, ClientError, read};
 
 const CALL: &str = "WatchSearch";
 
 /// How long a watch waits for a coordinator to come back. Longer than for a call: a watch is there to last.
-const PATIENCE: RetryPolicy =
-    RetryPolicy { first: Duration::from_millis(200), longest: Duration::from_secs(5), total: Duration::from_secs(120) };
+const PATIENCE: RetryPolicy = RetryPolicy {
+    waits: BackOff { first: Duration::from_millis(200), most: Duration::from_secs(5) },
+    total: Duration::from_secs(120),
+};
 
 /// The changes of one search; made by [`Client::watch`].
 #[derive(Debug)]
@@ -23,14 +26,14 @@ pub struct Watch {
     client: Client,
     id: SearchId,
     stream: Option<Streaming<pb::WatchSearchResponse>>,
-    backoff: Backoff,
+    retries: Retries,
     resume: Option<Instant>,
     ended: bool,
 }
 
 impl Watch {
     pub(super) fn new(client: Client, id: SearchId) -> Self {
-        Self { client, id, stream: None, backoff: PATIENCE.start(), resume: None, ended: false }
+        Self { client, id, stream: None, retries: PATIENCE.start(), resume: None, ended: false }
     }
 
     /// The next event, `None` after the last one. After an error there is nothing more.
@@ -56,7 +59,7 @@ impl Watch {
         }
         let error = match self.message().await {
             Ok(Some(message)) => {
-                self.backoff.reset();
+                self.retries.reset();
                 return read::watch_event(CALL, &message);
             }
             // Without a final state before it, the end of the stream is a coordinator that stops.
@@ -64,7 +67,7 @@ impl Watch {
             Err(error) => error,
         };
         self.stream = None;
-        match self.backoff.next_delay(&error) {
+        match self.retries.next_delay(&error) {
             Some(delay) => {
                 self.resume = Some(Instant::now() + delay);
                 Ok(WatchEvent::Reconnecting { problem: error.to_string(), delay })

@@ -20,10 +20,10 @@ use super::handle::{Change, Handle, Message, Reply};
 use super::meters::Meters;
 use super::state::{Inconsistent, State};
 use super::waiters::{Class, Waiter, Waiters};
-use crate::domain::lease::RetryPolicy;
-use crate::domain::time::Timestamp;
 use crate::faults::{self, Point};
 use crate::ports::{Cleared, Clock, Fact, IdSource, Room, Store, StoreError};
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::time::Timestamp;
 use recovery::recover;
 
 /// Calls that may wait to be decided; the next is refused as busy.

@@ -13,7 +13,7 @@ use evocache_proto::domain::SearchId;
 use tokio::sync::mpsc;
 
 use super::handle::Message;
-use crate::domain::search::{Advice, Adviser, Lesson};
+use evocache_domain::search::{Advice, Adviser, Lesson};
 
 /// Where models think.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

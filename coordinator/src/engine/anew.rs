@@ -12,10 +12,10 @@ use std::time::Duration;
 use evocache_proto::domain::{CandidateId, WorkerId};
 
 use super::search::Search;
-use crate::domain::lease;
-use crate::domain::reference::References;
-use crate::domain::search::Breeder;
-use crate::domain::trust::Trust;
+use evocache_domain::lease;
+use evocache_domain::reference::References;
+use evocache_domain::search::Breeder;
+use evocache_domain::trust::Trust;
 
 /// Decisions of the schedules of one part: some four hundred evaluations of a small model, one of the largest.
 const PART: usize = 1 << 18;
@@ -132,13 +132,13 @@ mod tests {
     use evocache_proto::domain::{BlockGroup, Component, Decision, Layout, Schedule, SearchId, SearchUid, Strategy};
 
     use super::*;
-    use crate::domain::evaluation::Evaluation;
-    use crate::domain::lease::RetryPolicy;
-    use crate::domain::search::landscape::{Landscape, draft, spec};
-    use crate::domain::search::{Proposal, Provenance};
-    use crate::domain::time::Timestamp;
     use crate::engine::State;
     use crate::ports::{Fact, ModelFacts, Phase};
+    use evocache_domain::evaluation::Evaluation;
+    use evocache_domain::lease::RetryPolicy;
+    use evocache_domain::search::{Proposal, Provenance};
+    use evocache_domain::time::Timestamp;
+    use evocache_testkit::landscape::{Landscape, draft, spec};
 
     /// Large enough that three evaluations are more than a part.
     fn layout() -> Arc<Layout> {

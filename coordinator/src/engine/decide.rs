@@ -8,9 +8,9 @@ use super::command::{Answer, Command, Move, Refusal, Request};
 use super::search::Search;
 use super::state::{State, Touch};
 use super::{evaluate, extend, grant, roster, transfer};
-use crate::domain::lease::{self, Event, RetryPolicy};
-use crate::domain::time::Timestamp;
 use crate::ports::{Fact, IdSource, Phase, Registration, RequestRecord, Room};
+use evocache_domain::lease::{self, Event, RetryPolicy};
+use evocache_domain::time::Timestamp;
 
 /// A repeat of a call is answered like the first for this long.
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);

@@ -10,11 +10,11 @@ use super::decide::{Context, Decision, end, find};
 use super::judge::judge;
 use super::search::{Candidate, Search};
 use super::state::{State, Touch};
-use crate::domain::evaluation::Evaluation;
-use crate::domain::lease::{self, Event, State as LeaseState, Transition};
-use crate::domain::search::REMEASURE;
-use crate::domain::time::Timestamp;
 use crate::ports::{Fact, Phase};
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease::{self, Event, State as LeaseState, Transition};
+use evocache_domain::search::REMEASURE;
+use evocache_domain::time::Timestamp;
 
 /// A search of which this many candidates failed, and no fewer than succeeded, cannot go on.
 pub const HOPELESS_FAILURES: u64 = 10;

@@ -15,9 +15,9 @@ use super::decide::{Context, Decision};
 use super::evaluate::{moved, nothing_left};
 use super::search::Search;
 use super::state::State;
-use crate::domain::lease::{self, Event, Transition};
-use crate::domain::time::Timestamp;
 use crate::ports::{Fact, Phase};
+use evocache_domain::lease::{self, Event, Transition};
+use evocache_domain::time::Timestamp;
 
 pub(super) fn extend(
     state: &State,

@@ -9,9 +9,9 @@ use super::decide::{Context, Decision};
 use super::evaluate::quarantine;
 use super::search::Search;
 use super::state::{State, Touch, Worker};
-use crate::domain::lease::{self, Event, State as LeaseState, Transition};
-use crate::domain::search::{Breeder, Proposal, Witness};
 use crate::ports::{Fact, ModelFacts, Phase};
+use evocache_domain::lease::{self, Event, State as LeaseState, Transition};
+use evocache_domain::search::{Breeder, Proposal, Witness};
 
 /// Candidates that one worker may have at a time: as many as one call renews. A worker has one device.
 pub const LEASES_PER_WORKER: usize = 100;

@@ -10,10 +10,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::command::{Answer, Command, Refusal, Request};
 use super::meters::Meters;
 use super::state::State;
-use crate::domain::evaluation::Evaluation;
-use crate::domain::search::Advice;
-use crate::domain::time::Timestamp;
 use crate::ports::{BackupError, Progress, Store, StoreError};
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::search::Advice;
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{CandidateId, SearchId, WorkerId};
 
 /// Something about a search changed.

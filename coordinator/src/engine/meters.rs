@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::command::{Command, Refusal};
-use crate::domain::lease;
 use crate::ports::{Fact, Room};
+use evocache_domain::lease;
 
 /// Upper limits of a histogram's buckets in microseconds: what a disk or a call takes, from good to hopeless.
 const LIMITS: [u64; 14] =

@@ -45,7 +45,7 @@ pub(super) fn make_room(
 /// Of the workers that have left without a word, the one that was heard of longest ago.
 fn longest_gone(
     state: &State,
-    now: crate::domain::time::Timestamp,
+    now: evocache_domain::time::Timestamp,
     silence: Duration,
     among: impl Fn(&Worker) -> bool,
 ) -> Option<&WorkerId> {
@@ -61,9 +61,9 @@ mod tests {
     use evocache_proto::domain::{Declaration, Layout};
 
     use super::*;
-    use crate::domain::lease::RetryPolicy;
-    use crate::domain::time::Timestamp;
     use crate::ports::{IdSource, Registration};
+    use evocache_domain::lease::RetryPolicy;
+    use evocache_domain::time::Timestamp;
 
     struct NoIds;
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use evocache_proto::domain::{Budget, CandidateId, Declaration, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId};
 
 use super::anew::Anew;
-use crate::domain::evaluation::Evaluation;
-use crate::domain::lease;
-use crate::domain::reference::References;
-use crate::domain::search::{Breeder, Proposal, Provenance, REMEASURE, TellError};
-use crate::domain::time::Timestamp;
-use crate::domain::trust::Trust;
 use crate::ports::{ModelFacts, Phase};
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease;
+use evocache_domain::reference::References;
+use evocache_domain::search::{Breeder, Proposal, Provenance, REMEASURE, TellError};
+use evocache_domain::time::Timestamp;
+use evocache_domain::trust::Trust;
 
 /// Results by which the pace is told.
 const LATELY: usize = 32;

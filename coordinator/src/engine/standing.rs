@@ -9,8 +9,8 @@ use evocache_proto::domain::WorkerId;
 
 use super::search::Search;
 use super::state::{State, Worker};
-use crate::domain::time::Timestamp;
 use crate::ports::Phase;
+use evocache_domain::time::Timestamp;
 
 /// Reasons told at a time: one is usually enough, and a hundred workers have the same.
 const REASONS: usize = 3;

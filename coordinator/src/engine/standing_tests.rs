@@ -9,9 +9,9 @@ use evocache_proto::domain::{
 };
 
 use super::*;
-use crate::domain::lease;
-use crate::domain::search::{Proposal, Provenance};
 use crate::ports::{Fact, Registration};
+use evocache_domain::lease;
+use evocache_domain::search::{Proposal, Provenance};
 
 const SILENCE: Duration = Duration::from_secs(60);
 const NOW: Timestamp = Timestamp(1_000_000);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use evocache_proto::domain::{CandidateId, Declaration, Epoch, RequestId, SearchId, SearchRef, WorkerId};
 
 use super::search::{Candidate, Search};
-use crate::domain::evaluation::Evaluation;
-use crate::domain::lease::{self, RetryPolicy};
-use crate::domain::search::Breeder;
-use crate::domain::time::Timestamp;
 use crate::ports::{Fact, Registration, RequestRecord};
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease::{self, RetryPolicy};
+use evocache_domain::search::Breeder;
+use evocache_domain::time::Timestamp;
 
 /// A registered worker.
 #[derive(Debug, Clone)]

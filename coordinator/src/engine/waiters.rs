@@ -10,7 +10,7 @@ use std::sync::Arc;
 use evocache_proto::domain::WorkerId;
 
 use super::handle::Reply;
-use crate::domain::time::Timestamp;
+use evocache_domain::time::Timestamp;
 
 /// What workers of one class have in common.
 pub(super) type Class = Arc<str>;

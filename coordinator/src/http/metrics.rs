@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::exposition::Exposition;
 use super::{Guard, Parts};
 use crate::api::Calls;
-use crate::domain::time::Timestamp;
 use crate::engine::{Counts, Refusal, State};
 use crate::ports::Phase;
+use evocache_domain::time::Timestamp;
 
 /// Phases by the names that the command line has for them.
 const PHASES: [(Phase, &str); 6] = [

@@ -8,10 +8,10 @@ use evocache_proto::domain::{
     WorkerId,
 };
 
-use crate::domain::evaluation::Evaluation;
-use crate::domain::lease;
-use crate::domain::search::Proposal;
-use crate::domain::time::Timestamp;
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease;
+use evocache_domain::search::Proposal;
+use evocache_domain::time::Timestamp;
 
 /// Where a search stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub use loss::{Holding, Loss};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use crate::domain::time::Timestamp;
+use evocache_domain::time::Timestamp;
 
 /// Why the store could not do something. What was not committed is not there; what was is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{Plan, TimeLaw};
-use crate::domain::rng::Stream;
+use evocache_domain::rng::Stream;
 
 /// One worker's stream of chance.
 pub(super) struct Dice(Stream);

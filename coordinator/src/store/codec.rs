@@ -34,11 +34,11 @@ use super::records::{
     ThumbnailsRecord, WorkerRecord,
 };
 use super::{Records, Write};
-use crate::domain::evaluation::Evaluation;
-use crate::domain::lease::{self, Failure, Grant};
-use crate::domain::search::{Proposal, Provenance};
-use crate::domain::time::Timestamp;
 use crate::ports::{Fact, ModelFacts, Phase, Registration, RequestRecord, StoreError};
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease::{self, Failure, Grant};
+use evocache_domain::search::{Proposal, Provenance};
+use evocache_domain::time::Timestamp;
 
 /// The prefix of what is not replayed.
 pub(super) const THUMBNAILS: &[u8] = b"t/";

@@ -219,7 +219,7 @@ mod tests {
 
     fn quarantined(worker: usize, reason: String) -> Fact {
         let worker = WorkerId::new(format!("w-{worker:04}")).unwrap();
-        Fact::WorkerQuarantined { worker, reason, at: crate::domain::time::Timestamp(1) }
+        Fact::WorkerQuarantined { worker, reason, at: evocache_domain::time::Timestamp(1) }
     }
 
     /// A store of so many records, each of a value in pieces, and reading that has begun.

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Damage, Progress, UpkeepError, file, files};
-use crate::domain::time::Timestamp;
 use crate::engine::{Search, State};
 use crate::ports::{Store, StoreError};
 use crate::serve::retry_policy;
 use crate::store::{FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
+use evocache_domain::time::Timestamp;
 
 /// What a check has found.
 #[derive(Debug, Clone, PartialEq, Eq)]

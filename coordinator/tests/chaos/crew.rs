@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use evocache::domain::rng::Stream;
 use evocache::engine::LeaseKey;
+use evocache_domain::rng::Stream;
 use evocache_proto::domain::{CandidateId, Epoch, RequestId, SearchId, WorkerId};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;

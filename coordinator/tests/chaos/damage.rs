@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evocache::domain::rng::Stream;
-use evocache::domain::time::Timestamp;
 use evocache::engine::State;
 use evocache::ports::{Store, StoreError};
 use evocache::store::SledStore;
 use evocache::upkeep::{self, UpkeepError};
+use evocache_domain::rng::Stream;
+use evocache_domain::time::Timestamp;
 
 use crate::crew::{Crew, Load};
 use crate::invariants;

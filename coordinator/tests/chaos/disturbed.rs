@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evocache::domain::rng::Stream;
+use evocache_domain::rng::Stream;
 use evocache_proto::domain::{Decision, Imported, Schedule, Strategy};
 use evocache_proto::pb::fleet_service_client::FleetServiceClient;
 use evocache_proto::pb::search_service_client::SearchServiceClient;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use evocache::domain::lease::{RetryPolicy, State as Lease};
-use evocache::domain::time::Timestamp;
 use evocache::engine::{Candidate, Search, State};
 use evocache::ports::{Phase, Store};
+use evocache_domain::lease::{RetryPolicy, State as Lease};
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::CandidateId;
 
 use crate::ledger::Ledger;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache::domain::rng::Stream;
-use evocache::domain::time::Timestamp;
 use evocache::engine::State;
 #[cfg(faults)]
 use evocache::faults::Point;
 use evocache::ports::Store;
 use evocache::store::SledStore;
+use evocache_domain::rng::Stream;
+use evocache_domain::time::Timestamp;
 
 use crate::crew::{Crew, Load};
 use crate::invariants;

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache::domain::lease::RetryPolicy;
-use evocache::domain::rng::Stream;
-use evocache::domain::time::Timestamp;
 use evocache::engine::{Answer, Command, Context, Decision, LeaseKey, Move, Offer, Refusal, Request, State, decide};
 use evocache::ports::{IdSource, Phase, Store};
 use evocache::store::MemoryStore;
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::rng::Stream;
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{Budget, RequestId, SearchId, SearchRef, WorkerId};
 use proptest::prelude::*;
 
@@ -388,7 +388,7 @@ impl World {
         let held = self.state.searches.get(&lease.search.id).filter(|search| search.is(&lease.search));
         let held = held.and_then(|search| search.candidate(lease.candidate));
         held.is_some_and(|candidate| {
-            matches!(&candidate.lease, evocache::domain::lease::State::Leased { worker: by, epoch, .. }
+            matches!(&candidate.lease, evocache_domain::lease::State::Leased { worker: by, epoch, .. }
                 if by == worker && *epoch == lease.epoch)
         })
     }

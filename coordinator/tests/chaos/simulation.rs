@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evocache::api::{self, Calls, Gate, Limiter, Quotas, Services};
-use evocache::domain::lease::RetryPolicy;
-use evocache::domain::rng::Stream;
-use evocache::domain::time::Timestamp;
 use evocache::engine::{LeaseKey, Settings, State, Thinking, open};
 use evocache::ports::{Cleared, Clock, Fact, IdSource, Store, StoreError};
 use evocache::store::MemoryStore;
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::rng::Stream;
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{CandidateId, Epoch, RequestId, SearchId, WorkerId};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache::domain::lease::RetryPolicy;
-use evocache::domain::rng::Stream;
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::rng::Stream;
 use evocache_proto::domain::{
     Algorithm, Budget, Declaration, Direction, Layout, Measurement, MeasurementPlan, MetricDeclaration, MetricValues,
     ModelRef, Objective, Prompt, Sampling, Schedule, SearchSpec, SpecDraft,

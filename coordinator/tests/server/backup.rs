@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache::client::{Backup, Client, SearchState};
-use evocache::domain::time::Timestamp;
 use evocache::ports::{BackupError, Cleared, Fact, RequestRecord, Store};
 use evocache::serve::{Running, Security, ServeOptions, start};
 use evocache::store::{MemoryStore, SledStore};
 use evocache::upkeep::{self, Unfinished};
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{CandidateId, Layout, RequestId, SearchId, WorkerId};
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evocache::domain::lease::RetryPolicy;
-use evocache::domain::time::Timestamp;
 use evocache::engine::{Answer, Command, Engine, Handle, LeaseKey, Offer, Settings, Thinking};
 use evocache::ports::{Clock, IdSource, Store};
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{
     Algorithm, Budget, Decision, Declaration, Direction, Layout, Measurement, MeasurementPlan, MetricDeclaration,
     MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SearchId, SearchSpec, SpecDraft, WorkerId,

@@ -71,7 +71,7 @@ async fn front(world: &World, search: &SearchId) -> BTreeMap<String, String> {
     let id = search.clone();
     let question = move |state: &evocache::engine::State, _| {
         let search = &state.searches[&id];
-        let told = |e: &evocache::domain::evaluation::Evaluation| format!("{:?}", e.measurement.metrics);
+        let told = |e: &evocache_domain::evaluation::Evaluation| format!("{:?}", e.measurement.metrics);
         search.front().into_iter().map(|e| (e.schedule.id().to_string(), told(e))).collect()
     };
     world.handle.query(question).await.unwrap()

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{declaration, measure, raw, spec};
-use evocache::domain::evaluation::Evaluation;
-use evocache::domain::lease::{Failure, Grant, State};
-use evocache::domain::search::{Proposal, Provenance};
-use evocache::domain::time::Timestamp;
 use evocache::ports::{Cleared, Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
 use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
 use evocache::upkeep;
+use evocache_domain::evaluation::Evaluation;
+use evocache_domain::lease::{Failure, Grant, State};
+use evocache_domain::search::{Proposal, Provenance};
+use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{
     Budget, CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, SearchUid, WorkerId,
 };

@@ -3,44 +3,44 @@
 /// One image to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// What to draw.
+    /// The text of what to draw.
     pub text: String,
-    /// Seed of the initial noise, as in `torch.Generator("cpu").manual_seed(seed)`.
+    /// Seed of the initial noise, used as `torch.Generator("cpu").manual_seed(seed)`.
     pub seed: u64,
 }
 
-/// The sampling setup, the same for every candidate.
+/// The sampling setup, the same for every candidate of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Step counts that candidates may have, largest first; the largest is the uncached baseline's.
+    /// Step counts that candidates may have, in descending order. The uncached run has the first.
     pub steps: Vec<u32>,
-    /// Classifier-free guidance scale; 1 or less means without.
+    /// Classifier-free guidance scale; 1 or less is no guidance.
     pub guidance_scale: f64,
-    /// Pixels; `None`: the model's native height.
+    /// Height in pixels; `None`: the model's native height.
     pub height: Option<u32>,
-    /// Pixels; `None`: the model's native width.
+    /// Width in pixels; `None`: the model's native width.
     pub width: Option<u32>,
-    /// What not to draw.
+    /// The text of what not to draw.
     pub negative_prompt: String,
-    /// How runs of some step counts sample, where not as the model's folder says; at most one for each.
+    /// How runs of some step counts sample, where this differs from the model folder; at most one per step count.
     pub grids: Vec<Grid>,
 }
 
-/// How runs of so many steps sample.
+/// How runs with one step count sample.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grid {
-    /// Which step count.
+    /// The step count.
     pub steps: u32,
-    /// DPM-Solver++: how many outputs of the model a step looks at; `None`: as the model's folder says.
+    /// DPM-Solver++: the order of the solver, the number of model outputs that a step uses; `None`: as in the model folder.
     pub solver_order: Option<u32>,
-    /// DPM-Solver++: the training timestep of each step, the noisiest first; empty: as the model's folder spaces them.
+    /// DPM-Solver++: the training timestep of each step, strictly decreasing; empty: as in the model folder.
     pub timesteps: Vec<u32>,
-    /// Flow matching: the noise level of each step before it is shifted, the noisiest first; empty: evenly spaced.
+    /// Flow matching: the noise level of each step before the shift, strictly decreasing; empty: evenly spaced.
     pub sigmas: Vec<f64>,
 }
 
 impl Grid {
-    /// What is wrong with it, if anything; whether the search has its step count is the search's to know.
+    /// What is wrong with the grid, if anything. Does not check that the search has its step count.
     pub(crate) fn problem(&self) -> Option<String> {
         let Self { steps, solver_order, timesteps, sigmas } = self;
         let (given, levels) = (timesteps.len(), sigmas.len());
@@ -49,26 +49,26 @@ impl Grid {
             return Some("give solver_order, timesteps or sigmas".into());
         }
         if solver_order.is_some_and(|order| !(1..=3).contains(&order)) {
-            return Some("solver_order is 1, 2 or 3".into());
+            return Some("solver_order must be 1, 2 or 3".into());
         }
         if levels > 0 && (given > 0 || solver_order.is_some()) {
-            return Some("sigmas are flow matching's, which has no timesteps to tell and no order".into());
+            return Some("sigmas (flow matching) exclude timesteps and solver_order".into());
         }
         if !fits(given) || !fits(levels) {
             return Some(format!("{} values for {steps} steps", given.max(levels)));
         }
         if !timesteps.is_sorted_by(|a, b| a > b) || timesteps.first().is_some_and(|&first| first >= MAX_TIMESTEP) {
-            return Some(format!("timesteps fall, the noisiest first, from below {MAX_TIMESTEP}"));
+            return Some(format!("timesteps must decrease strictly and be below {MAX_TIMESTEP}"));
         }
         let is_level = |sigma: &f64| *sigma > 0.0 && *sigma <= 1.0;
         if !sigmas.iter().all(is_level) || !sigmas.is_sorted_by(|a, b| a > b) {
-            return Some("sigmas fall, the noisiest first, and are above 0 and at most 1".into());
+            return Some("sigmas must decrease strictly and be above 0 and at most 1".into());
         }
         None
     }
 }
 
-/// For people: `solver order 1, timesteps 999,732,478,243,50`.
+/// For instance `solver order 1, timesteps 999,732,478,243,50`.
 impl std::fmt::Display for Grid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         fn joined<T: ToString>(name: &str, values: &[T]) -> Option<String> {
@@ -81,22 +81,22 @@ impl std::fmt::Display for Grid {
     }
 }
 
-/// More timesteps than any model is trained with.
+/// Timesteps are below this; no model is trained with as many.
 const MAX_TIMESTEP: u32 = 100_000;
 
 impl Sampling {
-    /// How runs of so many steps sample; `None`: as the model's folder says.
+    /// The grid for a step count; `None`: runs sample as in the model folder.
     pub fn grid(&self, steps: u32) -> Option<&Grid> {
         self.grids.iter().find(|grid| grid.steps == steps)
     }
 
-    /// The uncached baseline's step count.
+    /// The step count of the uncached run.
     pub fn baseline_steps(&self) -> u32 {
         self.steps.iter().copied().max().unwrap_or(1)
     }
 }
 
-/// How a candidate's latency is measured, and how many pictures are kept.
+/// How a candidate is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MeasurementPlan {
     /// Images generated together.
@@ -105,11 +105,11 @@ pub struct MeasurementPlan {
     pub warmup: u32,
     /// Timed uncached batches interleaved with the candidate's own.
     pub repeats: u32,
-    /// Pictures of the first prompts returned with each evaluation, as PNG.
+    /// Pictures returned with each evaluation, those of the first prompts, as PNG.
     pub thumbnails: u32,
 }
 
-/// Everything a worker needs to evaluate candidates of one search.
+/// What a worker needs to evaluate candidates of one search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     /// The images to generate for each candidate, in this order.

@@ -1,17 +1,17 @@
-//! What a schedule reads: the retention of every computed output, and the canonical form that follows from it.
+//! Which outputs a schedule reads: the retention of every computed output, and the canonical form that follows from it.
 
 use super::{Decision, Schedule};
 
 impl Schedule {
-    /// Whether anybody looks at the slot's output at this step: always for a residual component; for one that feeds
-    /// another, only when that other one is computed.
+    /// Whether the slot's output is used at this step: always for a residual component; for one that feeds another, only
+    /// if that one is computed.
     pub fn consumed(&self, step: u32, slot: usize) -> bool {
         self.layout().consumer(slot).is_none_or(|consumer| self.decision(step, consumer) == Decision::Compute)
     }
 
-    /// For each (step, slot), step-major: the last later step that reads the output computed there, or `None` if it
-    /// is not computed or never read again. A reuse reads the output computed last, a forecast the last two.
-    /// An output must be kept from its step until the slot has run at the step given here, and no longer.
+    /// For each (step, slot), step-major: the last later step that reads the output computed there, or `None` if it is not
+    /// computed or never read again. A reuse reads the output computed last, a forecast the last two. An output must be
+    /// kept until the slot has run at the given step, and no longer.
     pub fn retention(&self) -> Vec<Option<u32>> {
         let slots = self.slots();
         let mut last_read = vec![None; self.steps() as usize * slots];
@@ -34,15 +34,15 @@ impl Schedule {
         last_read
     }
 
-    /// Normalises what cannot change the result:
-    /// - a forecast with one stored output is a reuse;
-    /// - where nobody consumes the output, a reuse or forecast is a reuse, and a compute that is never read is one too.
+    /// Normalizes decisions that cannot change the result:
+    /// - a forecast with one stored output becomes a reuse;
+    /// - where the output is not used, a forecast becomes a reuse, and so does a compute that is never read later.
     ///
-    /// One pass is enough: a removed compute was read by nobody, so no other decision's sources change.
+    /// One pass is enough: a removed compute was never read, so the sources of other decisions do not change.
     pub(super) fn make_canonical(&mut self) {
         let slots = self.slots();
-        // Without forecasts, and where every output goes to the residual stream, nothing can be idle. This is the
-        // common case, and searches make schedules by the thousand.
+        // Fast path for the common case: without forecasts, and with every output in the residual stream, a schedule is
+        // canonical already.
         let residual = (0..slots).all(|slot| self.layout().consumer(slot).is_none());
         if residual && self.packed.iter().all(|byte| byte & 0b1010_1010 == 0) {
             return;
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn what_feeds_a_cached_projection_is_normalised_unless_it_is_read_later() {
         let layout = Arc::new(Layout::flux(1, 1).unwrap());
-        // Steps 1 and 3 reuse proj_out. attn computed at step 1 is read by the reuse of step 2; at step 3 by nobody.
+        // proj_out is reused at steps 1 and 3. The reuse at step 2 reads attn of step 1; nothing reads attn of step 3.
         let s = schedule(&layout, &["CCCC", "CCCC", "CCCC", "CCRC", "CFFC", "CRCR"]);
         assert_eq!(rows(&s), ["CCCC", "CCCC", "CCCC", "CCRR", "CRRR", "CRCR"]);
     }
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(of(2), [Some(1), None, Some(5), None, None, None]);
     }
 
-    /// Which computed outputs each consumed decision is made of: what a schedule means.
+    /// The computed outputs that each used output is made of: what a schedule does.
     fn meaning(s: &Schedule) -> Vec<Vec<u32>> {
         let mut all = vec![];
         for slot in 0..s.slots() {

@@ -1,21 +1,21 @@
-//! What a schedule costs, counted exactly: multiply-accumulates and cache memory. Needs no run.
+//! The exact cost of a schedule in multiply-accumulates and cache memory, without running it.
 
 use super::{Decision, Schedule};
 
-/// Costs of one model under one sampling setup, all per generated image (classifier-free guidance doubles them).
+/// The costs of one model under one sampling setup, per image. Classifier-free guidance with two passes doubles them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CostModel {
-    /// Multiply-accumulates of one run of each slot, attention score and value products included.
+    /// Multiply-accumulates of one run of each slot, including attention scores and values.
     pub slot_macs: Vec<u64>,
     /// Bytes of one stored output of each slot.
     pub slot_cache_bytes: Vec<u64>,
-    /// Multiply-accumulates of what runs at every step whatever the schedule.
+    /// Multiply-accumulates of what every step runs whatever the schedule.
     pub step_macs: u64,
     /// Multiply-accumulates of what runs once per image, such as the VAE decoder.
     pub image_macs: u64,
 }
 
-/// Why a cost model does not fit a layout.
+/// A cost model that does not fit the layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cost model has {found} values in '{field}', the layout has {slots} slots")]
 pub struct CostModelError {
@@ -47,12 +47,12 @@ impl Schedule {
         slots + cost.step_macs * u64::from(self.steps()) + cost.image_macs
     }
 
-    /// The most bytes per image that stored outputs take at any moment, when each is dropped right after its last
-    /// reader has run and one that nobody reads again is never stored.
+    /// The peak size of stored outputs, in bytes per image. An output is dropped right after its last read, and one that is
+    /// never read again is not stored. The cost model must have been [checked](CostModel::check) for this layout.
     pub fn peak_cache_bytes(&self, cost: &CostModel) -> u64 {
         let slots = self.slots();
         let last_read = self.retention();
-        // An output is held from (its step, slot) to (its last reader's step, slot), both included.
+        // An output is held from (its step, slot) to (the step of its last read, slot), both included.
         let mut released = vec![0u64; last_read.len()];
         let (mut held, mut peak) = (0u64, 0u64);
         for (i, last) in last_read.iter().enumerate() {

@@ -1,36 +1,36 @@
-//! Typed identifiers. They are names, not numbers to compute with, and one kind never stands for another.
+//! Typed identifiers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::text::plain;
 
-/// Why a text is no identifier.
+/// Why a text is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is empty or too long.
     #[error("{kind} '{text}' must have 1 to 63 characters, it has {length}")]
     Length {
-        /// Which identifier.
+        /// The kind of identifier, such as `search id`.
         kind: &'static str,
-        /// The offending text, cut to 80 characters.
+        /// The text, cut to 80 characters.
         text: String,
-        /// Its length in characters.
+        /// The length of the text in characters.
         length: usize,
     },
-    /// A character that an identifier may not hold.
-    #[error("{kind} '{text}' may hold a-z, 0-9 and '-' only, and starts with a letter or digit; found '{}'", found.escape_debug())]
+    /// The text has an invalid character.
+    #[error("{kind} '{text}' may have only a-z, 0-9 and '-', and must start with a letter or digit; found '{}'", found.escape_debug())]
     Character {
-        /// Which identifier.
+        /// The kind of identifier, such as `search id`.
         kind: &'static str,
-        /// The offending text.
+        /// The text, cut to 80 characters.
         text: String,
-        /// The first offending character.
+        /// The first invalid character.
         found: char,
     },
 }
 
-/// Enough of it to be found again, on one line.
+/// The beginning of the text, escaped for one line.
 fn shown(text: &str) -> String {
     plain(&text.chars().take(80).collect::<String>()).into_owned()
 }
@@ -84,33 +84,33 @@ macro_rules! name_id {
 }
 
 name_id!(
-    /// A search: chosen by who creates it, or made by the coordinator.
+    /// The id of a search: chosen by its creator or made by the coordinator. Free again once the search is deleted.
     SearchId,
     "search id"
 );
 name_id!(
-    /// A worker's registration. A worker that registers again gets a new one.
+    /// The id of a worker's registration. A worker that registers again gets a new one.
     WorkerId,
     "worker id"
 );
 name_id!(
-    /// Names one mutating call; a repeat with the same id gets the first answer. Usually a UUID.
+    /// The idempotency key of a mutating call, usually a UUID. A repeat of the call with the same key changes nothing.
     RequestId,
     "request id"
 );
 
 name_id!(
-    /// Tells a search from any other that had or will have the same id. Made by the coordinator, never used again.
+    /// Made by the coordinator for each search and never used again, unlike [`SearchId`].
     SearchUid,
     "search uid"
 );
 
-/// A search for good: its id may be used again once it is deleted, the pair never.
+/// Identifies a search for good. Its id may be used again after it is deleted, the pair of id and uid never.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SearchRef {
-    /// What people call it.
+    /// The id that people use.
     pub id: SearchId,
-    /// What tells it from others of that id.
+    /// The uid that distinguishes it from other searches with this id.
     pub uid: SearchUid,
 }
 
@@ -120,16 +120,16 @@ impl fmt::Display for SearchRef {
     }
 }
 
-/// Why a text names no search for good.
+/// Why a text is not a search reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SearchRefError {
-    /// The id alone, or something else.
-    #[error("'{text}' is no search_ref such as 'emoji~0199c2c4'; send back the one that came with the lease")]
+    /// The text has no `~`.
+    #[error("'{text}' is not a search_ref such as 'emoji~0199c2c4'; send the one of the lease unchanged")]
     Form {
-        /// The offending text, cut to 80 characters.
+        /// The text, cut to 80 characters.
         text: String,
     },
-    /// One of the two parts.
+    /// The id or the uid is invalid.
     #[error(transparent)]
     Part(#[from] IdError),
 }
@@ -143,7 +143,7 @@ impl FromStr for SearchRef {
     }
 }
 
-/// The n-th candidate of its search, from 0. Candidate 0 is the all-compute schedule of the largest step count.
+/// The number of a candidate within its search, from 0. Candidate 0 is the uncached run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CandidateId(pub u64);
 
@@ -153,7 +153,7 @@ impl fmt::Display for CandidateId {
     }
 }
 
-/// Fences a lease: every grant has a larger epoch than all before, of whatever candidate or search, across restarts too.
+/// Fences a lease: every grant has a larger epoch than all grants before it, across searches and restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);
 

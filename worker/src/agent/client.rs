@@ -7,21 +7,21 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use evocache_proto::credentials::Credentials;
+use evocache_net::back_off::{BackOff, Waits};
+use evocache_net::channel::{self, MAX_MESSAGE_BYTES};
+use evocache_net::credentials::Credentials;
 use evocache_proto::pb;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
-use evocache_proto::telemetry::{self, Remote};
+use evocache_net::telemetry::{self, Remote};
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 use tracing::{Span, info, warn};
 
 use super::AgentError;
 
-/// The largest message in either direction. A measurement with its thumbnails is far below.
-const MESSAGE_BYTES: usize = 16 << 20;
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(30);
 /// Internal errors in a row before one counts as an answer.
@@ -29,30 +29,6 @@ const MOST_TROUBLES: u32 = 8;
 
 /// The service over a connection that shows the token with each call.
 type Service = WorkerServiceClient<InterceptedService<Channel, Credentials>>;
-
-/// Waits that double up to a limit. No jitter: a coordinator has few workers, and a test wants to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackOff {
-    /// The next wait.
-    pub first: Duration,
-    /// The longest.
-    pub most: Duration,
-}
-
-impl Default for BackOff {
-    fn default() -> Self {
-        Self { first: Duration::from_millis(100), most: Duration::from_secs(5) }
-    }
-}
-
-impl BackOff {
-    /// The next wait; the one after it is twice as long.
-    pub(crate) fn next(&mut self) -> Duration {
-        let wait = self.first.min(self.most);
-        self.first = wait.saturating_mul(2);
-        wait
-    }
-}
 
 /// Why a call brought no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,18 +99,6 @@ fn describe(status: &Status) -> String {
     if text.is_empty() { status.code().description().to_owned() } else { format!("{text} ({:?})", status.code()) }
 }
 
-/// The URL in full, and what tonic makes of it.
-pub(super) fn endpoint(text: &str, credentials: &Credentials) -> Result<(String, Endpoint), AgentError> {
-    let wrong = |problem: String| AgentError::Url { url: text.to_owned(), problem };
-    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| wrong(format!("is no url: {e}")))?;
-    match endpoint.uri().scheme_str() {
-        Some("http" | "https") if endpoint.uri().port().is_some() => Ok((url, credentials.secure(endpoint)?)),
-        Some("http" | "https") => Err(wrong("the port is missing".into())),
-        _ => Err(wrong("must start with http:// or https://".into())),
-    }
-}
-
 /// A connection to the coordinator that comes back by itself.
 pub(super) struct Coordinator {
     url: String,
@@ -147,21 +111,11 @@ pub(super) struct Coordinator {
 impl Coordinator {
     /// Connects at the first call. `http://` may be left away. Needs a runtime.
     pub(super) fn new(url: &str, credentials: Credentials, back_off: BackOff) -> Result<Self, AgentError> {
-        let (url, endpoint) = endpoint(url, &credentials)?;
-        if credentials.is_exposed(&endpoint) {
-            warn!("the token goes to {url} unencrypted: whoever listens on the way can use it; use https://");
-        }
-        let channel = endpoint
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(LONG))
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(SHORT)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+        let channel = channel::endpoint(url, &credentials, CONNECT)?.connect_lazy();
+        let url = channel::normal_url(url)?;
         let client = WorkerServiceClient::with_interceptor(channel, credentials)
-            .max_decoding_message_size(MESSAGE_BYTES)
-            .max_encoding_message_size(MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { url, client, back_off, lost: Mutex::new(None) })
     }
 
@@ -170,8 +124,8 @@ impl Coordinator {
     }
 
     /// The waits between attempts, from the first.
-    pub(super) fn back_off(&self) -> BackOff {
-        self.back_off
+    pub(super) fn waits(&self) -> Waits {
+        self.back_off.start()
     }
 
     /// Why there is no contact, for a message.
@@ -185,14 +139,14 @@ impl Coordinator {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let (mut back_off, mut troubles) = (self.back_off, 0);
+        let (mut waits, mut troubles) = (self.waits(), 0);
         loop {
             match call().await {
                 Err(CallError::Unreachable(_)) => {}
                 Err(CallError::Troubled(_)) if troubles + 1 < MOST_TROUBLES => troubles += 1,
                 answered => return answered,
             }
-            tokio::time::sleep(back_off.next()).await;
+            tokio::time::sleep(waits.next_wait()).await;
         }
     }
 
@@ -332,13 +286,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_limit() {
-        let mut back_off = BackOff::default();
-        let waits: Vec<u128> = (0..8).map(|_| back_off.next().as_millis()).collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-    }
-
-    #[test]
     fn a_broken_connection_is_no_answer_but_an_internal_error_is_one() {
         assert!(matches!(CallError::from(Status::unavailable("stopping")), CallError::Unreachable(_)));
         assert!(matches!(CallError::from(Status::internal("bug 7")), CallError::Troubled(_)));
@@ -350,15 +297,5 @@ mod tests {
         for status in [Status::unauthenticated("no token"), Status::permission_denied("role")] {
             assert!(matches!(CallError::from(status), CallError::Denied(_)));
         }
-    }
-
-    #[test]
-    fn a_url_that_cannot_be_called_is_refused_with_a_reason() {
-        let wrong = [("h", "port"), ("http://h", "port"), ("https://h", "port"), ("ftp://h:1", "http://"), ("", "url")];
-        for (url, expected) in wrong {
-            let Err(error) = endpoint(url, &Credentials::default()) else { panic!("{url:?} must be refused") };
-            assert!(error.to_string().contains(expected), "{url:?}: {error}");
-        }
-        assert_eq!(endpoint("127.0.0.1:7447", &Credentials::default()).unwrap().0, "http://127.0.0.1:7447");
     }
 }

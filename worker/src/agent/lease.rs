@@ -1,7 +1,7 @@
-//! From a lease to its report: the candidate is checked, the search prepared, the schedule evaluated; meanwhile the
-//! lease is renewed.
+//! From a lease to its report: checks the candidate, prepares the search, evaluates the schedule and renews the lease
+//! meanwhile.
 //!
-//! Absent on purpose: asking for leases and deciding when to leave; both are the agent's loop.
+//! Does not acquire leases or decide when to exit: that is `mod.rs`.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::client::{CallError, Coordinator, positive, request_id};
 use super::thread::{EvaluatorThread, Panicked};
 use crate::evaluator::api::{CancelToken, EvaluateError, Task};
 
-/// The coordinator keeps no more of a reason.
+/// The coordinator's limit for the reason of a failure, in bytes.
 const REASON_BYTES: usize = 4096;
 
-/// How a lease went.
+/// The outcome of a lease.
 #[derive(Debug)]
 pub(super) enum Verdict {
     Measured(Measurement),
@@ -29,16 +29,16 @@ pub(super) enum Verdict {
         reason: String,
         retryable: bool,
     },
-    /// The candidate could not even be begun, for a reason that is not its own: give it back.
+    /// The evaluation could not start, for a reason unrelated to the candidate: release the lease.
     Untried,
-    /// The coordinator wants no report.
+    /// The coordinator canceled the evaluation and wants no report.
     Unwanted,
-    /// A shutdown was asked for.
+    /// A shutdown was requested.
     Stopped,
 }
 
 impl Verdict {
-    /// As a span's attribute.
+    /// The value of the span attribute `outcome`.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Measured(_) => "measured",
@@ -63,14 +63,14 @@ impl Verdict {
     }
 }
 
-/// The evaluator with what it is prepared for.
+/// The evaluator and the search that it is prepared for.
 pub(super) struct Bench {
     pub(super) thread: EvaluatorThread,
     layout: Arc<Layout>,
     forecast: bool,
-    /// The search whose calibration the evaluator has.
+    /// The `search_ref` of the search whose calibration the evaluator has.
     prepared: Option<String>,
-    /// Ends what the evaluator does now.
+    /// Cancels the evaluator's current job.
     cancel: CancelToken,
 }
 
@@ -79,17 +79,17 @@ impl Bench {
         Self { thread, layout, forecast, prepared: None, cancel: CancelToken::new() }
     }
 
-    /// Asks the evaluator to end what it does.
+    /// Cancels the evaluator's current job.
     pub(super) fn cancel(&self) {
         self.cancel.cancel();
     }
 
-    /// Waits until the evaluator has nothing to do.
+    /// Waits until the evaluator is idle.
     pub(super) async fn idle(&self) -> Result<(), AgentError> {
         self.thread.ask(|_| ()).await.map(|_| ())
     }
 
-    /// Evaluates the candidate. When the future is dropped, the evaluator goes on until it is [cancelled](Self::cancel).
+    /// Evaluates the candidate. If the future is dropped, the evaluator goes on until it is [canceled](Self::cancel).
     pub(super) async fn evaluate(
         &mut self,
         coordinator: &Coordinator,
@@ -108,7 +108,7 @@ impl Bench {
         }
         debug!(search = held.search(), candidate = held.candidate(), "evaluating {schedule:?}");
         let token = self.cancel.clone();
-        // 0 prompts in a lease are all of them.
+        // 0 prompts in a lease mean all prompts of the calibration.
         let (prompts, profile) = (NonZeroU32::new(lease.prompts), lease.profile);
         let measuring = info_span!(target: telemetry::TARGET, "measure");
         let evaluate = self.thread.ask(move |evaluator| {
@@ -125,30 +125,30 @@ impl Bench {
         })
     }
 
-    /// The lease's schedule, if this worker's model can run it.
+    /// The lease's schedule, or why this worker's model cannot run it.
     fn schedule(&self, lease: &pb::Lease) -> Result<Schedule, String> {
         let message = lease.schedule.as_ref().ok_or("the lease has no schedule")?;
         let schedule = wire::schedule(&self.layout, message).map_err(|e| {
-            // A schedule does not carry its layout; how many slots its bytes can hold is all that it tells.
+            // The message does not carry the layout; the number of slots can only be inferred from its size.
             let bytes = message.decisions.len();
             let steps = (message.steps as usize).max(1);
             format!(
                 "the schedule does not fit this worker's model: {e}; it has {bytes} bytes for {steps} steps, \
-                 that is about {} slots, and the worker's layout {} has {} slots",
+                 that is about {} slots, but the worker's layout {} has {} slots",
                 bytes * 4 / steps,
                 self.layout,
                 self.layout.slots(),
             )
         })?;
         if schedule.forecasts() && !self.forecast {
-            return Err("the schedule forecasts, and this worker has declared that it cannot".into());
+            return Err("the schedule uses forecasts, which this worker does not support".into());
         }
         Ok(schedule)
     }
 
-    /// Gets the search's calibration and hands it to the evaluator. `None`: ready to evaluate.
+    /// Fetches the search's calibration and prepares the evaluator with it. `None`: ready to evaluate.
     async fn prepare(&mut self, coordinator: &Coordinator, held: &Held) -> Result<Option<Verdict>, AgentError> {
-        // What the evaluator has is void from here on, whatever becomes of this attempt.
+        // From here on the old preparation is invalid, even if this one fails.
         self.prepared = None;
         let request =
             pb::GetCalibrationRequest { worker_id: held.worker_id.clone(), search_ref: held.search().to_owned() };
@@ -156,19 +156,19 @@ impl Bench {
         let calibration = match answer {
             Ok(answer) => match wire::calibration(&answer) {
                 Ok(calibration) => calibration,
-                Err(e) => return Ok(Some(Verdict::failed(format!("the search's calibration is not valid: {e}")))),
+                Err(e) => return Ok(Some(Verdict::failed(format!("the search's calibration is invalid: {e}")))),
             },
-            // The search or the worker is gone; the next AcquireLease tells which.
+            // The search or the worker was removed; the next AcquireLease shows which.
             Err(CallError::NotFound(answer)) => {
-                warn!(search = held.search(), "there is no calibration: {answer}");
+                warn!(search = held.search(), "calibration not found: {answer}");
                 return Ok(Some(Verdict::Untried));
             }
-            // That is this worker's fault, not the candidate's; the next AcquireLease ends it.
+            // Not the candidate's fault; the next AcquireLease fails the same way and ends the agent.
             Err(CallError::Denied(answer)) => {
-                warn!(search = held.search(), "the coordinator does not let this worker in: {answer}");
+                warn!(search = held.search(), "the coordinator denied access to the calibration: {answer}");
                 return Ok(Some(Verdict::Untried));
             }
-            Err(e) => return Ok(Some(Verdict::failed(format!("no calibration for the search: {e}")))),
+            Err(e) => return Ok(Some(Verdict::failed(format!("cannot get the search's calibration: {e}")))),
         };
         info!(search = held.search(), prompts = calibration.prompts.len(), "preparing");
         let token = self.cancel.clone();
@@ -186,13 +186,13 @@ impl Bench {
 }
 
 impl Drop for Bench {
-    /// Whoever drops the agent in the middle of an evaluation does not want it to go on.
+    /// Cancels an evaluation that is still running when the agent is dropped.
     fn drop(&mut self) {
         self.cancel();
     }
 }
 
-/// A lease that this worker holds, and the calls about it.
+/// A lease that this worker holds, with the calls that renew, report and release it.
 pub(super) struct Held {
     worker_id: String,
     key: pb::LeaseRef,
@@ -216,12 +216,12 @@ impl Held {
         self.key.candidate
     }
 
-    /// Renews the lease every third of its time to live. Returns when the coordinator wants no result any more; a
-    /// coordinator that is away or has forgotten the worker does not say so.
+    /// Renews the lease every third of its time to live. Returns only if the coordinator cancels the evaluation, not
+    /// if it is unreachable or no longer knows the worker.
     pub(super) async fn keep_alive(&self, coordinator: &Coordinator, draining: &AtomicBool) {
         let mut third = self.ttl / 3;
         let mut wait = third;
-        let mut back_off = coordinator.back_off();
+        let mut waits = coordinator.waits();
         let mut forgotten = false;
         loop {
             sleep(wait).await;
@@ -229,20 +229,20 @@ impl Held {
             wait = match coordinator.renew(third, request).await {
                 Ok(answer) => {
                     if answer.draining && !draining.swap(true, Ordering::Relaxed) {
-                        info!("draining: this evaluation is the last");
+                        info!("draining: this is the last evaluation");
                     }
                     match answer.leases.into_iter().find(|status| status.lease.as_ref() == Some(&self.key)) {
                         Some(status) if status.cancel => return,
                         Some(status) => third = positive(status.ttl).map_or(third, |ttl| ttl / 3),
                         None => {}
                     }
-                    back_off = coordinator.back_off();
+                    waits.reset();
                     third
                 }
-                Err(CallError::Unreachable(_) | CallError::Troubled(_)) => back_off.next().min(third),
+                Err(CallError::Unreachable(_) | CallError::Troubled(_)) => waits.next_wait().min(third),
                 Err(e @ (CallError::NotFound(_) | CallError::Refused { .. } | CallError::Denied(_))) => {
                     if !forgotten {
-                        warn!("the lease cannot be renewed: {e}; evaluating on, the result may still be welcome");
+                        warn!("cannot renew the lease: {e}; the evaluation goes on, its result may still be accepted");
                     }
                     forgotten = true;
                     third
@@ -251,7 +251,7 @@ impl Held {
         }
     }
 
-    /// Reports the result until the coordinator has answered.
+    /// Reports the measurement, retrying until the coordinator answers.
     pub(super) async fn complete(&self, coordinator: &Coordinator, measurement: &Measurement) {
         let request = pb::CompleteEvaluationRequest {
             request_id: request_id(),
@@ -261,7 +261,7 @@ impl Held {
         };
         match coordinator.until_answered(|| coordinator.complete(request.clone())).await {
             Ok(_) => debug!(search = self.search(), candidate = self.candidate(), "result delivered"),
-            // Nobody would measure anything else: without this the candidate would be tried again after its expiry.
+            // Another attempt would give the same result: report the failure, or the candidate is retried on expiry.
             Err(CallError::Refused { invalid: true, answer }) => {
                 error!(
                     search = self.search(),
@@ -274,7 +274,7 @@ impl Held {
         }
     }
 
-    /// Reports that there is no result, until the coordinator has answered.
+    /// Reports a failed evaluation, retrying until the coordinator answers.
     pub(super) async fn fail(&self, coordinator: &Coordinator, reason: &str, retryable: bool) {
         let request = pb::FailEvaluationRequest {
             request_id: request_id(),
@@ -288,7 +288,7 @@ impl Held {
         }
     }
 
-    /// Gives the candidate back untried.
+    /// Releases the lease without a report, so that the attempt does not count.
     pub(super) async fn release(&self, coordinator: &Coordinator) {
         let request = pb::ReleaseLeaseRequest {
             request_id: request_id(),
@@ -296,12 +296,12 @@ impl Held {
             lease: Some(self.key.clone()),
         };
         match coordinator.until_answered(|| coordinator.release(request.clone())).await {
-            Ok(_) => info!(search = self.search(), candidate = self.candidate(), "lease given back"),
+            Ok(_) => info!(search = self.search(), candidate = self.candidate(), "lease released"),
             Err(e) => self.dropped("release", &e),
         }
     }
 
     fn dropped(&self, what: &str, answer: &CallError) {
-        warn!(search = self.search(), candidate = self.candidate(), "the {what} is not wanted: {answer}");
+        warn!(search = self.search(), candidate = self.candidate(), "the coordinator refused the {what}: {answer}");
     }
 }

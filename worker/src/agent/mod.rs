@@ -1,17 +1,16 @@
-//! The worker's side of the lease protocol: registers, pulls candidates, has them evaluated and reports.
+//! The worker's side of the lease protocol: registers, leases candidates, has them evaluated and reports the results.
 //!
 //! - [`run`] drives one evaluator against one coordinator until it is drained, shut down or refused.
-//! - `client`: calls with deadlines, what their failures mean, and back-off.
-//! - `lease`: what happens between a lease and its report, renewals included.
-//! - `thread`: the one OS thread that the evaluator lives on.
+//! - `client`: calls with deadlines, the classification of their failures, and back-off.
+//! - `lease`: everything between a lease and its report, including renewals.
+//! - `thread`: the OS thread that owns the evaluator.
 //!
-//! Losing contact never ends an evaluation. Only the coordinator's word (`cancel` in the answer to a renewal) and a
-//! shutdown do. A finished result is kept and sent again, under the same request id, until the coordinator answers
-//! something final.
+//! Losing contact never ends an evaluation: only a shutdown or `cancel` in the answer to a renewal does. A finished
+//! result is kept and sent again, under the same request id, until the coordinator gives a final answer.
 //!
-//! Absent on purpose: candle, models and devices (an [`Evaluate`] has them), signals and exit codes (the command line
-//! has them), and anything that outlives the process: a worker that restarts registers anew, and its lease expires.
-//! A shutdown that comes while a lease is being granted leaves that lease to expire as well.
+//! **Invariant:** knows nothing of candle, models and devices (they are behind [`Evaluate`]), or of signals and exit
+//! codes (`cli` handles them). No state outlives the process: a restarted worker registers again, and its old lease
+//! expires. A lease granted during a shutdown expires as well.
 
 mod client;
 mod lease;
@@ -23,42 +22,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use evocache_proto::credentials::{CredentialError, Credentials};
+use evocache_net::channel::AddressError;
+use evocache_net::credentials::Credentials;
 use evocache_proto::domain::{Declaration, DeclarationError};
 use evocache_proto::pb;
-use evocache_proto::telemetry::{self, Remote};
+use evocache_net::telemetry::{self, Remote};
 use evocache_proto::text::plain;
 use evocache_proto::wire::register_request;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Span, field, info, info_span, warn};
 
-pub use client::BackOff;
+pub use evocache_net::back_off::BackOff;
 use client::{CallError, Coordinator, positive, request_id};
 use lease::{Bench, Verdict};
 use thread::EvaluatorThread;
 
 use crate::evaluator::api::Evaluate;
 
-/// When the coordinator says nothing: how long a lease lives without renewal.
+/// Lifetime of an unrenewed lease if the coordinator does not specify one.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
-/// The longest time that one AcquireLease waits for work.
+/// Upper limit of the time that one AcquireLease call waits for work.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The shortest time between two AcquireLease calls that brought nothing.
+/// Minimum interval between two AcquireLease calls if the first returns no lease.
 const IDLE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where the coordinator is and how patient the agent is with it.
+/// The coordinator's address, the credentials for it, and timeouts.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    /// `https://host:port`, `http://host:port`, or only `host:port`, which is the latter.
+    /// `https://host:port`, `http://host:port`, or `host:port`, which means `http://`.
     pub coordinator: String,
-    /// What to show to it.
+    /// Token and certificates for the coordinator.
     pub credentials: Credentials,
-    /// How long the first registration may take before [`run`] gives up. A contact lost later is sought for ever.
+    /// How long [`run`] tries to register at first. If contact is lost later, it retries without a limit.
     pub connect_timeout: Duration,
     /// Waits between attempts.
     pub back_off: BackOff,
-    /// How long a shutdown may take to give the lease back, and then to wait for the evaluator.
+    /// How long a shutdown waits for the lease to be released, and then as long again for the evaluator.
     pub grace: Duration,
 }
 
@@ -74,88 +74,80 @@ impl AgentConfig {
         }
     }
 
-    /// Checks URL and credentials without calling anybody, for whoever has something costly to do before [`run`].
+    /// Checks URL and credentials without a connection, so that errors show before the model is loaded.
     ///
     /// # Errors
     ///
-    /// [`AgentError::Url`], [`AgentError::Credentials`].
+    /// [`AgentError::Address`].
     pub fn check(&self) -> Result<(), AgentError> {
-        client::endpoint(&self.coordinator, &self.credentials).map(|_| ())
+        Ok(evocache_net::channel::endpoint(&self.coordinator, &self.credentials, client::CONNECT).map(|_| ())?)
     }
 }
 
-/// Why the agent ended well.
+/// Why [`run`] returned without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The coordinator has no more work for this worker.
+    /// The coordinator drained this worker.
     Drained,
-    /// The shutdown future was ready.
+    /// The shutdown future resolved.
     ShutDown,
 }
 
 /// Why the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The URL is none that can be called.
-    #[error("coordinator url '{url}': {problem}")]
-    Url {
-        /// The URL.
-        url: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Certificates or token cannot be used.
+    /// The coordinator's address is malformed, or the certificates or the token do not fit it.
     #[error(transparent)]
-    Credentials(#[from] CredentialError),
-    /// Nobody answered in time, at the start.
+    Address(#[from] AddressError),
+    /// No coordinator answered within the connect timeout.
     #[error("no coordinator answered at {url} within {} s: {last}", .timeout.as_secs_f64())]
     Unreachable {
-        /// Where.
+        /// The coordinator's URL.
         url: String,
-        /// For how long it was tried.
+        /// The connect timeout.
         timeout: Duration,
         /// The last failure.
         last: String,
     },
-    /// The coordinator answered, and does not want this worker.
+    /// The coordinator refused a call for good.
     #[error("the coordinator at {url} refused {call}: {answer}")]
     Refused {
-        /// Where.
+        /// The coordinator's URL.
         url: String,
-        /// Which call.
+        /// The name of the call.
         call: &'static str,
-        /// What it said.
+        /// The coordinator's answer.
         answer: String,
     },
-    /// The coordinator does not let this worker in: no token, or none that it takes.
-    #[error("the coordinator at {url} does not let this worker in ({call}): {answer}")]
+    /// The coordinator denied access: the token is missing, invalid or lacks the role.
+    #[error("the coordinator at {url} denied access to {call}: {answer}")]
     Denied {
-        /// Where.
+        /// The coordinator's URL.
         url: String,
-        /// Which call.
+        /// The name of the call.
         call: &'static str,
-        /// What it said.
+        /// The coordinator's answer.
         answer: String,
     },
-    /// The evaluator declares something that no coordinator accepts.
-    #[error("the evaluator's declaration is not valid: {0}")]
+    /// The evaluator's declaration violates a limit of the protocol.
+    #[error("the evaluator's declaration is invalid: {0}")]
     Declaration(#[from] DeclarationError),
     /// The evaluator's thread could not be started.
-    #[error("the evaluator's thread could not be started: {0}")]
+    #[error("cannot start the evaluator's thread: {0}")]
     Thread(#[from] std::io::Error),
-    /// The evaluator's thread has ended by itself.
-    #[error("the evaluator's thread has ended unexpectedly")]
+    /// The evaluator's thread ended unexpectedly.
+    #[error("the evaluator's thread ended unexpectedly")]
     EvaluatorGone,
 }
 
-/// What the coordinator said at registration.
+/// The coordinator's answer to a registration.
 struct Session {
     worker_id: String,
     ttl: Duration,
     wait: Duration,
 }
 
-/// Whether to ask for another lease.
+/// Whether the lease loop goes on.
 enum Flow {
     Continue,
     Leave(Ended),
@@ -166,33 +158,33 @@ struct Agent {
     coordinator: Coordinator,
     declaration: Declaration,
     bench: Bench,
-    /// The coordinator said so in the answer to a renewal.
+    /// Set when the answer to a renewal says that the worker is draining.
     draining: AtomicBool,
     /// The id of the last registration.
     registered: Option<String>,
-    /// Why there was no work the last time.
+    /// The last reason that the coordinator gave for having no work; each new one is logged once.
     idle_reason: String,
     stop: Stop,
 }
 
-/// Tells when the agent is to end.
+/// Becomes true when a shutdown is requested.
 #[derive(Clone)]
 struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     async fn requested(&self) {
-        // An error means that whoever could ask is gone: nobody waits for more work either.
+        // An error means that the sender was dropped, so `run` is no longer polled: stop as well.
         let _ = self.0.clone().wait_for(|&stop| stop).await;
     }
 }
 
-/// Pulls candidates and evaluates them until the coordinator drains the worker or `shutdown` is ready. The latter
-/// cancels the running evaluation and gives its lease back.
+/// Leases candidates and evaluates them until the coordinator drains the worker or `shutdown` resolves. A shutdown
+/// cancels the running evaluation and releases its lease.
 ///
 /// # Errors
 ///
-/// When no coordinator answers within the connect timeout, when one refuses this worker for good, and when the
-/// evaluator's thread cannot be started or is lost. An evaluation that fails or panics is reported, not returned.
+/// If no coordinator answers within the connect timeout, if it refuses this worker for good, or if the evaluator's
+/// thread cannot be started or ends. An evaluation that fails or panics is reported to the coordinator, not returned.
 pub async fn run(
     config: AgentConfig,
     evaluator: Box<dyn Evaluate>,
@@ -230,7 +222,7 @@ impl Agent {
         let ended = self.lease_loop().await;
         self.bench.cancel();
         if !self.bench.thread.stop(self.config.grace).await {
-            warn!("the evaluator is still busy after {:?}; leaving without it", self.config.grace);
+            warn!("the evaluator is still busy after {:?}; exiting anyway", self.config.grace);
         }
         if ended.is_ok() {
             self.deregister().await;
@@ -238,14 +230,14 @@ impl Agent {
         ended
     }
 
-    /// Tells the coordinator that this worker leaves. One try: without it the worker is listed as gone after a while.
+    /// Deregisters this worker, in one attempt: if it fails, the coordinator lists the worker as gone after a while.
     async fn deregister(&self) {
         let Some(worker_id) = self.registered.clone() else { return };
         let request = pb::DeregisterWorkerRequest { request_id: request_id(), worker_id };
         match timeout(self.config.grace, self.coordinator.deregister(request)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(e)) => info!("left without deregistering: {e}"),
-            Err(_) => info!("left without deregistering: no answer within {:?}", self.config.grace),
+            Ok(Err(e)) => info!("exiting without deregistering: {e}"),
+            Err(_) => info!("exiting without deregistering: no answer within {:?}", self.config.grace),
         }
     }
 
@@ -263,7 +255,7 @@ impl Agent {
                 return Ok(ended);
             }
             if answer.draining || self.draining.load(Ordering::Relaxed) {
-                info!("drained: no more work for this worker");
+                info!("drained: the coordinator grants this worker no more leases");
                 return Ok(Ended::Drained);
             }
         }
@@ -301,9 +293,10 @@ impl Agent {
         })
     }
 
-    /// Asks until there is an answer that says something; registers again when the coordinator has forgotten us.
+    /// Asks until the coordinator grants a lease or drains the worker. Registers again if the coordinator no longer
+    /// knows the worker.
     async fn acquire(&mut self, session: &mut Session) -> Result<(pb::AcquireLeaseResponse, Remote), AgentError> {
-        let mut back_off = self.config.back_off;
+        let mut waits = self.coordinator.waits();
         loop {
             let asked = Instant::now();
             match self.coordinator.acquire(&session.worker_id, session.wait).await {
@@ -316,16 +309,16 @@ impl Agent {
                         info!("no work: {}", plain(&answer.idle_reason));
                         self.idle_reason = answer.idle_reason;
                     }
-                    back_off = self.config.back_off;
+                    waits.reset();
                     sleep(IDLE_PAUSE.saturating_sub(asked.elapsed())).await;
                 }
                 Err(CallError::NotFound(answer)) => {
-                    info!("the coordinator does not know this worker any more ({answer}); registering again");
-                    sleep(back_off.next()).await;
+                    info!("the coordinator no longer knows this worker ({answer}); registering again");
+                    sleep(waits.next_wait()).await;
                     *session = self.register().await?;
                     self.registered = Some(session.worker_id.clone());
                 }
-                Err(CallError::Unreachable(_) | CallError::Troubled(_)) => sleep(back_off.next()).await,
+                Err(CallError::Unreachable(_) | CallError::Troubled(_)) => sleep(waits.next_wait()).await,
                 Err(refusal @ (CallError::Refused { .. } | CallError::Denied(_))) => {
                     return Err(self.refused("AcquireLease", &refusal));
                 }
@@ -333,7 +326,7 @@ impl Agent {
         }
     }
 
-    /// Evaluates the lease's candidate and reports, in a span of the trace in which the lease was given.
+    /// Evaluates the lease's candidate and reports the result, in a span of the trace that granted the lease.
     async fn serve(&mut self, session: &Session, lease: pb::Lease, given: &Remote) -> Result<Flow, AgentError> {
         let span = info_span!(
             target: telemetry::TARGET,
@@ -353,7 +346,7 @@ impl Agent {
         let stop = self.stop.clone();
         let held = lease::Held::new(&session.worker_id, &lease, session.ttl);
         let verdict = tokio::select! {
-            // A result that is there is reported, whatever else has happened.
+            // A finished result is reported even if a shutdown or a cancellation came at the same time.
             biased;
             verdict = self.bench.evaluate(&self.coordinator, &held, &lease) => verdict?,
             () = stop.requested() => Verdict::Stopped,
@@ -373,7 +366,7 @@ impl Agent {
                 unless(&stop, sleep(IDLE_PAUSE)).await;
             }
             Verdict::Unwanted => {
-                info!(search = held.search(), candidate = held.candidate(), "the coordinator wants no result any more");
+                info!(search = held.search(), candidate = held.candidate(), "the coordinator canceled the evaluation");
                 self.bench.cancel();
                 if let Some(idle) = unless(&stop, self.bench.idle()).await {
                     idle?;
@@ -388,7 +381,7 @@ impl Agent {
         Ok(Flow::Continue)
     }
 
-    /// Waits for a report to be delivered; once a shutdown is asked for, only the grace longer.
+    /// Waits until a report is delivered, but after a shutdown request for at most the grace period.
     async fn patiently(&self, held: &lease::Held, report: impl Future<Output = ()>) {
         let too_late = async {
             self.stop.requested().await;
@@ -399,7 +392,7 @@ impl Agent {
             () = report => {}
             () = too_late => warn!(
                 search = held.search(), candidate = held.candidate(),
-                "shutting down without the coordinator's answer ({}); the lease will expire",
+                "shutting down before the coordinator answered ({}); the lease will expire",
                 self.coordinator.last_failure(),
             ),
         }
@@ -414,7 +407,7 @@ impl Agent {
     }
 }
 
-/// The future's output, or `None` once a shutdown is asked for.
+/// The future's output, or `None` if a shutdown is requested first.
 async fn unless<T>(stop: &Stop, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

@@ -1,7 +1,6 @@
-//! The one OS thread that the evaluator lives on. It may block for minutes, so it is none of the runtime's.
+//! The OS thread that owns the evaluator. Evaluations block for minutes, so they do not run on the async runtime.
 //!
-//! A panic of the evaluator is caught and handed to whoever asked; the thread goes on.
-//! Absent on purpose: what is asked. A job is a closure.
+//! Jobs are closures. If one panics, the panic is caught and returned to the caller; the thread goes on.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +14,13 @@ use crate::evaluator::api::Evaluate;
 
 type Job = Box<dyn FnOnce(&mut dyn Evaluate) + Send>;
 
-/// The evaluator panicked; this is the message.
+/// The message of a panic in the evaluator.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Panicked(pub(super) String);
 
 pub(super) struct EvaluatorThread {
     jobs: Option<mpsc::Sender<Job>>,
-    /// Closed when the thread has ended and the evaluator is dropped.
+    /// Closed after the evaluator is dropped and the thread ends.
     ended: oneshot::Receiver<()>,
 }
 
@@ -39,14 +38,14 @@ impl EvaluatorThread {
         Ok(Self { jobs: Some(jobs), ended })
     }
 
-    /// Has the evaluator do something after all that was asked before. It is done even if nobody waits for it.
+    /// Queues a job and returns its result. The job runs even if the returned future is dropped.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut dyn Evaluate) -> T + Send + 'static,
     ) -> Result<Result<T, Panicked>, AgentError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |evaluator| {
-            // Whoever asks prepares the evaluator anew after a panic, so what it left half done is not used.
+            // Unwind-safe because callers prepare the evaluator again after a panic: half-done state is not used.
             let result = catch_unwind(AssertUnwindSafe(|| what(evaluator)));
             let _ = answer.send(result.map_err(|payload| Panicked(message(payload.as_ref()))));
         });
@@ -55,7 +54,8 @@ impl EvaluatorThread {
         answered.await.map_err(|_| AgentError::EvaluatorGone)
     }
 
-    /// Waits for the running job, drops the evaluator and ends the thread. False if that takes longer than `patience`.
+    /// Waits until the queued jobs are done, the evaluator is dropped and the thread ends. Returns false if that takes
+    /// longer than `patience`.
     pub(super) async fn stop(&mut self, patience: Duration) -> bool {
         self.jobs = None;
         tokio::time::timeout(patience, &mut self.ended).await.is_ok()

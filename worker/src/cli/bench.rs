@@ -1,4 +1,4 @@
-//! `bench`: measured latency against counted work, for ten schedules over the whole range of densities.
+//! `bench`: measured latency against counted MACs, for ten schedules over the whole range of densities.
 
 use std::io::Write;
 
@@ -20,40 +20,40 @@ use crate::evaluator::api::{Evaluate, Task};
 use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 
-/// How many schedules are measured.
+/// Number of schedules to measure.
 const SCHEDULES: u32 = 10;
 
-/// Measure latency against MACs for ten schedules, and the part of it that no schedule can save.
+/// Measure latency against MACs for ten schedules, and the fixed part that no schedule can save
 #[derive(Debug, Clone, Args)]
 pub struct Bench {
-    /// What to load.
+    /// The model to load.
     #[command(flatten)]
     model: ModelArgs,
-    /// Where to run: cpu, cuda, cuda:N, metal
+    /// Device to run on: cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// Images generated together
+    /// Pictures per batch
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Denoising steps [default: as many as --timesteps or --sigmas, or 20]
+    /// Denoising steps [default: the number of --timesteps or --sigmas, or 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// What stands for the folder's sampler.
+    /// Overrides of the folder's sampler settings.
     #[command(flatten)]
     sampler: SamplerArgs,
     /// Classifier-free guidance scale; 1 or less turns it off
     #[arg(long, default_value_t = 4.5, value_parser = guidance)]
     guidance: f64,
-    /// Pixels [default: the model's native height]
+    /// Height in pixels [default: the model's native height]
     #[arg(long)]
     height: Option<u32>,
-    /// Pixels [default: the model's native width]
+    /// Width in pixels [default: the model's native width]
     #[arg(long)]
     width: Option<u32>,
-    /// Timed batches of each schedule, with as many uncached ones in between
+    /// Timed batches per schedule, interleaved with as many uncached batches
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
-    /// What to draw
+    /// Text prompt
     #[arg(long, default_value = "a picture")]
     prompt: String,
     /// Print JSON
@@ -64,12 +64,12 @@ pub struct Bench {
 struct Point {
     schedule: Schedule,
     measurement: Measurement,
-    /// On the CPU; a GPU works on while the clock is read.
+    /// `None` except on the CPU: on other devices a call returns before the work is done.
     denoising: Option<Denoising>,
 }
 
 impl Bench {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let mut evaluator = DiffusionEvaluator::open(&EvaluatorOptions {
             model: self.model.folder()?,
@@ -134,7 +134,7 @@ impl Bench {
     fn write_table(&self, out: &mut dyn Write, device: &str, points: &[Point], fit: Option<Line>) -> Result<()> {
         writeln!(
             out,
-            "{device}: batch {}, {} steps, {} timed batches per schedule between as many uncached ones; ms per image\n",
+            "{device}: batch {}, {} steps, {} timed batches per schedule and as many uncached ones; ms per image\n",
             self.batch,
             self.steps(),
             self.repeats
@@ -175,7 +175,7 @@ impl Bench {
         if let Some(fit) = fit {
             writeln!(
                 out,
-                "\nlatency = {:.2} ms + {:.3} ms per GMAC (R² {:.4}); the fixed part is {:.1} % of the uncached {:.2} ms",
+                "\nlatency = {:.2} ms + {:.3} ms per GMAC (R² {:.4}); the fixed part is {:.1} % of {:.2} ms uncached",
                 fit.fixed / 1e3,
                 fit.slope * 1e9 / 1e3,
                 fit.r_squared,
@@ -183,7 +183,7 @@ impl Bench {
                 baseline / 1e3
             )?;
             let worst = points.iter().map(|p| off(&p.measurement, fit).abs()).fold(0.0, f64::max);
-            writeln!(out, "no schedule is off that line by more than {:.1} %", 100.0 * worst)?;
+            writeln!(out, "no schedule deviates from that line by more than {:.1} %", 100.0 * worst)?;
         }
         let denoising: Vec<_> =
             points.iter().filter_map(|p| Some((p.denoising.as_ref()?, &p.schedule, &p.measurement))).collect();
@@ -191,7 +191,7 @@ impl Bench {
     }
 }
 
-/// How much longer a schedule took than the line through all says for what it computes, relative to the line.
+/// A schedule's deviation from the fitted latency, as a fraction of the latter.
 fn off(measurement: &Measurement, fit: Line) -> f64 {
     measurement.latency() / (fit.fixed + fit.slope * measurement.macs as f64) - 1.0
 }
@@ -223,7 +223,8 @@ fn range(samples: &[f64]) -> (f64, f64) {
     samples.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
 }
 
-/// A schedule that computes about `density` of all slots, evenly over the steps, each slot at its own phase.
+/// A schedule that computes a fraction of about `density` of all slots, evenly over the steps, each slot with its own
+/// phase.
 fn spread(layout: &Arc<Layout>, steps: u32, density: f64) -> Result<Schedule> {
     let slots = layout.slots();
     Schedule::from_fn(layout.clone(), steps, |step, slot| {

@@ -1,4 +1,4 @@
-//! `blocks`: how long one block of each kind of each model takes, at its true width.
+//! `blocks`: the time of one block of each kind of each model, at its true width.
 
 use std::io::Write;
 
@@ -13,28 +13,28 @@ use crate::evaluator::device::{DeviceChoice, Precision};
 use crate::files::ModelError;
 use crate::models::true_widths::{MODELS, TrueWidth, decoder};
 
-/// What the decoder is called.
+/// Name of the decoder in the output.
 const DECODER: &str = "vae-512";
 
-/// A timestep; any would do.
+/// The timestep to run at; its value does not affect the time.
 const TIMESTEP: f64 = 500.0;
 
-/// Time one block of each kind of the models at their true widths, and a decoder, with random weights.
+/// Time one block of each kind of every model, and a decoder, with random weights at true width
 ///
-/// No model folder is needed. The device is waited for after every component, so a time is that of a component alone.
-/// Threads on the CPU are as many as the variable RAYON_NUM_THREADS says.
+/// Needs no model folder. Synchronizes with the device after every component, so that each time covers one component.
+/// Set the number of CPU threads with the variable RAYON_NUM_THREADS.
 #[derive(Debug, Clone, Args)]
 pub struct Blocks {
-    /// Where to run: cpu, cuda, cuda:N, metal
+    /// Device to run on: cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// What numbers to compute with: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
+    /// Number format: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
     #[arg(long)]
     precision: Option<Precision>,
-    /// Only models whose names hold this
+    /// Only models whose name contains PART
     #[arg(long, value_name = "PART", default_value = "")]
     model: String,
-    /// Timed runs; the median counts
+    /// Number of timed runs; the table shows their median
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
     /// Print JSON
@@ -42,7 +42,7 @@ pub struct Blocks {
     json: bool,
 }
 
-/// One component's times in milliseconds.
+/// The times of one component in milliseconds.
 struct Row {
     model: &'static str,
     block: String,
@@ -51,7 +51,7 @@ struct Row {
 }
 
 impl Blocks {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let precision = self.precision.unwrap_or_else(|| Precision::native(self.device));
         let mut rows = vec![];
@@ -83,7 +83,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// The decoder is f32 whatever the transformer is.
+    /// Times the decoder, which always computes in f32.
     fn time_decoder(&self) -> Result<Row> {
         let device = self.device.open()?;
         let (decoder, latents) = decoder(&device)?;
@@ -114,7 +114,7 @@ impl Blocks {
                 Row { model: model.name, block: group.name.clone(), component, times: vec![] }
             })
             .collect();
-        // The first run warms up.
+        // The first run is a warm-up.
         for run in 0..=self.repeats {
             let mut state = bound.prepare(&latents, TIMESTEP)?;
             device.synchronize().map_err(ModelError::from)?;

@@ -1,34 +1,35 @@
-//! What the worker shows to the coordinator, as the command line and the environment say it.
+//! The worker's credentials for the coordinator, from the command line and the environment.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use evocache_proto::credentials::{CredentialError, CredentialSources, Credentials};
+use evocache_net::credentials::{CredentialError, CredentialSources, Credentials};
 
 use super::CliError;
 
-/// Holds the token itself. No flag does: everybody on a machine can read the command lines of its processes.
+/// The variable with the token itself. There is no flag for it, because every user of a machine can read the command
+/// lines of its processes.
 const TOKEN_VARIABLE: &str = "EVOCACHE_TOKEN";
 
-/// Certificates and token.
+/// Certificates and token for the coordinator.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CallerArgs {
-    /// Authorities of the coordinator's certificate, for https:// [default: the system's]
+    /// Certificate authorities to verify the coordinator with, for https:// [default: the system's]
     #[arg(long, env = "EVOCACHE_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Certificate to show to a coordinator that asks for one
+    /// Client certificate, if the coordinator requires one
     #[arg(long, env = "EVOCACHE_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
     pub client_cert: Option<PathBuf>,
-    /// Private key of that certificate
+    /// Private key of the client certificate
     #[arg(long, env = "EVOCACHE_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
     pub client_key: Option<PathBuf>,
-    /// File with a token of role worker; EVOCACHE_TOKEN may hold the token itself
+    /// File with a token of role worker [default: the token in EVOCACHE_TOKEN]
     #[arg(long, env = "EVOCACHE_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
 
 impl CallerArgs {
-    /// Reads the files.
+    /// Reads the files and the variable.
     pub(super) fn credentials(&self) -> Result<Credentials, CredentialError> {
         Credentials::read(&CredentialSources {
             ca: self.ca.clone(),

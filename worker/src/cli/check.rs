@@ -1,7 +1,8 @@
-//! `check`: what a device computes against what diffusers computed with the same weights.
+//! `check`: compares a device's results with those of diffusers for the same weights.
 //!
-//! A folder's `golden.safetensors` holds the latter, as `worker/tests/python/pipelines.py` makes it: prompts, seeds, steps and
-//! guidance in its metadata, latents after every step with and without a schedule, pictures.
+//! A folder's `golden.safetensors`, written by `worker/tests/python/pipelines.py`, has the results of diffusers:
+//! prompts, seeds, steps and guidance in its metadata, latents after every step with and without a schedule, and
+//! pictures.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,24 +19,24 @@ use crate::cancel::CancelToken;
 use crate::evaluator::device::{DeviceChoice, Precision};
 use crate::evaluator::pipeline::{BatchRequest, Pipeline};
 
-/// Compare what a device computes with what diffusers computed.
+/// Compare a device's results with those of diffusers
 ///
-/// Each folder must hold golden.safetensors beside its model; worker/tests/fixtures has tiny ones of every family. Fails if
-/// latents after the first step, or in f32 after any step, are too far off.
+/// Each model folder must have a golden.safetensors; worker/tests/fixtures has tiny models of every family. Fails if
+/// the error of the latents after the first step, or in f32 after any step, is above a limit.
 #[derive(Debug, Clone, Args)]
 pub struct Check {
     /// Model folders with their golden.safetensors
     #[arg(required = true, value_name = "DIR")]
     models: Vec<PathBuf>,
-    /// Where to run: cpu, cuda, cuda:N, metal
+    /// Device to run on: cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// What numbers the transformer computes with: f32, f16 or bf16
+    /// Number format of the transformer: f32, f16 or bf16
     #[arg(long, default_value = "f32")]
     precision: Precision,
 }
 
-/// What the metadata of the golden file says.
+/// The golden file's metadata.
 #[derive(Debug, Deserialize)]
 struct About {
     prompts: Vec<String>,
@@ -56,8 +57,8 @@ impl Golden {
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("golden.safetensors");
         let wrong = |problem: String| {
-            CliError::new(format!("'{}' cannot be compared with: {problem}", path.display()))
-                .hint("worker/tests/python/pipelines.py makes such files beside their models")
+            CliError::new(format!("cannot read '{}': {problem}", path.display()))
+                .hint("create it with worker/tests/python/pipelines.py")
         };
         let bytes = std::fs::read(&path).map_err(|e| wrong(e.to_string()))?;
         let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
@@ -73,10 +74,10 @@ impl Golden {
     }
 }
 
-/// Largest errors of latents relative to diffusers', after the first step and after any.
+/// Largest allowed errors of latents relative to diffusers', after the first step and after any step.
 fn limits(precision: Precision) -> (f64, f64) {
     match precision {
-        // Sums are taken in another order on another device, and random weights enlarge it over the steps.
+        // Devices add in different orders, and random weights amplify the rounding errors over the steps.
         Precision::F32 => (1e-4, 1e-3),
         Precision::F16 => (2e-2, f64::INFINITY),
         Precision::Bf16 => (8e-2, f64::INFINITY),
@@ -84,7 +85,7 @@ fn limits(precision: Precision) -> (f64, f64) {
 }
 
 impl Check {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "{}: {}, error relative to diffusers in f32\n", self.device.describe(), self.precision)?;
         let (first_limit, any_limit) = limits(self.precision);
@@ -116,7 +117,7 @@ impl Check {
             return Ok(());
         }
         Err(CliError::new(format!(
-            "{} off by more than {first_limit:.0e} after the first step or {any_limit:.0e} after any",
+            "{} off by more than {first_limit:.0e} after the first step or {any_limit:.0e} after any step",
             wrong.join(", ")
         )))
     }
@@ -171,7 +172,7 @@ fn schedule(pipeline: &Pipeline, golden: &Golden) -> Result<Schedule> {
     let decisions = golden.tensor("decisions")?.to_vec2::<u8>().map_err(crate::files::ModelError::from)?;
     let layout = pipeline.layout();
     if decisions.len() != golden.about.steps as usize || decisions.iter().any(|row| row.len() != layout.slots()) {
-        return Err(CliError::new(format!("golden.safetensors has a schedule for another model than {layout}")));
+        return Err(CliError::new(format!("the schedule of golden.safetensors does not match the layout {layout}")));
     }
     let decision = |step: u32, slot: usize| match decisions[step as usize][slot] {
         0 => Decision::Compute,

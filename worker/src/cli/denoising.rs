@@ -1,4 +1,4 @@
-//! The loop over the steps alone, timed beside the uncached one, and what caching adds to what it computes.
+//! Times the denoising loop alone, cached and uncached in turn, and computes the overhead of caching.
 
 use std::io::Write;
 
@@ -15,16 +15,18 @@ use crate::executor::{Denoise, Guidance};
 use crate::files::ModelError;
 use crate::models::block_model::{BlockModel, Conditioning};
 
-/// The loop over the steps, without the decoder, timed several times.
+/// Times of repeated denoising runs without the decoder, in milliseconds per image.
 pub(super) struct Denoising {
-    /// Milliseconds per image of each run by the schedule, and of the uncached ones around them.
+    /// Each run with the schedule.
     pub(super) cached: Vec<f64>,
+    /// Each uncached run: one before the first cached run, and one after each.
     pub(super) uncached: Vec<f64>,
-    /// What the two uncached runs around each took, on average, for that which the schedule computes.
+    /// For each cached run, the parts that the schedule computes, as timed in the uncached runs before and after it
+    /// (their mean).
     pub(super) parts: Vec<f64>,
 }
 
-/// What every run begins with. Made once: texts are encoded for it, which loads the text encoder.
+/// The inputs of every run. Created once, because encoding the prompts loads the text encoder.
 pub(super) struct Loop<'a> {
     pipeline: &'a Pipeline,
     conditioning: Conditioning,
@@ -34,7 +36,7 @@ pub(super) struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    /// Of a calibration whose prompts are all the same and make one batch.
+    /// Encodes the prompts of a calibration, which must all be equal and fit into one batch.
     pub(super) fn new(pipeline: &'a Pipeline, calibration: &Calibration) -> Result<Self> {
         let Calibration { prompts, sampling, .. } = calibration;
         let size = pipeline.latent_size(sampling.height, sampling.width)?;
@@ -47,7 +49,7 @@ impl<'a> Loop<'a> {
         Ok(Self { pipeline, conditioning, guidance, noise, images: seeds.len() })
     }
 
-    /// Uncached runs and `repeats` by the schedule in turn.
+    /// Times `repeats` runs with the schedule, each between two uncached runs.
     pub(super) fn time(&self, schedule: &Schedule, repeats: u32, cancel: &CancelToken) -> Result<Denoising> {
         let uncached = Schedule::all_compute(self.pipeline.layout().clone(), schedule.steps())
             .map_err(|e| CliError::new(e.to_string()))?;
@@ -67,7 +69,7 @@ impl<'a> Loop<'a> {
         Ok(times)
     }
 
-    /// Seconds of one run.
+    /// Runs the loop once and returns its seconds.
     fn run(&self, model: &dyn BlockModel, schedule: &Schedule, cancel: &CancelToken) -> Result<f64> {
         let Self { conditioning, guidance, noise, .. } = self;
         let mut sampler = self.pipeline.sampler(schedule.steps(), conditioning.size)?;
@@ -79,13 +81,13 @@ impl<'a> Loop<'a> {
 }
 
 impl Denoising {
-    /// What caching costs, relative to what is computed: one value for each run by the schedule.
+    /// The overhead of caching for each cached run, as a fraction of the time of the parts that the schedule computes.
     pub(super) fn overheads(&self) -> impl Iterator<Item = f64> {
         self.cached.iter().zip(&self.parts).map(|(cached, parts)| cached / parts - 1.0)
     }
 }
 
-/// A row for each schedule; nothing where none was measured.
+/// Writes a row for each schedule, or nothing without any.
 pub(super) fn write_table(out: &mut dyn Write, rows: &[(&Denoising, &Schedule, &Measurement)]) -> Result<()> {
     let all: Vec<f64> = rows.iter().flat_map(|(d, ..)| d.overheads()).collect();
     if all.is_empty() {
@@ -105,8 +107,8 @@ pub(super) fn write_table(out: &mut dyn Write, rows: &[(&Denoising, &Schedule, &
     }
     writeln!(
         out,
-        "\ndenoising alone, without the decoder, medians in ms per image; its parts: what the uncached runs around it took\n\
-         for that which the schedule computes\n"
+        "\ndenoising without the decoder, medians in ms per image; its parts: those that the schedule computes, as\n\
+         timed in the uncached runs before and after it\n"
     )?;
     table.write(out)?;
     let count = all.len() as f64;

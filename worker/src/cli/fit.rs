@@ -1,15 +1,15 @@
-//! A straight line through points, by least squares.
+//! Linear regression with one variable.
 
 /// `y = fixed + slope · x`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Line {
     pub(super) fixed: f64,
     pub(super) slope: f64,
-    /// Share of the variance that the line explains.
+    /// Coefficient of determination R².
     pub(super) r_squared: f64,
 }
 
-/// The line with the least squared error; `None` unless there are two different `x`.
+/// The least-squares line through points `(x, y)`; `None` without two different `x`.
 pub(super) fn line(points: &[(f64, f64)]) -> Option<Line> {
     let n = points.len() as f64;
     let mean = |f: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(f).sum::<f64>() / n;

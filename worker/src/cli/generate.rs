@@ -1,4 +1,4 @@
-//! `generate`: pictures from a prompt, by a schedule or uncached.
+//! `generate`: pictures from prompts, with a schedule or uncached.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,72 +18,72 @@ use crate::evaluator::pipeline::{BatchRequest, Pipeline};
 use crate::models::block_model::LatentSize;
 use crate::picture::Picture;
 
-/// Generate pictures, uncached or by a caching schedule.
+/// Generate pictures, uncached or with a caching schedule
 ///
-/// A seed gives the picture that diffusers gives for `torch.Generator("cpu").manual_seed(seed)` with the same settings, in f32:
-/// steps, guidance, height and width. PixArt's pipelines there have two defaults that are off here: --clean-caption is
-/// clean_caption=True, --resolution-binning is use_resolution_binning=True.
+/// In f32, a seed gives the same picture as diffusers with `torch.Generator("cpu").manual_seed(seed)` and the same
+/// steps, guidance, height and width. Two settings are on by default in diffusers' PixArt pipelines but off here:
+/// --clean-caption (clean_caption=True) and --resolution-binning (use_resolution_binning=True).
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   evocache-worker generate --model PixArt-XL-2-1024-MS --prompt 'a red apple' --clean-caption --resolution-binning --out apple.png
   evocache-worker generate --model worker/models/emoji --prompt 'a red apple' --guidance 3 --solver-order 1 \\
       --timesteps 999,732,478,243,50 --out apple.png")]
 pub struct Generate {
-    /// What to load.
+    /// The model to load.
     #[command(flatten)]
     model: ModelArgs,
-    /// What to draw; for a model of classes, a label or number of one
+    /// Text prompt; for a class-conditional model, a class by name or number
     #[arg(long, required_unless_present = "prompts_file", conflicts_with = "prompts_file")]
     prompt: Option<String>,
-    /// What to draw, one a line: --out is a folder then, and each picture has the seed after that of the one before
+    /// File with one prompt per line; --out is then a folder, and the Nth picture uses seed + N - 1
     #[arg(long, value_name = "FILE")]
     prompts_file: Option<PathBuf>,
-    /// What not to draw
+    /// Negative prompt
     #[arg(long, default_value = "")]
     negative_prompt: String,
-    /// Seed of the initial noise, of the first picture
+    /// Seed of the first picture's initial noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Pictures that are generated together
+    /// Pictures per batch
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Denoising steps [default: the schedule's, or as many as --timesteps or --sigmas, or 20]
+    /// Denoising steps [default: the schedule's, or the number of --timesteps or --sigmas, or 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// What stands for the folder's sampler.
+    /// Overrides of the folder's sampler settings.
     #[command(flatten)]
     sampler: SamplerArgs,
-    /// Guidance scale: classifier-free, where 1 or less turns it off, or the one a distilled model takes
+    /// Guidance scale: classifier-free (1 or less turns it off), or the input of a guidance-distilled model
     #[arg(long, default_value_t = 4.5, value_parser = guidance)]
     guidance: f64,
-    /// Pixels [default: the model's native height]
+    /// Height in pixels [default: the model's native height]
     #[arg(long)]
     height: Option<u32>,
-    /// Pixels [default: the model's native width]
+    /// Width in pixels [default: the model's native width]
     #[arg(long)]
     width: Option<u32>,
-    /// Draw at the nearest size that PixArt was trained at, and bring the picture to the size that was asked for
+    /// Generate at the nearest size that PixArt was trained at, then resize and crop to the requested size
     #[arg(long)]
     resolution_binning: bool,
-    /// Schedule to run by, as JSON (evocache's or ECAD's) [default: compute everything]
+    /// Caching schedule as JSON, in evocache's or ECAD's format [default: compute everything]
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
-    /// Where to run: cpu, cuda, cuda:N, metal
+    /// Device to run on: cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// PNG file to write, or folder of such with --prompts-file
+    /// PNG file to write; with --prompts-file, the folder for the PNG files
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
 }
 
 impl Generate {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         self.check_out()?;
         let prompts = match (&self.prompt, &self.prompts_file) {
             (Some(prompt), _) => vec![prompt.clone()],
             (None, Some(file)) => prompts::read(file)?,
-            (None, None) => return Err(CliError::new("nothing to draw").hint("give --prompt or --prompts-file")),
+            (None, None) => return Err(CliError::new("no prompt given").hint("give --prompt or --prompts-file")),
         };
         let mut pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
         let (schedule, told) = self.schedule(&pipeline)?;
@@ -114,7 +114,7 @@ impl Generate {
         }
         let Some(trace) = trace else { return Ok(()) };
         let grid = match grid {
-            Some(grid) => format!(" sampled as the schedule's file says ({grid})"),
+            Some(grid) => format!(" on the grid of the schedule file ({grid})"),
             None => String::new(),
         };
         let what = if self.prompts_file.is_some() { format!("{} pictures: ", prompts.len()) } else { String::new() };
@@ -130,41 +130,41 @@ impl Generate {
         )?;
         for (setting, value) in told.iter().flat_map(|told| &told.made_with) {
             if let Some(here) = self.differs(setting, value) {
-                writeln!(out, "the schedule was made with {setting} {value}, and this was drawn with {here}")?;
+                writeln!(out, "the schedule was made for {setting} {value}, but this run used {here}")?;
             }
         }
         Ok(())
     }
 
-    /// Fails now, and not after the run, if pictures cannot be written.
+    /// Fails before the run if pictures cannot be written.
     fn check_out(&self) -> Result<()> {
         let failed = |why: String| CliError::new(format!("cannot write '{}': {why}", self.out.display()));
         if self.prompts_file.is_some() {
             return std::fs::create_dir_all(&self.out).map_err(|e| failed(e.to_string()));
         }
         if self.out.is_dir() {
-            return Err(failed("it is a folder".into()).hint("name a file, such as picture.png"));
+            return Err(failed("it is a folder".into()).hint("give the path of a file, such as picture.png"));
         }
         let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
         match folder {
             Some(folder) if !folder.is_dir() => {
-                let why = format!("'{}' is no folder", folder.display());
-                Err(failed(why).hint("make the folder first, or name another file"))
+                let why = format!("'{}' is not a folder", folder.display());
+                Err(failed(why).hint("create the folder, or give another path"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The size to draw at, and the one to bring pictures to where that is another.
+    /// The size to generate at, and, with `--resolution-binning`, the height and width to resize to.
     fn size(&self, pipeline: &Pipeline) -> Result<(LatentSize, Option<(usize, usize)>)> {
         if !self.resolution_binning {
             return Ok((pipeline.latent_size(self.height, self.width)?, None));
         }
         let class = pipeline.folder().pipeline();
         if !class.starts_with("PixArt") {
-            return Err(CliError::new(format!("--resolution-binning is PixArt's; this is a {class}")));
+            return Err(CliError::new(format!("--resolution-binning is for PixArt models, this is a {class}")));
         }
-        // What is asked for is held to the same bounds as without.
+        // The requested size must be valid without binning too.
         let asked = pipeline.latent_size(self.height, self.width)?;
         let asked = (asked.height * asked.scale, asked.width * asked.scale);
         let (height, width) = binning::nearest(pipeline.native(), asked.0, asked.1)?;
@@ -172,7 +172,7 @@ impl Generate {
         Ok((size, Some(asked)))
     }
 
-    /// Fails if a batch would take more than --memory.
+    /// Fails if a batch needs more than `--memory`.
     fn check_memory(&self, pipeline: &Pipeline, size: LatentSize, schedule: &Schedule, pictures: usize) -> Result<()> {
         let Some(limit) = self.model.memory else { return Ok(()) };
         let guidance = pipeline.guidance(self.guidance);
@@ -189,9 +189,9 @@ impl Generate {
         std::fs::write(path, picture.png()?).map_err(failed)
     }
 
-    /// What stands here for a setting that a schedule was made with, where it is another.
+    /// This run's value of a setting that the schedule was made for, if it differs from `value`.
     fn differs(&self, setting: &str, value: &str) -> Option<String> {
-        let pixels = |side: Option<u32>| side.map_or("the model's own".to_owned(), |side| side.to_string());
+        let pixels = |side: Option<u32>| side.map_or("the model's native size".to_owned(), |side| side.to_string());
         let here = match setting {
             "guidance_scale" => self.guidance.to_string(),
             "height" => pixels(self.height),
@@ -217,11 +217,11 @@ impl Generate {
                 let schedule = read.schedule.clone();
                 match self.steps {
                     Some(steps) if steps != schedule.steps() => Err(CliError::new(format!(
-                        "schedule '{}' has {} steps, --steps asks for {steps}",
+                        "schedule '{}' has {} steps, but --steps is {steps}",
                         path.display(),
                         schedule.steps()
                     ))
-                    .hint("leave --steps away: a schedule carries its own step count")),
+                    .hint("omit --steps: a schedule has its own step count")),
                     _ => Ok((schedule, Some(read))),
                 }
             }

@@ -1,4 +1,4 @@
-//! `inspect`: what a model folder holds, what can be cached, and what it costs.
+//! `inspect`: a model folder's contents, slots and costs.
 
 use std::io::Write;
 
@@ -12,19 +12,19 @@ use super::{CliError, Result};
 use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::Pipeline;
 
-/// Show a model's class, slots, parameters, and costs per component.
+/// Show a model's class, slots, parameters, memory and costs per component
 #[derive(Debug, Clone, Args)]
 pub struct Inspect {
-    /// What to load.
+    /// The model to load.
     #[command(flatten)]
     model: ModelArgs,
-    /// Pixels [default: the model's native height]
+    /// Height in pixels [default: the model's native height]
     #[arg(long)]
     height: Option<u32>,
-    /// Pixels [default: the model's native width]
+    /// Width in pixels [default: the model's native width]
     #[arg(long)]
     width: Option<u32>,
-    /// Steps to count the whole run with
+    /// Denoising steps of the run to count
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: u32,
     /// Count without classifier-free guidance
@@ -44,7 +44,7 @@ struct Row {
 }
 
 impl Inspect {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let pipeline = self.model.load(DeviceChoice::Cpu)?;
         let guidance = pipeline.guidance(if self.no_guidance { 1.0 } else { 2.0 });
@@ -99,7 +99,7 @@ impl Inspect {
         }
         writeln!(
             out,
-            "memory       {} of weights, and {} to denoise or {} to decode one picture",
+            "memory       {} for weights, plus {} to denoise or {} to decode one picture",
             bytes(memory.weights),
             bytes(memory.uncached()),
             bytes(memory.decoding)
@@ -124,7 +124,7 @@ impl Inspect {
     }
 }
 
-/// The first block's components stand for all blocks of their group.
+/// A row per component of each block group, with the costs of the group's first block, which all blocks share.
 fn rows(pipeline: &Pipeline, cost: &CostModel) -> Vec<Row> {
     let layout = pipeline.layout();
     (0..layout.slots())

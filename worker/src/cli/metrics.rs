@@ -1,4 +1,4 @@
-//! Which metrics to measure: the same arguments for every verb that measures.
+//! The metric arguments.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use clap::Args;
 
 use crate::metrics::choice::MetricChoice;
 
-/// The metrics.
+/// The metrics to measure.
 #[derive(Debug, Clone, Default, Args)]
 pub struct MetricArgs {
-    /// CLIP folder to score pictures with [default: folder 'clip' in the model's, if there is one]
+    /// CLIP folder for the CLIP score [default: folder 'clip' in the model folder, if it exists]
     #[arg(long, value_name = "DIR")]
     pub clip: Option<PathBuf>,
-    /// A metric to measure beside CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated. Workers of one search
-    /// must measure the same
+    /// Metric to measure besides CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated. All workers of a
+    /// search must measure the same metrics
     #[arg(long = "metric", value_name = "NAME[=PATH]")]
     pub metrics: Vec<MetricChoice>,
 }

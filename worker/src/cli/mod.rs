@@ -1,8 +1,8 @@
-//! The verbs of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, `blocks`, `check`,
-//! `score`, which need none.
+//! The subcommands of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, `blocks`,
+//! `check` and `score`, which need none.
 //!
-//! Each is a struct of arguments with a `run`. Data goes to the writer they are given (stdout), errors back to `main`,
-//! which writes them to stderr with their hints.
+//! Each is a struct of arguments with a method `run`, which writes data to the given writer (stdout) and returns errors
+//! to `main`, which writes them to stderr with their hints.
 
 mod bench;
 mod blocks;
@@ -12,7 +12,6 @@ mod denoising;
 mod fit;
 mod generate;
 mod inspect;
-pub mod log;
 pub mod metrics;
 mod model;
 mod parts;
@@ -42,7 +41,7 @@ pub use generate::Generate;
 pub use inspect::Inspect;
 pub use score::Score;
 
-/// An error for people: what happened, and ways out.
+/// An error message with hints for the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct CliError {
@@ -51,19 +50,19 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// An error without advice.
+    /// An error without a hint.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hints: Vec::new() }
     }
 
-    /// Adds a way out.
+    /// Adds a hint: what the user can do about the error.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// The ways out.
+    /// The hints.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
@@ -96,11 +95,11 @@ impl From<std::io::Error> for CliError {
     }
 }
 
-/// The result of a verb.
+/// The result of a subcommand.
 pub type Result<T> = std::result::Result<T, CliError>;
 
-/// Writes an error and its ways out to stderr. That stderr is closed is nobody's business here.
-#[expect(clippy::disallowed_methods, reason = "both lines are spelled out")]
+/// Writes an error and its hints to stderr. Ignores a closed stderr.
+#[expect(clippy::disallowed_methods, reason = "control characters in both lines are escaped")]
 pub fn report(error: &CliError) {
     let mut stderr = std::io::stderr().lock();
     let _ = writeln!(stderr, "error: {}", text::lines(&error.message));
@@ -109,21 +108,20 @@ pub fn report(error: &CliError) {
     }
 }
 
-/// Reads a schedule file, evocache's or ECAD's, and checks that it is for this layout.
-/// A schedule, and what its file says of it.
+/// Reads a schedule file in evocache's or ECAD's format, with its metadata, and checks that it matches this layout.
 fn read_schedule(path: &Path, layout: &Layout) -> Result<formats::Read> {
     let text = crate::files::text::read(path)
         .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
     let read =
-        formats::read_whole(&text).map_err(|e| CliError::new(format!("'{}' is no schedule: {e}", path.display())))?;
+        formats::read_whole(&text).map_err(|e| CliError::new(format!("'{}' is not a schedule: {e}", path.display())))?;
     let schedule = &read.schedule;
     if **schedule.layout() != *layout {
         return Err(CliError::new(format!(
-            "schedule '{}' is for a model with layout {}, this model has {layout}",
+            "schedule '{}' is for a model with layout {}, but this model has {layout}",
             path.display(),
             schedule.layout()
         ))
-        .hint("a schedule runs on models with the same blocks and components as the one it was made for"));
+        .hint("use a schedule that was made for a model with the same blocks and components"));
     }
     Ok(read)
 }

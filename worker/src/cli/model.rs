@@ -1,4 +1,4 @@
-//! Which model to load: the same arguments for every verb.
+//! The model arguments, the same for every subcommand.
 
 use std::path::PathBuf;
 
@@ -11,41 +11,40 @@ use crate::evaluator::pipeline::Pipeline;
 use crate::files::hub;
 use crate::models::diffusers::TextOptions;
 
-/// The model's folder, or its name on the hub.
+/// The model to load and how to run it.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model folder, as diffusers' save_pretrained writes it, or OWNER/NAME[@REVISION] on the Hugging Face hub if it is in
-    /// the local cache
+    /// Model folder in the diffusers format, or OWNER/NAME[@REVISION] of a model in the Hugging Face hub's local cache
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Where the hub's tools keep downloads [default: hub in HF_HOME, or ~/.cache/huggingface/hub]
+    /// The hub's local cache [default: hub in HF_HOME, or ~/.cache/huggingface/hub]
     #[arg(long, env = "HF_HUB_CACHE", value_name = "DIR")]
     hub_cache: Option<PathBuf>,
-    /// The hub's tools' own folder, only looked at without --hub-cache
+    /// Base folder of the Hugging Face tools, used if --hub-cache is not given
     #[arg(long, env = "HF_HOME", value_name = "DIR", hide = true)]
     hf_home: Option<PathBuf>,
-    /// Decode pictures larger than the VAE was made for in tiles: less memory, slightly other pictures
+    /// Decode pictures larger than the VAE's native size in tiles: less memory, slightly different pictures
     #[arg(long)]
     pub vae_tiling: bool,
-    /// Tokens that T5's texts are padded and cut to [default: the pipeline's: 120 for PixArt-α, 300 for PixArt-Σ, 512 for FLUX,
-    /// 256 for Stable Diffusion 3; or as the folder's model_index.json says]
+    /// Tokens that T5 prompts are padded and truncated to [default: from the folder's model_index.json, or 120 for
+    /// PixArt-α, 300 for PixArt-Σ, 512 for FLUX and 256 for Stable Diffusion 3]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Clean PixArt's captions of addresses, file names and the like, as its pipelines in diffusers do by themselves
+    /// Remove URLs, file names and the like from PixArt's prompts, as diffusers' pipelines do by default
     #[arg(long)]
     clean_caption: bool,
-    /// What numbers the transformer computes with: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
+    /// Number format of the transformer: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
     #[arg(long)]
     precision: Option<Precision>,
-    /// Memory that a run may take, weights included, such as 8G or 8GiB; a schedule that needs more is refused before it runs
-    /// [default: what is free with model and metrics loaded, on the CPU and on CUDA devices]
+    /// Memory that a run may use, including weights, such as 8G or 8GiB; a run that needs more is refused before it
+    /// starts [default: run and bench, on the CPU and CUDA: what is free after loading; otherwise no limit]
     #[arg(long, value_name = "SIZE", value_parser = room)]
     pub(super) memory: Option<u64>,
 }
 
-/// A size that something fits into.
+/// Parses a size above 0.
 fn room(text: &str) -> std::result::Result<u64, String> {
-    parse_bytes(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err(format!("'{text}' is no room at all")) })
+    parse_bytes(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err(format!("'{text}' is not above 0")) })
 }
 
 impl ModelArgs {
@@ -56,17 +55,17 @@ impl ModelArgs {
         Ok(hub::resolve(&self.model, &cache)?)
     }
 
-    /// What numbers to compute with on `device`.
+    /// The number format of the transformer on `device`.
     pub(super) fn precision(&self, device: DeviceChoice) -> Precision {
         self.precision.unwrap_or_else(|| Precision::native(device))
     }
 
-    /// How prompts are read.
+    /// Options for the conversion of prompts to tokens.
     pub(super) fn texts(&self) -> TextOptions {
         TextOptions { max_tokens: self.max_tokens, clean_caption: self.clean_caption }
     }
 
-    /// Loads it.
+    /// Loads the model.
     pub(super) fn load(&self, device: DeviceChoice) -> Result<Pipeline> {
         let dtype = self.precision(device).dtype();
         let pipeline = Pipeline::load_with(&self.folder()?, device.open()?, dtype, self.texts())?;

@@ -1,7 +1,7 @@
-//! Where the time of a denoising run goes, and what caching adds to it.
+//! Measures the parts of a denoising run, and from them the overhead of caching.
 //!
-//! An uncached run through [`Watched`] tells what every part takes. A schedule leaves some of them out; what its run takes
-//! beyond those it computes is the cost of caching: outputs kept, looked up and dropped.
+//! An uncached run through [`Watched`] times every part. A schedule skips some of them; the time that its run takes
+//! beyond the parts that it computes is the overhead of caching: storing, looking up and dropping outputs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,17 +17,18 @@ use crate::models::block_model::{
 
 type Result<T> = std::result::Result<T, ModelError>;
 
-/// Seconds of one run.
+/// Times of the parts of one run, in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Parts {
-    /// Computing each slot, over all steps.
+    /// Computing each slot, summed over all steps.
     pub(super) compute: Vec<f64>,
-    /// Putting each slot's output into the residual stream, over all steps.
+    /// Adding each slot's output to the residual stream, summed over all steps.
     pub(super) combine: Vec<f64>,
 }
 
 impl Parts {
-    /// What a run of `total` seconds, whose parts these are, would have taken had it computed only what `schedule` does.
+    /// Seconds that an uncached run of `total` seconds with these parts would take without the parts that `schedule`
+    /// skips.
     pub(super) fn without_what_is_cached(&self, total: f64, schedule: &Schedule) -> f64 {
         let steps = f64::from(schedule.steps());
         let saved = |slot: usize| {
@@ -42,7 +43,7 @@ impl Parts {
     }
 }
 
-/// A model that watches the clock while another does its work. Of use where work is done when a call returns: on the CPU.
+/// Wraps a model and times its parts. Valid on the CPU only, where the work is done when a call returns.
 pub(super) struct Watched<'a> {
     model: &'a dyn BlockModel,
     parts: Mutex<Parts>,
@@ -167,9 +168,9 @@ mod tests {
         };
         let left = |cached: &'static [usize]| parts.without_what_is_cached(40.0, &schedule(cached));
         assert_eq!(left(&[]), 40.0);
-        // Half of the steps of an output that `proj_out` still reads.
+        // Saves half of the steps of `attn`, whose output `proj_out` still reads.
         assert_eq!(left(&[3]), 38.0);
-        // Where `proj_out` is cached too, nobody reads the others.
+        // If `proj_out` is cached too, the outputs that it reads are not needed.
         assert_eq!(left(&[3, 4, 5]), 40.0 - (28.0 + 0.75) / 2.0);
     }
 }

@@ -1,4 +1,4 @@
-//! A folder of PNG pictures.
+//! Reads a folder of PNG pictures.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use candle_core::Tensor;
 use super::{CliError, Result};
 use crate::picture::Picture;
 
-/// The PNG pictures of a folder in the order of their names.
+/// The PNG pictures of a folder, sorted by name.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     names: Vec<String>,
-    /// Height and width of each.
+    /// Height and width of each picture in pixels.
     sizes: Vec<(usize, usize)>,
 }
 
 impl Folder {
-    /// Finds the pictures and their sizes.
+    /// Lists the pictures and reads their sizes.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |e| CliError::new(format!("cannot read folder '{}': {e}", path.display()));
         let mut names = Vec::new();
@@ -30,7 +30,7 @@ impl Folder {
         }
         names.sort();
         if names.is_empty() {
-            return Err(CliError::new(format!("'{}' holds no PNG pictures", path.display())));
+            return Err(CliError::new(format!("'{}' has no PNG pictures", path.display())));
         }
         Self::of(path, names)
     }
@@ -40,14 +40,14 @@ impl Folder {
         Ok(Self { path: path.into(), names, sizes })
     }
 
-    /// The pictures of the same names in another folder; each must be there and have the same size.
+    /// The pictures with the same names in another folder; each must exist and have the same size.
     pub(super) fn counterpart(&self, path: &Path) -> Result<Self> {
         let other = Self::of(path, self.names.clone())?;
         for ((name, found), wanted) in other.names.iter().zip(&other.sizes).zip(&self.sizes) {
             if found != wanted {
                 let ((h, w), (wanted_h, wanted_w)) = (found, wanted);
                 return Err(CliError::new(format!(
-                    "'{}' has {h}x{w} pixels, the picture of this name in '{}' has {wanted_h}x{wanted_w}",
+                    "'{}' has {h}x{w} pixels, but the picture of that name in '{}' has {wanted_h}x{wanted_w}",
                     path.join(name).display(),
                     self.path.display()
                 )));
@@ -56,17 +56,17 @@ impl Folder {
         Ok(other)
     }
 
-    /// How many.
+    /// How many pictures.
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Their names.
+    /// The file names.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Runs of at most `limit` pictures of one size.
+    /// Ranges of at most `limit` consecutive pictures of equal size.
     pub(super) fn batches(&self, limit: usize) -> Vec<Range<usize>> {
         let mut batches: Vec<Range<usize>> = Vec::new();
         for i in 0..self.len() {
@@ -78,7 +78,7 @@ impl Folder {
         batches
     }
 
-    /// Pictures of one size as `[b, 3, h, w]` in [0, 1].
+    /// Pictures of equal size as `[b, 3, h, w]` in [0, 1], on the CPU.
     pub(super) fn read(&self, range: Range<usize>) -> Result<Tensor> {
         let pictures = self.names[range]
             .iter()

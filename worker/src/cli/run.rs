@@ -1,6 +1,6 @@
-//! `run`: the worker itself. Loads a model, then evaluates what a coordinator asks for until it is told to leave.
+//! `run`: the worker itself. Loads a model and evaluates candidates of a coordinator until drained or shut down.
 //!
-//! Absent on purpose: the protocol, which is [`crate::agent`]'s.
+//! Does not speak the protocol: that is [`crate::agent`].
 
 use std::future::pending;
 use std::io;
@@ -17,7 +17,8 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
-use super::log::{LogFormat, Logging};
+use evocache_net::channel::AddressError;
+use evocache_net::log::{LogFormat, LogOptions, Logging};
 use super::metrics::MetricArgs;
 use super::model::ModelArgs;
 use super::signals::Signals;
@@ -29,83 +30,84 @@ use crate::evaluator::device::{DeviceChoice, DeviceList};
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 use crate::samplers::SamplerOptions;
 
-/// Where rayon and candle read how many threads to start, once, when they first need one.
+/// The variables in which rayon and candle look for the number of threads, once, before they start the first thread.
 const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
 
-/// Evaluate candidates for a coordinator.
+/// Evaluate candidates for a coordinator
 ///
-/// Registers, pulls candidates, measures them and reports, until the coordinator drains it or it is interrupted. One
-/// SIGTERM or Ctrl-C gives the candidate back and ends with exit code 0; a second one ends at once. A coordinator that
-/// goes away is waited for.
+/// Registers, leases candidates, measures them and reports the results until the coordinator drains it or a signal
+/// arrives. SIGTERM or Ctrl-C releases the candidate and ends with exit code 0; a second signal ends at once. If the
+/// coordinator becomes unreachable, the worker waits for it.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Coordinator to work for
+    /// URL of the coordinator
     #[arg(long, env = "EVOCACHE_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7447")]
     pub coordinator: String,
-    /// What to show to it.
+    /// Credentials for the coordinator.
     #[command(flatten)]
     pub caller: CallerArgs,
-    /// What to load.
+    /// The model to load.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Name by which searches ask for the model [default: the folder's]
+    /// Model name that searches refer to [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub model_name: Option<String>,
-    /// Name of this worker, for people; with --devices, each adds its device [default: HOST/PID]
+    /// Display name of this worker; with --devices, each process appends its device [default: HOST/PID]
     #[arg(long, value_name = "NAME", overrides_with = "name")]
     pub name: Option<String>,
-    /// What searches may ask for, such as zone=a; may be repeated
+    /// Label that a search may require, such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Memory of the device, for searches that ask for it, such as 80GiB
+    /// Memory of the device, for searches that require a minimum, such as 80GiB
     #[arg(long, value_name = "SIZE", value_parser = device_memory)]
     pub device_memory: Option<u64>,
-    /// Threads to compute with on the CPU [default: one per core]
+    /// Number of compute threads on the CPU [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Where to run: cpu, cuda, cuda:N, metal
+    /// Device to run on: cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "cpu", overrides_with = "devices")]
     pub device: DeviceChoice,
-    /// Run a worker process on each of these devices under this one: 'all' CUDA devices, or such as cuda:0,cuda:2. One that
-    /// crashes is started again; SIGTERM is passed on once and waited for
+    /// Run one worker process per device: 'all' (every CUDA device) or a list such as cuda:0,cuda:2. This process
+    /// restarts workers that crash and forwards SIGTERM to them
     #[arg(long, value_name = "LIST", overrides_with = "device")]
     pub devices: Option<DeviceList>,
-    /// How often a worker of --devices that crashes is started again, after 1 s, 2 s, 4 s, … at most a minute; counted anew
-    /// once it has run for ten minutes
+    /// How often a worker of --devices is restarted after a crash, after waits of 1 s, 2 s, 4 s, … up to a minute; the
+    /// count resets once a worker has run for ten minutes
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub restarts: u32,
-    /// Set by the process above this one: the log carries the device, and the end of stdin is the end of that process.
+    /// Set by the supervising process: log lines start with the device, and the end of stdin means that it has exited.
     #[arg(long, hide = true)]
     pub supervised: bool,
-    /// What to measure.
+    /// The metrics to measure.
     #[command(flatten)]
     pub metrics: MetricArgs,
-    /// How long to wait for the coordinator at the start, such as 500ms, 30s or 5m
+    /// How long to wait for the coordinator at startup, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub connect_timeout: Duration,
-    /// What to log, to stderr: error, warn, info, debug or a tracing filter
+    /// Log level on stderr: error, warn, info, debug or a tracing filter
     #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
-    /// How the log is written
+    /// Format of the log
     #[arg(long, value_enum, value_name = "FORMAT", env = "EVOCACHE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Send traces to this OTLP collector, over gRPC, such as http://127.0.0.1:4317 [default: nowhere]
+    /// Send traces over gRPC to this OTLP collector, such as http://127.0.0.1:4317 [default: off]
     #[cfg(feature = "otlp")]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 }
 
-/// How it ended.
+/// How the worker ended.
 enum End {
     Agent(Result<Ended, AgentError>),
-    /// A second signal came; its number.
+    /// By a second signal, with its number.
     Forced(u8),
 }
 
-/// Runs the verb until it is told to leave. Blocks; to be called from `main`, before any other thread is started.
+/// Runs the subcommand until the worker is drained or shut down. Blocks; must be called from `main` before any other
+/// thread starts.
 ///
-/// With `--threads` it may replace the process by itself: rayon and candle read the number from the
-/// environment, once, and to change it in a running process would be unsound.
+/// With `--threads`, the process may replace itself: rayon and candle read the number from the environment, which must
+/// not be changed in a running process.
 pub fn run(args: RunArgs) -> ExitCode {
     let end = match &args.devices {
         Some(devices) => supervise(&args, devices),
@@ -127,7 +129,7 @@ fn work_alone(args: &RunArgs) -> Result<ExitCode, CliError> {
     }
 }
 
-/// One process per device under this one, which computes nothing itself.
+/// Runs one worker process per device. This process computes nothing itself.
 fn supervise(args: &RunArgs, devices: &DeviceList) -> Result<ExitCode, CliError> {
     let filter = filter(args)?;
     config(args)?.check()?;
@@ -137,17 +139,17 @@ fn supervise(args: &RunArgs, devices: &DeviceList) -> Result<ExitCode, CliError>
     let runtime = runtime()?;
     let logging = {
         let _inside = runtime.enter();
-        Logging::start(args, filter, None)?
+        start_log(args, filter, None)?
     };
     let posts = Post::all(&program, &devices, &base);
     let end = runtime.block_on(supervisor::run(posts, args.restarts));
     runtime.block_on(logging.end());
-    end.map_err(|e| CliError::new(format!("cannot start: {e}")))
+    end.map_err(|e| CliError::new(format!("cannot install signal handlers: {e}")))
 }
 
 enum Prepared {
     Worker(Box<dyn Evaluate>, Runtime, Logging),
-    /// Another process has done the work.
+    /// Another process did the work and ended with this code.
     Done(ExitCode),
 }
 
@@ -156,7 +158,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     if let Some(threads) = args.threads
         && let Some(code) = with_threads(threads).map_err(|e| {
             CliError::new(format!("cannot start with {threads} threads: {e}"))
-                .hint(format!("set {} yourself and leave --threads away", THREAD_VARIABLES.join(" and ")))
+                .hint(format!("set {} yourself and omit --threads", THREAD_VARIABLES.join(" and ")))
         })?
     {
         return Ok(Prepared::Done(code));
@@ -164,9 +166,9 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     let runtime = runtime()?;
     let logging = {
         let _inside = runtime.enter();
-        Logging::start(args, filter, args.supervised.then(|| args.device.to_string()))?
+        start_log(args, filter, args.supervised.then(|| args.device.to_string()))?
     };
-    // Loading may take minutes; a wrong URL or certificate should not.
+    // Report a wrong URL or certificate before the model is loaded, which may take minutes.
     config(args)?.check()?;
     let folder = args.model.folder()?;
     info!("loading {} on {}", folder.display(), args.device);
@@ -190,13 +192,31 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
 
 fn filter(args: &RunArgs) -> Result<EnvFilter, CliError> {
     EnvFilter::try_new(&args.log)
-        .map_err(|e| CliError::new(format!("--log '{}' is no filter: {e}", args.log)).hint("such as 'info' or 'debug'"))
+        .map_err(|e| CliError::new(format!("--log '{}' is invalid: {e}", args.log)).hint("use a level, such as info"))
 }
 
-/// One thread is enough for a few small calls; the others are for computing.
+/// Starts the log. Each line starts with `device`, if given.
+fn start_log(args: &RunArgs, filter: EnvFilter, device: Option<String>) -> Result<Logging, CliError> {
+    let options = LogOptions {
+        filter,
+        format: args.log_format,
+        no_color: false,
+        prefix: device,
+        #[cfg(feature = "otlp")]
+        collector: args.otlp_endpoint.clone().map(|endpoint| evocache_net::log::Collector {
+            endpoint,
+            service: "evocache-worker",
+            version: env!("CARGO_PKG_VERSION"),
+        }),
+    };
+    Logging::start(options)
+        .map_err(|e| CliError::new(e.to_string()).hint("write --otlp-endpoint as http://HOST:4317"))
+}
+
+/// A single-threaded runtime: the agent makes few small calls, and the other threads compute.
 fn runtime() -> Result<Runtime, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| CliError::new(format!("cannot start: {e}")))
+    runtime.map_err(|e| CliError::new(format!("cannot start the async runtime: {e}")))
 }
 
 fn config(args: &RunArgs) -> Result<AgentConfig, CliError> {
@@ -214,7 +234,7 @@ fn work(
     let config = config(args)?;
     let end = runtime.block_on(until_told(config, evaluator, args.supervised));
     runtime.block_on(logging.end());
-    let end = end.map_err(|e| CliError::new(format!("cannot start: {e}")))?;
+    let end = end.map_err(|e| CliError::new(format!("cannot install signal handlers: {e}")))?;
     runtime.shutdown_background();
     match end {
         End::Agent(Ok(Ended::Drained | Ended::ShutDown)) => Ok(ExitCode::SUCCESS),
@@ -223,7 +243,7 @@ fn work(
     }
 }
 
-/// Runs the agent; a signal, or the end of the process above, shuts it down; a second signal leaves it behind.
+/// Runs the agent. A signal or the exit of the supervising process shuts it down; a second signal abandons it.
 async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervised: bool) -> io::Result<End> {
     let mut signals = Signals::listen()?;
     let orphaned = async { if supervised { supervisor::orphaned().await } else { pending().await } };
@@ -235,8 +255,8 @@ async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervise
     }));
     tokio::select! {
         ended = &mut agent => return Ok(End::Agent(ended)),
-        _ = signals.next() => info!("shutting down; once more ends at once"),
-        () = orphaned => info!("the process above has ended; shutting down"),
+        _ = signals.next() => info!("shutting down; a second signal ends at once"),
+        () = orphaned => info!("the supervising process has exited; shutting down"),
     }
     let _ = ask.send(());
     Ok(tokio::select! {
@@ -245,11 +265,12 @@ async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervise
     })
 }
 
-/// Sees to it that rayon and candle start this many threads: goes on in a process that has the variables set which
-/// both read. To set them here would be unsound, as any thread may be reading the environment; rayon's own pool could
-/// be built with the number, candle's cannot.
+/// Makes rayon and candle start this many threads, by running the program again with the variables that both read.
+/// Setting them in this process would be unsound, because other threads may read the environment; rayon's pool could be
+/// built with the number, but candle's cannot.
 ///
-/// `None`: this process has them. Where a process cannot replace itself, the exit code of the one that did the work.
+/// Returns `None` if this process has the variables already. On systems where a process cannot replace itself, returns
+/// the exit code of the process that did the work.
 fn with_threads(threads: NonZeroUsize) -> io::Result<Option<ExitCode>> {
     let wanted = threads.to_string();
     if THREAD_VARIABLES.iter().all(|name| std::env::var_os(name).is_some_and(|value| value == wanted.as_str())) {
@@ -262,7 +283,7 @@ fn with_threads(threads: NonZeroUsize) -> io::Result<Option<ExitCode>> {
 
 #[cfg(unix)]
 fn go_on_as(command: &mut Command) -> io::Result<ExitCode> {
-    // Comes back only when it has failed.
+    // `exec` returns only if it fails.
     Err(std::os::unix::process::CommandExt::exec(command))
 }
 
@@ -280,15 +301,15 @@ fn default_name() -> String {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no label; write it like zone=a"))?;
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is not KEY=VALUE, such as zone=a"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// A bare number used to be MiB here and is bytes everywhere: nobody means so few.
+/// Refuses less than 1 MiB: in old versions a number without a unit meant MiB, now it means bytes.
 fn device_memory(text: &str) -> Result<u64, String> {
     let bytes = parse_bytes(text)?;
     if bytes < 1 << 20 {
-        Err(format!("'{text}' would be {bytes} bytes; write a unit, such as 80GiB"))
+        Err(format!("'{text}' means {bytes} bytes; write a unit, such as 80GiB"))
     } else {
         Ok(bytes)
     }
@@ -297,19 +318,20 @@ fn device_memory(text: &str) -> Result<u64, String> {
 impl From<AgentError> for CliError {
     fn from(error: AgentError) -> Self {
         let hint = match &error {
-            AgentError::Url { .. } => Some("write it as https://HOST:PORT or http://HOST:PORT"),
-            AgentError::Credentials(e) => Some(e.hint()),
+            AgentError::Address(AddressError::Url { .. }) => Some("write it as https://HOST:PORT or http://HOST:PORT"),
+            AgentError::Address(AddressError::Credentials(e)) => Some(e.hint()),
             AgentError::Denied { .. } => {
                 Some("give a token of role worker with --token-file FILE or in the variable EVOCACHE_TOKEN")
             }
             AgentError::Unreachable { last, .. } if last.contains("certificate") || last.contains("canceled") => Some(
-                "name the authority that signed the coordinator's certificate with --ca FILE, and show one of your own \
-                 with --client-cert and --client-key",
+                "give the authority that signed the coordinator's certificate with --ca FILE, and, if the coordinator \
+                 requires one, a client certificate with --client-cert and --client-key",
             ),
             AgentError::Unreachable { .. } => Some(
-                "start one with `evocache serve`, name another with --coordinator, or wait longer with --connect-timeout",
+                "start a coordinator with `evocache serve`, give another URL with --coordinator, or wait longer with \
+                 --connect-timeout",
             ),
-            AgentError::Refused { .. } => Some("worker and coordinator should be of the same release"),
+            AgentError::Refused { .. } => Some("use the same release of worker and coordinator"),
             AgentError::Declaration(_) => Some("shorten --name or --model-name"),
             AgentError::Thread(_) | AgentError::EvaluatorGone => None,
         };

@@ -1,4 +1,4 @@
-//! `score`: pictures in a folder by any metric, so that everyone can hold the metrics against other programs.
+//! `score`: measures any metric on folders of pictures, so that the metrics can be compared with other programs.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,32 @@ use crate::evaluator::device::DeviceChoice;
 use crate::metrics::choice::MetricChoice;
 use crate::metrics::{Against, Metric, Set, SetMetric};
 
-/// Score the pictures of a folder, by their prompts or against the pictures of another folder.
+/// Score the pictures of a folder against their prompts or against the pictures of another folder
 ///
-/// The pictures are one for each prompt, or for each picture of the same name in the other folder; for metrics of whole sets
-/// (fid, cmmd) the other folder may hold any pictures.
+/// The folder must have one picture for each prompt, or the other folder a picture of the same name for each. For
+/// metrics of whole sets (fid, cmmd) the other folder may have any pictures.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   evocache-worker score pictures --metric clip_score=clip-vit-base-patch32 --prompts-file prompts.txt
   evocache-worker score cached --reference uncached --metric psnr --metric ssim --metric lpips=lpips_alex.safetensors
   evocache-worker score cached --reference photographs --metric fid=inception.safetensors --metric cmmd=clip-vit-large-patch14-336")]
 pub struct Score {
-    /// Folder of PNG pictures, taken in the order of their names
+    /// Folder of PNG pictures, read in the order of their names
     #[arg(value_name = "DIR")]
     pictures: PathBuf,
-    /// What to measure, such as ssim or clip_score=DIR; may be repeated
+    /// Metric to measure, such as ssim or clip_score=DIR; may be repeated
     #[arg(long = "metric", value_name = "NAME[=PATH]", required = true)]
     metrics: Vec<MetricChoice>,
-    /// Prompts of the pictures, one a line
+    /// File with the pictures' prompts, one per line
     #[arg(long, value_name = "FILE")]
     prompts_file: Option<PathBuf>,
     /// Folder of the pictures to compare with
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// Pictures that are measured together
+    /// Pictures per batch
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Where to run: cpu, cuda, cuda:N, metal
+    /// Device to run on: cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
     /// Print JSON
@@ -51,13 +51,13 @@ pub struct Score {
 struct Scored {
     name: String,
     unit: String,
-    /// One for each picture, or one for the set.
+    /// One value per picture, or one for the whole set.
     values: Vec<f64>,
     of_set: bool,
 }
 
 impl Score {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let pictures = Folder::open(&self.pictures)?;
         let prompts = self.prompts_file.as_deref().map(|file| prompts_of(file, pictures.len())).transpose()?;
@@ -77,15 +77,15 @@ impl Score {
         if self.json { write_json(out, &pictures, &scored) } else { write_table(out, &pictures, &scored) }
     }
 
-    /// The folder to compare with, or why there must be one.
+    /// The folder to compare with, or an error that `metric` needs one.
     fn reference(&self, metric: &str) -> Result<&Path> {
         self.reference.as_deref().ok_or_else(|| {
-            CliError::new(format!("{metric} compares pictures with others"))
-                .hint("give the folder of the others with --reference DIR")
+            CliError::new(format!("{metric} compares pictures with reference pictures"))
+                .hint("give the folder of the reference pictures with --reference DIR")
         })
     }
 
-    /// Both sets, batch by batch.
+    /// Measures a metric of two whole sets, batch by batch.
     fn compare(&self, mut metric: Box<dyn SetMetric>, pictures: &Folder) -> Result<f64> {
         let reference = Folder::open(self.reference(&metric.declaration().name)?)?;
         for (set, folder) in [(Set::Scored, pictures), (Set::Reference, &reference)] {
@@ -96,13 +96,13 @@ impl Score {
         Ok(metric.value()?)
     }
 
-    /// Batch by batch, so that any number of pictures fits into memory.
+    /// Measures a metric of single pictures, batch by batch, so that any number of pictures fits into memory.
     fn measure(&self, mut metric: Box<dyn Metric>, pictures: &Folder, prompts: Option<&[String]>) -> Result<Vec<f64>> {
         let name = metric.declaration().name;
         let reference = match metric.against() {
             Against::Text if prompts.is_none() => {
-                return Err(CliError::new(format!("{name} scores pictures by their prompts"))
-                    .hint("give them with --prompts-file FILE, one a line, in the order of the pictures' names"));
+                return Err(CliError::new(format!("{name} scores pictures against their prompts"))
+                    .hint("give the prompts with --prompts-file FILE, one per line, in the order of picture names"));
             }
             Against::Text => None,
             Against::Uncached => Some(pictures.counterpart(self.reference(&name)?)?),
@@ -120,7 +120,7 @@ impl Score {
     }
 }
 
-/// The prompts of a file, which must be as many as pictures.
+/// Reads the prompts of a file, whose number must equal that of the pictures.
 fn prompts_of(file: &Path, pictures: usize) -> Result<Vec<String>> {
     let prompts = prompts::read(file)?;
     if prompts.len() != pictures {
@@ -129,7 +129,7 @@ fn prompts_of(file: &Path, pictures: usize) -> Result<Vec<String>> {
             file.display(),
             prompts.len()
         ))
-        .hint("the Nth prompt is that of the Nth picture in the order of names"));
+        .hint("give one prompt per picture, in the order of picture names"));
     }
     Ok(prompts)
 }
@@ -153,7 +153,7 @@ fn write_json(out: &mut dyn Write, pictures: &Folder, scored: &[Scored]) -> Resu
     Ok(())
 }
 
-/// A row for each picture, then the means, then what is of the whole set.
+/// Writes a row for each picture, their means, and the metrics of the whole set.
 fn write_table(out: &mut dyn Write, pictures: &Folder, scored: &[Scored]) -> Result<()> {
     let (of_sets, each): (Vec<&Scored>, Vec<&Scored>) = scored.iter().partition(|s| s.of_set);
     let row = |first: &str, of: &dyn Fn(&Scored) -> f64| {

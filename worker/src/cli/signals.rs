@@ -1,8 +1,8 @@
-//! Being asked to end: Ctrl-C, or SIGTERM from a supervisor.
+//! Shutdown signals: SIGINT (Ctrl-C) and SIGTERM.
 
 use std::io;
 
-/// The signals that ask a process to end.
+/// Receives shutdown signals.
 #[cfg(unix)]
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
@@ -11,13 +11,13 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// From here on they do not kill the process by themselves.
+    /// Starts to receive the signals; from here on they no longer end the process by default.
     pub(super) fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// The next signal's number.
+    /// Waits for the next signal and returns its number.
     pub(super) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 2,
@@ -26,7 +26,7 @@ impl Signals {
     }
 }
 
-/// The signals that ask a process to end.
+/// Receives shutdown signals.
 #[cfg(not(unix))]
 pub(super) struct Signals;
 
@@ -37,7 +37,7 @@ impl Signals {
     }
 
     pub(super) async fn next(&mut self) -> u8 {
-        // Without a handler there is nothing to wait for.
+        // If the handler cannot be installed, no signal will arrive.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

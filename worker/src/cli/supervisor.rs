@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::signals::Signals;
-use crate::agent::BackOff;
+use evocache_net::back_off::BackOff;
 use crate::evaluator::device::DeviceChoice;
 
 /// Waits before a restart.
@@ -121,7 +121,7 @@ pub(super) async fn run(posts: Vec<Post>, restarts: u32) -> io::Result<ExitCode>
 /// Keeps a worker on its post. Whether it ended well.
 async fn attend(post: &Post, arguments: &[OsString], restarts: u32, orders: watch::Receiver<Order>) -> bool {
     let device = post.device.to_string();
-    let (mut crashes, mut waits) = (0, WAITS);
+    let (mut crashes, mut waits) = (0, WAITS.start());
     loop {
         let mut child = match post.start(arguments) {
             Ok(child) => child,
@@ -151,14 +151,15 @@ async fn attend(post: &Post, arguments: &[OsString], restarts: u32, orders: watc
             Err(e) => e.to_string(),
         };
         if began.elapsed() >= SOUND {
-            (crashes, waits) = (0, WAITS);
+            crashes = 0;
+            waits.reset();
         }
         if crashes == restarts {
             error!(device, "the worker crashed ({how}), and is not started again after {restarts} restarts");
             return false;
         }
         crashes += 1;
-        let wait = waits.next();
+        let wait = waits.next_wait();
         warn!(device, "the worker crashed ({how}); starting it again in {wait:?}, {crashes} of {restarts}");
         tokio::select! {
             () = sleep(wait) => {}

@@ -1,10 +1,10 @@
-//! A plain table, and numbers for people.
+//! Text tables, and counts and sizes as text.
 
 use std::io::{Result, Write};
 
 use evocache_proto::text::plain;
 
-/// Rows of text under a header; the first column is aligned left, the others right.
+/// Rows of text under a header; the first column is left-aligned, the others right-aligned.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -37,12 +37,12 @@ impl Table {
     }
 }
 
-/// A count with a metric prefix and four digits, such as `8.521 G`.
+/// A count with an SI prefix and four digits, such as `8.521 G`.
 pub(super) fn count(value: u64) -> String {
     scaled(value as f64, &["", "k", "M", "G", "T", "P"])
 }
 
-/// A size with a metric prefix, such as `65.54 kB`.
+/// A size with an SI prefix, such as `65.54 kB`.
 pub(super) fn bytes(value: u64) -> String {
     format!("{}B", scaled(value as f64, &["", "k", "M", "G", "T", "P"]))
 }

@@ -1,4 +1,6 @@
-//! What the agent asks of an evaluator. No candle here: an evaluator may be written on anything.
+//! The interface between agent and evaluator.
+//!
+//! **Invariant:** knows nothing of candle, so that an evaluator can use any framework.
 
 use std::num::NonZeroU32;
 
@@ -6,27 +8,27 @@ use evocache_proto::domain::{Calibration, Declaration, Measurement, Schedule};
 
 pub use crate::cancel::CancelToken;
 
-/// Measures schedules on one device. Driven by one thread; calls do not overlap.
+/// Measures schedules on one device. One thread makes all calls, one at a time.
 pub trait Evaluate: Send {
-    /// What this worker is and can measure.
+    /// This worker's device, model and metrics.
     fn declaration(&self) -> Declaration;
 
-    /// Makes ready for a search's candidates: encodes its prompts and measures the uncached baseline. Calling it again
-    /// with an equal calibration costs nothing.
+    /// Prepares for a search's candidates: encodes its prompts and scores the uncached run. A repeated call with an
+    /// equal calibration returns at once.
     fn prepare(&mut self, calibration: &Calibration, cancel: &CancelToken) -> Result<(), EvaluateError>;
 
-    /// Measures one candidate of the calibration given to [`prepare`](Self::prepare) last.
+    /// Measures one candidate under the calibration that was last passed to [`prepare`](Self::prepare).
     fn evaluate(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError>;
 }
 
-/// What to measure of one candidate.
+/// One measurement to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Task<'a> {
-    /// What to compute when.
+    /// The schedule to measure.
     pub schedule: &'a Schedule,
-    /// Only the first so many prompts of the calibration; `None`: all of them.
+    /// How many prompts of the calibration to use, from the first; `None`: all.
     pub prompts: Option<NonZeroU32>,
-    /// Whether a calibration profile is welcome with the measurement.
+    /// Whether to return a calibration profile with the measurement.
     pub profile: bool,
 }
 
@@ -37,56 +39,56 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Why there is no measurement.
+/// Why a preparation or an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvaluateError {
-    /// The token was set.
-    #[error("the evaluation was cancelled")]
+    /// The cancel token was set.
+    #[error("the evaluation was canceled")]
     Cancelled,
-    /// [`Evaluate::evaluate`] before [`Evaluate::prepare`].
+    /// [`Evaluate::evaluate`] was called before [`Evaluate::prepare`].
     #[error("no calibration was prepared")]
     NotPrepared,
-    /// The calibration asks for something that this worker cannot do.
+    /// The calibration needs something that this worker does not support.
     #[error("the calibration cannot be run: {0}")]
     Calibration(String),
-    /// The schedule is for another model, or has a step count that the calibration does not list.
+    /// The schedule is for another model or has a step count that the calibration does not list.
     #[error("the schedule cannot be run: {0}")]
     Schedule(String),
     /// The task asks for more prompts than the calibration has.
-    #[error("the first {wanted} prompts cannot be evaluated: the calibration has {found}")]
+    #[error("cannot evaluate the first {wanted} prompts: the calibration has {found}")]
     Prompts {
-        /// So many are asked for.
+        /// Prompts that the task asks for.
         wanted: u32,
-        /// Prompts of the calibration.
+        /// Prompts in the calibration.
         found: usize,
     },
     /// A result is NaN or infinite.
     #[error("{what} is not finite for prompt {prompt} ('{text}')")]
     NotFinite {
-        /// What: a metric's name, `latents`, …
+        /// The value: a metric or a latent.
         what: String,
-        /// Number of the prompt in the calibration.
+        /// Index of the prompt in the calibration.
         prompt: usize,
-        /// Its text.
+        /// Text of the prompt.
         text: String,
     },
-    /// The run would take more memory than the worker may use.
+    /// The run needs more memory than the worker may use.
     #[error("{what} needs about {needed} bytes at its peak, this worker may use {limit}")]
     Memory {
-        /// What would not fit.
+        /// The run that does not fit.
         what: &'static str,
-        /// Predicted.
+        /// Predicted peak in bytes.
         needed: u64,
-        /// What there is.
+        /// Limit in bytes.
         limit: u64,
     },
     /// The model, the device or a file failed.
     #[error("{message}")]
     Failed {
-        /// What happened.
+        /// The error message.
         message: String,
-        /// The way out, where there is one.
+        /// What the user can do about it.
         hint: Option<String>,
         /// Whether another attempt may succeed.
         retryable: bool,
@@ -94,22 +96,22 @@ pub enum EvaluateError {
 }
 
 impl EvaluateError {
-    /// Whether another attempt, here or on another worker, may succeed. What a schedule does is the same everywhere.
+    /// Whether another attempt, here or on another worker, may succeed. A schedule's result is the same everywhere.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Failed { retryable, .. } => *retryable,
             Self::Cancelled | Self::NotPrepared => true,
             Self::Calibration(_) | Self::Schedule(_) | Self::Prompts { .. } | Self::NotFinite { .. } => false,
-            // Another worker may have more, but the search would hand the candidate to one like this again.
+            // Another worker may have more memory, but the retry may go to one with as little.
             Self::Memory { .. } => false,
         }
     }
 
-    /// The way out, where there is one to tell.
+    /// What the user can do about it, if known.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Failed { hint, .. } => hint.as_deref(),
-            Self::Memory { .. } => Some("use a smaller batch or picture, --vae-tiling, or a larger --memory"),
+            Self::Memory { .. } => Some("use a smaller batch, smaller pictures, --vae-tiling or a larger --memory"),
             _ => None,
         }
     }

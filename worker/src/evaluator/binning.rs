@@ -1,12 +1,12 @@
-//! The sizes that PixArt was trained at, and pictures brought from the nearest of them to the size that is asked for, as PixArt's
-//! pipelines do it by themselves (`use_resolution_binning=True`).
+//! Resolution binning: the sizes that PixArt was trained at, and the resize from the nearest of them to the requested
+//! size. diffusers' PixArt pipelines do this by default (`use_resolution_binning=True`).
 
 use candle_core::Tensor;
 
 use crate::files::error::{ModelError, Result};
 
-/// Height over width in hundredths, height and width in sixteenths of the native size. (diffusers' `ASPECT_RATIO_…_BIN`,
-/// which are one table at four sizes.)
+/// `(height / width in hundredths, height, width)`, height and width in sixteenths of the native size. The tables
+/// `ASPECT_RATIO_…_BIN` of diffusers are this one, scaled to each native size.
 const SIZES: [(u32, usize, usize); 33] = [
     (25, 8, 32),
     (28, 8, 29),
@@ -43,12 +43,12 @@ const SIZES: [(u32, usize, usize); 33] = [
     (400, 32, 8),
 ];
 
-/// The same for 2048 pixels, which has more of the outermost.
+/// Additional sizes at 2048 pixels, with extreme aspect ratios.
 const MORE: [(u32, usize, usize); 7] =
     [(26, 8, 31), (27, 8, 30), (289, 26, 9), (311, 28, 9), (362, 29, 8), (375, 30, 8), (388, 31, 8)];
 
-/// The trained height and width in pixels that are nearest to these in shape, for a transformer made for `sample_size` latent
-/// rows.
+/// The trained height and width in pixels with the nearest aspect ratio, for a transformer with a native size of
+/// `sample_size` latent rows.
 pub fn nearest(sample_size: usize, height: usize, width: usize) -> Result<(usize, usize)> {
     let mut sizes = SIZES.to_vec();
     match sample_size {
@@ -56,7 +56,7 @@ pub fn nearest(sample_size: usize, height: usize, width: usize) -> Result<(usize
         256 => sizes.extend(MORE),
         other => {
             return Err(ModelError::Input(format!(
-                "a transformer made for {other} latent rows has no table of trained sizes; those for 32, 64, 128 and 256 have"
+                "no table of trained sizes for a native size of {other} latent rows; known are 32, 64, 128 and 256"
             )));
         }
     }
@@ -65,7 +65,7 @@ pub fn nearest(sample_size: usize, height: usize, width: usize) -> Result<(usize
     let distance = |hundredths: u32| (f64::from(hundredths) / 100.0 - ratio).abs();
     let mut best = sizes[0];
     for size in sizes {
-        // Of two at one distance the first, as Python's `min` has it.
+        // Of two at the same distance the first, like Python's `min`.
         if distance(size.0) < distance(best.0) {
             best = size;
         }
@@ -73,14 +73,14 @@ pub fn nearest(sample_size: usize, height: usize, width: usize) -> Result<(usize
     Ok((best.1 * sample_size / 2, best.2 * sample_size / 2))
 }
 
-/// Pictures `[b, c, h, w]` enlarged or reduced until they cover `height × width`, and cut to that around the middle.
+/// Resizes pictures `[b, c, h, w]` until they cover `height × width`, and crops the center to that size.
 pub fn cover(pictures: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     let (_, _, old_height, old_width) = pictures.dims4()?;
     if (old_height, old_width) == (height, width) {
         return Ok(pictures.clone());
     }
     let ratio = (height as f64 / old_height as f64).max(width as f64 / old_width as f64);
-    // Cut off as Python's `int` does, but never below what is to be covered.
+    // Truncate like Python's `int`, but not below the requested size.
     let side = |old: usize, wanted: usize| ((old as f64 * ratio) as usize).max(wanted);
     let (tall, wide) = (side(old_height, height), side(old_width, width));
     let resized = pictures.contiguous()?.upsample_bilinear2d(tall, wide, false)?;
@@ -106,7 +106,7 @@ mod tests {
         ] {
             assert_eq!(nearest(sample_size, asked.0, asked.1).unwrap(), wanted, "{sample_size}: {asked:?}");
         }
-        assert!(nearest(48, 64, 64).unwrap_err().to_string().contains("made for 48 latent rows"));
+        assert!(nearest(48, 64, 64).unwrap_err().to_string().contains("native size of 48 latent rows"));
     }
 
     #[test]

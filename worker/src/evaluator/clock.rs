@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Measures from its start on.
+/// Measures the time since [`start`](Self::start).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 

@@ -1,6 +1,6 @@
-//! CUDA devices: how many there are, opening one, and saying why it cannot be done.
+//! Counts and opens CUDA devices, with errors that say what is missing.
 //!
-//! A worker with the feature `cuda` starts on machines without a driver, so whether there is one is only known at run time.
+//! A worker with the feature `cuda` also starts on machines without a driver, so the driver is looked for at run time.
 
 use candle_core::Device;
 
@@ -17,18 +17,18 @@ mod driver {
 
     use super::{Device, Result, unusable};
 
-    /// How many devices the driver shows. `asked` is what an error names.
+    /// How many devices the driver lists; at least one. `asked` is the device that an error names.
     pub(crate) fn count(asked: &str) -> Result<usize> {
         let found = match CudaContext::device_count() {
             Ok(count) => usize::try_from(count).unwrap_or(0),
             Err(error) => match error.0 {
-                // What deploy/cuda/shims.py returns where there is no library.
+                // Returned by the stubs of deploy/cuda/shims.py if the library is missing.
                 CUresult::CUDA_ERROR_STUB_LIBRARY => {
                     return Err(unusable(
                         asked,
-                        "there is no NVIDIA driver (libcuda.so.1 was not found)",
-                        "install the driver, 580 or newer, or start the container with access to the GPUs; --device cpu needs \
-                         none",
+                        "no NVIDIA driver found (libcuda.so.1 is missing)",
+                        "install the driver, version 580 or newer, start the container with access to the GPUs, or use \
+                         --device cpu",
                     ));
                 }
                 CUresult::CUDA_ERROR_NO_DEVICE => 0,
@@ -36,7 +36,7 @@ mod driver {
                     return Err(unusable(
                         asked,
                         error,
-                        "the driver must be 580 or newer; `nvidia-smi` tells which one it is and whether it works",
+                        "install driver version 580 or newer; `nvidia-smi` shows the installed version",
                     ));
                 }
             },
@@ -44,8 +44,8 @@ mod driver {
         if found == 0 {
             return Err(unusable(
                 asked,
-                "the driver shows no CUDA device",
-                "look at `nvidia-smi` and at the variable CUDA_VISIBLE_DEVICES, or use --device cpu",
+                "the driver lists no CUDA device",
+                "check `nvidia-smi` and the variable CUDA_VISIBLE_DEVICES, or use --device cpu",
             ));
         }
         Ok(found)
@@ -55,21 +55,21 @@ mod driver {
         let device = format!("cuda:{number}");
         let found = count(&device)?;
         if number >= found {
-            let problem = format!("there are {found}, numbered from 0");
-            return Err(unusable(device, problem, "name another, or use `run --devices all`"));
+            let problem = format!("no such device: there are {found}, numbered from 0");
+            return Err(unusable(device, problem, "choose another device, or use `run --devices all`"));
         }
         Device::new_cuda(number).map_err(|e| {
             unusable(
                 device,
                 e,
-                "the worker needs libcublas.so.13 and libcurand.so.10 of CUDA 13 where the system looks for libraries (or in \
-                 LD_LIBRARY_PATH; the packages nvidia-cublas and nvidia-curand of PyPI have them), and a device that no \
-                 other process holds for itself",
+                "install libcublas.so.13 and libcurand.so.10 of CUDA 13 in the system's library path or in \
+                 LD_LIBRARY_PATH (PyPI's nvidia-cublas and nvidia-curand contain them), and check that no other \
+                 process uses the device exclusively",
             )
         })
     }
 
-    /// Bytes that are free on it now.
+    /// Free bytes on the device.
     pub(crate) fn free_memory(number: usize) -> Option<u64> {
         count("").ok().filter(|&found| number < found)?;
         CudaContext::new(number).ok()?.mem_get_info().ok().map(|(free, _)| free as u64)
@@ -85,7 +85,7 @@ mod driver {
     use super::{Device, Result, unusable};
 
     const PROBLEM: &str = "this worker was built without CUDA";
-    const HINT: &str = "deploy/cuda/build.sh builds one with it, on any machine; --device cpu needs none";
+    const HINT: &str = "build one with deploy/cuda/build.sh, which needs no GPU, or use --device cpu";
 
     pub(crate) fn count(asked: &str) -> Result<usize> {
         Err(unusable(asked, PROBLEM, HINT))

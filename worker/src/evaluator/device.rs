@@ -1,4 +1,4 @@
-//! Names of devices: which one to run on, and what to call it.
+//! Device names and number formats, as given on the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use super::cuda;
 use crate::files::error::{ModelError, Result};
 use crate::layers::cpu::instruction_set;
 
-/// A device to run on, as people write it: `cpu`, `cuda`, `cuda:1`, `metal`.
+/// A device to run on, written `cpu`, `cuda`, `cuda:1` or `metal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// A CUDA device by number.
@@ -26,12 +26,12 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
-        let number = number.parse().map_err(|_| format!("'{number}' is no device number"));
+        let number = number.parse().map_err(|_| format!("'{number}' is not a device number"));
         match kind {
             "cpu" if !text.contains(':') => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(number?)),
             "metal" => Ok(Self::Metal(number?)),
-            _ => Err(format!("'{text}' is no device; use cpu, cuda, cuda:N or metal")),
+            _ => Err(format!("'{text}' is not a device; use cpu, cuda, cuda:N or metal")),
         }
     }
 }
@@ -55,12 +55,12 @@ impl DeviceChoice {
             Self::Metal(number) => Device::new_metal(number).map_err(|e| ModelError::Device {
                 device: self.to_string(),
                 problem: e.to_string(),
-                hint: "build the worker with the feature metal, on a Mac, or use --device cpu".into(),
+                hint: "build the worker with the feature metal on a Mac, or use --device cpu".into(),
             }),
         }
     }
 
-    /// Bytes that are free on it now, where that can be told: on the CPU of a Linux machine, and on an open CUDA device.
+    /// Free bytes on the device, if known: available memory on Linux for the CPU, free memory of a CUDA device.
     pub fn free_memory(self) -> Option<u64> {
         match self {
             Self::Cpu => {}
@@ -73,7 +73,7 @@ impl DeviceChoice {
         kilobytes.checked_mul(1024)
     }
 
-    /// What to call it in a declaration, such as `AMD EPYC 7B13 (2 threads, avx2)` or `NVIDIA H100 80GB HBM3`.
+    /// The device's name for a declaration, such as `AMD EPYC 7B13 (2 threads, avx2)` or `NVIDIA H100 80GB HBM3`.
     pub fn describe(self) -> String {
         match self {
             Self::Cpu => {}
@@ -93,15 +93,16 @@ impl DeviceChoice {
     }
 }
 
-/// What numbers a transformer computes with. Encoders and decoder are f32 always.
+/// The number format that a transformer computes in. Text encoders and decoder always use f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// 16-bit floats with 10 bits of mantissa, for weights that were made for them; slow on the CPU.
+    /// 16-bit floats with 10 bits of mantissa, for models that were trained or tuned in f16; slow on the CPU.
     F16,
-    /// bfloat16, with 7 bits of mantissa: half the memory, and safe from overflow where f16 is not. On the CPU only the matrices
-    /// of linear layers and their inputs are rounded to it, and all else is f32: twice as fast with AVX-512 BF16.
+    /// bfloat16, with 7 bits of mantissa: half the memory of f32, and no overflow where f16 overflows. On the CPU only
+    /// the weights of linear layers and their inputs are rounded to bf16; everything else is f32. Twice as fast as f32
+    /// with AVX-512 BF16.
     Bf16,
 }
 
@@ -113,7 +114,7 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
-            _ => Err(format!("'{text}' is no precision; use f32, f16 or bf16")),
+            _ => Err(format!("'{text}' is not a precision; use f32, f16 or bf16")),
         }
     }
 }
@@ -134,7 +135,7 @@ impl Precision {
         if matches!(device, DeviceChoice::Cuda(_)) { Self::Bf16 } else { Self::F32 }
     }
 
-    /// candle's name.
+    /// The format as candle's type.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -144,12 +145,12 @@ impl Precision {
     }
 }
 
-/// Several devices: `all`, which is every CUDA device, or names with commas between, each of which may be there repeatedly.
+/// Several devices: `all` (every CUDA device), or names separated by commas, in which a device may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceList {
-    /// Whatever CUDA devices there are.
+    /// Every CUDA device.
     All,
-    /// These; at least one.
+    /// The named devices, at least one.
     These(Vec<DeviceChoice>),
 }
 
@@ -165,7 +166,7 @@ impl FromStr for DeviceList {
 }
 
 impl DeviceList {
-    /// The devices. `all` asks the driver how many there are, without opening any.
+    /// The devices. `all` asks the driver for their number, without opening any.
     pub fn resolve(&self) -> Result<Vec<DeviceChoice>> {
         match self {
             Self::These(devices) => Ok(devices.clone()),

@@ -1,8 +1,8 @@
 //! The evaluator for diffusion transformers in diffusers folders.
 //!
-//! What is timed: everything from noise to pictures on the CPU (the caption's projection, all steps, the decoder),
-//! per batch, divided by its images. What is not: encoding texts, scoring, and the runs for a calibration profile,
-//! which come last so that they disturb no timed one.
+//! A latency is the time of a batch from noise to pictures on the CPU (caption projection, all steps, decoder),
+//! divided by its images. It excludes text encoding and scoring. The runs for a calibration profile are not timed and
+//! come last, so that they do not disturb timed runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,41 +29,42 @@ use crate::models::diffusers::TextOptions;
 use crate::picture::Picture;
 use crate::samplers::SamplerOptions;
 
-/// Uncached batches that an evaluation is compared with: its own, and the latest of the evaluations just before. A few of
-/// its own would be a poor estimate, and more of them cost as much as the candidate.
+/// How many uncached batches an evaluation is compared with: its own and the latest of earlier evaluations. Its own few
+/// give a poor estimate, and each additional one costs as much as an uncached run.
 const BASELINE_WINDOW: usize = 8;
 
 /// Longest side of a thumbnail in pixels; as a PNG it stays below [`Measurement::MAX_THUMBNAIL`].
 const THUMBNAIL_SIDE: usize = 256;
 
-/// What an evaluator is made from.
+/// What to load and how to run it.
 #[derive(Debug, Clone)]
 pub struct EvaluatorOptions {
     /// The model's folder.
     pub model: PathBuf,
-    /// The name to declare the model by; `None`: the folder's.
+    /// The model name to declare; `None`: the folder's name.
     pub model_name: Option<String>,
-    /// Name of the worker for people.
+    /// The worker's display name.
     pub worker_name: String,
-    /// What operators say about the worker.
+    /// The operator's labels for this worker.
     pub labels: BTreeMap<String, String>,
     /// Memory of the device in bytes; 0: unknown.
     pub memory_bytes: u64,
-    /// Where to run.
+    /// The device to run on.
     pub device: DeviceChoice,
-    /// What numbers the transformer computes with.
+    /// The transformer's number format.
     pub precision: Precision,
-    /// A CLIP folder; `None`: folder `clip` inside the model's, if there is one. Without any, there is no CLIP score.
+    /// A CLIP folder; `None`: the folder `clip` inside the model's, if it exists. Without either, no CLIP score is
+    /// measured.
     pub clip: Option<PathBuf>,
-    /// Metrics beside CLIP score and PSNR.
+    /// Metrics in addition to CLIP score and PSNR.
     pub metrics: Vec<MetricChoice>,
     /// Whether to decode large pictures in tiles.
     pub vae_tiling: bool,
-    /// How prompts are read.
+    /// How prompts become tokens.
     pub texts: TextOptions,
-    /// What stands for the sampler's settings.
+    /// Overrides of the sampler's settings.
     pub samplers: SamplerOptions,
-    /// Bytes that a run may take, weights included; `None`: what is free once all is loaded, the metrics too.
+    /// Bytes that a run may use, including weights; `None`: what is free after model and metrics are loaded.
     pub memory: Option<u64>,
 }
 
@@ -75,17 +76,17 @@ pub struct DiffusionEvaluator {
     energy: Option<Box<dyn EnergyMeter>>,
     prepared: Option<Prepared>,
     memory: Option<u64>,
-    /// The latest uncached batches of the calibration, oldest first, by their images: a smaller batch takes longer per
-    /// image.
+    /// Latencies of the latest uncached batches of the calibration, oldest first, by batch size: a smaller batch takes
+    /// longer per image.
     recent_baselines: BTreeMap<usize, Vec<f64>>,
 }
 
 impl From<ModelError> for EvaluateError {
     fn from(error: ModelError) -> Self {
         if error.is_out_of_memory() {
-            // The same run would need the same memory again.
-            let hint =
-                "use a smaller batch or picture, or --vae-tiling; --memory refuses what cannot fit before it runs";
+            // Not retryable: the same run would need the same memory again.
+            let hint = "use a smaller batch, smaller pictures or --vae-tiling; with --memory, runs that do not fit are \
+                        refused before they start";
             return Self::Failed { message: error.to_string(), hint: Some(hint.into()), retryable: false };
         }
         let retryable = matches!(error, ModelError::Tensor(_) | ModelError::Io { .. });
@@ -139,7 +140,7 @@ impl DiffusionEvaluator {
         self.prepared.as_ref().map(|prepared| &prepared.cost)
     }
 
-    /// Fails if a run needs more memory than it may use.
+    /// Fails if a run needs more memory than the limit.
     fn fits(&self, what: &'static str, needed: u64) -> Result<(), EvaluateError> {
         match self.memory {
             Some(limit) if needed > limit => Err(EvaluateError::Memory { what, needed, limit }),
@@ -246,7 +247,7 @@ impl DiffusionEvaluator {
         let schedule = task.schedule;
         if !sampling.steps.contains(&schedule.steps()) {
             return Err(EvaluateError::Schedule(format!(
-                "it has {} steps, the calibration asks for one of {:?}",
+                "it has {} steps, but the calibration lists {:?}",
                 schedule.steps(),
                 sampling.steps
             )));
@@ -312,18 +313,18 @@ impl DiffusionEvaluator {
         while drift::disturbed(&baseline_latency_us, recent) {
             disturbed += 1;
             if disturbed > drift::REPEATS {
-                tracing::warn!("the device is slower than before and stays so; what it was before counts no more");
+                tracing::warn!("the device is still slower than before; discarding earlier uncached latencies");
                 recent.clear();
                 break;
             }
-            tracing::warn!("the device was disturbed: the uncached batches took longer than before; measuring again");
+            tracing::warn!("the uncached batches took longer than before; repeating the measurement");
             (latency_us, baseline_latency_us) = prepared.times(&self.pipeline, schedule, &batches, cancel)?;
         }
         let profile =
             if task.profile { prepared.profile(&self.pipeline, schedule.steps(), prompts, cancel) } else { Ok(None) };
         let profile = match profile {
             Err(EvaluateError::Cancelled) => return Err(EvaluateError::Cancelled),
-            // A guide to seeds is not worth a measurement: five outputs of every slot may not fit into the device.
+            // The profile is optional: do not lose the measurement because it, for instance, does not fit into memory.
             Err(error) => {
                 tracing::warn!("no calibration profile: {error}");
                 None
@@ -349,7 +350,8 @@ impl DiffusionEvaluator {
     }
 }
 
-/// The folder's; what changes its pictures makes another model of it, whose pictures do not compare.
+/// The folder's fingerprint, extended by the options that change its pictures: results of different options must not be
+/// compared.
 fn fingerprint(pipeline: &Pipeline, options: &EvaluatorOptions) -> Result<String, ModelError> {
     let mut fingerprint = pipeline.folder().fingerprint()?.to_string();
     if options.precision != Precision::F32 {
@@ -362,17 +364,17 @@ fn fingerprint(pipeline: &Pipeline, options: &EvaluatorOptions) -> Result<String
     Ok(fingerprint)
 }
 
-/// Metrics, and what is declared of them.
+/// Metrics with their declarations.
 type Metrics = (Vec<Box<dyn Metric>>, Vec<MetricDeclaration>);
 
-/// CLIP score where there is a CLIP, PSNR, then what else was chosen. A declaration says by a digest which weights measure:
-/// a search takes only workers that declare the same.
+/// Loads CLIP score if a CLIP is available, PSNR, then the chosen metrics. A declaration contains a digest of the
+/// weights, because a search accepts only workers with equal declarations.
 fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Metrics, ModelError> {
     let inside = options.model.join("clip");
     let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
     let usual = clip.map(|path| MetricChoice { kind: MetricKind::ClipScore, path });
     let usual = usual.into_iter().chain([MetricChoice { kind: MetricKind::Psnr, path: PathBuf::new() }]);
-    // What is chosen by name stands for what is there by itself.
+    // A metric that is chosen by name replaces the default one.
     let chosen = |usual: &MetricChoice| options.metrics.iter().any(|choice| choice.kind == usual.kind);
     let usual: Vec<MetricChoice> = usual.filter(|usual| !chosen(usual)).collect();
     let (mut metrics, mut declared) = (Vec::new(), Vec::<MetricDeclaration>::new());
@@ -401,7 +403,7 @@ mod tests {
 
     use super::*;
 
-    /// Moves by a joule with each reading.
+    /// A counter that increases by one joule with each reading.
     struct Steady(Mutex<f64>);
 
     impl EnergyMeter for Steady {
@@ -455,12 +457,12 @@ mod tests {
             evaluator.recent_baselines.insert(2, vec![before; BASELINE_WINDOW]);
             evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap()
         };
-        // As if uncached images had taken a nanosecond before, and as if they had taken an hour.
+        // Earlier uncached images took a nanosecond, then an hour.
         let slower = measure(1e-3);
         assert_eq!((slower.disturbed, slower.latency_us.len()), (1 + drift::REPEATS, 2));
         assert!(
             slower.baseline_latency_us.len() == 2 && slower.baseline_latency() > 1.0,
-            "what was before is forgotten"
+            "earlier latencies are discarded"
         );
         let faster = measure(3.6e9);
         assert_eq!((faster.disturbed, faster.baseline_latency_us.len()), (0, BASELINE_WINDOW));
@@ -472,7 +474,7 @@ mod tests {
         let schedule = Schedule::all_compute(evaluator.pipeline.layout().clone(), 2).unwrap();
         let measured = evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap();
         let energy = measured.metric(energy::METRIC).unwrap();
-        // A joule a batch: of two images, and of the one that is left.
+        // One joule per batch: one batch of two images, and one of the remaining image.
         assert_eq!((energy.values.as_slice(), energy.baseline_mean), (&[0.5, 0.5, 1.0][..], 0.5));
         evaluator.energy = None;
         let measured = evaluator.evaluate(Task::whole(&schedule), &CancelToken::new()).unwrap();

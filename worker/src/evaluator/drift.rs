@@ -1,21 +1,22 @@
-//! Whether a device changed while a candidate was measured: it got hot and slower, or somebody else came.
+//! Detects that the device became slower during a measurement: it throttled, or another process uses it.
 //!
-//! A candidate's time counts beside the uncached times of the evaluations before it, so it must have been measured on the
-//! device as it was then. The uncached batches that ran between its own tell.
+//! A candidate's latency is compared with the uncached latencies of earlier evaluations too, so the device must be as
+//! fast as it was then. The uncached batches that ran between the candidate's show whether it is.
 
 use evocache_proto::domain::median;
 
-/// How much slower than usual the fastest uncached batch may be: it is the one that was disturbed least, and still differs
-/// a little on an idle device.
+/// How much slower than usual the fastest uncached batch may be, as a fraction. The fastest batch was disturbed least,
+/// but varies a little even on an idle device.
 const TOLERANCE: f64 = 0.08;
 
-/// How often a disturbed measurement is repeated. Then the device is taken for changed for good.
+/// How often a disturbed measurement is repeated before the device counts as permanently slower.
 pub(super) const REPEATS: u32 = 2;
 
-/// Whether uncached batches were slow against the latest ones of before; without these nobody can tell.
+/// Whether the uncached batches `own` are slower than the `recent` ones of earlier evaluations. False if `recent` is
+/// empty.
 pub(super) fn disturbed(own: &[f64], recent: &[f64]) -> bool {
     let fastest = own.iter().copied().fold(f64::INFINITY, f64::min);
-    // NaN, the median of nothing, is not exceeded.
+    // The median of no values is NaN, so the comparison is false.
     fastest > (1.0 + TOLERANCE) * median(recent)
 }
 

@@ -1,27 +1,27 @@
-//! Energy that a device uses, where it tells: NVIDIA's since Volta do, through NVML, which comes with the driver.
+//! Energy per image, on devices with an energy counter: NVIDIA GPUs since Volta, through NVML, a library of the driver.
 //!
-//! The counter is the whole board's, other processes included, and moves about every 20 to 100 ms: a batch should take
-//! longer than that.
+//! The counter covers the whole board, including other processes, and is updated every 20 to 100 ms: a batch should
+//! take longer than that.
 
 use evocache_proto::domain::{Direction, MetricDeclaration};
 
 use super::api::EvaluateError;
 use super::device::DeviceChoice;
 
-/// The metric's name.
+/// Name of the metric.
 pub const METRIC: &str = "energy_j";
 
-/// A counter of energy.
+/// An energy counter.
 pub trait EnergyMeter: Send {
-    /// Joules that the device has used since some moment, always the same.
+    /// Joules that the device has used since a fixed point in time.
     ///
     /// # Errors
     ///
-    /// What the device says when it cannot tell.
+    /// The device's error message if it cannot be read.
     fn joules(&self) -> Result<f64, String>;
 }
 
-/// How it is declared.
+/// The metric's declaration.
 pub(super) fn declaration() -> MetricDeclaration {
     MetricDeclaration {
         name: METRIC.into(),
@@ -31,7 +31,7 @@ pub(super) fn declaration() -> MetricDeclaration {
     }
 }
 
-/// The device's counter, if it has one that can be read now.
+/// The device's energy counter, or `None` if it has none or it cannot be read.
 pub(super) fn meter(device: DeviceChoice) -> Option<Box<dyn EnergyMeter>> {
     match device {
         DeviceChoice::Cuda(number) => nvml::open(number),
@@ -39,7 +39,7 @@ pub(super) fn meter(device: DeviceChoice) -> Option<Box<dyn EnergyMeter>> {
     }
 }
 
-/// Reads a counter before and after what is measured.
+/// The energy used since [`start`](Self::start), if the device has a counter.
 pub(super) struct Reading<'a> {
     meter: Option<(&'a dyn EnergyMeter, f64)>,
 }
@@ -49,12 +49,12 @@ impl<'a> Reading<'a> {
         Ok(Self { meter: meter.map(|meter| Ok::<_, EvaluateError>((meter, read(meter)?))).transpose()? })
     }
 
-    /// Joules per image of a batch, if there is a counter.
+    /// Joules per image of a batch, or `None` without a counter.
     pub(super) fn per_image(self, images: usize) -> Result<Option<f64>, EvaluateError> {
         let Some((meter, before)) = self.meter else { return Ok(None) };
         let spent = read(meter)? - before;
         if spent < 0.0 {
-            return Err(failed("its counter of energy went back"));
+            return Err(failed("the counter decreased"));
         }
         Ok(Some(spent / images as f64))
     }
@@ -66,7 +66,7 @@ fn read(meter: &dyn EnergyMeter) -> Result<f64, EvaluateError> {
 
 fn failed(why: &str) -> EvaluateError {
     EvaluateError::Failed {
-        message: format!("the device does not tell its energy: {why}"),
+        message: format!("cannot read the device's energy counter: {why}"),
         hint: None,
         retryable: true,
     }
@@ -79,12 +79,12 @@ mod nvml {
 
     use super::EnergyMeter;
 
-    /// The name under which drivers install it; the unversioned one is for compilers.
+    /// The name that drivers install; the unversioned name exists on development systems only.
     const LIBRARY: &str = "libnvidia-ml.so.1";
 
     struct Board {
         library: Nvml,
-        /// CUDA numbers devices in another order than NVML.
+        /// The device's UUID; its number would not do, because CUDA and NVML number devices differently.
         uuid: String,
     }
 
@@ -99,7 +99,7 @@ mod nvml {
         let library = match Nvml::builder().lib_path(LIBRARY.as_ref()).init() {
             Ok(library) => library,
             Err(e) => {
-                tracing::info!("energy is not measured: NVML does not start ({e})");
+                tracing::info!("energy is not measured: cannot load NVML ({e})");
                 return None;
             }
         };
@@ -108,13 +108,13 @@ mod nvml {
         match board.joules() {
             Ok(_) => Some(Box::new(board)),
             Err(e) => {
-                tracing::info!("energy is not measured: the device has no counter ({e})");
+                tracing::info!("energy is not measured: the device has no energy counter ({e})");
                 None
             }
         }
     }
 
-    /// As NVML writes it: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+    /// A UUID as NVML writes it: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
     fn name(bytes: [u8; 16]) -> String {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Tells these numbers one after the other, then nothing.
+    /// Returns these readings one after the other, then an error.
     struct Told(Mutex<Vec<f64>>);
 
     impl EnergyMeter for Told {
@@ -154,7 +154,7 @@ mod tests {
         let meter = told(vec![5.0, 17.0, 3.0, 2.0, 1.0]);
         let start = || Reading::start(Some(&meter as &dyn EnergyMeter));
         assert_eq!(start().unwrap().per_image(4).unwrap(), Some(3.0));
-        assert!(start().unwrap().per_image(4).unwrap_err().to_string().contains("went back"));
+        assert!(start().unwrap().per_image(4).unwrap_err().to_string().contains("decreased"));
         let error = start().unwrap().per_image(1).unwrap_err();
         assert!(error.to_string().contains("gone") && error.is_retryable());
         assert_eq!(Reading::start(None).unwrap().per_image(4).unwrap(), None);

@@ -1,4 +1,4 @@
-//! The evaluator: calibrates, generates, measures. [`api`] is what the agent sees; the rest needs candle.
+//! The evaluator: calibrates, generates, measures. The agent uses [`api`] only; everything else needs candle.
 
 pub mod api;
 

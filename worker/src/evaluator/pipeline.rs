@@ -1,4 +1,4 @@
-//! Text to pictures: text encoder, denoising by a schedule, decoder.
+//! From text to pictures: text encoder, denoising with a schedule, decoder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,18 +18,18 @@ use crate::models::vae::VaeDecoder;
 use crate::samplers::noise::randn;
 use crate::samplers::{Sampler, SamplerFactory, SamplerOptions};
 
-/// The largest side of a picture, in pixels.
+/// Largest side of a picture in pixels.
 const MAX_SIDE: u32 = 8192;
 
-/// A loaded model, ready to generate. The text encoder is loaded when texts are encoded and dropped after: it may be
-/// larger than all else, and a calibration set is encoded once.
+/// A loaded model, ready to generate. The text encoder is loaded for each [`encode`](Self::encode) and then dropped: it
+/// may be larger than everything else, and a calibration's prompts are encoded once.
 pub struct Pipeline {
     folder: ModelFolder,
     device: Device,
     transformer: Box<dyn BlockModel>,
     vae: VaeDecoder,
     samplers: SamplerFactory,
-    /// Those of step counts that somebody has told how to sample.
+    /// Samplers of the step counts that a search gives its own grid for.
     told: BTreeMap<u32, SamplerFactory>,
     native: usize,
     tokens: usize,
@@ -37,42 +37,42 @@ pub struct Pipeline {
 
 /// One batch to generate.
 pub struct BatchRequest<'a> {
-    /// What to show.
+    /// One encoded prompt per picture.
     pub prompts: Prompts,
-    /// What not to show, as many; not used without classifier-free guidance.
+    /// One encoded negative prompt per picture; unused without classifier-free guidance.
     pub negative: Prompts,
     /// Size of the pictures.
     pub size: LatentSize,
     /// One seed per picture.
     pub seeds: &'a [u64],
-    /// Guidance.
+    /// Guidance kind and scale.
     pub guidance: Guidance,
-    /// What to compute when; its steps are the sampler's.
+    /// The caching schedule; its step count is the sampler's.
     pub schedule: &'a Schedule,
 }
 
-/// What came of it.
+/// The output of a batch.
 pub struct Generated {
     /// `[b, 3, h, w]` in [0, 1], on the pipeline's device.
     pub pictures: Tensor,
-    /// `[b, c, h', w']`.
+    /// Final latents `[b, c, h', w']`.
     pub latents: Tensor,
-    /// What the executor did.
+    /// The executor's record of what it computed and reused.
     pub trace: Trace,
 }
 
 impl Pipeline {
-    /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files are there.
+    /// Loads transformer, decoder and sampler of a folder and checks that the text encoder's files exist.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         Self::load_as(path, device, DType::F32)
     }
 
-    /// The same with a transformer in numbers of another kind; encoders and decoder stay f32.
+    /// Like [`load`](Self::load), with a transformer that computes in `dtype`; encoders and decoder stay f32.
     pub fn load_as(path: &Path, device: Device, dtype: DType) -> Result<Self> {
         Self::load_with(path, device, dtype, TextOptions::default())
     }
 
-    /// The same with prompts that are read as these options say.
+    /// Like [`load_as`](Self::load_as), with options for the conversion of prompts to tokens.
     pub fn load_with(path: &Path, device: Device, dtype: DType, texts: TextOptions) -> Result<Self> {
         let folder = ModelFolder::open(path, texts)?;
         let tokens = folder.tokens();
@@ -81,7 +81,7 @@ impl Pipeline {
         let transformer = folder.transformer(&device, dtype)?;
         if transformer.latent_channels() != vae.config().latent_channels {
             return Err(ModelError::Input(format!(
-                "'{}': the transformer has {} latent channels, the VAE {}",
+                "'{}': the transformer has {} latent channels, but the VAE has {}",
                 path.display(),
                 transformer.latent_channels(),
                 vae.config().latent_channels
@@ -99,29 +99,29 @@ impl Pipeline {
         Self { vae: self.vae.tiled(), ..self }
     }
 
-    /// Samples as a caller says.
+    /// Overrides settings of the sampler.
     pub fn with_sampler(self, options: &SamplerOptions) -> Result<Self> {
         Ok(Self { samplers: self.samplers.with(options)?, ..self })
     }
 
-    /// Runs of these step counts sample as told, all others as before.
+    /// Runs with the step count of one of these grids sample on that grid; all others use the folder's settings.
     pub fn sample_on(&mut self, grids: &[Grid]) -> Result<()> {
         let told = |grid: &Grid| Ok((grid.steps, self.samplers.clone().with(&grid.into())?));
         self.told = grids.iter().map(told).collect::<Result<_>>()?;
         Ok(())
     }
 
-    /// Latent rows and columns of the size that the model was made for.
+    /// Latent rows and columns of the model's native size.
     pub fn native(&self) -> usize {
         self.native
     }
 
-    /// The folder.
+    /// The model's folder.
     pub fn folder(&self) -> &ModelFolder {
         &self.folder
     }
 
-    /// The device.
+    /// The device that the model runs on.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -136,12 +136,12 @@ impl Pipeline {
         &self.vae
     }
 
-    /// The sampler's factory.
+    /// The sampler's settings.
     pub fn samplers(&self) -> &SamplerFactory {
         &self.samplers
     }
 
-    /// What can be cached.
+    /// The slots that a schedule can cache.
     pub fn layout(&self) -> &Arc<Layout> {
         self.transformer.layout()
     }
@@ -160,21 +160,21 @@ impl Pipeline {
                 Ok(side as usize / scale)
             }
             Some(side) => Err(ModelError::Input(format!(
-                "{name} {side} is no multiple of {scale} between {scale} and {MAX_SIDE}"
+                "{name} {side} is not a multiple of {scale} from {scale} to {MAX_SIDE}"
             ))),
         };
         Ok(LatentSize { height: latent("height", height)?, width: latent("width", width)?, scale })
     }
 
-    /// Costs per image: the transformer's, with the decoder in `image_macs`. The text encoder is left out, as it is
-    /// from latencies: a search encodes its texts once.
+    /// Costs per image: the transformer's, plus the decoder's in `image_macs`. Excludes the text encoder, as latencies
+    /// do: a search encodes its texts once.
     pub fn cost(&self, size: LatentSize, guidance: Guidance) -> CostModel {
         let mut cost = self.transformer.cost(&Geometry { size, tokens: self.tokens, guided: guidance.is_on() });
         cost.image_macs += self.vae.decode_macs(size.height, size.width);
         cost
     }
 
-    /// Guidance of the kind that the model takes.
+    /// Guidance of the model's kind with this scale.
     pub fn guidance(&self, scale: f64) -> Guidance {
         Guidance::of_kind(self.transformer.guidance(), scale)
     }
@@ -184,7 +184,7 @@ impl Pipeline {
         self.transformer.weight_size().bytes + self.vae.weight_size().bytes
     }
 
-    /// What a run's memory will be.
+    /// The inputs for the prediction of a run's peak memory.
     pub fn memory(&self, size: LatentSize, guidance: Guidance) -> Memory {
         let geometry = Geometry { size, tokens: self.tokens, guided: guidance.is_on() };
         Memory {
@@ -199,7 +199,7 @@ impl Pipeline {
         self.folder.encode(texts, &self.device)
     }
 
-    /// Initial noise `[seeds, c, h, w]`: that of `torch.randn(1, c, h, w)` for each seed.
+    /// Initial noise `[seeds, c, h, w]`, equal to `torch.randn(1, c, h, w)` for each seed.
     pub fn noise(&self, seeds: &[u64], size: LatentSize) -> Result<Tensor> {
         let channels = self.transformer.latent_channels();
         let values: Vec<f32> =
@@ -213,7 +213,7 @@ impl Pipeline {
         samplers.start(steps, self.transformer.image_tokens(size)?)
     }
 
-    /// Generates one batch. `observe` sees the latents after each step.
+    /// Generates one batch. Calls `observe` with the latents after each step.
     pub fn generate(
         &self,
         request: &BatchRequest<'_>,
@@ -223,7 +223,7 @@ impl Pipeline {
         self.generate_as(request, None, cancel, observe)
     }
 
-    /// The same with pictures that are brought to this height and width.
+    /// Like [`generate`](Self::generate), with pictures resized and cropped to `pixels`, a height and a width.
     pub fn generate_as(
         &self,
         request: &BatchRequest<'_>,
@@ -240,7 +240,7 @@ impl Pipeline {
         Ok(Generated { pictures, latents, trace })
     }
 
-    /// Denoises one batch without making pictures of it.
+    /// Denoises one batch without decoding it. Returns the final latents.
     pub fn denoise(
         &self,
         request: &BatchRequest<'_>,

@@ -1,6 +1,6 @@
-//! What stays the same for all candidates of a calibration, and the runs over its prompts.
+//! The state that all candidates of a calibration share, and the runs over its prompts.
 //!
-//! Absent on purpose: the order of the runs and what is made of their times and pictures; both are the evaluator's.
+//! Does not order the runs of an evaluation or use their latencies and pictures: that is `diffusion.rs`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,11 +16,10 @@ use super::timing::{Turn, turns};
 use crate::executor::{ExecuteError, Guidance, ProfileRecorder};
 use crate::models::block_model::{LatentSize, Prompts};
 
-/// A profile is the mean over at most so many prompts: each costs an uncached run of its own, and a profile is a guide
-/// for breeding, not a result.
+/// Most prompts that a profile averages over: each costs one more uncached run, and a profile only guides the search.
 const PROFILE_PROMPTS: usize = 8;
 
-/// A calibration with its texts encoded and its uncached run measured.
+/// A calibration with its encoded texts and the scores of its uncached run.
 pub(super) struct Prepared {
     pub(super) calibration: Calibration,
     pub(super) texts: Prompts,
@@ -30,12 +29,12 @@ pub(super) struct Prepared {
     pub(super) cost: CostModel,
     pub(super) memory: Memory,
     pub(super) baseline: Schedule,
-    /// For every metric, its value of every prompt in the uncached run.
+    /// The uncached run's values, per metric and prompt.
     pub(super) baseline_values: Vec<Vec<f64>>,
 }
 
 impl Prepared {
-    /// How many prompts to evaluate when a task asks for the first `wanted`.
+    /// How many prompts to evaluate if a task asks for the first `wanted`; `None` means all.
     pub(super) fn prompts(&self, wanted: Option<NonZeroU32>) -> Result<usize, EvaluateError> {
         let found = self.calibration.prompts.len();
         match wanted.map(NonZeroU32::get) {
@@ -45,7 +44,7 @@ impl Prepared {
         }
     }
 
-    /// Generates a batch `(first, count)` of prompts; the time is that of the whole batch, pictures on the CPU.
+    /// Generates a batch `(first, count)` of prompts. Returns the pictures on the CPU and the time for the whole batch.
     pub(super) fn generate(
         &self,
         pipeline: &Pipeline,
@@ -57,14 +56,14 @@ impl Prepared {
         let request = self.request(schedule, batch, &seeds)?;
         let stopwatch = Stopwatch::start();
         let generated = pipeline.generate(&request, cancel, &mut |_, _| ()).map_err(|e| self.failed(e, batch))?;
-        // Copying to the CPU waits for the device.
+        // The copy to the CPU waits until the device is done, so it is part of the time.
         let pictures = generated.pictures.to_device(&Device::Cpu)?;
         let took = stopwatch.elapsed();
         Ok((Generated { pictures, ..generated }, took))
     }
 
-    /// Times of the schedule's batches and of uncached ones between them, microseconds per image: as many as the plan asks
-    /// for, of each.
+    /// Times the first batch with the schedule and uncached in turn, each as often as the plan asks for. Returns both
+    /// lists of latencies, in microseconds per image.
     pub(super) fn times(
         &self,
         pipeline: &Pipeline,
@@ -85,9 +84,9 @@ impl Prepared {
         Ok((candidate, uncached))
     }
 
-    /// The profile of the uncached run of `steps` steps, over the first prompts of the first `prompts`. `None` for a
-    /// single step. One image at a time: a change is then one image's own, and a large model has to keep the outputs
-    /// of one image only.
+    /// The calibration profile of the uncached run of `steps` steps, over at most [`PROFILE_PROMPTS`] of the first
+    /// `prompts` prompts. `None` for a single step. Images run one at a time, so that each change belongs to one image
+    /// and the outputs of one image only are in memory.
     pub(super) fn profile(
         &self,
         pipeline: &Pipeline,
@@ -105,7 +104,7 @@ impl Prepared {
             pipeline.denoise(&request, cancel, &mut recorder).map_err(|e| self.failed(e, batch))?;
         }
         recorder.profile().map(Some).map_err(|error| EvaluateError::Failed {
-            message: format!("no calibration profile of the uncached run: {error}"),
+            message: format!("cannot profile the uncached run: {error}"),
             hint: None,
             retryable: false,
         })
@@ -145,7 +144,7 @@ impl Prepared {
     }
 }
 
-/// Of a batch `(first, count)`.
+/// Latency per image of a batch `(first, count)`.
 pub(super) fn microseconds_per_image((_, count): (usize, usize), took: Duration) -> f64 {
     took.as_secs_f64() * 1e6 / count as f64
 }

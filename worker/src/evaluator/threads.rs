@@ -1,18 +1,18 @@
-//! Which threads compute: rayon's, whoever asks.
+//! Runs computations on a thread of rayon's pool.
 //!
-//! A kernel that is called from outside of the pool is handed over and waited for. That takes as long as a small kernel does, and
-//! there are thousands in a run.
+//! A kernel that is called from outside the pool is passed to a pool thread while the caller waits. The handover takes
+//! as long as a small kernel, and a run calls thousands of kernels.
 
 use candle_core::Device;
 
-/// Does work inside of the pool, where the device is the CPU.
+/// Runs `work` inside the pool if the device is the CPU.
 pub(super) fn inside<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
     if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
 }
 
-/// Makes the calling thread the first of the pool. For a program whose other threads ask for no computing, at its start.
+/// Makes the calling thread part of the pool. To be called at the start of a program that computes on this thread only.
 pub fn compute_here() {
-    // A pool that is there already does as well, only slower.
+    // An error means that the pool exists already: slower, but correct.
     let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
 }
 

@@ -1,35 +1,35 @@
-//! The order in which a candidate's batches and uncached ones run, so that both see the same device.
+//! Interleaves a candidate's batches with uncached ones, so that both run under the same conditions of the device.
 
 /// One batch to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// The candidate on batch `batch`; its pictures are scored the first time only.
+    /// A run of the candidate; its pictures are scored the first time only.
     Candidate {
-        /// Which batch of prompts.
+        /// Index of the batch of prompts.
         batch: usize,
-        /// Whether its pictures are new.
+        /// Whether this is the candidate's first run on this batch.
         first: bool,
     },
-    /// The uncached run on batch `batch`, for its time only.
+    /// An uncached run, for its latency only.
     Baseline {
-        /// Which batch of prompts.
+        /// Index of the batch of prompts.
         batch: usize,
     },
 }
 
-/// Cuts prompts into batches: `(first, count)` each, the last one possibly smaller.
+/// Splits prompts into batches `(first, count)`; the last one may be smaller.
 pub fn batches(prompts: usize, batch: usize) -> Vec<(usize, usize)> {
     let batch = batch.max(1);
     (0..prompts).step_by(batch).map(|first| (first, batch.min(prompts - first))).collect()
 }
 
-/// Whether a batch's time counts: a smaller last batch takes longer per image, so it counts only when it is alone.
+/// Whether a batch is timed. A smaller last batch takes longer per image, so it is timed only if it is the only one.
 pub fn is_timed(batches: &[(usize, usize)], batch: usize) -> bool {
     batches[batch].1 == batches[0].1
 }
 
-/// `repeats` uncached turns spread evenly between the candidate's. Where there are more repeats than batches, the
-/// candidate's batches run again for their time, so that both have as many samples.
+/// Spreads `repeats` uncached turns evenly between the candidate's. If there are more repeats than timed batches, the
+/// candidate's batches run again for their latency, so that both sides have as many samples.
 pub fn turns(batches: &[(usize, usize)], repeats: usize) -> Vec<Turn> {
     let timed: Vec<usize> = (0..batches.len()).filter(|&batch| is_timed(batches, batch)).collect();
     let repeats = repeats.max(1);
@@ -37,7 +37,7 @@ pub fn turns(batches: &[(usize, usize)], repeats: usize) -> Vec<Turn> {
     let mut turns: Vec<Turn> = (0..batches.len()).map(|batch| Turn::Candidate { batch, first: true }).collect();
     turns.extend((0..again).map(|i| Turn::Candidate { batch: timed[i % timed.len()], first: false }));
     let candidates = turns.len();
-    // Uncached turn i comes after candidate turn (i + 1/2) / repeats of the way.
+    // Uncached turn i comes after a fraction (i + 1/2) / repeats of the candidate's turns.
     for i in (0..repeats).rev() {
         let after = ((2 * i + 1) * candidates + repeats) / (2 * repeats);
         turns.insert(after.min(candidates), Turn::Baseline { batch: timed[i % timed.len()] });

@@ -1,11 +1,11 @@
-//! Guidance: classifier-free (Ho and Salimans, arXiv 2207.12598) as one doubled batch, unconditional rows first, then
-//! conditional ones, under one schedule; or distilled into the model, which then takes the scale as an input.
+//! Guidance: either classifier-free (Ho and Salimans, arXiv 2207.12598), as one doubled batch (unconditional rows, then
+//! conditional ones) under one schedule; or distilled into the model, which takes the scale as an input.
 
 use candle_core::{Result, Tensor};
 
 use crate::models::block_model::{Conditioning, GuidanceKind, LatentSize, Prompts};
 
-/// How strongly to follow the prompt.
+/// The kind of guidance and its scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance {
     scale: f64,
@@ -13,12 +13,12 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Classifier-free. A scale of 1 or less means without guidance: every batch is run once, not doubled.
+    /// Classifier-free guidance. A scale of 1 or less turns it off: batches are not doubled.
     pub fn new(scale: f64) -> Self {
         Self::of_kind(GuidanceKind::ClassifierFree, scale)
     }
 
-    /// Of the kind that a model takes.
+    /// Guidance of the kind that a model uses.
     pub fn of_kind(kind: GuidanceKind, scale: f64) -> Self {
         Self { scale, kind }
     }
@@ -28,7 +28,7 @@ impl Guidance {
         self.kind == GuidanceKind::ClassifierFree && self.scale > 1.0
     }
 
-    /// The conditioning to run with: doubled if guidance is on, else `prompts` alone.
+    /// The conditioning of a run: `[negative; prompts]` if batches are doubled, else `prompts` alone.
     pub fn pair(self, negative: &Prompts, prompts: &Prompts, size: LatentSize) -> Result<Conditioning> {
         let prompts = if self.is_on() { negative.then(prompts)? } else { prompts.clone() };
         let guidance = (self.kind == GuidanceKind::Distilled).then_some(self.scale);

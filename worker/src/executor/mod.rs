@@ -1,8 +1,8 @@
-//! The caching executor: owns the loop over denoising steps, decides per slot whether to compute, reuse or forecast,
-//! keeps raw outputs exactly as long as a later step reads them, and counts what it did.
+//! The caching executor: runs the denoising steps, computes, reuses or forecasts each slot as the schedule says, keeps
+//! each raw output until its last reader, and counts its work.
 //!
-//! **Invariant:** it knows no model, only [`BlockModel`], and no sampler, only [`Sampler`]. Nothing else in the worker
-//! knows schedules' decisions.
+//! **Invariant:** knows models only as [`BlockModel`] and samplers only as [`Sampler`]. No other module of the worker
+//! acts on the decisions of a schedule.
 
 mod cache;
 mod guidance;
@@ -27,22 +27,22 @@ pub use trace::Trace;
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// Somebody asked for it.
+    /// The run was cancelled.
     #[error("cancelled at step {step}")]
     Cancelled {
-        /// The step that was not begun.
+        /// The first step that was not run.
         step: u32,
     },
-    /// The schedule is for another model.
-    #[error("the schedule is for a model with layout {found}, this model has {expected}")]
+    /// The schedule is for another layout.
+    #[error("the schedule is for layout {found}, but the model has {expected}")]
     Layout {
         /// The model's layout.
         expected: String,
         /// The schedule's layout.
         found: String,
     },
-    /// The sampler was started for another number of steps.
-    #[error("the schedule has {schedule} steps, the sampler {sampler}")]
+    /// Schedule and sampler have different numbers of steps.
+    #[error("the schedule has {schedule} steps, but the sampler has {sampler}")]
     Steps {
         /// Steps of the schedule.
         schedule: u32,
@@ -52,9 +52,9 @@ pub enum ExecuteError {
     /// The latents hold NaN or infinity.
     #[error("the latents are not finite after step {step} of {steps}")]
     NotFinite {
-        /// The last step.
+        /// The last step, counted from 0.
         step: u32,
-        /// All steps.
+        /// Number of steps.
         steps: u32,
     },
     /// The model or the sampler failed.
@@ -72,18 +72,18 @@ impl From<candle_core::Error> for ExecuteError {
 pub struct Denoise<'a> {
     /// The transformer.
     pub model: &'a dyn BlockModel,
-    /// The prompts; with guidance, `[unconditional; conditional]`, as [`Guidance::pair`] makes them.
+    /// The prompts, as [`Guidance::pair`] makes them: `[unconditional; conditional]` with classifier-free guidance.
     pub conditioning: &'a Conditioning,
-    /// Classifier-free guidance.
+    /// The guidance of the run.
     pub guidance: Guidance,
-    /// What to compute when.
+    /// Which slots to compute, reuse or forecast at each step.
     pub schedule: &'a Schedule,
-    /// Asked before every step.
+    /// Checked before every step.
     pub cancel: &'a CancelToken,
 }
 
 impl Denoise<'_> {
-    /// Denoises `noise` `[b, c, h, w]` while `observer` watches.
+    /// Denoises `noise` `[b, c, h, w]`, reporting to `observer`. Returns the final latents and counts of the run.
     pub fn run(
         &self,
         sampler: &mut dyn Sampler,
@@ -113,7 +113,7 @@ impl Denoise<'_> {
             latents = sampler.step(step, &self.guidance.combine(&output)?, &latents)?;
             observer.latents(number, &latents);
         }
-        // One value that is not finite spreads over all of them, so the last step tells.
+        // A non-finite value persists to the end, so one check after the last step is enough.
         if !latents.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
             return Err(ExecuteError::NotFinite { step: schedule.steps() - 1, steps: schedule.steps() });
         }
@@ -122,7 +122,7 @@ impl Denoise<'_> {
     }
 }
 
-/// One forward pass by the schedule.
+/// One forward pass of the model under the schedule.
 fn forward(
     mut state: Box<dyn State + '_>,
     schedule: &Schedule,

@@ -1,15 +1,18 @@
-//! Who watches a run from outside. Absent on purpose: any way to change what the run does.
+//! Observation of a run.
+//!
+//! **Invariant:** an observer cannot change the run, but an error from it ends the run.
 
 use candle_core::Tensor;
 
 use crate::files::ModelError;
 
-/// Watches a run; looks at nothing unless told to. A closure watches the latents.
+/// Observes a run. The default methods do nothing; a closure receives the latents of each step.
 pub trait Observer {
-    /// Sees the latents after a step.
+    /// Receives the latents after a step.
     fn latents(&mut self, _step: u32, _latents: &Tensor) {}
 
-    /// Sees a slot's raw output where it is computed: before gate and residual, what the cache would store.
+    /// Receives the raw output of a computed slot, before gate and residual: the tensor that the cache would store.
+    /// An error ends the run.
     fn output(&mut self, _step: u32, _slot: usize, _output: &Tensor) -> Result<(), ModelError> {
         Ok(())
     }

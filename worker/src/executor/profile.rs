@@ -1,7 +1,7 @@
-//! The calibration profile: how much each slot's output changes from step to step in runs that compute everything.
+//! The calibration profile: how much the output of each slot changes from step to step in uncached runs.
 //!
-//! The recorder keeps the last [`LAGS`] outputs of every slot, that is as many times the memory of a schedule that
-//! stores all slots once. Absent on purpose: which images are run; a mean over prompts needs runs of one image each.
+//! The recorder keeps the last [`LAGS`] outputs of every slot: [`LAGS`] times the memory of a schedule that stores each
+//! slot once. The caller chooses the runs; a mean over prompts requires runs of one image each.
 
 use std::collections::VecDeque;
 
@@ -11,15 +11,15 @@ use evocache_proto::domain::{Profile, ProfileError};
 use super::observer::Observer;
 use crate::files::ModelError;
 
-/// Changes are measured since at most so many steps ago. Every one more keeps another output of every slot in memory.
+/// Largest distance, in steps, over which changes are measured. Each one keeps another output of every slot in memory.
 pub const LAGS: u32 = 5;
 
-/// Watches uncached runs and takes the mean of their changes.
+/// Records the changes in uncached runs and averages them.
 pub struct ProfileRecorder {
     steps: usize,
     lags: usize,
     slots: usize,
-    /// Sums over the runs, in the order of [`Profile::new`].
+    /// Relative changes summed over the runs, in the order of [`Profile::new`].
     sums: Vec<f64>,
     runs: u32,
     /// The latest outputs of each slot, newest first.
@@ -27,7 +27,7 @@ pub struct ProfileRecorder {
 }
 
 impl ProfileRecorder {
-    /// For runs of `steps` steps over `slots` slots. `None` where a single step leaves nothing to compare.
+    /// A recorder for runs of `steps` steps over `slots` slots. Returns `None` if a run has fewer than two steps.
     pub fn new(steps: u32, slots: usize) -> Option<Self> {
         let lags = LAGS.min(steps.saturating_sub(1)) as usize;
         let steps = steps as usize;
@@ -35,7 +35,7 @@ impl ProfileRecorder {
         (lags > 0).then(|| Self { steps, lags, slots, sums: vec![0.0; lags * steps * slots], runs: 0, recent })
     }
 
-    /// The mean over the runs so far; fails if a run had outputs that are not finite.
+    /// The mean over the runs so far. Fails if a run had non-finite outputs.
     pub fn profile(&self) -> Result<Profile, ProfileError> {
         let runs = f64::from(self.runs.max(1));
         let changes = self.sums.iter().map(|sum| (sum / runs) as f32).collect();
@@ -68,13 +68,13 @@ impl Observer for ProfileRecorder {
     }
 }
 
-/// `|x|₁`. Rows are summed on the device and the rest here in f64: one f32 for a large output would lose digits.
+/// `|x|₁`. Rows are summed on the device and the row sums in f64: a single f32 sum of a large output loses digits.
 fn magnitude(x: &Tensor) -> Result<f64, ModelError> {
     let rows = x.abs()?.to_dtype(DType::F32)?.sum(D::Minus1)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(rows.into_iter().map(f64::from).sum())
 }
 
-/// `difference / size`; what changes to nothing has changed by all of it. NaN stays visible.
+/// `difference / size`, and 1 for a change to zero. NaN propagates.
 fn relative(difference: f64, size: f64) -> f64 {
     match (size == 0.0, difference == 0.0) {
         (true, true) => 0.0,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// Feeds runs of one slot, two values per step.
+    /// Records runs of one slot with two values per step.
     fn recorded(runs: &[&[[f32; 2]]]) -> Result<Profile, ProfileError> {
         let mut recorder = ProfileRecorder::new(runs[0].len() as u32, 1).unwrap();
         for run in runs {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn changes_are_relative_to_the_newer_output_and_a_mean_over_runs() {
         let (one, other) = ([[1.0, -1.0], [2.0, -2.0], [2.0, 2.0]], [[1.0, 1.0]; 3]);
-        // |y1 - y0| = 2 of 4, |y2 - y1| = 4 of 4, |y2 - y0| = 4 of 4; the other run does not change at all.
+        // |y1 - y0| = 2 of 4, |y2 - y1| = 4 of 4, |y2 - y0| = 4 of 4; the other run does not change.
         assert_eq!(recorded(&[&one]).unwrap().changes(), [0.0, 0.5, 1.0, 0.0, 0.0, 1.0]);
         assert_eq!(recorded(&[&one, &other]).unwrap().changes(), [0.0, 0.25, 0.5, 0.0, 0.0, 0.5]);
         assert_eq!(recorded(&[&other, &one]), recorded(&[&one, &other]), "a run does not look back into another");

@@ -1,19 +1,19 @@
-//! What a run did.
+//! Counts of a run's work.
 
 use evocache_proto::domain::Decision;
 
-/// Counts of one run.
+/// Slots counted by decision, and peak cache memory, of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
     /// Images in the batch.
     pub images: usize,
     /// Slots computed, over all steps.
     pub computed: u64,
-    /// Slots served by an older output.
+    /// Slots that reused a stored output, over all steps.
     pub reused: u64,
-    /// Slots extrapolated.
+    /// Slots extrapolated from stored outputs, over all steps.
     pub forecast: u64,
-    /// The most bytes that stored outputs took at once, for the whole batch.
+    /// Most bytes of stored outputs at once, for the whole batch.
     pub peak_cache_bytes: u64,
 }
 

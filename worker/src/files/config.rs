@@ -1,7 +1,7 @@
-//! Reads the JSON configs of diffusers and transformers and says which file and field is wrong.
+//! Reads the JSON configs of diffusers and transformers, with errors that name the file and the field.
 //!
-//! Python writes `-Infinity`, `Infinity` and `NaN`, which JSON does not have; they are read as numbers.
-//! A field that is `null` counts as absent; a flag that is null is not set.
+//! Python writes `-Infinity`, `Infinity` and `NaN`, which are not valid JSON; they are read as numbers. A `null` field
+//! counts as absent; a `null` flag is false.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,8 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Reads a config of diffusers, without the fields that it says to hold defaults only: diffusers takes those of the
-    /// class that it makes.
+    /// Reads a config of diffusers without the fields listed in `_use_default_values`, for which diffusers uses the
+    /// defaults of the class.
     pub fn read_diffusers(path: &Path) -> Result<Self> {
         let mut config = Self::read(path)?;
         if config.has("_use_default_values") {
@@ -37,7 +37,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses the text of `path`.
+    /// Parses `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let failed = |message: String| ModelError::Parse { path: path.into(), message };
         match serde_json::from_str(&quote_non_finite(text)).map_err(|e| failed(e.to_string()))? {
@@ -46,12 +46,12 @@ impl Config {
         }
     }
 
-    /// The file that this came from.
+    /// The config's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An error about one field.
+    /// The error that a field has a wrong type or value.
     pub fn wrong(&self, field: &str, expected: impl Into<String>, found: impl Into<String>) -> ModelError {
         ModelError::Field {
             path: self.path.clone(),
@@ -61,7 +61,7 @@ impl Config {
         }
     }
 
-    /// An error about a value that is not supported.
+    /// The error that a field's value is not supported.
     pub fn unsupported(&self, field: &str, found: impl ToString, supported: &str) -> ModelError {
         ModelError::Unsupported {
             path: self.path.clone(),
@@ -71,12 +71,12 @@ impl Config {
         }
     }
 
-    /// The value of a field that is there and not null.
+    /// The value of a field, or `None` if it is absent or null.
     pub fn value(&self, field: &str) -> Option<&Value> {
         self.get(field)
     }
 
-    /// All fields, null ones too.
+    /// All fields, including null ones.
     pub fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.fields.iter()
     }
@@ -93,12 +93,12 @@ impl Config {
         value.ok_or_else(|| self.wrong(field, expected, "nothing"))
     }
 
-    /// Whether the field is there and not null.
+    /// Whether the field is present and not null.
     pub fn has(&self, field: &str) -> bool {
         self.get(field).is_some()
     }
 
-    /// A positive integer, if the field is there.
+    /// A positive integer, if the field is present.
     pub fn size_opt(&self, field: &str) -> Result<Option<usize>> {
         self.optional(field, "a positive integer", |v| {
             v.as_u64().filter(|&n| n > 0 && n <= 1 << 31).map(|n| n as usize)
@@ -121,7 +121,7 @@ impl Config {
         Ok(self.optional(field, "an integer", Value::as_i64)?.unwrap_or(default))
     }
 
-    /// A number, if the field is there. Infinities and NaN are numbers here.
+    /// A number, possibly infinite or NaN, if the field is present.
     pub fn number_opt(&self, field: &str) -> Result<Option<f64>> {
         self.optional(field, "a number", number)
     }
@@ -131,24 +131,24 @@ impl Config {
         Ok(self.number_opt(field)?.unwrap_or(default))
     }
 
-    /// True or false with a default. What is null is not true, as in Python; the default is for a field that is not there.
+    /// A Boolean. Null means false, as in Python; the default applies only if the field is absent.
     pub fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
         let default = default && !self.fields.contains_key(field);
         Ok(self.optional(field, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// A text, if the field is there.
+    /// A string, if the field is present.
     pub fn text_opt(&self, field: &str) -> Result<Option<&str>> {
-        self.get(field).map(|v| v.as_str().ok_or_else(|| self.wrong(field, "a text", shown(v)))).transpose()
+        self.get(field).map(|v| v.as_str().ok_or_else(|| self.wrong(field, "a string", shown(v)))).transpose()
     }
 
-    /// A text.
+    /// A string.
     pub fn text(&self, field: &str) -> Result<&str> {
         let value = self.text_opt(field)?;
-        self.required(field, "a text", value)
+        self.required(field, "a string", value)
     }
 
-    /// A text with a default.
+    /// A string with a default.
     pub fn text_or<'a>(&'a self, field: &str, default: &'a str) -> Result<&'a str> {
         Ok(self.text_opt(field)?.unwrap_or(default))
     }
@@ -162,20 +162,20 @@ impl Config {
         self.required(field, expected, list)
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub fn texts(&self, field: &str) -> Result<Vec<String>> {
-        let expected = "a list of texts";
+        let expected = "a list of strings";
         let list =
             self.optional(field, expected, |v| v.as_array()?.iter().map(|s| s.as_str().map(str::to_owned)).collect())?;
         self.required(field, expected, list)
     }
 
-    /// A list of numbers, if the field is there.
+    /// A list of numbers, if the field is present.
     pub fn numbers_opt(&self, field: &str) -> Result<Option<Vec<f64>>> {
         self.optional(field, "a list of numbers", |v| v.as_array()?.iter().map(number).collect())
     }
 
-    /// A nested object, if the field is there.
+    /// A nested object, if the field is present.
     pub fn object_opt(&self, field: &str) -> Result<Option<Self>> {
         let fields = self.optional(field, "an object", |v| v.as_object().cloned())?;
         Ok(fields.map(|fields| Self { path: self.path.clone(), prefix: format!("{}{field}.", self.prefix), fields }))
@@ -187,30 +187,30 @@ impl Config {
         self.required(field, "an object", value)
     }
 
-    /// The values of an object whose fields are all texts.
+    /// The values of this object's fields, which must all be strings.
     pub fn values(&self) -> Result<Vec<String>> {
         self.fields
             .iter()
-            .map(|(field, v)| v.as_str().map(str::to_owned).ok_or_else(|| self.wrong(field, "a text", shown(v))))
+            .map(|(field, v)| v.as_str().map(str::to_owned).ok_or_else(|| self.wrong(field, "a string", shown(v))))
             .collect()
     }
 
-    /// The fields of an object, in the order of their names, whose values are all texts.
+    /// The names and values of this object's fields, whose values must all be strings, in the order of the file.
     pub fn texts_by_name(&self) -> Result<Vec<(String, String)>> {
         let read = |(field, v): (&String, &Value)| match v.as_str() {
             Some(text) => Ok((field.clone(), text.to_owned())),
-            None => Err(self.wrong(field, "a text", shown(v))),
+            None => Err(self.wrong(field, "a string", shown(v))),
         };
         self.fields.iter().map(read).collect()
     }
 
-    /// Whether a field is absent, null, or a list of nothing but nulls, as diffusers writes a part that a pipeline
-    /// goes without.
+    /// Whether a field is absent, null, or a list of nulls, which diffusers writes for an optional part that a pipeline
+    /// does not have.
     pub fn lacks(&self, field: &str) -> bool {
         self.get(field).is_none_or(|value| value.as_array().is_some_and(|list| list.iter().all(Value::is_null)))
     }
 
-    /// Refuses every value of a text field but the given ones; returns the value found, or the default.
+    /// The value of a string field, or the default; an error unless it is one of `supported`.
     pub fn choice<'a>(&'a self, field: &str, default: &'a str, supported: &[&str]) -> Result<&'a str> {
         let found = self.text_or(field, default)?;
         if supported.contains(&found) {
@@ -219,7 +219,7 @@ impl Config {
         Err(self.unsupported(field, found, &supported.join(", ")))
     }
 
-    /// Refuses a flag that is set.
+    /// Fails if a flag is set.
     pub fn not_set(&self, field: &str) -> Result<()> {
         if self.flag_or(field, false)? { Err(self.unsupported(field, true, "false")) } else { Ok(()) }
     }
@@ -240,9 +240,9 @@ fn number(value: &Value) -> Option<f64> {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a truth value",
+        Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }

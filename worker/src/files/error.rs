@@ -1,4 +1,4 @@
-//! Why a model folder cannot be used. Every variant names the file, and the field or tensor in it.
+//! Errors of loading and running models. Errors about a file name the file and the field or tensor in it.
 
 use std::path::PathBuf;
 
@@ -11,39 +11,39 @@ pub enum ModelError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file that should be there is not, and there is advice on how to get it.
+    /// A required file is missing.
     #[error("'{}' is missing", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// What to do about it.
+        /// How to get it.
         hint: String,
     },
-    /// A file is no longer what was read of it.
+    /// A file changed after it was first read.
     #[error("'{}' has changed since it was first read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// A name on the Hugging Face hub whose download is not on this machine.
-    #[error("'{name}' is no folder, and not in the hub's cache '{}'", cache.display())]
+    /// A model on the Hugging Face hub that is not in the local cache.
+    #[error("'{name}' is not a folder, and not in the hub's cache '{}'", cache.display())]
     NotDownloaded {
-        /// Owner and repository.
+        /// `OWNER/NAME` of the repository.
         name: String,
-        /// The branch, tag or commit, where one was asked for.
+        /// The requested branch, tag or commit, if any.
         revision: Option<String>,
-        /// The cache.
+        /// The folder of the cache.
         cache: PathBuf,
     },
-    /// A file is no valid JSON, or a tokenizer that cannot be read.
+    /// A file is not valid JSON or not a valid tokenizer.
     #[error("'{}' cannot be parsed: {message}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         message: String,
     },
     /// A field is missing or has the wrong type or value.
@@ -53,12 +53,12 @@ pub enum ModelError {
         path: PathBuf,
         /// The field, with dots for nesting.
         field: String,
-        /// What would be right.
+        /// The expected type or value.
         expected: String,
-        /// What is there.
+        /// The value found.
         found: String,
     },
-    /// A field holds a value that is valid elsewhere but not supported here.
+    /// A field has a value that diffusers or transformers support but this program does not.
     #[error("'{}', field '{field}': '{found}' is not supported, supported: {supported}", path.display())]
     Unsupported {
         /// The file.
@@ -70,7 +70,7 @@ pub enum ModelError {
         /// The values that are supported.
         supported: String,
     },
-    /// A weight file ends too early or its header is wrong.
+    /// A weight file is truncated or its header is invalid.
     #[error("weight file '{}' is damaged: {message}", path.display())]
     Damaged {
         /// The file.
@@ -78,28 +78,28 @@ pub enum ModelError {
         /// What is wrong with it.
         message: String,
     },
-    /// A tensor that the config asks for is not in the weights.
+    /// A tensor that the model needs is not in the weights.
     #[error("'{}' has no tensor '{tensor}'", path.display())]
     MissingTensor {
-        /// The weight file, or the folder of a sharded one.
+        /// The weight file, or the folder of a sharded set.
         path: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// A tensor has another shape than the config implies.
+    /// A tensor's shape differs from the one that the config implies.
     #[error("'{}', tensor '{tensor}': the config implies shape {expected:?}, found {found:?}", path.display())]
     Shape {
         /// The weight file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The shape by the config.
+        /// The shape that the config implies.
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor holds NaN or infinity.
-    #[error("'{}', tensor '{tensor}' holds a value that is not finite", path.display())]
+    /// A tensor has a NaN or infinite value.
+    #[error("'{}', tensor '{tensor}' has a value that is not finite", path.display())]
     NotFinite {
         /// The weight file.
         path: PathBuf,
@@ -109,11 +109,11 @@ pub enum ModelError {
     /// A device cannot be used.
     #[error("device {device} cannot be used: {problem}")]
     Device {
-        /// As people name it.
+        /// The device's name, such as `cuda:0`.
         device: String,
-        /// Why.
+        /// The reason.
         problem: String,
-        /// The way out.
+        /// What the user can do about it.
         hint: String,
     },
     /// A picture cannot be read.
@@ -124,7 +124,7 @@ pub enum ModelError {
         /// What is wrong with it.
         message: String,
     },
-    /// A call does not fit the model.
+    /// An argument does not fit the model.
     #[error("{0}")]
     Input(String),
     /// A tensor operation failed.
@@ -133,34 +133,34 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Whether a device had no memory left. Backends say so in words only.
+    /// Whether a device ran out of memory. Backends report that only in the text of the error.
     pub fn is_out_of_memory(&self) -> bool {
         let Self::Tensor(error) = self else { return false };
         let text = error.to_string().to_lowercase().replace('_', " ");
         text.contains("out of memory") || text.contains("memory allocation")
     }
 
-    /// The way out, where there is one to tell.
+    /// What the user can do about it, if known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
             Self::NotDownloaded { name, revision, .. } => {
                 let revision = revision.as_ref().map(|revision| format!(" --revision {revision}")).unwrap_or_default();
                 Some(format!(
-                    "`hf download {name}{revision} --include model_index.json \"*/*\"` downloads it; another cache is named by \
-                     --hub-cache, HF_HUB_CACHE or HF_HOME"
+                    "download it with `hf download {name}{revision} --include model_index.json \"*/*\"`, or give \
+                     another cache with --hub-cache, HF_HUB_CACHE or HF_HOME"
                 ))
             }
-            Self::Changed { .. } => Some("start again, so that all of the model is read anew".into()),
-            Self::Damaged { .. } => Some("download or export the file again; it may have been cut short".into()),
+            Self::Changed { .. } => Some("restart the program, so that it reads the whole model again".into()),
+            Self::Damaged { .. } => Some("download or export the file again; it may be truncated".into()),
             Self::MissingTensor { .. } | Self::Shape { .. } => {
-                Some("the config.json beside the weights must be the one they were saved with".into())
+                Some("use the config.json that was saved with these weights".into())
             }
             Self::NotFinite { .. } => {
-                Some("export the weights again, in float32 if float16 overflowed for this model".into())
+                Some("export the weights again, in float32 if float16 overflows for this model".into())
             }
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some(
-                "a model is a folder as diffusers' `save_pretrained` writes it, with model_index.json on top".into(),
+                "a model is a folder with a model_index.json, as diffusers' `save_pretrained` writes it".into(),
             ),
             _ => None,
         }

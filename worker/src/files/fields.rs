@@ -1,32 +1,33 @@
-//! What becomes of every field of the configs that are read, class by class: no setting that changes what diffusers 0.42.1 with
-//! transformers 5.24 compute is passed over in silence.
+//! How every field of every config class is handled, so that no setting that affects the results of diffusers 0.42.1
+//! with transformers 5.24 is silently ignored.
 //!
-//! `tests/fields.rs` holds this table against the fields that those libraries have (`tests/python/fields.py` records them). A
-//! field that is not in it is one that they do not have either, and drop. Names that begin with `_` are notes.
+//! `tests/fields.rs` compares this table with the fields of those libraries, which `tests/python/fields.py` records.
+//! The libraries ignore fields that are not in the table, so [`check`] ignores them too. Names that begin with `_` are
+//! annotations.
 
 use serde_json::Value;
 
 use super::config::Config;
 use super::error::Result;
 
-/// What becomes of a field.
+/// How a field is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It is read, and may not be null.
+    /// Read; must not be null.
     Read,
-    /// It is read, and null means what the class says it means.
+    /// Read; null has a meaning that depends on the class.
     ReadOrNull,
-    /// It is true or false, where null is false.
+    /// A Boolean; null means false.
     Flag,
-    /// These are the only values, as JSON, that are run; others are refused.
+    /// Only these values, written as JSON, are supported; others are refused.
     Only(&'static [&'static str]),
-    /// It changes nothing that is computed here.
+    /// Does not affect the results of this program.
     NoEffect,
 }
 
 use Use::{Flag, NoEffect, Only, Read, ReadOrNull};
 
-/// A class and its fields.
+/// A class name and its fields.
 pub type Class = (&'static str, &'static [(&'static str, Use)]);
 
 const NULL: Use = Only(&["null"]);
@@ -47,7 +48,7 @@ pub const CLASSES: &[Class] = &[
             ("text_encoder_2", Read),
             ("tokenizer_2", Read),
             ("transformer", Read),
-            // For prompts that are pictures.
+            // For image prompts.
             ("image_encoder", NoEffect),
             ("feature_extractor", NoEffect),
         ],
@@ -76,18 +77,18 @@ pub const CLASSES: &[Class] = &[
             ("in_channels", Read),
             ("out_channels", Read),
             ("num_layers", Read),
-            // Of training.
+            // For training.
             ("dropout", NoEffect),
-            // No norm here has groups.
+            // This model has no group norm.
             ("norm_num_groups", NoEffect),
             ("cross_attention_dim", Read),
             ("attention_bias", Flag),
             ("sample_size", Read),
             ("patch_size", Read),
             ("activation_fn", Read),
-            // The norm has no embedding of its own.
+            // This norm type has no embedding of its own.
             ("num_embeds_ada_norm", NoEffect),
-            // Scores are f32 as they are.
+            // Scores are always f32.
             ("upcast_attention", NoEffect),
             ("norm_type", Only(&["\"ada_norm_single\""])),
             ("norm_elementwise_affine", OFF),
@@ -160,7 +161,7 @@ pub const CLASSES: &[Class] = &[
     (
         "AutoencoderKL",
         &[
-            // Of the encoder, which is not run.
+            // For the encoder, which is not used.
             ("in_channels", NoEffect),
             ("down_block_types", NoEffect),
             ("use_quant_conv", NoEffect),
@@ -173,12 +174,12 @@ pub const CLASSES: &[Class] = &[
             ("norm_num_groups", Read),
             ("sample_size", Read),
             ("scaling_factor", Read),
-            // Read where the pipeline adds it.
+            // Read for pipelines that add it.
             ("shift_factor", ReadOrNull),
-            // None of the pipelines looks at them.
+            // Not used by any of the pipelines.
             ("latents_mean", NoEffect),
             ("latents_std", NoEffect),
-            // The decoder is f32 as it is.
+            // The decoder is always f32.
             ("force_upcast", NoEffect),
             ("use_post_quant_conv", Flag),
             ("mid_block_add_attention", Flag),
@@ -210,7 +211,7 @@ pub const CLASSES: &[Class] = &[
             ("flow_shift", NoEffect),
             ("final_sigmas_type", Read),
             ("lambda_min_clipped", Read),
-            // Others make diffusers cut the output to three channels.
+            // Other values make diffusers truncate the output to three channels.
             ("variance_type", NULL),
             ("timestep_spacing", Read),
             ("steps_offset", Read),
@@ -271,7 +272,7 @@ pub const CLASSES: &[Class] = &[
             ("relative_attention_max_distance", Read),
             ("layer_norm_epsilon", Read),
             ("feed_forward_proj", Read),
-            // Of the decoder, of training, or of text that is written.
+            // For the decoder, training or text generation.
             ("is_encoder_decoder", NoEffect),
             ("num_decoder_layers", NoEffect),
             ("dropout_rate", NoEffect),
@@ -308,7 +309,7 @@ pub const CLASSES: &[Class] = &[
     (
         "T5Tokenizer",
         &[
-            // Of the constructor; a folder's are in files of their own.
+            // An argument of the constructor; a folder has the vocabulary in a separate file.
             ("vocab", NULL),
             ("eos_token", ReadOrNull),
             ("unk_token", ReadOrNull),
@@ -341,7 +342,7 @@ pub const CLASSES: &[Class] = &[
 const PIXART_PIPELINE: &[(&str, Use)] =
     &[("tokenizer", Read), ("text_encoder", Read), ("vae", Read), ("transformer", Read), ("scheduler", Read)];
 
-/// Refuses what the fields of a config of this class ask for and do not get.
+/// Refuses a config of this class if one of its fields has an unsupported value.
 pub fn check(config: &Config, class: &str) -> Result<()> {
     let fields = CLASSES.iter().find(|(name, _)| *name == class).map_or(&[] as &[_], |(_, fields)| *fields);
     for (name, value) in config.fields() {
@@ -358,7 +359,7 @@ pub fn check(config: &Config, class: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a value is the one that is written so.
+/// Whether `value` equals the JSON text `written`.
 fn is(value: &Value, written: &str) -> bool {
     serde_json::from_str::<Value>(written).is_ok_and(|written| written == *value)
 }

@@ -1,12 +1,11 @@
-//! A digest of the files that decide what a model computes: two workers with one fingerprint run the same model.
+//! A digest of the files that determine a model's results: workers with equal fingerprints run the same model.
 //!
-//! SHA-256 over, for every file in the order of its path inside the folder: the path, the length, and the content.
-//! Of a file over [`WHOLE`] bytes, the first [`WHOLE`] / 2 bytes (which hold a safetensors header) and
-//! [`SAMPLES`] blocks of [`BLOCK`] bytes at even distances are taken instead of all: a model of 20 GB takes seconds,
-//! and any training step changes weights in every block. It guards against mistakes, not against forgery.
+//! SHA-256 over the path inside the folder, the length and the content of every file, in the order of the paths. For a
+//! file over [`WHOLE`] bytes, only the first [`WHOLE`] / 2 bytes (which contain a safetensors header) and [`SAMPLES`]
+//! evenly spaced blocks of [`BLOCK`] bytes are hashed: that takes seconds for a model of 20 GB, and any training step
+//! changes weights in every block. The digest protects against mistakes, not against forgery.
 //!
-//! A program that reads some of the files later holds a [`Snapshot`]: what has changed meanwhile is an error, so that a
-//! fingerprint stays true.
+//! A program that reads some of the files later keeps a [`Snapshot`], which detects files that changed in the meantime.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,14 +19,14 @@ use sha2::{Digest, Sha256};
 
 use super::error::{ModelError, Result};
 
-/// Files up to this size are read whole.
+/// Size up to which a file is hashed completely, in bytes.
 pub const WHOLE: u64 = 256 << 20;
-/// Blocks taken of a larger one.
+/// Number of blocks that are hashed of a larger file.
 pub const SAMPLES: u64 = 1024;
-/// Size of such a block.
+/// Size of such a block in bytes.
 pub const BLOCK: u64 = 64 << 10;
 
-/// The digest, shown in hexadecimal.
+/// The digest; displayed in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
@@ -37,12 +36,12 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// What shows that a file was written or replaced, without reading it.
+/// Metadata of a file that changes when the file is written or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     size: u64,
     modified: Option<SystemTime>,
-    /// Device, number, and time of the last change of any kind.
+    /// Device, inode, and ctime in seconds and nanoseconds.
     #[cfg(unix)]
     unix: (u64, u64, i64, i64),
 }
@@ -62,7 +61,7 @@ impl Stamp {
     }
 }
 
-/// Files as they were before they were read.
+/// A record of files from before they were read.
 #[derive(Debug)]
 pub struct Snapshot {
     root: PathBuf,
@@ -71,13 +70,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at files, before they are read. Files that are not there are left out.
+    /// Records files. Must be called before they are read. Ignores files that do not exist.
     pub fn of_files(root: &Path, files: impl IntoIterator<Item = PathBuf>) -> Self {
         let stamps = files.into_iter().filter_map(|file| Some((file.clone(), Stamp::of(&file)?))).collect();
         Self { root: root.into(), stamps, digest: OnceLock::new() }
     }
 
-    /// Looks at a file, or at all files of a folder, before any is read; `None` for a path that is neither.
+    /// Records a file, or all files of a folder, before any is read. `None` if there is no file.
     pub fn of_path(path: &Path) -> Option<Self> {
         let mut snapshot = match path.parent() {
             Some(parent) if path.is_file() => Self::of_files(parent, [path.to_owned()]),
@@ -89,13 +88,13 @@ impl Snapshot {
         (!snapshot.stamps.is_empty()).then_some(snapshot)
     }
 
-    /// Looks at all files of a folder, before any is read. A folder that cannot be listed has none.
+    /// Records all files of a folder, before any is read. Ignores a folder that cannot be listed.
     pub fn add_folder(&mut self, folder: &Path) {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         self.stamps.extend(files.filter_map(|file| Some((file.clone(), Stamp::of(&file)?))));
     }
 
-    /// Keeps those that were read; one that had not been there is one that has changed.
+    /// Keeps only the files that were read. Fails if one was not recorded before or has changed.
     pub fn keep(&mut self, files: Vec<PathBuf>) -> Result<()> {
         let mut kept = BTreeMap::new();
         for file in files {
@@ -106,8 +105,8 @@ impl Snapshot {
         self.unchanged()
     }
 
-    /// Fails if a file is not what it was. One that was written anew with the same content is the same, where the digest is
-    /// known.
+    /// Fails if a file has changed. If the digest is known already, a file that was rewritten with the same content
+    /// counts as unchanged.
     pub fn unchanged(&self) -> Result<()> {
         let changed = self.stamps.iter().find(|(path, stamp)| Stamp::of(path).as_ref() != Some(*stamp));
         let Some((path, _)) = changed else { return Ok(()) };
@@ -119,7 +118,7 @@ impl Snapshot {
         fingerprint(&self.root, self.stamps.keys().cloned().collect())
     }
 
-    /// The digest of the files, which must be what they were.
+    /// The digest of the files, which must be unchanged.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         if let Some(known) = self.digest.get() {
             return Ok(*known);
@@ -130,7 +129,7 @@ impl Snapshot {
     }
 }
 
-/// The digest of `files`, named by their paths below `root`.
+/// Computes the digest of `files`, with their paths relative to `root`.
 pub fn fingerprint(root: &Path, mut files: Vec<PathBuf>) -> Result<Fingerprint> {
     files.sort();
     files.dedup();
@@ -190,7 +189,7 @@ mod tests {
         let snapshot = open();
         let before = snapshot.fingerprint().unwrap();
         snapshot.unchanged().unwrap();
-        // Replaced by the same, and then by something else of the same length.
+        // Replace the file with the same content, then with other content of the same length.
         let other = folder.path().join("c");
         write(&other, "two");
         std::fs::rename(&other, &b).unwrap();
@@ -201,7 +200,7 @@ mod tests {
         assert_ne!(open().fingerprint().unwrap(), before);
         std::fs::remove_file(&b).unwrap();
         assert!(snapshot.unchanged().is_err());
-        // What nobody had seen is not kept.
+        // A file that was not recorded is refused.
         let mut late = Snapshot::of_files(folder.path(), [a.clone()]);
         write(&b, "two");
         assert!(late.keep(vec![a.clone(), b.clone()]).is_err());

@@ -1,13 +1,13 @@
-//! Models by their names on the Hugging Face hub, out of the cache that its tools keep on this machine.
+//! Finds models of the Hugging Face hub in its local cache, by name.
 //!
-//! Absent on purpose: the network. A model that is not there is an error with the line that downloads it.
+//! **Invariant:** never accesses the network. The error for a missing model contains the command that downloads it.
 
 use std::path::{Path, PathBuf};
 
 use super::error::{ModelError, Result};
 
-/// Where the hub's tools keep what they download. `home` is theirs (`HF_HOME`), `cache` a folder of its own for downloads
-/// (`HF_HUB_CACHE`); without either it is below `user`, the user's home.
+/// The cache folder of the hub's tools: `cache` (`HF_HUB_CACHE`), or `hub` in `home` (`HF_HOME`), or the default in
+/// `user`, the user's home.
 pub fn cache_folder(cache: Option<&Path>, home: Option<&Path>, user: Option<&Path>) -> PathBuf {
     match (cache, home) {
         (Some(cache), _) => cache.to_owned(),
@@ -16,8 +16,8 @@ pub fn cache_folder(cache: Option<&Path>, home: Option<&Path>, user: Option<&Pat
     }
 }
 
-/// The folder of `model`: a folder as it is, or the newest download of `OWNER/NAME`, or that of `OWNER/NAME@REVISION`.
-/// What is neither is returned as it is, to fail where it is opened.
+/// The folder of `model`. An existing path is returned unchanged; for `OWNER/NAME[@REVISION]`, the cached snapshot of
+/// the revision (by default `main`). Anything else is returned unchanged too, and fails when it is opened.
 pub fn resolve(model: &Path, cache: &Path) -> Result<PathBuf> {
     let Some(name) = model.to_str().filter(|_| !model.exists()).and_then(HubName::read) else {
         return Ok(model.to_owned());
@@ -30,13 +30,13 @@ pub fn resolve(model: &Path, cache: &Path) -> Result<PathBuf> {
         cache: cache.to_owned(),
     };
     let snapshot = |commit: &str| Some(folder.join("snapshots").join(commit)).filter(|folder| folder.is_dir());
-    // A revision is a branch or tag, whose commit stands in a file, or a commit itself.
+    // A revision is a branch or tag, whose file in `refs` contains the commit, or a commit itself.
     let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
     let commit = commit.as_deref().map_or(revision, str::trim);
     HubName::is_part(commit).then(|| snapshot(commit)).flatten().ok_or_else(missing)
 }
 
-/// The repository's name if `folder` is a download in such a cache.
+/// The repository's name if `folder` is a snapshot in such a cache.
 pub fn repository_of(folder: &Path) -> Option<String> {
     let snapshots = folder.parent()?;
     let repository = snapshots.parent()?.file_name()?.to_str()?;
@@ -61,7 +61,7 @@ impl<'a> HubName<'a> {
         parts.into_iter().flatten().all(Self::is_part).then_some(Self { owner, repository, revision })
     }
 
-    /// Letters, digits, '-', '_' and '.', but nothing that leads out of a folder.
+    /// Allows letters, digits, '-', '_' and '.', but no leading '.', so that a name cannot lead out of the cache.
     fn is_part(part: &str) -> bool {
         !part.is_empty()
             && !part.starts_with('.')
@@ -96,12 +96,12 @@ mod tests {
         }
         for name in ["owner/other", "owner/some.model-1@v3", "owner/some.model-1@out"] {
             let error = found(name).unwrap_err();
-            assert!(error.to_string().contains("is no folder, and not in the hub's cache"), "{error}");
+            assert!(error.to_string().contains("is not a folder, and not in the hub's cache"), "{error}");
         }
         let hint = |name: &str| found(name).unwrap_err().hint().unwrap();
         assert!(hint("owner/other").contains(r#"`hf download owner/other --include model_index.json "*/*"`"#));
         assert!(hint("owner/other@v3").contains("--revision v3"));
-        // What cannot be a name is a path.
+        // A text that is not a valid name is a path.
         for path in ["nothing", "a/b/c", "../up", "/absolute/path", "owner/..", "owner/a b"] {
             assert_eq!(found(path).unwrap(), Path::new(path));
         }

@@ -1,4 +1,6 @@
-//! Reads the files of a model: JSON configs, safetensors weights, a digest of both. Knows formats, but no model.
+//! Reads a model's files: JSON configs and weights, and computes a digest of them.
+//!
+//! **Invariant:** knows file formats, but nothing of models.
 
 pub mod config;
 pub mod error;

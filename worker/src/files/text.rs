@@ -1,5 +1,4 @@
-//! Reads whole files that should be small, texts without a byte-order mark: editors on Windows put one in front, and it is no
-//! part of what they say.
+//! Reads whole files of limited size. Strips the byte-order mark that editors on Windows write at the start of a text.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
@@ -7,23 +6,23 @@ use std::path::Path;
 
 use evocache_proto::text::without_mark;
 
-/// No config, tokenizer, schedule or list of prompts is nearly as large; what is would only take memory.
+/// Size limit in bytes, far above any config, tokenizer, schedule or list of prompts.
 const LARGEST: u64 = 256 << 20;
 
-/// The bytes of a file.
+/// Reads the bytes of a file.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
-        return Err(Error::new(ErrorKind::InvalidData, format!("it has more than {LARGEST} bytes")));
+        return Err(Error::new(ErrorKind::InvalidData, format!("larger than {LARGEST} bytes")));
     }
     Ok(bytes)
 }
 
-/// The text of a file, which must be UTF-8.
+/// Reads the text of a file, which must be UTF-8.
 pub fn read(path: &Path) -> Result<String> {
     let text = String::from_utf8(read_bytes(path)?)
-        .map_err(|e| Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {e}")))?;
+        .map_err(|e| Error::new(ErrorKind::InvalidData, format!("not UTF-8 text: {e}")))?;
     Ok(without_mark(&text).to_owned())
 }
 
@@ -40,7 +39,7 @@ mod tests {
         assert_eq!(read(b"\xef\xbb\xbfan owl").unwrap(), "an owl");
         assert_eq!(read("a\u{feff}b".as_bytes()).unwrap(), "a\u{feff}b");
         assert_eq!(read(b"").unwrap(), "");
-        // What Windows calls Unicode.
-        assert!(read(b"\xff\xfea\0").unwrap_err().to_string().starts_with("it is no UTF-8 text"));
+        // UTF-16, which Windows editors call Unicode.
+        assert!(read(b"\xff\xfea\0").unwrap_err().to_string().starts_with("not UTF-8 text"));
     }
 }

@@ -1,8 +1,9 @@
-//! Weights in safetensors files: one file, a sharded set, or a variant of these, fp16 or bf16. Older folders have PyTorch's
-//! `.bin` files, of which tensors are read and no code is run.
+//! Reads weights from safetensors files (a single file or a sharded set, possibly of a variant fp16 or bf16) or from
+//! PyTorch's `.bin` files of older folders, of which it reads the tensors and runs no code.
 //!
-//! Tensors are read one at a time when a model asks for them and become f32, or what they are asked to be, so the memory
-//! taken is that of the model itself. Headers are checked when the files are opened: a truncated file is found before anything runs.
+//! Tensors are read one at a time when a model asks for them, and converted to f32 or the requested type, so loading
+//! needs hardly more memory than the model itself. Headers are checked when the files are opened, so that a truncated
+//! file is detected before anything runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,39 +22,39 @@ use super::error::{ModelError, Result};
 /// The largest header that the format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Variants of weights, as diffusers and transformers name them in files.
+/// Names of weight variants in file names of diffusers and transformers.
 const VARIANTS: [&str; 2] = ["fp16", "bf16"];
 
 /// The weights of one part of a model.
 #[derive(Debug, Clone)]
 pub struct Weights {
-    /// What errors name when a tensor is in none of the files.
+    /// The path that an error names if a tensor is in none of the files.
     origin: PathBuf,
-    /// What lists the files of a sharded set.
+    /// The index file of a sharded set.
     index: Option<PathBuf>,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Entry>,
     device: Device,
     dtype: DType,
-    /// Whether matrices of linear layers are rounded to bf16.
+    /// Whether weight matrices of linear layers are rounded to bf16.
     rounds_matrices: bool,
-    /// No files: whatever is asked for is there, with random values.
+    /// Whether every tensor exists and has random values; there are no files then.
     random: bool,
 }
 
-/// Which counts where a folder holds one file and a sharded set: each library has its own order.
+/// Which weights to load from a folder with both a single file and a sharded set; the libraries differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Single {
-    /// The one file, as in transformers.
+    /// The single file, as transformers does.
     First,
-    /// The sharded set, as in diffusers.
+    /// The sharded set, as diffusers does.
     Last,
 }
 
-/// How much weights are.
+/// The size of weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WeightSize {
-    /// Values.
+    /// Number of values.
     pub parameters: u64,
     /// Bytes on the device.
     pub bytes: u64,
@@ -66,7 +67,7 @@ struct Entry {
     place: Place,
 }
 
-/// Where a tensor's values are.
+/// Where a tensor's values are stored.
 #[derive(Clone)]
 enum Place {
     Bytes { dtype: Dtype, start: u64, count: usize },
@@ -83,9 +84,9 @@ impl std::fmt::Debug for Place {
 }
 
 impl Weights {
-    /// Opens the weights in `folder` whose files begin with `stem` (`model` for transformers,
-    /// `diffusion_pytorch_model` for diffusers): one file or a sharded set, or else the same two of the variants fp16 and
-    /// bf16.
+    /// Opens the weights in `folder` whose file names start with `stem` (`model` for transformers,
+    /// `diffusion_pytorch_model` for diffusers). Looks for a single file or sharded set without a variant, then for
+    /// PyTorch's `.bin` files, then for the variants fp16 and bf16.
     pub fn open(folder: &Path, stem: &str, single: Single, device: &Device) -> Result<Self> {
         let file = |infix: &str| folder.join(format!("{stem}{infix}.safetensors"));
         let mut wanted = vec![(file(""), folder.join(format!("{stem}.safetensors.index.json")))];
@@ -109,7 +110,7 @@ impl Weights {
         Err(ModelError::Missing { path: file(""), hint: missing_hint(stem) })
     }
 
-    /// Opens what older releases saved: `pytorch_model.bin`, or a set of such, and `diffusion_pytorch_model.bin`.
+    /// Opens PyTorch's files of older releases, `pytorch_model.bin` or `diffusion_pytorch_model.bin`, or a sharded set.
     fn open_pickled(folder: &Path, stem: &str, device: &Device) -> Result<Option<Self>> {
         let stem = if stem.contains("pytorch") { stem.to_owned() } else { format!("pytorch_{stem}") };
         let (file, index) = (folder.join(format!("{stem}.bin")), folder.join(format!("{stem}.bin.index.json")));
@@ -149,8 +150,8 @@ impl Weights {
         })
     }
 
-    /// Weights of no file, to time a model that is not at hand: every tensor that a model asks for is there, with values in
-    /// (-1, 1) over the root of its inputs, the same each time. [`size`](Self::size) does not count them.
+    /// Weights without files, to time a model without its weights. Every tensor exists; its values are pseudo-random in
+    /// (-1, 1) / sqrt(number of inputs) and depend on its name only. [`size`](Self::size) does not count them.
     pub fn random(device: &Device) -> Self {
         Self {
             origin: "random weights".into(),
@@ -164,31 +165,31 @@ impl Weights {
         }
     }
 
-    /// The same as numbers of another kind. On the CPU, whose kernels multiply bf16 but compute all else in f32, bf16 is for
-    /// the matrices of linear layers only.
+    /// Converts tensors to `dtype` when they are read. On the CPU, BF16 applies to the weight matrices of linear layers
+    /// only, because its kernels multiply in bf16 but compute everything else in f32.
     #[must_use]
     pub fn with_dtype(self, dtype: DType) -> Self {
         let rounds_matrices = self.device.is_cpu() && dtype == DType::BF16;
         Self { dtype: if rounds_matrices { DType::F32 } else { dtype }, rounds_matrices, ..self }
     }
 
-    /// The same for another device.
+    /// The same weights for another device.
     #[must_use]
     pub fn on(&self, device: &Device) -> Self {
         Self { device: device.clone(), ..self.clone() }
     }
 
-    /// The files that the weights are in, and the one that lists them.
+    /// The index file, if any, and the weight files.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.index.iter().chain(&self.files)
     }
 
-    /// How much all tensors are whose names `wanted` accepts.
+    /// The total size of the tensors whose names `wanted` accepts.
     pub fn size(&self, wanted: impl Fn(&str) -> bool) -> WeightSize {
         let mut size = WeightSize::default();
         for (name, entry) in self.tensors.iter().filter(|(name, _)| wanted(name)) {
             let values = entry.shape.iter().map(|&n| n as u64).product::<u64>();
-            // A matrix of this name is a linear layer's but for the classes' embeddings, which are small.
+            // Such a matrix belongs to a linear layer, except for the class embeddings, which are small.
             let rounded = self.rounds_matrices && entry.shape.len() == 2 && name.ends_with(".weight");
             let dtype = if rounded { DType::BF16 } else { self.dtype };
             size.parameters += values;
@@ -251,7 +252,7 @@ impl Weights {
         if values.iter().any(|value| !value.is_finite()) {
             return Err(ModelError::NotFinite { path: path.clone(), tensor: name.into() });
         }
-        // Rounded before it goes to the device, which may have room for the rounded ones only.
+        // Converted on the CPU, because the device may have room for the converted tensor only.
         Ok(Tensor::from_vec(values, expected, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 }
@@ -269,40 +270,41 @@ impl Params<'_> {
         Self { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
     }
 
-    /// The tensor of this name; the shape must be the given one.
+    /// Reads the tensor with this name, which must have the given shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.weights.read(&format!("{}{name}", self.prefix), shape)
     }
 
-    /// The shape of the tensor of this name, which must have so many dimensions: for models whose sizes no config tells.
+    /// The shape of the tensor with this name, which must have `dimensions` dimensions. For models whose sizes are not
+    /// in a config.
     pub fn shape(&self, name: &str, dimensions: usize) -> Result<Vec<usize>> {
         let (name, weights) = (format!("{}{name}", self.prefix), self.weights);
         let Some(entry) = weights.tensors.get(&name) else {
             return Err(ModelError::MissingTensor { path: weights.origin.clone(), tensor: name });
         };
         if entry.shape.len() != dimensions || entry.shape.contains(&0) {
-            let message = format!("tensor '{name}' of shape {:?} should have {dimensions} dimensions", entry.shape);
+            let message = format!("tensor '{name}' has shape {:?}, expected {dimensions} dimensions", entry.shape);
             return Err(ModelError::Damaged { path: weights.files[entry.file].clone(), message });
         }
         Ok(entry.shape.clone())
     }
 
-    /// Whether there is a tensor of this name.
+    /// Whether a tensor with this name exists.
     pub fn has(&self, name: &str) -> bool {
         self.weights.tensors.contains_key(&format!("{}{name}", self.prefix))
     }
 
-    /// Where the tensors go.
+    /// The device that tensors are loaded to.
     pub fn device(&self) -> &Device {
         &self.weights.device
     }
 
-    /// Whether linear layers are to round their matrices to bf16, though tensors are f32.
+    /// Whether linear layers should round their weight matrices to bf16, although tensors are f32.
     pub fn rounds_matrices(&self) -> bool {
         self.weights.rounds_matrices
     }
 
-    /// What numbers the tensors are made of.
+    /// The type of the tensors.
     pub fn dtype(&self) -> DType {
         self.weights.dtype
     }
@@ -311,24 +313,24 @@ impl Params<'_> {
 fn missing_hint(stem: &str) -> String {
     let bin = if stem.contains("pytorch") { format!("{stem}.bin") } else { format!("pytorch_{stem}.bin") };
     format!(
-        "expected {stem}.safetensors, {stem}.safetensors.index.json, their fp16 or bf16 variants, or {bin}; a download may be \
-         incomplete"
+        "expected {stem}.safetensors, {stem}.safetensors.index.json, their fp16 or bf16 variants, or {bin}; check that \
+         the download is complete"
     )
 }
 
-/// The largest list of tensors in a pickled file that makes sense.
+/// Limit for the number of tensors in a pickled file.
 const MAX_TENSORS: usize = 1 << 20;
 
 fn read_pickle(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>) -> Result<()> {
     let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
-    let pickled = PthTensors::new(path, None).map_err(|e| damaged(format!("it cannot be read as PyTorch's: {e}")))?;
+    let pickled = PthTensors::new(path, None).map_err(|e| damaged(format!("not a readable PyTorch file: {e}")))?;
     let pickled = Arc::new(pickled);
     let infos = pickled.tensor_infos();
     if infos.is_empty() || infos.len() > MAX_TENSORS {
-        return Err(damaged(format!("it holds {} tensors by name", infos.len())));
+        return Err(damaged(format!("it has {} named tensors, expected 1 to {MAX_TENSORS}", infos.len())));
     }
     for (name, info) in infos {
-        // Parts of a storage that several tensors share are not read at their place.
+        // candle reads tensors at an offset in a shared storage from the wrong position.
         if info.layout.start_offset() != 0 {
             return Err(damaged(format!("tensor '{name}' shares its storage; save the model as safetensors")));
         }
@@ -338,7 +340,7 @@ fn read_pickle(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
     Ok(())
 }
 
-/// The files of a sharded set, in the order of their names.
+/// The files of a sharded set, sorted by name.
 fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let config = Config::read(index)?;
     let map = config.object("weight_map")?;
@@ -351,7 +353,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
         }
         let path = folder.join(name);
         if !path.is_file() {
-            let hint = format!("'{}' lists it; download the missing part", index.display());
+            let hint = format!("download the missing file, which '{}' lists", index.display());
             return Err(ModelError::Missing { path, hint });
         }
     }
@@ -365,12 +367,12 @@ fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
     let size = file.metadata().map_err(io)?.len();
     let mut length = [0u8; 8];
     if size < 8 {
-        return Err(damaged(format!("it has {size} bytes, a safetensors file has at least 8")));
+        return Err(damaged(format!("it has {size} bytes, but a safetensors file has at least 8")));
     }
     file.read_exact(&mut length).map_err(io)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER || length > size - 8 {
-        return Err(damaged(format!("its header claims {length} bytes, the file has {size}")));
+        return Err(damaged(format!("its header claims {length} bytes, but the file has {size}")));
     }
     let mut header = vec![0u8; length as usize];
     file.read_exact(&mut header).map_err(io)?;
@@ -378,7 +380,7 @@ fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
         serde_json::from_slice(&header).map_err(|e| damaged(format!("its header cannot be parsed: {e}")))?;
     let expected = (8 + length).saturating_add(metadata.data_len() as u64);
     if size != expected {
-        return Err(damaged(format!("its header implies {expected} bytes, the file has {size}")));
+        return Err(damaged(format!("its header implies {expected} bytes, but the file has {size}")));
     }
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
@@ -388,7 +390,7 @@ fn read_header(path: &Path, number: usize, tensors: &mut BTreeMap<String, Entry>
     Ok(())
 }
 
-/// Values in (-size, size) that follow from the name (xorshift, seeded by FNV-1a).
+/// Pseudo-random values in (-size, size) that depend on the name only (xorshift, seeded by FNV-1a).
 fn scatter(name: &str, count: usize, size: f32) -> Vec<f32> {
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) | 1;
@@ -396,7 +398,7 @@ fn scatter(name: &str, count: usize, size: f32) -> Vec<f32> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        // The upper 24 bits, as many as an f32 holds.
+        // The upper 24 bits: the precision of an f32.
         ((state >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * size
     };
     std::iter::repeat_with(next).take(count).collect()

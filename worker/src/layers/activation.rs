@@ -1,4 +1,4 @@
-//! Pointwise activation functions, by the names that configs use.
+//! Pointwise activation functions, found by their names in configs.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
@@ -13,7 +13,7 @@ pub enum Activation {
     Relu,
     /// `x · sigmoid(x)`.
     Silu,
-    /// `x · sigmoid(1.702 x)`, CLIP's.
+    /// `x · sigmoid(1.702 x)`, as in CLIP.
     QuickGelu,
     /// GELU in its tanh form (Hendrycks and Gimpel, arXiv 1606.08415): `gelu_new`, `gelu-approximate`.
     GeluTanh,
@@ -22,7 +22,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The function of a config's name, in transformers' and diffusers' spelling.
+    /// The function that transformers' and diffusers' configs call `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "relu" => Self::Relu,
@@ -42,7 +42,7 @@ impl Activation {
         self.composed(x)
     }
 
-    /// Applies the function with candle's operations.
+    /// Applies the function with candle's operations, on any device.
     pub(super) fn composed(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Identity => Ok(x.clone()),
@@ -55,7 +55,7 @@ impl Activation {
     }
 }
 
-/// One pass over the values.
+/// The function in one pass over the values, f32 on the CPU.
 struct Fused(Activation);
 
 impl CustomOp1 for Fused {

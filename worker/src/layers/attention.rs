@@ -4,22 +4,22 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 use super::{cpu, is_fused};
 
-/// Scores that are held at once where they are written to memory: 128 MiB of bf16.
+/// Most scores held at once by the composed form, which writes them to memory: 128 MiB of bf16.
 const SCORES: usize = 1 << 26;
 
-/// What is added to the scores before the softmax.
+/// The bias added to the scores before the softmax.
 #[derive(Debug, Clone)]
 pub enum AttentionBias {
-    /// Nothing.
+    /// No bias.
     None,
-    /// One value per key, `[b, keys]`: a padding mask.
+    /// One value per key, `[b, keys]`, such as a padding mask.
     Keys(Tensor),
     /// Anything that broadcasts to `[b, heads, queries, keys]`.
     Scores(Tensor),
 }
 
-/// `softmax(scale · q · kᵀ + bias) · v` for each head. `q` is `[b, tq, heads · d]`, `k` and `v` are `[b, tk, heads · d]`,
-/// each possibly a view into a wider tensor; the result is `[b, tq, heads · d]`.
+/// `softmax(scale · q · kᵀ + bias) · v` for each head. `q` is `[b, tq, heads · d]`, `k` and `v` are
+/// `[b, tk, heads · d]`; each may be a view into a wider tensor; the result is `[b, tq, heads · d]`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64, bias: &AttentionBias) -> Result<Tensor> {
     let keys = match bias {
         AttentionBias::None => Some(None),
@@ -33,7 +33,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64, b
     composed(q, k, v, heads, scale, bias, SCORES)
 }
 
-/// candle writes scores to memory, so they are made for as many queries at a time as give at most `most` of them.
+/// Attention with candle's operations. They write the scores to memory, so queries are processed in blocks of at most
+/// `most` scores.
 fn composed(
     q: &Tensor,
     k: &Tensor,
@@ -70,7 +71,7 @@ fn composed(
     all.transpose(1, 2)?.reshape((batch, queries, width))
 }
 
-/// Reads queries, keys and values where they are and never holds the scores of more rows than a task has.
+/// Attention that reads queries, keys and values in place and holds only the scores of each task's rows.
 struct Fused {
     heads: usize,
     scale: f32,

@@ -6,33 +6,34 @@ use super::{cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
-/// A convolution. Odd square kernels at stride 1 keep the picture's size; patch embeddings have stride = kernel.
+/// A two-dimensional convolution with bias.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     stride: usize,
-    /// Rows above and below, columns left and right.
+    /// Rows of zeros above and below, columns left and right.
     padding: (usize, usize),
 }
 
 impl Conv2d {
-    /// A convolution of `weight` `[out, in, rows, columns]` and `bias` `[out]`; padding is by rows and columns.
+    /// A convolution by `weight` `[out, in, rows, columns]` and `bias` `[out]`; `padding` counts rows and columns.
     pub fn new(weight: Tensor, bias: Tensor, stride: usize, padding: (usize, usize)) -> Self {
         Self { weight, bias, stride, padding }
     }
 
-    /// Where it is.
+    /// The device of the weights.
     pub fn device(&self) -> &Device {
         self.weight.device()
     }
 
-    /// A convolution that keeps height and width: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`.
+    /// Loads a convolution of stride 1 with an odd kernel that keeps height and width: `weight`
+    /// `[out, in, kernel, kernel]`, `bias` `[out]`.
     pub fn load_same(params: &Params<'_>, inputs: usize, outputs: usize, kernel: usize) -> ModelResult<Self> {
         Self::load(params, inputs, outputs, kernel, 1, kernel / 2, true)
     }
 
-    /// A convolution that cuts the picture into patches.
+    /// Loads a convolution over separate patches: its stride is the side of its kernel, `patch`.
     pub fn load_patches(
         params: &Params<'_>,
         inputs: usize,
@@ -43,7 +44,8 @@ impl Conv2d {
         Self::load(params, inputs, outputs, patch, patch, 0, bias)
     }
 
-    /// A convolution of any stride and padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]` if there is to be one.
+    /// Loads a convolution of any stride and padding: `weight` `[out, in, kernel, kernel]`, and `bias` `[out]` if
+    /// `bias` is set, else zeros.
     pub fn load(
         params: &Params<'_>,
         inputs: usize,
@@ -84,7 +86,7 @@ impl Conv2d {
     }
 }
 
-/// A convolution of stride 1 that keeps the size, without unfolding the picture.
+/// A convolution of stride 1 that keeps the size, without unfolding the whole image at once.
 struct Same;
 
 impl CustomOp3 for Same {

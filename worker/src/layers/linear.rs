@@ -13,22 +13,22 @@ pub struct Linear {
     bias: Tensor,
 }
 
-/// A weight in the form that its matrix product reads fastest.
+/// A weight in the layout that its matrix product reads fastest.
 #[derive(Debug, Clone)]
 enum Weight {
-    /// `[in, out]`, of the same numbers as the inputs.
+    /// `[in, out]`, of the same data type as the inputs.
     Whole(Tensor),
-    /// Rounded to bf16 for f32 inputs on the CPU; see [`cpu::pack`].
+    /// Rounded to bf16, for f32 inputs on the CPU; see [`cpu::pack`].
     Rounded { packed: Tensor, inputs: usize },
 }
 
 impl Linear {
-    /// Reads `weight` `[outputs, inputs]`, and `bias` `[outputs]` if there is to be one.
+    /// Reads `weight` `[outputs, inputs]`, and `bias` `[outputs]` if `bias` is set.
     pub fn load(params: &Params<'_>, inputs: usize, outputs: usize, bias: bool) -> ModelResult<Self> {
         Self::from_parts(params, vec![Self::read(params, inputs, outputs, bias)?])
     }
 
-    /// Reads several layers with the same input as one whose outputs stand side by side.
+    /// Reads several layers with the same input as one layer whose outputs are concatenated.
     pub fn load_stacked(
         params: &Params<'_>,
         names: &[&str],
@@ -41,12 +41,12 @@ impl Linear {
         Self::from_parts(params, parts)
     }
 
-    /// Reads weight `[outputs, inputs]` and bias `[outputs]` by names of their own.
+    /// Reads weight `[outputs, inputs]` and bias `[outputs]` by the given names.
     pub fn load_as(params: &Params<'_>, [weight, bias]: [&str; 2], inputs: usize, outputs: usize) -> ModelResult<Self> {
         Self::from_parts(params, vec![(params.tensor(weight, &[outputs, inputs])?, params.tensor(bias, &[outputs])?)])
     }
 
-    /// Reads a matrix `[inputs, outputs]`, which is the transpose of a layer's usual one, without bias.
+    /// Reads a layer without bias from a matrix `[inputs, outputs]`, the transpose of the usual weight.
     pub fn load_transposed(params: &Params<'_>, name: &str, inputs: usize, outputs: usize) -> ModelResult<Self> {
         let weight = params.tensor(name, &[inputs, outputs])?;
         let bias = Tensor::zeros(outputs, weight.dtype(), params.device())?;
@@ -91,7 +91,7 @@ impl Linear {
 }
 
 impl Weight {
-    /// From `[out, in]`.
+    /// Rounds and packs a weight `[out, in]`.
     fn rounded(weight: &Tensor) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
         let packed = cpu::pack(&weight.flatten_all()?.to_vec1()?, inputs, outputs);
@@ -107,7 +107,7 @@ fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) 
     activation.composed(&y)?.reshape(shape)
 }
 
-/// The inputs' shape with another width.
+/// The shape of the inputs with the last dimension replaced by `outputs`.
 fn shape_of_outputs(x: &[usize], inputs: usize, outputs: usize) -> Result<Vec<usize>> {
     match x.split_last() {
         Some((&last, rest)) if last == inputs => Ok([rest, &[outputs]].concat()),
@@ -144,7 +144,7 @@ impl CustomOp3 for Fused {
     }
 }
 
-/// The same with a weight that is rounded to bf16.
+/// [`Fused`] with a weight rounded to bf16.
 struct Rounded {
     inputs: usize,
     activation: Activation,

@@ -1,8 +1,9 @@
 //! The layers that models are made of, over candle tensors.
 //!
-//! Each has a composed form from candle's own operations, which runs on every device and with every kind of numbers, and a
-//! fused form for f32 on the CPU, where linear layers may keep their matrices in bf16.
-//! Layers know shapes and weights; they know no model, no schedule and no file but through [`Params`].
+//! Most have a composed form from candle's own operations, for every device and data type, and a fused form for f32 on
+//! the CPU, where linear layers may keep their matrices in bf16.
+//!
+//! **Invariant:** layers know nothing of models or schedules, and read weights only through [`Params`].
 //!
 //! [`Params`]: crate::files::weights::Params
 
@@ -16,7 +17,7 @@ mod rotary;
 
 use candle_core::{DType, Tensor};
 
-/// Whether the fused kernels can take it.
+/// Whether the fused kernels can take this tensor.
 fn is_fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }

@@ -1,4 +1,4 @@
-//! Normalisations, and the two places where adaptive layer norm meets the residual stream.
+//! Normalizations, and the modulation and gating of adaptive layer norm.
 
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 
@@ -6,7 +6,7 @@ use super::{cpu, is_fused};
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 
-/// Layer normalisation over the last dimension with a learned scale and shift.
+/// Layer normalization over the last dimension with a learned scale and shift.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     weight: Tensor,
@@ -20,13 +20,13 @@ impl LayerNorm {
         Ok(Self { weight: params.tensor("weight", &[size])?, bias: params.tensor("bias", &[size])?, eps: eps as f32 })
     }
 
-    /// Any shape whose last dimension is `size`.
+    /// Normalizes a tensor whose last dimension is `size`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps)
     }
 }
 
-/// Root-mean-square normalisation over the last dimension, T5's layer norm: no mean, no bias.
+/// Root-mean-square normalization over the last dimension, without mean and bias: T5's layer norm.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
     weight: Tensor,
@@ -39,13 +39,13 @@ impl RmsNorm {
         Ok(Self { weight: params.tensor("weight", &[size])?, eps: eps as f32 })
     }
 
-    /// Any shape whose last dimension is `size`.
+    /// Normalizes a tensor whose last dimension is `size`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.eps)
     }
 }
 
-/// Layer norm without weights, then `· (1 + scale) + shift`: adaptive layer norm (arXiv 2212.09748).
+/// Layer norm without weights, then `· (1 + scale) + shift`: adaptive layer norm (DiT, arXiv 2212.09748).
 /// `x` is `[b, t, d]`; `shift` and `scale` are `[1, 1, d]` or `[b, 1, d]`.
 pub fn layer_norm_modulated(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
     if is_fused(x) {
@@ -55,7 +55,7 @@ pub fn layer_norm_modulated(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64
 }
 
 fn modulated_composed(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
-    // Sums over a row lose too much in half precision.
+    // Half precision is too coarse for sums over a row.
     let wide = x.to_dtype(DType::F32)?;
     let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
@@ -124,7 +124,7 @@ impl CustomOp3 for GatedAdd {
     }
 }
 
-/// Group normalisation over `[b, c, h, w]`, with SiLU on the result if asked for.
+/// Group normalization over `[b, c, h, w]`, optionally followed by SiLU.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
     weight: Tensor,
@@ -134,11 +134,11 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Reads `weight` and `bias`, both `[channels]`; `groups` must divide `channels`.
+    /// Reads `weight` and `bias`, both `[channels]`. Fails unless `groups` divides `channels`.
     pub fn load(params: &Params<'_>, groups: usize, channels: usize, eps: f64) -> ModelResult<Self> {
         if !channels.is_multiple_of(groups) {
             return Err(crate::files::error::ModelError::Input(format!(
-                "{channels} channels do not divide into the {groups} groups of a group norm"
+                "a group norm cannot divide {channels} channels into {groups} groups"
             )));
         }
         let (weight, bias) = (params.tensor("weight", &[channels])?, params.tensor("bias", &[channels])?);
@@ -150,7 +150,7 @@ impl GroupNorm {
         self.run(x, false)
     }
 
-    /// The same, then SiLU.
+    /// [`forward`](Self::forward), then SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         self.run(x, true)
     }
@@ -199,7 +199,7 @@ impl CustomOp3 for FusedGroupNorm {
         let (_, channels, height, width) = x_layout.shape().dims4()?;
         let (weight, bias) = (cpu::contiguous(weight, weight_layout)?, cpu::contiguous(bias, bias_layout)?);
         if weight.len() != channels || bias.len() != channels {
-            candle_core::bail!("group norm of {} channels got {channels}", weight.len());
+            candle_core::bail!("group norm of {} channels got a tensor of {channels}", weight.len());
         }
         let per_group = channels / self.groups;
         let y = cpu::group_norm(

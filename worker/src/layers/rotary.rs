@@ -1,11 +1,11 @@
-//! Rotary position embeddings (Su et al., arXiv 2104.09864): neighbouring values of a head turn together.
+//! Rotary position embeddings (Su et al., arXiv 2104.09864) over adjacent pairs of a head's values.
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 use super::{cpu, is_fused};
 
-/// Turns each pair `(2i, 2i + 1)` of every head of `x` `[b, t, heads · d]` by the angle of its token, whose cosine and
-/// sine are in `cos` and `sin`, `[t, d / 2]`.
+/// Rotates each pair `(2i, 2i + 1)` of every head of `x` `[b, t, heads · d]` by an angle whose cosine and sine are at
+/// `(token, i)` of `cos` and `sin`, `[t, d / 2]`.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     if is_fused(x) {
         return x.contiguous()?.apply_op3_no_bwd(&cos.contiguous()?, &sin.contiguous()?, &Rotate);
@@ -44,7 +44,7 @@ impl CustomOp3 for Rotate {
         let (_, tokens, width) = x_layout.shape().dims3()?;
         let (rows, pairs) = cos_layout.shape().dims2()?;
         if rows != tokens || sin_layout.shape() != cos_layout.shape() || pairs == 0 || width % (2 * pairs) != 0 {
-            candle_core::bail!("cannot turn {:?} by angles {:?}", x_layout.dims(), cos_layout.dims());
+            candle_core::bail!("cannot rotate {:?} by angles {:?}", x_layout.dims(), cos_layout.dims());
         }
         let x = cpu::contiguous(x, x_layout)?;
         let (cos, sin) = (cpu::contiguous(cos, cos_layout)?, cpu::contiguous(sin, sin_layout)?);
@@ -70,6 +70,6 @@ mod tests {
     #[test]
     fn angles_of_another_number_of_tokens_are_an_error() {
         let (x, angles) = (sample(&[1, 4, 8], 1), sample(&[3, 2], 2));
-        assert!(rotate(&x, &angles, &angles).unwrap_err().to_string().contains("cannot turn [1, 4, 8]"));
+        assert!(rotate(&x, &angles, &angles).unwrap_err().to_string().contains("cannot rotate [1, 4, 8]"));
     }
 }

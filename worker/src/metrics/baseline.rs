@@ -1,21 +1,21 @@
-//! The pictures of the uncached run, for metrics that compare with them.
+//! The pictures of the uncached run, for metrics that compare against them.
 
 use candle_core::{Device, Tensor};
 
 use crate::files::error::{ModelError, Result};
 
-/// Pictures of the uncached run, once they are known.
+/// The pictures of the uncached run, `[prompts, 3, h, w]`; `None` until [`take`](Self::take).
 #[derive(Debug, Default)]
 pub(super) struct Baseline(Option<Tensor>);
 
 impl Baseline {
-    /// Takes them, in batches `[b, 3, h, w]`.
+    /// Stores the pictures, given in batches `[b, 3, h, w]`.
     pub(super) fn take(&mut self, batches: &[Tensor]) -> Result<()> {
         self.0 = Some(Tensor::cat(batches, 0)?.to_device(&Device::Cpu)?);
         Ok(())
     }
 
-    /// Those that belong to a batch whose first picture is that of prompt `first`, on the CPU.
+    /// The uncached pictures for a batch that starts at prompt `first`, on the CPU. Fails if the sizes differ.
     pub(super) fn of(&self, metric: &str, first: usize, pictures: &Tensor) -> Result<Tensor> {
         let Some(all) = &self.0 else {
             return Err(ModelError::Input(format!("{metric} was not given the uncached pictures")));

@@ -1,15 +1,15 @@
-//! Resizing with a separable filter, as Pillow and torch do it.
+//! Resizing with a separable filter, as in Pillow and torch.
 
 use candle_core::{Device, Tensor};
 
 use crate::files::error::Result;
 
-/// The filter's shape.
+/// A resampling filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filter {
-    /// Bilinear.
+    /// Bilinear filter.
     Triangle,
-    /// Bicubic with a = -0.5 (Keys, 1981).
+    /// Bicubic filter with a = -0.5 (Keys, 1981).
     Cubic,
 }
 
@@ -37,13 +37,14 @@ impl Filter {
 pub(super) struct Resampling {
     /// The filter.
     pub(super) filter: Filter,
-    /// Whether shrinking averages over a wider window.
+    /// Whether the filter is widened when shrinking.
     pub(super) antialias: bool,
-    /// Whether values are whole bytes before, between and after both passes, as Pillow's are; else they may leave [0, 1].
+    /// Whether values are rounded to bytes before, between and after both passes, as in Pillow. If not, they may exceed
+    /// [0, 1].
     pub(super) bytes: bool,
 }
 
-/// The weights `[to, from]` that turn a line of `from` pixels into one of `to`.
+/// The weights `[to, from]` that resize a line of `from` pixels to `to` pixels.
 fn weights(from: usize, to: usize, how: Resampling) -> Vec<f32> {
     let ratio = from as f64 / to as f64;
     let stretch = if how.antialias { ratio.max(1.0) } else { 1.0 };
@@ -62,7 +63,7 @@ fn weights(from: usize, to: usize, how: Resampling) -> Vec<f32> {
     all
 }
 
-/// `[b, c, h, w]` in [0, 1] on the CPU to `[b, c, height, width]`. A picture that has the size already stays as it is.
+/// Resizes `[b, c, h, w]` in [0, 1] on the CPU to `[b, c, height, width]`; a no-op for pictures of that size.
 pub(super) fn resize(pictures: &Tensor, height: usize, width: usize, how: Resampling) -> Result<Tensor> {
     let (batch, channels, from_height, from_width) = pictures.dims4()?;
     if (from_height, from_width) == (height, width) {
@@ -77,7 +78,7 @@ pub(super) fn resize(pictures: &Tensor, height: usize, width: usize, how: Resamp
     Ok(round(down.matmul(&planes)?)?.reshape((batch, channels, height, width))?)
 }
 
-/// Values in [0, 1] as the nearest multiples of 1/255.
+/// Values in [0, 1] rounded to multiples of 1/255.
 fn whole_bytes(x: &Tensor) -> candle_core::Result<Tensor> {
     ((x * 255.0)? + 0.5)?.floor()?.clamp(0f32, 255f32)? / 255.0
 }
@@ -102,7 +103,7 @@ mod tests {
         }
     }
 
-    /// `F.interpolate(x, size, mode, antialias=True)` of torch 2.15.
+    /// Output size, filter, and `F.interpolate(x, size, mode, antialias=True)` of torch 2.15.
     const WANTED: &[(usize, Filter, &[f32])] = &[
         (3, Filter::Cubic, &[0.522319, 0.47985, 0.424316]),
         (5, Filter::Cubic, &[0.424454, 0.621856, 0.442193, 0.437328, 0.419038]),

@@ -1,4 +1,4 @@
-//! Metrics by name, as flags and files choose them.
+//! Choice of metrics by name, in flags and files.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,30 +17,30 @@ use super::ssim::Ssim;
 use super::{Metric, SetMetric};
 use crate::files::error::{ModelError, Result};
 
-/// A kind of metric.
+/// The available metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
     /// Peak signal-to-noise ratio to the uncached picture.
     Psnr,
-    /// Structural similarity to it.
+    /// Structural similarity to the uncached picture.
     Ssim,
-    /// Learned perceptual distance to it.
+    /// Learned perceptual distance to the uncached picture.
     Lpips,
-    /// Cosine of picture and prompt.
+    /// CLIP score: cosine of the embeddings of picture and prompt.
     ClipScore,
-    /// PickScore of picture and prompt.
+    /// PickScore of the picture for its prompt.
     PickScore,
-    /// Human Preference Score v2 of picture and prompt.
+    /// Human Preference Score v2 of the picture for its prompt.
     HpsV2,
-    /// ImageReward of picture and prompt.
+    /// ImageReward of the picture for its prompt.
     ImageReward,
-    /// Fréchet inception distance of two sets.
+    /// Fréchet inception distance between two sets of pictures.
     Fid,
-    /// Maximum mean discrepancy of CLIP embeddings of two sets.
+    /// Maximum mean discrepancy between the CLIP embeddings of two sets of pictures.
     Cmmd,
 }
 
-/// Every kind with its name and what its weights are; `None`: it has none.
+/// Every metric with its name and the form of its weights: a file, a folder, or `None` for a metric without weights.
 const KINDS: [(MetricKind, &str, Option<&str>); 9] = [
     (MetricKind::Psnr, "psnr", None),
     (MetricKind::Ssim, "ssim", None),
@@ -53,22 +53,22 @@ const KINDS: [(MetricKind, &str, Option<&str>); 9] = [
     (MetricKind::Cmmd, "cmmd", Some("DIR")),
 ];
 
-/// A metric to measure, as people write it: `ssim`, `lpips=FILE`.
+/// A metric to measure, written as `ssim` or `lpips=FILE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricChoice {
-    /// Which.
+    /// The metric.
     pub kind: MetricKind,
-    /// Where its weights are; empty for a kind without.
+    /// File or folder of its weights; empty for a metric without weights.
     pub path: PathBuf,
 }
 
 impl MetricChoice {
-    /// Whether it compares whole sets of pictures, and so has no value for one.
+    /// Whether the metric compares sets of pictures, so that a single picture has no value.
     pub fn is_of_sets(&self) -> bool {
         matches!(self.kind, MetricKind::Fid | MetricKind::Cmmd)
     }
 
-    /// Loads a metric of sets.
+    /// Loads a metric of sets. Fails for a metric of single pictures.
     pub fn load_of_sets(&self, device: &Device) -> Result<Box<dyn SetMetric>> {
         match self.kind {
             MetricKind::Fid => Ok(Box::new(Fid::load(&self.path, device)?)),
@@ -81,7 +81,7 @@ impl MetricChoice {
         KINDS.iter().find(|(kind, ..)| *kind == self.kind).map_or("", |(_, name, _)| name)
     }
 
-    /// Loads a metric of pictures.
+    /// Loads a metric of single pictures. Fails for a metric of sets.
     pub fn load(&self, device: &Device) -> Result<Box<dyn Metric>> {
         Ok(match self.kind {
             MetricKind::Psnr => Box::new(Psnr::default()),
@@ -107,7 +107,7 @@ impl FromStr for MetricChoice {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (name, path) = text.split_once('=').map_or((text, None), |(name, path)| (name, Some(path)));
         let Some((kind, _, weights)) = KINDS.iter().find(|(_, known, _)| *known == name) else {
-            return Err(format!("'{name}' is no metric; use one of {}", known()));
+            return Err(format!("'{name}' is not a metric; use one of {}", known()));
         };
         match (weights, path) {
             (None, None) => Ok(Self { kind: *kind, path: PathBuf::new() }),
@@ -118,7 +118,7 @@ impl FromStr for MetricChoice {
     }
 }
 
-/// All kinds as they are written.
+/// All metrics as they are written in a choice.
 fn known() -> String {
     let written = |(_, name, weights): &(MetricKind, &str, Option<&str>)| match weights {
         Some(weights) => format!("{name}={weights}"),
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(read("ssim").unwrap().kind, MetricKind::Ssim);
         assert_eq!(read("lpips=a=b").unwrap(), MetricChoice { kind: MetricKind::Lpips, path: "a=b".into() });
         for (text, wanted) in [
-            ("beauty", "'beauty' is no metric; use one of psnr, ssim, lpips=FILE"),
+            ("beauty", "'beauty' is not a metric; use one of psnr, ssim, lpips=FILE"),
             ("psnr=x", "psnr has no weights; write it without '='"),
             ("lpips", "lpips needs its weights; write it as lpips=FILE"),
             ("clip_score=", "clip_score needs its weights; write it as clip_score=DIR"),

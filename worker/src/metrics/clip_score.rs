@@ -1,4 +1,5 @@
-//! CLIP score (Hessel et al., arXiv 2104.08718, without its factor): cosine between picture and prompt.
+//! CLIP score (Hessel et al., arXiv 2104.08718, without its factor 2.5): cosine of the CLIP embeddings of picture and
+//! prompt.
 
 use std::path::Path;
 
@@ -13,22 +14,22 @@ use crate::models::clip::{Clip, ClipConfig};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 use crate::models::tokenizer::Tokenizer;
 
-/// open_clip's file of a model's sizes.
+/// open_clip's config file.
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
-/// How the names of open_clip's weight files begin.
+/// Stem of open_clip's weight files.
 const OPEN_CLIP_STEM: &str = "open_clip_model";
 
-/// How to come by a folder as transformers keeps it.
+/// How to get a folder in transformers' layout.
 const HINT: &str = "a CLIP folder holds config.json, weights, tokenizer and preprocessor_config.json; in Python, save the model \
                     and its `AutoProcessor` with `save_pretrained(folder)`";
-/// How to come by a folder as open_clip keeps it.
-const OPEN_CLIP_HINT: &str = "a folder of open_clip holds open_clip_config.json, open_clip_model.safetensors and the tokenizer, as \
-                              `hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K` gets them for CLIP-H";
+/// How to get a folder in open_clip's layout.
+const OPEN_CLIP_HINT: &str = "an open_clip folder holds open_clip_config.json, open_clip_model.safetensors and the tokenizer; \
+                              for CLIP-H, get them with `hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K`";
 
-/// Texts that are embedded at once.
+/// Texts embedded at once.
 const BATCH: usize = 8;
 
-/// Cosine of the CLIP embeddings of picture and prompt. Prompts go to CLIP's own tokenizer as they are.
+/// Cosine of the CLIP embeddings of picture and prompt. Prompts are passed to CLIP's tokenizer unchanged.
 pub struct ClipScore {
     clip: Clip,
     tokenizer: Tokenizer,
@@ -38,8 +39,8 @@ pub struct ClipScore {
 }
 
 impl ClipScore {
-    /// Loads a CLIP folder: transformers' `config.json` and `preprocessor_config.json`, or else open_clip's
-    /// `open_clip_config.json`, with weights and tokenizer.
+    /// Loads a CLIP folder in transformers' layout (`config.json`, `preprocessor_config.json`) or open_clip's
+    /// (`open_clip_config.json`), with weights and tokenizer.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         if !folder.join("config.json").is_file() && folder.join(OPEN_CLIP_CONFIG).is_file() {
             return Self::load_open_clip(folder, device);
@@ -48,7 +49,7 @@ impl ClipScore {
         let preprocessor = Preprocessor::read(&read_config(folder, "preprocessor_config.json", HINT)?)?;
         if preprocessor.size() != (config.image_size, config.image_size) {
             return Err(ModelError::Input(format!(
-                "'{}' gives pictures of {:?}, the CLIP beside it takes {} rows and columns",
+                "'{}' produces pictures of {:?}, but the CLIP beside it takes {} rows and columns",
                 folder.join("preprocessor_config.json").display(),
                 preprocessor.size(),
                 config.image_size
@@ -57,7 +58,7 @@ impl ClipScore {
         Self::with(folder, TRANSFORMERS_STEM, config, preprocessor, device)
     }
 
-    /// Loads a folder as open_clip's tools keep it: `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer.
+    /// Loads a folder in open_clip's layout: `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer.
     pub(super) fn load_open_clip(folder: &Path, device: &Device) -> Result<Self> {
         let file = read_config(folder, OPEN_CLIP_CONFIG, OPEN_CLIP_HINT)?;
         let config = ClipConfig::read_open_clip(&file)?;
@@ -77,13 +78,13 @@ impl ClipScore {
         Ok(Self { clip, tokenizer, preprocessor, texts: None, device: device.clone() })
     }
 
-    /// The same with pictures that are looked at whole.
+    /// Replaces cropping by padding, so that CLIP sees the whole picture.
     pub(super) fn whole_pictures(mut self) -> Self {
         self.preprocessor = Preprocessor::whole(self.clip.config().image_size);
         self
     }
 
-    /// Unit vectors of texts.
+    /// Unit vectors of texts, `[b, projection]`.
     pub fn embed_texts(&self, texts: &[&str]) -> Result<Tensor> {
         let tokens = self.tokenizer.encode(texts)?;
         let parts = (0..tokens.batch())
@@ -93,12 +94,12 @@ impl ClipScore {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// Unit vectors of pictures `[b, 3, h, w]` in [0, 1] of any size.
+    /// Unit vectors `[b, projection]` of pictures `[b, 3, h, w]` in [0, 1], of any size.
     pub fn embed_pictures(&self, pictures: &Tensor) -> Result<Tensor> {
         self.clip.embed_images(&self.preprocessor.apply(pictures)?.to_device(&self.device)?)
     }
 
-    /// The cosine of each picture of a batch and its text; the first is that of text `first`.
+    /// The cosine of each picture of a batch with its text; the batch starts at text `first`. Errors name `metric`.
     pub(super) fn cosines(&self, metric: &str, first: usize, pictures: &Tensor) -> Result<Vec<f64>> {
         let Some(texts) = &self.texts else {
             return Err(ModelError::Input(format!("{metric} was not given the texts")));

@@ -1,7 +1,8 @@
-//! CMMD (Jayasumana et al., arXiv 2401.09603) of two sets of pictures: the maximum mean discrepancy of CLIP embeddings.
+//! CMMD (Jayasumana et al., arXiv 2401.09603): maximum mean discrepancy between the CLIP embeddings of two sets of
+//! pictures.
 //!
-//! Weights: `openai/clip-vit-large-patch14-336`, or another CLIP folder for other values. A picture that is not square is
-//! cut to its middle first, as in the authors' program.
+//! Weights: `openai/clip-vit-large-patch14-336`; another CLIP folder gives other values. Pictures that are not square
+//! are center-cropped first, as in the authors' program.
 
 use std::path::Path;
 
@@ -14,10 +15,10 @@ use crate::files::error::{ModelError, Result};
 
 /// Bandwidth of the Gaussian kernel.
 const SIGMA: f64 = 10.0;
-/// What makes the values readable.
+/// Scale of the values, for readability, as in the authors' program.
 const SCALE: f64 = 1000.0;
 
-/// Squared discrepancy by the estimator of least variance, which is never below 0 and 0 for equal sets.
+/// Squared discrepancy by the minimum-variance (biased) estimator: never below 0, and 0 for equal sets.
 pub struct Cmmd {
     clip: ClipScore,
     sets: [Vec<Vec<f64>>; 2],
@@ -53,14 +54,14 @@ impl SetMetric for Cmmd {
     fn value(&self) -> Result<f64> {
         let [scored, reference] = &self.sets;
         if scored.is_empty() || reference.is_empty() {
-            return Err(ModelError::Input("cmmd compares two sets of pictures, and one is empty".into()));
+            return Err(ModelError::Input("cmmd compares two sets of pictures, but one is empty".into()));
         }
         let within = mean_kernel(scored, scored) + mean_kernel(reference, reference);
         Ok(SCALE * (within - 2.0 * mean_kernel(scored, reference)))
     }
 }
 
-/// The mean of the kernel over all pairs, less one: embeddings are so close to each other that it is hardly below one.
+/// Mean of the kernel over all pairs, minus one: embeddings are so close that the mean is barely below one.
 fn mean_kernel(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
     let kernel = |x: &[f64], y: &[f64]| {
         let distance: f64 = x.iter().zip(y).map(|(x, y)| (x - y).powi(2)).sum();

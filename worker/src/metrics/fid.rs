@@ -1,6 +1,6 @@
-//! Fréchet inception distance (Heusel et al., arXiv 1706.08500) of two sets of pictures, as pytorch-fid computes it.
+//! Fréchet inception distance (Heusel et al., arXiv 1706.08500) between two sets of pictures, as in pytorch-fid.
 //!
-//! Weights: one safetensors file made of `pt_inception-2015-12-05-6726825d.pth`: `python -c "import torch,
+//! Weights: one safetensors file made from `pt_inception-2015-12-05-6726825d.pth`: `python -c "import torch,
 //! safetensors.torch as s; s.save_file({k: v for k, v in torch.load('pt_inception-2015-12-05-6726825d.pth').items()
 //! if v.is_floating_point()}, 'inception.safetensors')"`
 
@@ -16,20 +16,21 @@ use crate::files::error::{ModelError, Result};
 use crate::files::weights::Weights;
 use crate::models::inception::{FEATURES, Inception, SIDE};
 
-/// How to come by the file.
-const HINT: &str = "make it with Python of pytorch-fid's weights: `import torch, safetensors.torch as s; s.save_file({k: v for \
+/// How to get the file.
+const HINT: &str = "make it from pytorch-fid's weights with Python: `import torch, safetensors.torch as s; s.save_file({k: v for \
                     k, v in torch.load('pt_inception-2015-12-05-6726825d.pth').items() if v.is_floating_point()}, \
                     'inception.safetensors')`";
 
-/// Distance of the features of two sets as normal distributions: 0 for equal sets. It falls with the number of pictures,
-/// and is compared between sets of one size only; with less than some thousands it is a rough guide.
+/// Fréchet distance between normal distributions fitted to the features of two sets: 0 for equal sets. It decreases
+/// with the number of pictures, so compare it only between sets of one size; below a few thousand pictures it is only
+/// a rough guide.
 pub struct Fid {
     inception: Inception,
     sets: [Moments; 2],
 }
 
 impl Fid {
-    /// Loads a file of weights.
+    /// Loads Inception from a weight file.
     pub fn load(file: &Path, device: &Device) -> Result<Self> {
         if !file.is_file() {
             return Err(ModelError::Missing { path: file.into(), hint: HINT.into() });

@@ -1,25 +1,25 @@
-//! The Fréchet distance of two normal distributions, from their mean and covariance, gathered batch by batch.
+//! The Fréchet distance between two normal distributions, from means and covariances accumulated batch by batch.
 
 use candle_core::Tensor;
 use nalgebra::{DMatrix, DVector};
 
 use crate::files::error::{ModelError, Result};
 
-/// A pivot of less than this share of the largest is rounding: there the matrix has no further rank.
+/// A pivot below this share of the largest is rounding error: the rank of the matrix is reached.
 const RANK: f64 = 1e-13;
 
-/// Mean and covariance of vectors, in f64.
+/// Accumulates mean and covariance of vectors, in f64.
 #[derive(Debug, Clone)]
 pub(super) struct Moments {
     count: usize,
-    /// The first vector: sums of differences to it lose no digits to a large mean.
+    /// The first vector. Sums are of differences from it, so a large mean costs no digits.
     origin: DVector<f64>,
     sum: DVector<f64>,
     products: DMatrix<f64>,
 }
 
 impl Moments {
-    /// Of no vectors of `size` values.
+    /// The moments of an empty set of vectors of `size` values.
     pub(super) fn new(size: usize) -> Self {
         let zeros = DVector::zeros(size);
         Self { count: 0, origin: zeros.clone(), sum: zeros, products: DMatrix::zeros(size, size) }
@@ -29,7 +29,7 @@ impl Moments {
     pub(super) fn add(&mut self, vectors: &Tensor) -> Result<()> {
         let (count, size) = vectors.dims2()?;
         if size != self.sum.len() {
-            return Err(ModelError::Input(format!("vectors of {size} values among some of {}", self.sum.len())));
+            return Err(ModelError::Input(format!("expected vectors of {} values, got {size}", self.sum.len())));
         }
         let values = vectors.flatten_all()?.to_vec1::<f32>()?;
         let mut columns = DMatrix::from_iterator(size, count, values.into_iter().map(f64::from));
@@ -49,7 +49,7 @@ impl Moments {
         &self.origin + &self.sum / self.count as f64
     }
 
-    /// The sample covariance, whose divisor is one less than the count.
+    /// The sample covariance, with divisor `count - 1`.
     fn covariance(&self) -> DMatrix<f64> {
         let mut covariance = self.products.clone();
         covariance.ger(-1.0 / self.count as f64, &self.sum, &self.sum, 1.0);
@@ -59,14 +59,14 @@ impl Moments {
 
 /// `‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁ Σ₂)^½` (Dowson and Landau, 1982).
 pub(super) fn distance(a: &Moments, b: &Moments) -> Result<f64> {
-    // The covariance of fewer vectors has the smaller rank.
+    // The covariance of fewer vectors has the lower rank, which makes the Cholesky factor smaller.
     let (few, many) = if a.count <= b.count { (a, b) } else { (b, a) };
     if few.count < 2 {
         let (a, b) = (a.count, b.count);
         return Err(ModelError::Input(format!("sets of {a} and {b} pictures have no covariance: each needs two")));
     }
     let (first, second) = (few.covariance(), many.covariance());
-    // With Σ₁ = L Lᵀ, Σ₁ Σ₂ has the eigenvalues of the symmetric Lᵀ Σ₂ L, and zeros.
+    // With Σ₁ = L Lᵀ, the eigenvalues of Σ₁ Σ₂ are those of the symmetric Lᵀ Σ₂ L, and zeros.
     let factor = cholesky(&first);
     let symmetric = factor.transpose() * &second * &factor;
     let roots: f64 = if symmetric.is_empty() {
@@ -77,7 +77,7 @@ pub(super) fn distance(a: &Moments, b: &Moments) -> Result<f64> {
     Ok((few.mean() - many.mean()).norm_squared() + first.trace() + second.trace() - 2.0 * roots)
 }
 
-/// `L` of as many columns as `matrix`, positive semidefinite, has rank: `matrix = L Lᵀ`. The largest pivot goes first.
+/// Pivoted Cholesky factor `L` of a positive semidefinite matrix, with as many columns as its rank: `matrix = L Lᵀ`.
 fn cholesky(matrix: &DMatrix<f64>) -> DMatrix<f64> {
     let size = matrix.nrows();
     let mut left = matrix.diagonal();
@@ -86,7 +86,7 @@ fn cholesky(matrix: &DMatrix<f64>) -> DMatrix<f64> {
     let mut rank = 0;
     while rank < size {
         let (pivot, value) = left.argmax();
-        // A NaN is no pivot either.
+        // NaN cannot be a pivot either.
         if value.is_nan() || value <= least {
             break;
         }

@@ -1,7 +1,7 @@
-//! ImageReward (Xu et al., arXiv 2304.05977): a BLIP that was trained on people's rankings of pictures for a prompt.
+//! ImageReward (Xu et al., arXiv 2304.05977): a BLIP trained on human rankings of pictures for a prompt.
 //!
-//! Weights: a folder with `med_config.json` of `THUDM/ImageReward`, the tokenizer of `google-bert/bert-base-uncased`, and
-//! `model.safetensors` made of `ImageReward.pt`: `python -c "import torch, safetensors.torch as s;
+//! Weights: a folder with `med_config.json` of `THUDM/ImageReward`, the tokenizer of `google-bert/bert-base-uncased`,
+//! and `model.safetensors` made from `ImageReward.pt`: `python -c "import torch, safetensors.torch as s;
 //! s.save_file({k: v.contiguous() for k, v in torch.load('ImageReward.pt', map_location='cpu').items()
 //! if v.is_floating_point()}, 'model.safetensors')"`
 
@@ -19,17 +19,17 @@ use crate::models::blip::{TextConfig, TextTower, VisionTower};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 use crate::models::tokenizer::{Tokenizer, Tokens};
 
-/// How to come by the folder.
-const HINT: &str = "the folder holds med_config.json of THUDM/ImageReward, tokenizer.json and tokenizer_config.json of \
-                    google-bert/bert-base-uncased, and ImageReward.pt as model.safetensors";
+/// How to get the folder.
+const HINT: &str = "put med_config.json of THUDM/ImageReward, tokenizer.json and tokenizer_config.json of \
+                    google-bert/bert-base-uncased, and ImageReward.pt as model.safetensors in the folder";
 /// Tokens per prompt, padding included.
 const TOKENS: usize = 35;
-/// Mean and deviation of the head's values on its authors' data; a reward is relative to them.
+/// Mean and standard deviation of the head's values on the authors' data, by which rewards are normalized.
 const NORM: [f64; 2] = [0.167_173_628_300_525_24, 1.033_339_496_605_407_2];
-/// The layers of the head between which there is nothing in evaluation: place in the sequence, and outputs.
+/// The linear layers of the head (index in the sequence, outputs); the modules between them do nothing in evaluation.
 const HEAD: [(usize, usize); 5] = [(0, 1024), (2, 128), (4, 64), (6, 16), (7, 1)];
 
-/// The reward of a picture for its prompt, as PyPI's `image-reward` computes it: about normal, more is better.
+/// The reward of a picture for its prompt, as in PyPI's `image-reward`: about standard normal, higher is better.
 pub struct ImageReward {
     vision: VisionTower,
     text: TextTower,
@@ -41,7 +41,7 @@ pub struct ImageReward {
 }
 
 impl ImageReward {
-    /// Loads a folder.
+    /// Loads a folder with `med_config.json`, tokenizer and weights.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config = TextConfig::read(&read_config(folder, "med_config.json", HINT)?)?;
         let weights = Weights::open(folder, TRANSFORMERS_STEM, Single::First, device)?;

@@ -14,26 +14,26 @@ use crate::files::error::{ModelError, Result};
 use crate::files::weights::{Params, Weights};
 use crate::layers::Conv2d;
 
-/// How to come by the file.
+/// How to get the file.
 const HINT: &str = "make it with Python: `import lpips, safetensors.torch as s; \
                     s.save_model(lpips.LPIPS(net='alex'), 'lpips_alex.safetensors')`";
-/// What a trunk takes, per channel: values in [-1, 1] less the first, over the second.
+/// Shift and scale of each channel: a trunk takes values in [-1, 1] minus the shift, divided by the scale.
 const SCALING: [[f32; 3]; 2] = [[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]];
-/// Keeps the length of a pixel without features from being zero.
+/// Keeps the norm of a pixel's features from being zero.
 const EPS: f64 = 1e-10;
 
-/// A convolution with its ReLU: number in torchvision's `features`, inputs, outputs, kernel, stride, padding.
+/// A convolution followed by ReLU: index in torchvision's `features`, inputs, outputs, kernel, stride, padding.
 type Layer = (usize, usize, usize, usize, usize, usize);
 
-/// One of the networks whose features are compared.
+/// A network whose features are compared.
 struct Trunk {
     name: &'static str,
-    /// Rows and columns of the pooling between two slices, and its stride.
+    /// Side and stride of the pooling between slices.
     pool: (usize, usize),
-    /// Which slices are pooled before.
+    /// Whether each slice is preceded by pooling.
     pooled: [bool; 5],
     slices: [&'static [Layer]; 5],
-    /// Rows and columns of the smallest picture it takes.
+    /// Side of the smallest picture it takes, in pixels.
     least: usize,
 }
 
@@ -67,14 +67,14 @@ const VGG: Trunk = Trunk {
     least: 16,
 };
 
-/// A slice of the trunk and the weights of its channels.
+/// A slice of the trunk and the weights of its output channels.
 struct Slice {
     convolutions: Vec<Conv2d>,
     /// `[1, channels, 1, 1]`
     weights: Tensor,
 }
 
-/// Distance of the features of two pictures: 0 for identical ones.
+/// Distance between the features of two pictures: 0 for identical pictures.
 pub struct Lpips {
     trunk: &'static Trunk,
     slices: Vec<Slice>,
@@ -83,14 +83,14 @@ pub struct Lpips {
 }
 
 impl Lpips {
-    /// Loads a file of weights; which network it is for can be told from its tensors.
+    /// Loads a weight file; its tensors show whether the trunk is AlexNet or VGG.
     pub fn load(file: &Path, device: &Device) -> Result<Self> {
         if !file.is_file() {
             return Err(ModelError::Missing { path: file.into(), hint: HINT.into() });
         }
         let weights = Weights::open_file(file, device)?;
         let params = weights.root();
-        // AlexNet's first slice ends after one convolution.
+        // AlexNet's first slice has one convolution, VGG's has two.
         let trunk = if params.has("net.slice1.2.weight") { &VGG } else { &ALEX };
         let slices = (0..5).map(|i| Self::slice(&params, trunk, i)).collect::<Result<_>>()?;
         Ok(Self { trunk, slices, baseline: Baseline::default(), device: device.clone() })
@@ -109,7 +109,7 @@ impl Lpips {
         Ok(Slice { convolutions, weights })
     }
 
-    /// The distance of two pictures in `[2, 3, h, w]`.
+    /// The distance between the two pictures of `[2, 3, h, w]`.
     fn distance(&self, pair: &Tensor) -> Result<f64> {
         let [shift, scale] = SCALING.map(|values| Tensor::from_slice(&values, (1, 3, 1, 1), &self.device));
         let mut x = ((pair.to_device(&self.device)? * 2.0)? - 1.0)?.broadcast_sub(&shift?)?.broadcast_div(&scale?)?;
@@ -160,7 +160,7 @@ impl Metric for Lpips {
             )));
         }
         let pictures = pictures.to_device(&Device::Cpu)?;
-        // One pair at a time: the first features of a batch of large pictures would take gigabytes.
+        // One pair at a time: the first features of a whole batch of large pictures would take gigabytes.
         (0..batch)
             .map(|i| self.distance(&Tensor::cat(&[pictures.narrow(0, i, 1)?, reference.narrow(0, i, 1)?], 0)?))
             .collect()

@@ -1,4 +1,6 @@
-//! Quality metrics over generated pictures. One file each; none knows schedules.
+//! Quality metrics over generated pictures, one file each.
+//!
+//! **Invariant:** metrics know nothing of schedules.
 
 mod baseline;
 mod bicubic;
@@ -23,52 +25,52 @@ use evocache_proto::domain::MetricDeclaration;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 
-/// What a metric holds a picture against.
+/// What a metric compares a picture with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Against {
-    /// Its prompt.
+    /// The prompt.
     Text,
     /// The picture of the uncached run.
     Uncached,
 }
 
-/// A quality metric.
+/// A metric with a value for each picture.
 pub trait Metric: Send {
-    /// Name, direction, unit, and one line for people.
+    /// Name, direction, unit and a one-line description.
     fn declaration(&self) -> MetricDeclaration;
 
-    /// What [`prepare`](Self::prepare) must be given.
+    /// What the metric compares a picture with, and so which argument of [`prepare`](Self::prepare) it uses.
     fn against(&self) -> Against;
 
-    /// Takes the texts of a calibration and the pictures of its uncached run, in batches `[b, 3, h, w]` in [0, 1].
+    /// Sets the prompts of a calibration and the pictures of its uncached run, batches `[b, 3, h, w]` in [0, 1].
     fn prepare(&mut self, texts: &[&str], baseline: &[Tensor]) -> Result<()>;
 
-    /// One value per picture of a batch `[b, 3, h, w]` in [0, 1]; the first is that of prompt `first`.
+    /// One value per picture of a batch `[b, 3, h, w]` in [0, 1] that starts at prompt `first`.
     fn measure(&self, first: usize, pictures: &Tensor) -> Result<Vec<f64>>;
 }
 
-/// One of the two sets of pictures that are compared.
+/// One of two compared sets of pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
     /// The pictures that are scored.
     Scored,
-    /// Those that they are held against.
+    /// The pictures that they are compared with.
     Reference,
 }
 
-/// A metric of a whole set of pictures against another.
+/// A metric that compares a set of pictures with another.
 pub trait SetMetric: Send {
-    /// Name, direction, unit, and one line for people.
+    /// Name, direction, unit and a one-line description.
     fn declaration(&self) -> MetricDeclaration;
 
-    /// Adds pictures `[b, 3, h, w]` in [0, 1] to a set; their size may differ from batch to batch.
+    /// Adds pictures `[b, 3, h, w]` in [0, 1] to a set; sizes may differ between batches.
     fn add(&mut self, set: Set, pictures: &Tensor) -> Result<()>;
 
-    /// The distance of what was added so far.
+    /// The distance between the sets as added so far.
     fn value(&self) -> Result<f64>;
 }
 
-/// Reads a config in a metric's folder; `hint` says how to come by a folder that has it.
+/// Reads a config in the folder of a metric; `hint` says how to get such a folder.
 fn read_config(folder: &Path, name: &str, hint: &str) -> Result<Config> {
     let path = folder.join(name);
     if path.is_file() { Config::read(&path) } else { Err(ModelError::Missing { path, hint: hint.into() }) }

@@ -1,6 +1,6 @@
-//! PickScore (Kirstain et al., arXiv 2305.01569): the cosine of a CLIP that was trained on people's choices, on its scale.
+//! PickScore (Kirstain et al., arXiv 2305.01569): the scaled cosine of a CLIP trained on human choices.
 //!
-//! Weights: `yuvalkirstain/PickScore_v1`, a CLIP-H as transformers saves it, with the tokenizer and the
+//! Weights: `yuvalkirstain/PickScore_v1`, a CLIP-H in transformers' layout, with the tokenizer and the
 //! `preprocessor_config.json` of `laion/CLIP-ViT-H-14-laion2B-s32B-b79K` beside it.
 
 use std::path::Path;
@@ -14,14 +14,14 @@ use crate::files::error::Result;
 use crate::files::weights::{Single, Weights};
 use crate::models::diffusers::TRANSFORMERS_STEM;
 
-/// `exp(logit_scale) · cosine` of picture and prompt, as its authors' example computes it.
+/// `exp(logit_scale) · cosine` of picture and prompt, as in the authors' example.
 pub struct PickScore {
     clip: ClipScore,
     scale: f64,
 }
 
 impl PickScore {
-    /// Loads a CLIP folder.
+    /// Loads a CLIP folder in transformers' layout.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let clip = ClipScore::load(folder, device)?;
         let scale =

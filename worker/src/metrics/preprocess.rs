@@ -1,4 +1,4 @@
-//! Pictures into what CLIP takes, by `preprocessor_config.json`: resize, crop to the centre, normalise.
+//! Preprocessing of pictures for CLIP, as `preprocessor_config.json` says: resize, center crop, normalize.
 
 use candle_core::{Device, Tensor};
 
@@ -6,26 +6,26 @@ use super::bicubic::{Filter, Resampling, resize};
 use crate::files::config::Config;
 use crate::files::error::Result;
 
-/// How far the picture is scaled.
+/// The size to which a picture is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scale {
-    /// To exactly this height and width.
+    /// This height and width.
     To(usize, usize),
-    /// So that the shorter side has this length.
+    /// The shorter side has this length.
     ShortestEdge(usize),
-    /// So that the longer side has this length, with black beside the shorter one.
+    /// The longer side has this length; the shorter one is padded with black.
     LongestEdge(usize),
 }
 
-/// The means and deviations of CLIP's pictures.
+/// Channel means and standard deviations of CLIP's training pictures.
 const CLIP_NORM: [[f32; 3]; 2] = [[0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]];
 
-/// transformers' `CLIPImageProcessor`, on values in [0, 1] instead of bytes.
+/// transformers' `CLIPImageProcessor` on values in [0, 1] instead of bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Preprocessor {
     scale: Option<(Scale, Resampling)>,
     crop: Option<(usize, usize)>,
-    /// Where an odd number of pixels is cut off: torchvision rounds half of it, transformers cuts it off.
+    /// Whether half of an odd number of cropped pixels is rounded, as in torchvision, or truncated, as in transformers.
     rounds: bool,
     mean: [f32; 3],
     deviation: [f32; 3],
@@ -40,7 +40,7 @@ impl Preprocessor {
                 3 => Filter::Cubic,
                 other => return Err(config.unsupported("resample", other, "2 (bilinear), 3 (bicubic)")),
             };
-            // Older files give one number for the shorter side.
+            // Older files give one number, the shorter side.
             let scale = match config.object_opt("size") {
                 Ok(Some(size)) if size.has("shortest_edge") => Scale::ShortestEdge(size.size("shortest_edge")?),
                 Ok(Some(size)) => Scale::To(size.size("height")?, size.size("width")?),
@@ -69,7 +69,7 @@ impl Preprocessor {
         Ok(Self { scale, crop, rounds: false, mean, deviation })
     }
 
-    /// What open_clip does, by the `preprocess_cfg` beside a model: the shorter side, then the middle.
+    /// open_clip's preprocessing by the `preprocess_cfg` of a model: resize the shorter side, then crop the center.
     pub(super) fn read_open_clip(config: &Config, side: usize) -> Result<Self> {
         let Some(config) = config.object_opt("preprocess_cfg")? else { return Ok(Self::square(side)) };
         config.choice("interpolation", "bicubic", &["bicubic"])?;
@@ -79,21 +79,22 @@ impl Preprocessor {
         Ok(Self { mean, deviation, ..Self::square(side) })
     }
 
-    /// What the original CLIP and BLIP do: the shorter side to `side` pixels by Pillow's bicubic filter, then the middle.
+    /// Preprocessing of the original CLIP and BLIP: resize the shorter side to `side` pixels with Pillow's bicubic
+    /// filter, then crop the center.
     pub(super) fn square(side: usize) -> Self {
         let how = Resampling { filter: Filter::Cubic, antialias: true, bytes: true };
         let [mean, deviation] = CLIP_NORM;
         Self { scale: Some((Scale::ShortestEdge(side), how)), crop: Some((side, side)), rounds: true, mean, deviation }
     }
 
-    /// What HPSv2 does: the longer side to `side` pixels in floating point, with black around.
+    /// HPSv2's preprocessing: resize the longer side to `side` pixels in floating point, then pad with black.
     pub(super) fn whole(side: usize) -> Self {
         let how = Resampling { filter: Filter::Cubic, antialias: true, bytes: false };
         let [mean, deviation] = CLIP_NORM;
         Self { scale: Some((Scale::LongestEdge(side), how)), crop: None, rounds: true, mean, deviation }
     }
 
-    /// Height and width of what [`apply`](Self::apply) gives for square pictures.
+    /// Height and width that [`apply`](Self::apply) gives for square pictures; 0 if they stay as they are.
     pub(super) fn size(&self) -> (usize, usize) {
         match (self.crop, self.scale) {
             (Some(size), _) => size,
@@ -103,7 +104,7 @@ impl Preprocessor {
         }
     }
 
-    /// `[b, 3, h, w]` in [0, 1] → `[b, 3, h', w']`, on the CPU.
+    /// Preprocesses `[b, 3, h, w]` in [0, 1] to `[b, 3, h', w']`, on the CPU.
     pub(super) fn apply(&self, pictures: &Tensor) -> Result<Tensor> {
         let (_, _, height, width) = pictures.dims4()?;
         let mut pixels = pictures.to_device(&Device::Cpu)?;

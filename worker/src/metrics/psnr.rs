@@ -1,4 +1,4 @@
-//! Peak signal-to-noise ratio to the picture of the uncached run: how far caching moved it, not how good it is.
+//! Peak signal-to-noise ratio to the picture of the uncached run: how much caching changed it, not how good it is.
 
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
@@ -7,7 +7,7 @@ use super::baseline::Baseline;
 use super::{Against, Metric};
 use crate::files::error::Result;
 
-/// The value of identical pictures, and the largest there is: a mean squared error of 1e-10 or less.
+/// Largest value in dB, for a mean squared error of 1e-10 or less, including identical pictures.
 pub const CAP_DB: f64 = 100.0;
 
 /// `-10 log10(mean squared difference)` over all values of pictures in [0, 1], in dB, at most [`CAP_DB`].
@@ -43,7 +43,7 @@ impl Metric for Psnr {
 }
 
 fn decibels(error: f64) -> f64 {
-    // NaN stays NaN: `min` would swallow it.
+    // Not `min`, which would hide a NaN.
     let db = -10.0 * error.log10();
     if db > CAP_DB { CAP_DB } else { db }
 }

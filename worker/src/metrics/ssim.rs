@@ -1,9 +1,9 @@
 //! Structural similarity (Wang et al., 2004) to the picture of the uncached run.
 //!
-//! As scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-//! data_range=1.0)` defines it, and the authors' own program: a Gaussian window of 11 pixels, every channel by itself,
-//! and the mean over all places where the window lies inside the picture. torchmetrics agrees inside, and also counts
-//! places at the margin, where it mirrors the picture.
+//! As in scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+//! data_range=1.0)` and the authors' program: a Gaussian window of 11 pixels, each channel separately, and the mean over
+//! the positions where the window lies inside the picture. torchmetrics gives the same values there, but also counts
+//! positions at the border, where it mirrors the picture.
 
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};
@@ -12,14 +12,14 @@ use super::baseline::Baseline;
 use super::{Against, Metric};
 use crate::files::error::{ModelError, Result};
 
-/// Pixels of the window.
+/// Side of the window in pixels.
 const WINDOW: usize = 11;
 /// Standard deviation of the window in pixels.
 const SIGMA: f64 = 1.5;
 /// (k₁ L)² and (k₂ L)² with k₁ = 0.01, k₂ = 0.03 and the range L = 1.
 const STABILISERS: [f64; 2] = [1e-4, 9e-4];
 
-/// Mean structural similarity of pictures in [0, 1]: 1 for identical ones.
+/// Mean structural similarity of pictures in [0, 1]; 1 for identical pictures.
 #[derive(Debug, Default)]
 pub struct Ssim {
     baseline: Baseline,
@@ -63,7 +63,7 @@ impl Metric for Ssim {
     }
 }
 
-/// The mean similarity of two planes with rows of `width` pixels.
+/// Mean similarity of two planes with rows of `width` pixels.
 fn similarity(a: &[f32], b: &[f32], width: usize) -> f64 {
     let product = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).collect();
     let plain = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect();
@@ -80,7 +80,7 @@ fn similarity(a: &[f32], b: &[f32], width: usize) -> f64 {
     total / mean_a.len() as f64
 }
 
-/// The plane under the window, wherever the window lies inside it.
+/// The weighted mean of the plane under the window, at every position where the window lies inside it.
 fn smooth(plane: &[f64], width: usize) -> Vec<f64> {
     let centre = (WINDOW / 2) as f64;
     let mut window: [f64; WINDOW] = std::array::from_fn(|i| (-0.5 * ((i as f64 - centre) / SIGMA).powi(2)).exp());

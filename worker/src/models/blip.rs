@@ -1,7 +1,7 @@
-//! BLIP (arXiv 2201.12086): its picture tower, and its text tower that reads the picture through cross-attention.
+//! BLIP (arXiv 2201.12086): the image tower, and the text tower that reads the image through cross-attention.
 //!
-//! Names are those of `BLIP_Pretrain` in the authors' program, as in the weights of ImageReward: a ViT as timm names it
-//! below `visual_encoder`, a BERT without token types below `text_encoder`. Absent: what generates captions.
+//! Tensors are named as in `BLIP_Pretrain` of the authors' program and ImageReward's weights: a ViT with timm's names
+//! below `visual_encoder`, and a BERT without token types below `text_encoder`. Caption generation is not implemented.
 
 use candle_core::{IndexOp, Tensor};
 
@@ -11,12 +11,12 @@ use crate::files::error::{ModelError, Result};
 use crate::files::weights::Params;
 use crate::layers::{Activation, AttentionBias, Conv2d, LayerNorm, Linear, attention};
 
-/// Channels of a head in BLIP's picture towers.
+/// Channels of a head in the image tower.
 const HEAD: usize = 64;
-/// Epsilon of the picture tower's norms.
+/// Epsilon of the image tower's norms.
 const VISION_EPS: f64 = 1e-6;
 
-/// The picture tower: ViT-L/16 in ImageReward.
+/// The image tower: ViT-L/16 in ImageReward.
 pub struct VisionTower {
     image_size: usize,
     heads: usize,
@@ -37,7 +37,7 @@ struct VisionBlock {
 }
 
 impl VisionTower {
-    /// Loads the tower; its sizes are those of the tensors. `params` are those below `visual_encoder`.
+    /// Loads the tower from `params` below `visual_encoder`. Its sizes are read from the tensors.
     pub fn load(params: &Params<'_>) -> Result<Self> {
         let positions = params.shape("pos_embed", 3)?;
         let (tokens, width) = (positions[1], positions[2]);
@@ -45,8 +45,8 @@ impl VisionTower {
         let side = (tokens - 1).isqrt();
         if side * side + 1 != tokens || !width.is_multiple_of(HEAD) {
             return Err(ModelError::Input(format!(
-                "BLIP's picture tower with {tokens} positions of {width} channels is not supported: positions are a square \
-                 and one, channels a multiple of {HEAD}"
+                "BLIP's image tower with {tokens} positions of {width} channels is not supported: positions must be a square \
+                 plus one, channels a multiple of {HEAD}"
             )));
         }
         let inner = params.shape("blocks.0.mlp.fc1.weight", 2)?[0];
@@ -75,7 +75,7 @@ impl VisionTower {
         })
     }
 
-    /// Rows and columns of the pictures it takes.
+    /// Side of the images it takes, in pixels.
     pub fn image_size(&self) -> usize {
         self.image_size
     }
@@ -85,7 +85,7 @@ impl VisionTower {
         self.heads * HEAD
     }
 
-    /// Normalised pictures `[b, 3, image_size, image_size]` as tokens `[b, 1 + patches, width]`.
+    /// Normalized images `[b, 3, image_size, image_size]` → tokens `[b, 1 + patches, width]`, the class token first.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let (batch, ..) = pixels.dims4()?;
         let width = self.width();
@@ -105,7 +105,7 @@ impl VisionTower {
     }
 }
 
-/// What `med_config.json` says of the text tower. Defaults are those of BERT-base.
+/// Settings of the text tower in `med_config.json`. Defaults are those of BERT-base.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
     width: usize,
@@ -143,7 +143,7 @@ impl TextConfig {
     }
 }
 
-/// The text tower: a BERT whose every layer also looks at the picture.
+/// The text tower: a BERT in which every layer also attends to the image.
 pub struct TextTower {
     config: TextConfig,
     words: Tensor,
@@ -166,7 +166,7 @@ struct TextLayer {
 }
 
 impl TextTower {
-    /// Loads the tower for pictures of `picture_width` channels; `params` are those below `text_encoder`.
+    /// Loads the tower from `params` below `text_encoder`, for image tokens of `picture_width` channels.
     pub fn load(params: &Params<'_>, config: TextConfig, picture_width: usize) -> Result<Self> {
         let (embeddings, c) = (params.at("embeddings"), &config);
         let norm = |params: Params<'_>| LayerNorm::load(&params.at("LayerNorm"), c.width, c.eps);
@@ -196,15 +196,15 @@ impl TextTower {
         })
     }
 
-    /// The state of each text's first token, `[b, width]`, given a picture `[b, tokens, picture_width]` for each.
+    /// The state of the first token of each text, `[b, width]`, given image tokens `[b, tokens, picture_width]`.
     pub fn forward(&self, tokens: &Tokens, pictures: &Tensor) -> Result<Tensor> {
         let c = &self.config;
         let (batch, length, device) = (tokens.batch(), tokens.length(), self.words.device());
         if length > c.max_tokens {
-            return Err(ModelError::Input(format!("{length} tokens per text, BLIP takes {}", c.max_tokens)));
+            return Err(ModelError::Input(format!("{length} tokens per text, but BLIP takes {}", c.max_tokens)));
         }
         if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= c.vocab_size) {
-            return Err(ModelError::Input(format!("the tokenizer gives token {id}, BLIP knows {}", c.vocab_size)));
+            return Err(ModelError::Input(format!("the tokenizer gives token {id}, but BLIP knows {}", c.vocab_size)));
         }
         let ids = Tensor::from_slice(tokens.ids(), batch * length, device)?;
         let words = self.words.index_select(&ids, 0)?.reshape((batch, length, c.width))?;

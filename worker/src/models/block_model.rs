@@ -1,9 +1,9 @@
-//! What the executor asks of a diffusion transformer.
+//! The interface between the executor and a diffusion transformer.
 //!
-//! A model is bound to prompts once per generation ([`BlockModel::condition`]), begins a forward pass at every step
-//! ([`Conditioned::prepare`]) and then runs its slots in the order of its layout: [`State::run`] gives a component's
-//! raw output before gate and residual, [`State::combine`] puts an output into the residual stream, whether it was
-//! computed now or is an older one. Norms, modulation, gates and residuals always use the current timestep.
+//! A model is bound to prompts once per generation ([`BlockModel::condition`]), starts a forward pass at every step
+//! ([`Conditioned::prepare`]) and runs its slots in the order of its layout: [`State::run`] gives the raw output of a
+//! component, before gate and residual; [`State::combine`] adds an output, new or cached, to the residual stream.
+//! Norms, modulation, gates and residuals always use the current timestep.
 
 use std::sync::Arc;
 
@@ -13,48 +13,48 @@ use evocache_proto::domain::{CostModel, Layout, Slot};
 use crate::files::error::{ModelError, Result};
 use crate::files::weights::WeightSize;
 
-/// The size of the picture in latent space.
+/// Size of an image in latent space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LatentSize {
-    /// Rows.
+    /// Latent rows.
     pub height: usize,
-    /// Columns.
+    /// Latent columns.
     pub width: usize,
     /// Pixels per latent row or column.
     pub scale: usize,
 }
 
-/// What each picture of a batch is to show, as the encoders of a model say it. Every tensor has one row per picture; a
-/// model takes the parts it was trained with and refuses prompts that lack one.
+/// Encoded prompts of a batch. Every tensor has one row per image. A model uses the parts that it was trained with and
+/// rejects prompts that lack one.
 #[derive(Debug, Clone, Default)]
 pub struct Prompts {
     /// Text encoder output, `[b, tokens, channels]`.
     pub embeddings: Option<Tensor>,
-    /// One for a real token, zero for padding, `[b, tokens]`; absent where padding is attended like text.
+    /// One for a real token, zero for padding, `[b, tokens]`; `None` if padding is attended like text.
     pub mask: Option<Tensor>,
-    /// One vector for the whole text, `[b, channels]`.
+    /// One vector for each whole text, `[b, channels]`.
     pub pooled: Option<Tensor>,
     /// Class numbers, `[b]`, u32.
     pub classes: Option<Tensor>,
 }
 
 impl Prompts {
-    /// Texts with the mask of their padding.
+    /// Prompts with text embeddings and a padding mask.
     pub fn masked(embeddings: Tensor, mask: Tensor) -> Self {
         Self { embeddings: Some(embeddings), mask: Some(mask), ..Self::default() }
     }
 
-    /// Texts whose padding counts as text, with a vector for each as a whole.
+    /// Prompts with text embeddings whose padding counts as text, and pooled embeddings.
     pub fn pooled(embeddings: Tensor, pooled: Tensor) -> Self {
         Self { embeddings: Some(embeddings), pooled: Some(pooled), ..Self::default() }
     }
 
-    /// Classes, `[b]`.
+    /// Prompts that are classes, `[b]`.
     pub fn classes(classes: Tensor) -> Self {
         Self { classes: Some(classes), ..Self::default() }
     }
 
-    /// Does the same to every part that is there.
+    /// Applies `act` to every part that is present.
     pub fn map(&self, act: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
         let part = |x: &Option<Tensor>| x.as_ref().map(&act).transpose();
         Ok(Self {
@@ -65,18 +65,18 @@ impl Prompts {
         })
     }
 
-    /// The texts in numbers of this kind; a mask and classes stay what they are.
+    /// Converts the embeddings to a data type; mask and classes are unchanged.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let part = |x: &Option<Tensor>| x.as_ref().map(|x| x.to_dtype(dtype)).transpose();
         Ok(Self { embeddings: part(&self.embeddings)?, pooled: part(&self.pooled)?, ..self.clone() })
     }
 
-    /// Pictures `first..first + count`.
+    /// The prompts of images `first..first + count`.
     pub fn batch(&self, first: usize, count: usize) -> Result<Self> {
         self.map(|x| x.narrow(0, first, count))
     }
 
-    /// Picture `index` as often as there are images in a batch.
+    /// The prompt of image `index`, `count` times.
     pub fn repeated(&self, index: usize, count: usize) -> Result<Self> {
         self.map(|x| {
             let mut shape = x.dims().to_vec();
@@ -85,12 +85,12 @@ impl Prompts {
         })
     }
 
-    /// The pictures of both, these first. Both must have the same parts.
+    /// Concatenates the prompts of `self` and `other`. Fails unless both have the same parts.
     pub fn then(&self, other: &Self) -> candle_core::Result<Self> {
         let part = |a: &Option<Tensor>, b: &Option<Tensor>| match (a, b) {
             (Some(a), Some(b)) => Tensor::cat(&[a, b], 0).map(Some),
             (None, None) => Ok(None),
-            _ => Err(candle_core::Error::Msg("prompts of two kinds cannot stand in one batch".into())),
+            _ => Err(candle_core::Error::Msg("prompts with different parts cannot share a batch".into())),
         };
         Ok(Self {
             embeddings: part(&self.embeddings, &other.embeddings)?,
@@ -100,19 +100,19 @@ impl Prompts {
         })
     }
 
-    /// The text embeddings, which must have `channels` channels, with the number of tokens.
+    /// The text embeddings and their number of tokens. Fails unless they have `channels` channels.
     pub fn expect_embeddings(&self, channels: usize) -> Result<(&Tensor, usize)> {
         let Some(embeddings) = &self.embeddings else { return Err(lacking("text embeddings")) };
         match embeddings.dims3()? {
             (_, tokens, found) if found == channels => Ok((embeddings, tokens)),
             _ => Err(ModelError::Input(format!(
-                "the text encoder gives embeddings {:?}, the transformer expects {channels} channels",
+                "the text encoder gives embeddings {:?}, but the transformer expects {channels} channels",
                 embeddings.dims()
             ))),
         }
     }
 
-    /// The mask, which must fit the text embeddings.
+    /// The padding mask. Fails unless it fits the text embeddings.
     pub fn expect_mask(&self) -> Result<&Tensor> {
         let Some(mask) = &self.mask else { return Err(lacking("a mask of the padding")) };
         let text = self.embeddings.as_ref().map_or(&[] as &[usize], Tensor::dims);
@@ -122,19 +122,19 @@ impl Prompts {
         Ok(mask)
     }
 
-    /// The vectors of whole texts, which must be `[batch, channels]`.
+    /// The pooled embeddings. Fails unless they are `[batch, channels]`.
     pub fn expect_pooled(&self, batch: usize, channels: usize) -> Result<&Tensor> {
         let Some(pooled) = &self.pooled else { return Err(lacking("a pooled embedding")) };
         if pooled.dims() != [batch, channels] {
             return Err(ModelError::Input(format!(
-                "the text encoder gives pooled embeddings {:?}, the transformer expects [{batch}, {channels}]",
+                "the text encoder gives pooled embeddings {:?}, but the transformer expects [{batch}, {channels}]",
                 pooled.dims()
             )));
         }
         Ok(pooled)
     }
 
-    /// The classes, each of which must be below `count`.
+    /// The classes. Fails unless each is below `count`.
     pub fn expect_classes(&self, count: usize) -> Result<&Tensor> {
         let Some(classes) = &self.classes else { return Err(lacking("class labels")) };
         let known = classes.dtype() == DType::U32 && classes.dims().len() == 1;
@@ -146,33 +146,33 @@ impl Prompts {
 }
 
 fn lacking(what: &str) -> ModelError {
-    ModelError::Input(format!("the transformer is conditioned on {what}, and the prompts have none"))
+    ModelError::Input(format!("the transformer is conditioned on {what}, but the prompts have none"))
 }
 
-/// What a batch of images is to show, and how.
+/// Prompts, guidance scale and size of a batch of images.
 #[derive(Debug, Clone)]
 pub struct Conditioning {
-    /// What each picture is to show.
+    /// The encoded prompts.
     pub prompts: Prompts,
-    /// The guidance scale for models that were distilled to take it as an input; others do not look at it.
+    /// The guidance scale, for models that take it as an input; others ignore it.
     pub guidance: Option<f64>,
-    /// Size of the pictures.
+    /// Size of the images.
     pub size: LatentSize,
 }
 
 /// How a model is guided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuidanceKind {
-    /// By a second forward pass without the prompt (arXiv 2207.12598).
+    /// Classifier-free guidance: a second forward pass without the prompt (arXiv 2207.12598).
     ClassifierFree,
-    /// It was distilled into the model: one pass, with the scale as an input or fixed for good (arXiv 2210.03142).
+    /// Guidance distilled into the model: one pass, with the scale fixed or an input (arXiv 2210.03142).
     Distilled,
 }
 
-/// Sizes that costs depend on.
+/// The sizes that costs depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// Size of the picture in latent space.
+    /// Size of the image in latent space.
     pub size: LatentSize,
     /// Text tokens per prompt, padding included.
     pub tokens: usize,
@@ -180,21 +180,21 @@ pub struct Geometry {
     pub guided: bool,
 }
 
-/// Memory that forward passes take beside weights and cached outputs, in bytes, predicted from shapes. Classifier-free
-/// guidance doubles what is per image.
+/// Predicted memory of forward passes in bytes, without weights and cached outputs. Amounts per image include the
+/// doubling by classifier-free guidance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activations {
-    /// Throughout, whatever the batch.
+    /// Held throughout, independent of the batch.
     pub shared: u64,
-    /// Throughout, per image: residual streams, modulations, texts.
+    /// Held throughout, per image: residual streams, modulations, texts.
     pub per_image: u64,
-    /// While one of the slots is computed, per image, in their order: the most that is there at once, the output included.
+    /// Peak while each slot is computed, per image, including its output; in the order of the layout.
     pub slots: Vec<u64>,
 }
 
-/// A diffusion transformer whose components can be run one by one.
+/// A diffusion transformer whose components can be run separately.
 pub trait BlockModel: Send + Sync {
-    /// Which components there are, in the order they run.
+    /// The components in the order in which they run.
     fn layout(&self) -> &Arc<Layout>;
 
     /// Channels of the latents.
@@ -205,39 +205,39 @@ pub trait BlockModel: Send + Sync {
         GuidanceKind::ClassifierFree
     }
 
-    /// Tokens that a picture of this size becomes; an error says which sizes there are.
+    /// Number of tokens of an image of this size. Fails, naming the possible sizes, if the model cannot take it.
     fn image_tokens(&self, size: LatentSize) -> Result<usize>;
 
-    /// How much the weights are.
+    /// Size of the weights.
     fn weight_size(&self) -> WeightSize;
 
-    /// What numbers activations and stored outputs are made of. Latents are f32 on both sides of the model.
+    /// Data type of activations and cached outputs. Latents are f32 at input and output.
     fn dtype(&self) -> DType;
 
     /// Costs per image of one forward pass and, in `image_macs`, of [`condition`](Self::condition).
     fn cost(&self, geometry: &Geometry) -> CostModel;
 
-    /// Memory of a forward pass.
+    /// Predicted memory of a forward pass.
     fn activations(&self, geometry: &Geometry) -> Activations;
 
-    /// Binds the model to prompts; what depends on nothing else is computed here, once per generation.
+    /// Binds the model to prompts, and computes everything that depends only on them, once per generation.
     fn condition<'a>(&'a self, conditioning: &Conditioning) -> Result<Box<dyn Conditioned + 'a>>;
 }
 
 /// A model bound to a batch of prompts.
 pub trait Conditioned {
-    /// Begins a forward pass: latents `[b, c, h, w]` in f32 at a timestep of the training schedule.
+    /// Starts a forward pass on latents `[b, c, h, w]` in f32 at a timestep of the training schedule.
     fn prepare<'a>(&'a self, latents: &Tensor, timestep: f64) -> Result<Box<dyn State + 'a>>;
 }
 
-/// One forward pass under way.
+/// A forward pass in progress.
 pub trait State {
-    /// The raw output of a component on the current state. Does not change the state.
+    /// The raw output of a component for the current state, which it does not change.
     fn run(&self, slot: Slot) -> Result<Tensor>;
 
-    /// Puts a component's output into the state. To be called once per slot, in the layout's order.
+    /// Adds the output of a component to the state. Must be called once per slot, in the order of the layout.
     fn combine(&mut self, slot: Slot, output: &Tensor) -> Result<()>;
 
-    /// The model's output `[b, c, h, w]` in f32, with the channels of the latents only.
+    /// The output of the model, `[b, c, h, w]` in f32, with the channels of the latents only.
     fn finish(self: Box<Self>) -> Result<Tensor>;
 }

@@ -1,8 +1,8 @@
-//! Captions cleaned as PixArt's pipelines clean them by themselves (`clean_caption=True`): addresses, file names, numbers of
-//! articles, marks and phrases of shops are taken out, dashes and quotes made plain.
+//! Caption cleaning as in PixArt's pipelines (`clean_caption=True`, their default): removes addresses, file names,
+//! article numbers, symbols and shop phrases, and replaces typographic dashes and quotes by plain ones.
 //!
-//! diffusers hands the text to two libraries on the way, BeautifulSoup for HTML and ftfy for damaged characters. Texts that
-//! these would leave alone are cleaned to the letter; the others are refused, and told from the former on the safe side.
+//! diffusers also passes the text through BeautifulSoup (HTML) and ftfy (damaged characters). Texts that neither
+//! library would change are cleaned exactly as in diffusers; texts that either might change are rejected.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use fancy_regex::Regex;
 
 use crate::files::error::{ModelError, Result};
 
-/// What is replaced before ftfy has its turn, in order.
+/// Replacements before the HTML parser, in order.
 const FIRST: &[(&str, &str)] = &[
     (r"<person>", "person"),
     (
@@ -20,7 +20,7 @@ const FIRST: &[(&str, &str)] = &[
     (r"\b((?:www:(?:\/{1,3}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)))", ""),
 ];
 
-/// The rest of that, after HTML.
+/// Replacements between the HTML parser and ftfy.
 const SECOND: &[(&str, &str)] = &[
     (r"@[\w\d]+\b", ""),
     (
@@ -48,10 +48,10 @@ const SECOND: &[(&str, &str)] = &[
     (r"\s+\.\s+", " "),
 ];
 
-/// A text with more of them than three is words that are held together so.
+/// Replaced by blanks in a text that has more than three of them: there they join words.
 const JOINTS: [char; 2] = ['-', '_'];
 
-/// What is replaced after ftfy.
+/// Replacements after ftfy.
 const LAST: &[(&str, &str)] = &[
     (r"\b[a-zA-Z]{1,3}\d{3,15}\b", ""),
     (r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", ""),
@@ -72,7 +72,7 @@ const LAST: &[(&str, &str)] = &[
     (r"^\.\S+$", ""),
 ];
 
-/// Cleans captions.
+/// Cleans captions with the compiled rules.
 pub(super) struct Cleaner {
     first: Vec<(Regex, &'static str)>,
     second: Vec<(Regex, &'static str)>,
@@ -91,7 +91,7 @@ impl Cleaner {
         Ok(Self { first: compile(FIRST)?, second: compile(SECOND)?, last: compile(LAST)? })
     }
 
-    /// The caption as T5 gets it: diffusers cleans it twice.
+    /// The cleaned caption for T5. Like diffusers, cleans it twice. Fails if BeautifulSoup or ftfy might change it.
     pub(super) fn clean(&self, caption: &str) -> Result<String> {
         let refused =
             |why: String| ModelError::Input(format!("prompt '{caption}' cannot be cleaned as diffusers does: {why}"));
@@ -104,7 +104,7 @@ impl Cleaner {
         replace(&mut text, &self.first)?;
         let mut rest = text.chars().peekable();
         while let Some(c) = rest.next() {
-            // BeautifulSoup reads the rest as HTML.
+            // BeautifulSoup may parse the text from here as HTML.
             if c == '<' || c == '&' && rest.peek().is_some_and(|next| !next.is_whitespace()) {
                 return Err(format!("'{c}' may begin HTML; leave it out"));
             }
@@ -155,8 +155,8 @@ fn unquoted(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The first character that ftfy may change: all but printable ASCII, white space, and small accented letters that stand alone
-/// between such. Damaged UTF-8 is never one character, but for two that it loses a blank after.
+/// The first character that ftfy may change. Printable ASCII, white space, and a lower-case accented letter after one
+/// of these are safe: damaged UTF-8 has at least two characters, except for 'â' and 'ã', after which one may be lost.
 fn for_ftfy(text: &str) -> Option<char> {
     let plain = |c: char| c.is_ascii_graphic() || matches!(c, ' ' | '\t' | '\n' | '\r');
     let letter = |c: char| ('à'..='ÿ').contains(&c) && !matches!(c, 'â' | 'ã' | '÷');

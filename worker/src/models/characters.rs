@@ -1,17 +1,17 @@
-//! SentencePiece's table of characters, `precompiled_charsmap`: what is replaced before a text is cut.
+//! SentencePiece's character table, `precompiled_charsmap`: replacements made before a text is tokenized.
 //!
-//! The library that applies it looks up whatever the table points to, so a damaged one would stop the program. Here it is
-//! walked once, through all that any text can reach: a double-array trie of bytes (units of 32 bits; Yata et al. 2007), whose
-//! leaves point into one text of replacements.
+//! The library that applies the table does not check its offsets, so a damaged table would make the program panic. This
+//! module checks all entries that a text can reach. The table is a double-array trie over bytes (units of 32 bits; Yata
+//! et al. 2007), whose leaves point into one text of replacements.
 
 use tokenizers::normalizers::Precompiled;
 
-/// Larger than any that exists: T5's has a quarter of a million bytes.
+/// Largest table accepted; T5's has a quarter of a million bytes.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Reads a table, or says what is wrong with it.
+/// Reads and checks a table. Fails if it is damaged or larger than [`MAX_BYTES`].
 pub(super) fn table(bytes: &[u8]) -> Result<Precompiled, String> {
-    check(bytes).ok_or("its table of characters points outside of itself")?;
+    check(bytes).ok_or("its character table points outside itself")?;
     Precompiled::from(bytes).map_err(|e| e.to_string())
 }
 
@@ -27,7 +27,7 @@ fn check(bytes: &[u8]) -> Option<()> {
     let mut seen = vec![false; units.len()];
     let mut open = vec![offset(*units.first()?)];
     while let Some(base) = open.pop() {
-        // Any byte of a text may be looked up from here.
+        // The next byte of a text can be any value.
         units.get(base | 0xff)?;
         for byte in 1..=0xff {
             let at = base ^ byte;

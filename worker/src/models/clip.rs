@@ -1,6 +1,6 @@
-//! CLIP (arXiv 2103.00020): transformers' `CLIPModel` or open_clip's `CLIP`, both towers, for scoring pictures against texts.
+//! CLIP (arXiv 2103.00020) with both towers: transformers' `CLIPModel` or open_clip's `CLIP`.
 //!
-//! Weights: `openai/clip-vit-base-patch32` and its kin, `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`, or folder `clip` of a
+//! Weights: `openai/clip-vit-base-patch32` and similar, `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`, or folder `clip` of a
 //! model. Names are those of the checkpoint.
 
 use candle_core::{D, DType, IndexOp, Tensor};
@@ -14,20 +14,20 @@ use crate::files::error::{ModelError, Result};
 use crate::files::weights::{Params, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, LayerNorm, Linear};
 
-/// What `config.json` or `open_clip_config.json` says. Defaults are transformers' and open_clip's.
+/// The settings in `config.json` or `open_clip_config.json`. Defaults are transformers' and open_clip's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
-    /// Whose names the weights have.
+    /// Naming scheme of the weights.
     pub naming: Naming,
-    /// The text tower.
+    /// Settings of the text tower.
     pub text: TextConfig,
-    /// The picture tower.
+    /// Sizes of the image tower.
     pub vision: TowerConfig,
-    /// Rows and columns of the picture.
+    /// Side of the input image in pixels.
     pub image_size: usize,
-    /// Side of a patch.
+    /// Side of a patch in pixels.
     pub patch: usize,
-    /// Width of the common space.
+    /// Width of the joint embedding space.
     pub projection: usize,
 }
 
@@ -50,7 +50,7 @@ impl ClipConfig {
         })
     }
 
-    /// Reads and checks open_clip's config of a model whose towers are its own transformers.
+    /// Reads and checks an open_clip config. Fails if a tower is not open_clip's own transformer.
     pub fn read_open_clip(config: &Config) -> Result<Self> {
         let model = config.object("model_cfg")?;
         model.not_set("custom_text")?;
@@ -84,7 +84,7 @@ impl ClipConfig {
                 tower: tower(&text, text_width, heads)?,
                 vocab_size: text.size_or("vocab_size", 49408)?,
                 max_tokens: text.size_or("context_length", 77)?,
-                // open_clip reads a text's vector at the largest id.
+                // open_clip pools at the largest id, which 2 stands for.
                 eos_token: 2,
             },
             vision: tower(&vision, width, width / head)?,
@@ -95,7 +95,7 @@ impl ClipConfig {
     }
 }
 
-/// The sides of a picture and of a patch.
+/// Sides of the image and of a patch in pixels, with their defaults.
 fn sides(vision: &Config, [image_size, patch]: [usize; 2]) -> Result<(usize, usize)> {
     let (image_size, patch) = (vision.size_or("image_size", image_size)?, vision.size_or("patch_size", patch)?);
     if image_size.is_multiple_of(patch) {
@@ -104,7 +104,7 @@ fn sides(vision: &Config, [image_size, patch]: [usize; 2]) -> Result<(usize, usi
     Err(vision.wrong("image_size", format!("a multiple of patch_size = {patch}"), image_size.to_string()))
 }
 
-/// Both towers.
+/// The text tower and the image tower.
 pub struct Clip {
     config: ClipConfig,
     text: TextTower,
@@ -136,7 +136,7 @@ impl Clip {
                     class_embedding: embeddings.tensor("class_embedding", &[v.width])?,
                     patch_embedding: patches(embeddings.at("patch_embedding"))?,
                     vision_positions: embeddings.at("position_embedding").tensor("weight", &positions)?,
-                    // transformers' spelling
+                    // Misspelled in transformers.
                     pre_layer_norm: norm(vision.at("pre_layrnorm"))?,
                     vision_layers: load_layers(&vision, v, naming)?,
                     post_layer_norm: norm(vision.at("post_layernorm"))?,
@@ -183,13 +183,13 @@ impl Clip {
         unit(&self.text_projection.forward(&self.text.pool(&states.last, tokens)?)?)
     }
 
-    /// Unit vectors `[b, projection]` of normalised pictures `[b, 3, image_size, image_size]`.
+    /// Unit vectors `[b, projection]` of normalized images `[b, 3, image_size, image_size]`.
     pub fn embed_images(&self, pixels: &Tensor) -> Result<Tensor> {
         let c = &self.config;
         let (batch, ..) = pixels.dims4()?;
         if pixels.dims() != [batch, 3, c.image_size, c.image_size] {
             return Err(ModelError::Input(format!(
-                "CLIP takes pictures of {0}x{0}, got {1:?}",
+                "CLIP takes images of {0}x{0}, got {1:?}",
                 c.image_size,
                 pixels.dims()
             )));

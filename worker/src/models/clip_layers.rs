@@ -1,4 +1,4 @@
-//! The layers of CLIP's towers, and how checkpoints name them.
+//! The transformer layers of CLIP's towers, and their names in checkpoints.
 
 use candle_core::Tensor;
 
@@ -7,23 +7,23 @@ use crate::files::error::Result;
 use crate::files::weights::Params;
 use crate::layers::{Activation, AttentionBias, LayerNorm, Linear, attention};
 
-/// Whose names the tensors of a checkpoint have.
+/// Naming scheme of the tensors in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
     /// transformers' `CLIPModel`.
     Transformers,
-    /// open_clip's `CLIP`, which are the original's.
+    /// open_clip's `CLIP`, as in the original CLIP.
     OpenClip,
 }
 
-/// One tower's sizes.
+/// Sizes of a tower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TowerConfig {
     /// Width of a token.
     pub width: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Layers.
+    /// Number of layers.
     pub layers: usize,
     /// Inner width of the feed-forward layer.
     pub inner: usize,
@@ -55,7 +55,7 @@ impl TowerConfig {
     }
 }
 
-/// Self-attention and a feed-forward layer, each after its norm.
+/// Self-attention and a feed-forward layer, each preceded by a norm.
 pub(super) struct Layer {
     norm1: LayerNorm,
     qkv: Linear,

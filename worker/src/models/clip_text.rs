@@ -1,4 +1,4 @@
-//! CLIP's text tower: transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`, and half of its `CLIPModel`.
+//! CLIP's text tower: transformers' `CLIPTextModel`, `CLIPTextModelWithProjection` and the text part of `CLIPModel`.
 //!
 //! Weights: folder `text_encoder` of FLUX and SD3 (CLIP-L), `text_encoder_2` of SD3 (OpenCLIP-G).
 
@@ -12,16 +12,16 @@ use crate::files::fields;
 use crate::files::weights::{Params, Weights};
 use crate::layers::{AttentionBias, LayerNorm, Linear};
 
-/// What `config.json`, or `text_config` in it, says. Defaults are transformers'.
+/// The settings in `config.json`, or in its `text_config`. Defaults are transformers'.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
     /// Sizes of the layers.
     pub tower: TowerConfig,
-    /// Tokens that are known.
+    /// Size of the vocabulary.
     pub vocab_size: usize,
-    /// Tokens per text at most.
+    /// Most tokens per text.
     pub max_tokens: usize,
-    /// The token whose first position stands for the text; 2 means the largest id, as in transformers.
+    /// The token at whose first position a text is pooled; 2 means the largest id, as in transformers.
     pub eos_token: i64,
 }
 
@@ -38,24 +38,24 @@ impl TextConfig {
     }
 }
 
-/// What tokens may see of the padding after them. No token sees what comes later, so only padding itself differs.
+/// Whether padding is attended. Attention is causal, so this only affects tokens at or after padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// Nothing, as where a mask is given.
+    /// Padding is masked, as in transformers with an attention mask.
     Masked,
-    /// Padding is text like any other, as in diffusers' pipelines.
+    /// Padding is attended like text, as in diffusers' pipelines.
     Attended,
 }
 
-/// What a text becomes.
+/// The hidden states of texts.
 pub struct TextStates {
-    /// The states that enter the last layer, `[b, tokens, width]`.
+    /// The input of the last layer, `[b, tokens, width]`.
     pub penultimate: Tensor,
     /// The states after the last layer and the final norm, `[b, tokens, width]`.
     pub last: Tensor,
 }
 
-/// Embeddings, layers and final norm.
+/// The text tower: embeddings, layers and final norm.
 pub struct TextTower {
     config: TextConfig,
     token_embedding: Tensor,
@@ -65,7 +65,7 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    /// Loads the tower; `params` are those below `text_model`, or all of open_clip's.
+    /// Loads the tower from `params` below `text_model`, or from all of open_clip's.
     pub fn load(params: &Params<'_>, config: TextConfig, naming: Naming) -> Result<Self> {
         let c = &config.tower;
         let (embeddings, norm) = match naming {
@@ -90,10 +90,10 @@ impl TextTower {
         let c = &self.config;
         let (batch, length, device) = (tokens.batch(), tokens.length(), self.token_embedding.device());
         if length > c.max_tokens {
-            return Err(ModelError::Input(format!("{length} tokens per text, CLIP takes {}", c.max_tokens)));
+            return Err(ModelError::Input(format!("{length} tokens per text, but CLIP takes {}", c.max_tokens)));
         }
         if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= c.vocab_size) {
-            return Err(ModelError::Input(format!("the tokenizer gives token {id}, CLIP knows {}", c.vocab_size)));
+            return Err(ModelError::Input(format!("the tokenizer gives token {id}, but CLIP knows {}", c.vocab_size)));
         }
         let ids = Tensor::from_slice(tokens.ids(), batch * length, device)?;
         let mut x = self
@@ -119,7 +119,7 @@ impl TextTower {
         Ok(TextStates { penultimate, last: self.final_layer_norm.forward(&x)? })
     }
 
-    /// The states that stand for whole texts, `[b, width]`.
+    /// The state that represents each text, `[b, width]`.
     pub fn pool(&self, last: &Tensor, tokens: &Tokens) -> Result<Tensor> {
         let eos = self.config.eos_token;
         let pooled: Vec<Tensor> = tokens
@@ -132,14 +132,14 @@ impl TextTower {
     }
 }
 
-/// A text tower that stands alone, with a projection of the pooled state where the class has one.
+/// A separate text encoder: a text tower, with a projection of the pooled state in `CLIPTextModelWithProjection`.
 pub struct ClipTextEncoder {
     tower: TextTower,
     projection: Option<Linear>,
 }
 
 impl ClipTextEncoder {
-    /// Loads `CLIPTextModel`, or `CLIPTextModelWithProjection` where `projected`.
+    /// Loads `CLIPTextModel`, or `CLIPTextModelWithProjection` if `projected`.
     pub fn load(weights: &Weights, config: &Config, projected: bool) -> Result<Self> {
         config.choice("model_type", "clip_text_model", &["clip_text_model", "clip"])?;
         let text = TextConfig::read(config)?;
@@ -150,13 +150,13 @@ impl ClipTextEncoder {
         } else {
             None
         };
-        // Newer releases of transformers save the model without its outer name.
+        // Newer releases of transformers save tensors without the prefix `text_model`.
         let bare = params.has("embeddings.token_embedding.weight");
         let tower = TextTower::load(&if bare { params } else { params.at("text_model") }, text, Naming::Transformers)?;
         Ok(Self { tower, projection })
     }
 
-    /// The states before the last layer, `[b, tokens, width]`, and the vector of each text, `[b, channels]`.
+    /// The input of the last layer, `[b, tokens, width]`, and the pooled vector of each text, `[b, channels]`.
     pub fn encode(&self, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
         let states = self.tower.forward(tokens, Padding::Attended)?;
         let pooled = self.tower.pool(&states.last, tokens)?;
@@ -168,8 +168,8 @@ impl ClipTextEncoder {
     }
 }
 
-/// Where the text's vector is read: at the first end token, or at the largest id for configs that name token 2, which
-/// transformers reads so because the original checkpoints carry a wrong number. Without an end token, at the first.
+/// Position at which a text is pooled: the first end token, or 0 if there is none. If the config names token 2, it is
+/// the first largest id, as in transformers, because the original checkpoints have a wrong `eos_token_id`.
 fn pooled_position(ids: &[u32], eos: i64) -> usize {
     if eos == 2 {
         let largest = ids.iter().max();

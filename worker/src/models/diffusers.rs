@@ -1,7 +1,7 @@
-//! A model folder as diffusers' `save_pretrained` writes it: which parts it has, and how to load each.
+//! A model folder as written by diffusers' `save_pretrained`: its parts, and how to load each.
 //!
-//! Configs, tokenizers and the headers of weights are read once, when a folder is opened. Weights are read when they are
-//! asked for; that of text encoders may be long after, so that what has changed by then is refused.
+//! Configs, tokenizers and weight headers are read once, when a folder is opened. Weights are read on demand. Text
+//! encoders may be loaded much later, so loading them fails if a file has changed since.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,33 +28,33 @@ use crate::files::weights::{Single, Weights};
 use crate::samplers::SamplerFactory;
 use crate::samplers::flow_match::FlowSigmas;
 
-/// The first letters of diffusers' weight files.
+/// Stem of diffusers' weight files.
 const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
 
-/// The first letters of transformers' weight files.
+/// Stem of transformers' weight files.
 pub const TRANSFORMERS_STEM: &str = "model";
 
-/// Latent rows and columns that FLUX's pipeline takes where it is told no size.
+/// Latent rows and columns of the default size of FLUX's pipeline.
 const FLUX_NATIVE: usize = 128;
 
-/// The most tokens that a text may be padded to.
+/// Most tokens that a text may be padded to.
 const MOST_TOKENS: usize = 4096;
 
-/// The field of `model_index.json` in which a folder may say how many tokens its pipeline is to be called with. diffusers
-/// does not look at fields that begin so.
+/// Field of `model_index.json` that sets the number of T5 tokens for this folder. diffusers ignores fields whose names
+/// start with an underscore.
 const FOLDERS_TOKENS: &str = "_max_sequence_length";
 
-/// How prompts are read, where it is not as the pipeline does it by itself.
+/// Text options that differ from the pipeline's defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TextOptions {
-    /// Tokens that T5's texts are padded and cut to, diffusers' `max_sequence_length`.
+    /// Tokens that T5's texts are padded and truncated to: diffusers' `max_sequence_length`.
     pub max_tokens: Option<usize>,
-    /// Whether captions are cleaned, diffusers' `clean_caption`; PixArt's are.
+    /// Whether captions are cleaned: diffusers' `clean_caption`, for PixArt only.
     pub clean_caption: bool,
 }
 
 impl TextOptions {
-    /// What tells these options from a pipeline's own in a fingerprint.
+    /// Suffix of the fingerprint for these options; empty for the pipeline's defaults.
     pub fn mark(self) -> String {
         let tokens = self.max_tokens.map(|tokens| format!("-{tokens}tokens")).unwrap_or_default();
         format!("{tokens}{}", if self.clean_caption { "-cleaned" } else { "" })
@@ -85,7 +85,8 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Reads `model_index.json`, checks that every part is of a known class, and reads all but the weights.
+    /// Reads everything but the weights. Fails, naming file and field, if a part is missing, has an unknown class, or uses
+    /// a setting that is not supported.
     pub fn open(path: &Path, texts: TextOptions) -> Result<Self> {
         let file = path.join("model_index.json");
         let mut files = vec![file.clone()];
@@ -98,7 +99,7 @@ impl ModelFolder {
         };
         if texts.clean_caption && class.family != Family::PixArt {
             return Err(ModelError::Input(format!(
-                "a {} does not clean its captions; PixArt's pipelines do",
+                "a {} does not clean captions; only PixArt's pipelines do",
                 class.name
             )));
         }
@@ -113,7 +114,7 @@ impl ModelFolder {
         let (mut weights, mut encoders, mut tokenizers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let config = |part: &str| Config::read_diffusers(&path.join(part).join("config.json"));
         let class_of = |part: &str| classes.get(part).map_or("", String::as_str);
-        // Configs first: a wrong class is told before gigabytes are opened.
+        // Configs first, so that a wrong class is reported before gigabytes of weights are opened.
         let own = config("transformer")?;
         let transformer = match class.family {
             Family::PixArt => Transformer::PixArt(PixArtConfig::read(&own)?),
@@ -123,7 +124,7 @@ impl ModelFolder {
         };
         let vae = VaeConfig::read(&config("vae")?, class.family.shifts_latents())?;
         let scheduler = Config::read_diffusers(&path.join("scheduler").join("scheduler_config.json"))?;
-        // The pipeline hands its sampler evenly spaced sigmas, rather than leave them to the sampler.
+        // FLUX's pipeline passes evenly spaced sigmas to its sampler; others leave them to the sampler.
         let sigmas = if class.family == Family::Flux { FlowSigmas::Even } else { FlowSigmas::Trained };
         let samplers = SamplerFactory::read(&scheduler, class_of("scheduler"), sigmas)?;
         let mut clip_tokens = None;
@@ -136,7 +137,7 @@ impl ModelFolder {
                     Some(Weights::open(&folder, TRANSFORMERS_STEM, Single::First, &Device::Cpu)?)
                 }
                 Kind::Tokenizer(kind) => {
-                    // All CLIPs of a pipeline take as many tokens as its first tokenizer says.
+                    // The length of a pipeline's first CLIP tokenizer applies to all its CLIPs.
                     let length = if kind == tokenizer::Kind::T5 { Some(text_tokens) } else { clip_tokens };
                     let tokenizer = Tokenizer::open(&folder, kind, length)?;
                     if kind == tokenizer::Kind::Clip {
@@ -176,7 +177,7 @@ impl ModelFolder {
         Ok(folder)
     }
 
-    /// What is wrong with an encoder's config is told now, and not when texts come.
+    /// Checks the configs of the text encoders now instead of when the first text arrives.
     fn check_encoders(&self, clip_tokens: Option<usize>) -> Result<()> {
         for (&part, config) in &self.encoders {
             match self.class.parts.iter().find(|p| p.name == part) {
@@ -195,17 +196,17 @@ impl ModelFolder {
         Ok(())
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The pipeline's class.
+    /// Class of the pipeline.
     pub fn pipeline(&self) -> &str {
         self.class.name
     }
 
-    /// The folder's own name, or its repository's on the hub, which a search asks for unless the worker is told another.
+    /// Default name of the model, which a search refers to: its repository on the hub, or else the name of the folder.
     pub fn name(&self) -> String {
         let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         let own = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -221,7 +222,7 @@ impl ModelFolder {
         ModelError::Input(format!("a {} has no part '{part}'", self.class.name))
     }
 
-    /// Latent rows and columns of the size that the model was made for.
+    /// Latent rows and columns of the model's native size.
     pub fn native_latent_size(&self) -> usize {
         match &self.transformer {
             Transformer::PixArt(config) => config.sample_size,
@@ -231,7 +232,7 @@ impl ModelFolder {
         }
     }
 
-    /// Loads the transformer, in numbers of this kind.
+    /// Loads the transformer with weights of this data type.
     pub fn transformer(&self, device: &Device, dtype: DType) -> Result<Box<dyn BlockModel>> {
         let weights = self.weights("transformer", device)?.with_dtype(dtype);
         Ok(match &self.transformer {
@@ -242,7 +243,7 @@ impl ModelFolder {
         })
     }
 
-    /// Loads the decoder.
+    /// Loads the VAE decoder.
     pub fn vae(&self, device: &Device) -> Result<VaeDecoder> {
         VaeDecoder::load(&self.weights("vae", device)?, self.vae.clone())
     }
@@ -265,12 +266,12 @@ impl ModelFolder {
         }
     }
 
-    /// Loads the T5 of a PixArt folder.
+    /// Loads the T5 encoder of a PixArt folder. Fails for other pipelines.
     pub fn text_encoder(&self, device: &Device) -> Result<TextEncoder<'_>> {
         match self.class.family {
             Family::PixArt => self.t5("text_encoder", "tokenizer", device),
             _ => {
-                Err(ModelError::Input(format!("the prompts of a {} go through more than one encoder", self.class.name)))
+                Err(ModelError::Input(format!("a {} does not encode prompts by T5 alone", self.class.name)))
             }
         }
     }
@@ -313,7 +314,7 @@ impl ModelFolder {
             Transformer::Sd3(config) => {
                 let first = self.clip("text_encoder", "tokenizer", true, texts, device)?;
                 let second = self.clip("text_encoder_2", "tokenizer_2", true, texts, device)?;
-                // Zeros stand for T5 where the folder goes without.
+                // As in diffusers, zeros replace the states of a missing T5.
                 let t5 = if self.index.lacks("text_encoder_3") {
                     Tensor::zeros((texts.len(), self.text_tokens, config.text_channels), DType::F32, device)?
                 } else {
@@ -325,31 +326,31 @@ impl ModelFolder {
         }
     }
 
-    /// The sampler's settings.
+    /// Settings of the sampler.
     pub fn samplers(&self) -> &SamplerFactory {
         &self.samplers
     }
 
-    /// Fails if a file that was read, or will be, is not what it was when the folder was opened.
+    /// Fails if a file that was or will be read has changed since the folder was opened.
     pub fn unchanged(&self) -> Result<()> {
         self.snapshot.unchanged()
     }
 
-    /// What the folder holds, as a digest; see [`Snapshot`].
+    /// Digest of the contents of the folder; see [`Snapshot`].
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         self.snapshot.fingerprint()
     }
 }
 
-/// How many tokens T5's texts have: as asked for, as the folder says, or as the pipeline does by itself.
+/// Number of T5 tokens per text: that of the options, of the folder, or else the pipeline's default.
 fn text_tokens(index: &Config, class: &PipelineClass, texts: TextOptions) -> Result<usize> {
     let refused =
-        |tokens: usize, why: String| Err(ModelError::Input(format!("{tokens} text tokens cannot be had: {why}")));
+        |tokens: usize, why: String| Err(ModelError::Input(format!("cannot use {tokens} text tokens: {why}")));
     let most = class.family.most_tokens().unwrap_or(MOST_TOKENS);
     match texts.max_tokens {
-        Some(tokens) if class.text_tokens == 0 => refused(tokens, format!("a {} has none", class.name)),
+        Some(tokens) if class.text_tokens == 0 => refused(tokens, format!("a {} takes none", class.name)),
         Some(tokens) if tokens == 0 || tokens > most => {
-            refused(tokens, format!("a {} takes 1 to {most} of T5", class.name))
+            refused(tokens, format!("a {} takes 1 to {most}", class.name))
         }
         Some(tokens) => Ok(tokens),
         None => match index.size_opt(FOLDERS_TOKENS)? {
@@ -362,7 +363,7 @@ fn text_tokens(index: &Config, class: &PipelineClass, texts: TextOptions) -> Res
     }
 }
 
-/// The class that the index gives a part, one of those that it may have.
+/// The class of a part in the index. Fails if the part cannot have that class.
 fn part_class(index: &Config, part: &Part) -> Result<String> {
     let entry = index.texts(part.name)?;
     match entry.get(1) {
@@ -372,5 +373,5 @@ fn part_class(index: &Config, part: &Part) -> Result<String> {
     }
 }
 
-/// States and pooled vectors of texts.
+/// Hidden states and pooled vectors of texts.
 type Clip = (Tensor, Tensor);

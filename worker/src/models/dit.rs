@@ -1,10 +1,10 @@
 //! DiT (arXiv 2212.09748): diffusers' `DiTTransformer2DModel`.
 //!
-//! Weights: `facebook/DiT-XL-2-256`, `facebook/DiT-XL-2-512`, folder `transformer`. Names and order of the parts are those
-//! of the checkpoint. Components that can be cached: `attn1` (self-attention) and `ff`.
+//! Weights: `facebook/DiT-XL-2-256`, `facebook/DiT-XL-2-512`, folder `transformer`. Names and order of the parts are
+//! those of the checkpoint. Cacheable components: `attn1` (self-attention) and `ff`.
 //!
-//! Differences in form, not in result: queries, keys and values come out of one product; the channels of the learned
-//! variance are dropped.
+//! Differences from diffusers that do not change results: queries, keys and values come from one matrix product; the
+//! channels of the learned variance are dropped.
 
 use std::sync::Arc;
 
@@ -26,30 +26,30 @@ use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention};
 const COMPONENTS: [&str; 2] = ["attn1", "ff"];
 const ATTN1: usize = 0;
 
-/// What `transformer/config.json` says.
+/// The settings in `transformer/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DitConfig {
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Width of one head.
     pub head_dim: usize,
     /// Channels of the latents.
     pub in_channels: usize,
-    /// Channels of the output; those beyond `in_channels` are a learned variance.
+    /// Channels of the output; those above `in_channels` are a learned variance.
     pub out_channels: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: usize,
     /// Whether queries, keys and values have a bias.
     pub attention_bias: bool,
-    /// Latent rows and columns of the size the model was made for.
+    /// Latent rows and columns of the model's native size.
     pub sample_size: usize,
-    /// Side of a patch in latent rows.
+    /// Side of a patch in latent pixels.
     pub patch: usize,
     /// Activation of the feed-forward layer.
     pub activation: Activation,
     /// Epsilon of the norm before the feed-forward layer.
     pub norm_eps: f64,
-    /// Classes; one more stands for no class.
+    /// Number of classes, without the extra one that stands for no class.
     pub classes: usize,
 }
 
@@ -66,7 +66,7 @@ impl DitConfig {
         let head_dim = config.size_or("attention_head_dim", 72)?;
         if !(heads * head_dim).is_multiple_of(4) {
             let found = format!("{heads} heads of {head_dim}");
-            return Err(config.wrong("attention_head_dim", "a width that divides by 4", found));
+            return Err(config.wrong("attention_head_dim", "a width that is a multiple of 4", found));
         }
         let in_channels = config.size_or("in_channels", 4)?;
         let out_channels = config.size_or("out_channels", in_channels)?;
@@ -99,10 +99,10 @@ impl DitConfig {
     }
 }
 
-/// The embedding of timestep and class; every block has its own.
+/// The embedding of timestep and class; each block has its own.
 struct Embedding {
     timestep: NumberEmbedding,
-    /// `[classes + 1, width]`.
+    /// Class embeddings, `[classes + 1, width]`.
     classes: Tensor,
 }
 
@@ -188,7 +188,7 @@ impl Dit {
         })
     }
 
-    /// The config it was loaded with.
+    /// The config of the transformer.
     pub fn config(&self) -> &DitConfig {
         &self.config
     }
@@ -240,7 +240,7 @@ impl BlockModel for Dit {
         let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let bytes = self.dtype.size_in_bytes() as u64;
         let stream = patches * width;
-        // Projections, what attention gives, the output; in the feed-forward layer the norm, the inner layer, the output.
+        // attn1: projections, attention, output. ff: norm, inner layer, output.
         let slots = [3 + 1 + 1, 1 + 4 + 1].map(|parts| bytes * passes * parts * stream);
         let modulations = (6 * c.layers as u64 + 2) * width;
         Activations {
@@ -262,7 +262,7 @@ impl BlockModel for Dit {
     }
 }
 
-/// The model bound to classes and a picture size.
+/// The model bound to classes and an image size.
 struct Labelled<'a> {
     model: &'a Dit,
     classes: Tensor,
@@ -281,7 +281,7 @@ impl Conditioned for Labelled<'_> {
             activated.push(block.embedding.activated(timestep, &self.classes)?);
         }
         let blocks = model.transformer_blocks.iter().zip(&activated);
-        // The last norm takes the first block's embedding.
+        // As in diffusers, the last norm uses the embedding of the first block.
         let first = activated.first().ok_or_else(|| ModelError::Input("the model has no blocks".into()))?;
         Ok(Box::new(Forward {
             bound: self,
@@ -292,7 +292,7 @@ impl Conditioned for Labelled<'_> {
     }
 }
 
-/// One forward pass: the residual stream and this timestep's modulations.
+/// One forward pass: the residual stream and the modulations of this timestep.
 struct Forward<'a> {
     bound: &'a Labelled<'a>,
     hidden: Tensor,

@@ -1,6 +1,5 @@
-//! What transformers add to their tokens: positions, numbers such as the timestep, projected texts.
-//!
-//! Absent on purpose: how a model puts them together, which is in its own file.
+//! Embeddings that several transformers share: positions, numbers such as the timestep, projected texts. The file of each
+//! model combines them.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -8,12 +7,12 @@ use crate::files::error::Result;
 use crate::files::weights::Params;
 use crate::layers::{Activation, Linear};
 
-/// Frequencies in the sinusoidal embedding of a number.
+/// Number of frequencies in the sinusoidal embedding of a number.
 const FREQUENCIES: usize = 128;
 
 /// Sinusoidal position embeddings `[1, rows · columns, width]`; the first half of the width encodes the column, the
-/// second the row. `base` is the side in patches of the size the model was made for, so that positions of other
-/// sizes are interpolated. (diffusers `get_2d_sincos_pos_embed`.)
+/// second the row. `base` is the side of the model's native size in patches; positions of other sizes are interpolated
+/// to it. (diffusers `get_2d_sincos_pos_embed`.)
 pub(super) fn positions(
     rows: usize,
     columns: usize,
@@ -41,21 +40,21 @@ pub(super) fn positions(
     Ok(Tensor::from_vec(values, (1, rows * columns, width), device)?)
 }
 
-/// How the frequencies of a number's sinusoid are spread.
+/// The spacing of the frequencies of a sinusoidal embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spread {
-    /// They end just above 1 / 10000. (diffusers `downscale_freq_shift=0`.)
+    /// The last is just above 1 / 10000. (diffusers `downscale_freq_shift=0`.)
     Open,
-    /// They end at 1 / 10000. (diffusers `downscale_freq_shift=1`.)
+    /// The last is 1 / 10000. (diffusers `downscale_freq_shift=1`.)
     Closed,
 }
 
-/// Cosines, then sines of a number at [`FREQUENCIES`] frequencies, `[1, 256]`. (diffusers `Timesteps(256, True, …)`.)
+/// Cosines, then sines, of a number at [`FREQUENCIES`] frequencies, `[1, 256]`. (diffusers `Timesteps(256, True, …)`.)
 fn sinusoid(number: f64, spread: Spread, device: &Device) -> Result<Tensor> {
     let angle = |i: usize| {
         let frequency = match spread {
             Spread::Open => (-(10000f64.ln()) * i as f64 / FREQUENCIES as f64).exp() as f32,
-            // Rounded where torch rounds.
+            // Rounded to f32 where torch rounds.
             Spread::Closed => (-(10000f64.ln()) as f32 * i as f32 / (FREQUENCIES - 1) as f32).exp(),
         };
         number as f32 * frequency
@@ -65,7 +64,7 @@ fn sinusoid(number: f64, spread: Spread, device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, (1, 2 * FREQUENCIES), device)?)
 }
 
-/// A number's sinusoid through two linear layers. (diffusers `TimestepEmbedding`.)
+/// The sinusoid of a number, passed through two linear layers. (diffusers `TimestepEmbedding`.)
 pub(super) struct NumberEmbedding {
     first: Linear,
     second: Linear,
@@ -83,7 +82,7 @@ impl NumberEmbedding {
         })
     }
 
-    /// `[1, width]`.
+    /// The embedding of a number, `[1, width]`.
     pub(super) fn forward(&self, number: f64, device: &Device) -> Result<Tensor> {
         let waves = sinusoid(number, self.spread, device)?.to_dtype(self.dtype)?;
         Ok(self.second.forward(&self.first.forward_with(&waves, Activation::Silu)?)?)
@@ -94,7 +93,7 @@ impl NumberEmbedding {
     }
 }
 
-/// Text embeddings into the transformer's width. (diffusers `PixArtAlphaTextProjection`.)
+/// Projects text embeddings to the width of the transformer. (diffusers `PixArtAlphaTextProjection`.)
 pub(super) struct TextProjection {
     activation: Activation,
     first: Linear,

@@ -1,4 +1,4 @@
-//! The feed-forward layer of transformer blocks: up to the inner width, an activation, down again.
+//! The feed-forward layer of transformer blocks: a projection to the inner width, an activation, a projection back.
 
 use candle_core::Tensor;
 
@@ -6,10 +6,10 @@ use crate::files::error::Result;
 use crate::files::weights::Params;
 use crate::layers::{Activation, Linear};
 
-/// Times that the inner width is larger than the outer, fixed in diffusers.
+/// Ratio of the inner to the outer width, fixed in diffusers.
 const FACTOR: usize = 4;
 
-/// diffusers `FeedForward` with a GELU.
+/// diffusers' `FeedForward` with a GELU.
 pub(super) struct FeedForward {
     up: Linear,
     down: Linear,

@@ -1,14 +1,15 @@
 //! FLUX.1-dev and FLUX.1-schnell: diffusers' `FluxTransformer2DModel`.
 //!
 //! Weights: `black-forest-labs/FLUX.1-dev`, `black-forest-labs/FLUX.1-schnell`, folder `transformer`. Names and order of
-//! the parts are those of the checkpoint. Components that can be cached: in a double block `attn` (the outputs of both
-//! streams, text first, as one tensor), `ff` (picture) and `ff_context` (text); in a single block `attn`, `proj_mlp`
-//! (before its activation) and `proj_out`, which alone reads the two others.
+//! the parts are those of the checkpoint. Cacheable components: in a double block `attn` (the outputs of both streams,
+//! text first, as one tensor), `ff` (image) and `ff_context` (text); in a single block `attn`, `proj_mlp` (before its
+//! activation) and `proj_out`, the only one that reads the other two.
 //!
-//! Differences in form, not in result: latents are packed here, so that sampler and executor see pictures; the streams
-//! are joined once, before the first single block; what depends on the prompt alone is computed once per generation.
+//! Differences from diffusers that do not change results: latents are packed here, so sampler and executor see
+//! `[b, c, h, w]`; the streams are joined once, before the first single block; everything that depends only on the
+//! prompt is computed once per generation.
 //!
-//! Absent: true classifier-free guidance, image prompts, ControlNets, the inpainting variants.
+//! Not implemented: true classifier-free guidance, image prompts, ControlNets, inpainting variants.
 
 use std::sync::Arc;
 
@@ -29,13 +30,13 @@ use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, Linear};
 
-/// Side of the squares of latents that are packed into one token.
+/// Side of the square of latent pixels packed into one token.
 const PACK: usize = 2;
 
-/// Timesteps and guidance scales are embedded as thousands.
+/// Scale of timesteps and guidance scales when they are embedded, as in diffusers.
 const THOUSAND: f32 = 1000.0;
 
-/// Base of the frequencies of positions.
+/// Base of the frequencies of the rotary positions.
 const THETA: f64 = 10000.0;
 
 const DOUBLE: usize = 0;
@@ -44,18 +45,18 @@ const FF: usize = 1;
 const PROJ_MLP: usize = 1;
 const LAST: usize = 2;
 
-/// What `transformer/config.json` says.
+/// The settings in `transformer/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FluxConfig {
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Width of one head.
     pub head_dim: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Double blocks.
+    /// Number of double blocks.
     pub doubles: usize,
-    /// Single blocks.
+    /// Number of single blocks.
     pub singles: usize,
     /// Channels of the text embeddings.
     pub text_channels: usize,
@@ -63,7 +64,7 @@ pub struct FluxConfig {
     pub pooled_channels: usize,
     /// Whether the guidance scale is an input (FLUX.1-dev).
     pub guided: bool,
-    /// How much of a head's width encodes each of a token's three coordinates.
+    /// Channels of a head that encode each of a token's three coordinates.
     pub axes: [usize; 3],
 }
 
@@ -214,7 +215,7 @@ impl Flux {
         })
     }
 
-    /// The config it was loaded with.
+    /// The config of the transformer.
     pub fn config(&self) -> &FluxConfig {
         &self.config
     }
@@ -223,8 +224,8 @@ impl Flux {
         Heads { count: self.config.heads, dim: self.config.head_dim }
     }
 
-    /// Cosines and sines `[tokens + rows · columns, head_dim / 2]` of the positions: text stands at (0, 0, 0), a token
-    /// of the picture at (0, row, column).
+    /// Cosines and sines `[tokens + rows · columns, head_dim / 2]` of the positions: (0, 0, 0) for text tokens,
+    /// (0, row, column) for image tokens.
     fn rotation(&self, tokens: usize, rows: usize, columns: usize) -> Result<(Tensor, Tensor)> {
         let places = std::iter::repeat_n([0; 3], tokens)
             .chain((0..rows).flat_map(|row| (0..columns).map(move |column| [0, row, column])));
@@ -316,8 +317,8 @@ impl BlockModel for Flux {
         let text = geometry.tokens as u64;
         let all = image + text;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // In a double block's attention: each stream's queries, keys, values, with the norms' results beside them; all of them
-        // side by side; turned. In proj_out: the activation of proj_mlp, and both inputs side by side.
+        // Attention of a double block: projections and normalized queries and keys of each stream (5), joined (3), rotated
+        // (2). proj_out: the activation of proj_mlp (4), and both inputs joined (5).
         let double = [(5 + 3 + 2) * all, (1 + 4 + 1) * image, (1 + 4 + 1) * text];
         let single = [(1 + 3 + 1 + 2) * all, (1 + 4) * all, (4 + 5) * all];
         let slots = (0..self.layout.slots()).map(|index| {
@@ -342,7 +343,7 @@ impl BlockModel for Flux {
         let mut embedded = self.text_embedder.forward(pooled)?;
         if let Some(embedder) = &self.guidance_embedder {
             let scale = conditioning.guidance.ok_or_else(|| {
-                ModelError::Input("the transformer takes the guidance scale as an input, and was given none".into())
+                ModelError::Input("the transformer needs the guidance scale as an input, but was given none".into())
             })?;
             let guidance = embedder.forward(f64::from(scale as f32 * THOUSAND), &self.device)?;
             embedded = embedded.broadcast_add(&guidance)?;
@@ -359,12 +360,12 @@ impl BlockModel for Flux {
     }
 }
 
-/// The model bound to prompts and a picture size.
+/// The model bound to prompts and an image size.
 struct Prompted<'a> {
     model: &'a Flux,
     /// The text stream before the first block, `[b, tokens, width]`.
     text: Tensor,
-    /// What prompt and guidance add to the timestep's embedding, `[b, width]`.
+    /// Embedding of prompt and guidance, added to that of the timestep, `[b, width]`.
     embedded: Tensor,
     cos: Tensor,
     sin: Tensor,
@@ -382,7 +383,7 @@ impl Conditioned for Prompted<'_> {
             .reshape(vec![batch, channels, rows, PACK, columns, PACK])?
             .permute(vec![0, 2, 4, 1, 3, 5])?
             .reshape((batch, rows * columns, channels * PACK * PACK))?;
-        // diffusers hands over a thousandth of the timestep and takes it a thousand times, both in f32.
+        // diffusers passes a thousandth of the timestep and multiplies it by a thousand, both in f32.
         let timestep = f64::from(timestep as f32 / THOUSAND * THOUSAND);
         let timestep = model.timestep_embedder.forward(timestep, &model.device)?;
         let activated = self.embedded.broadcast_add(&timestep)?.silu()?;
@@ -402,29 +403,30 @@ impl Conditioned for Prompted<'_> {
     }
 }
 
-/// The residual streams: apart in double blocks, text before picture in single ones.
+/// The residual streams: separate in double blocks, joined (text, then image) in single blocks.
 enum Streams {
     Apart { text: Tensor, image: Tensor },
     Joined(Tensor),
 }
 
-/// One forward pass: the residual streams and this timestep's modulations.
+/// One forward pass: the residual streams and the modulations of this timestep.
 struct Forward<'a> {
     bound: &'a Prompted<'a>,
     streams: Streams,
-    /// Per double block, of picture and text: shift, scale and gate of the attention, then of the feed-forward layer.
+    /// Per double block, for image and text: shift, scale and gate of the attention, then of the feed-forward layer.
     doubles: Vec<[Modulation; 2]>,
     /// Per single block: shift, scale and gate.
     singles: Vec<Modulation>,
     /// Scale and shift of the last norm.
     last: Modulation,
-    /// What a single block's `proj_out` reads.
+    /// Output of a single block's `attn`, which its `proj_out` reads.
     attn: Option<Tensor>,
+    /// Output of its `proj_mlp`, likewise.
     mlp: Option<Tensor>,
 }
 
 fn no_slot(slot: Slot) -> ModelError {
-    ModelError::Input(format!("the model has no slot {slot:?}, or not at this point of a forward pass"))
+    ModelError::Input(format!("the model has no slot {slot:?}, or it cannot run at this point of a forward pass"))
 }
 
 impl Forward<'_> {

@@ -1,8 +1,8 @@
-//! Inception v3 (arXiv 1512.00567) as the Fréchet inception distance uses it: 2048 features per picture.
+//! Inception v3 (arXiv 1512.00567) as used by the Fréchet inception distance: 2048 features per image.
 //!
-//! Names are torchvision's `inception_v3`, structure and weights those of pytorch-fid's `fid_inception_v3`
-//! (`pt_inception-2015-12-05`, ported from TensorFlow): average pooling does not count its padding, and the last block
-//! pools by the maximum. Absent: the classifier.
+//! Names are those of torchvision's `inception_v3`; structure and weights are those of pytorch-fid's `fid_inception_v3`
+//! (`pt_inception-2015-12-05`, ported from TensorFlow): average pooling ignores its padding, and the last block uses max
+//! pooling. The classifier is not implemented.
 
 use candle_core::{Device, Tensor};
 
@@ -13,17 +13,17 @@ use crate::layers::Conv2d;
 /// Epsilon of the batch norms.
 const EPS: f64 = 1e-3;
 
-/// Rows and columns of the pictures it takes.
+/// Side of the input images in pixels.
 pub const SIDE: usize = 299;
 
-/// Features of a picture.
+/// Number of features per image.
 pub const FEATURES: usize = 2048;
 
-/// A convolution, its batch norm, ReLU.
+/// A convolution with its batch norm folded in, followed by ReLU.
 struct Unit(Conv2d);
 
 impl Unit {
-    /// `kernel`, `padding`: rows and columns.
+    /// Loads a unit; `kernel` and `padding` are rows and columns.
     fn load(
         params: &Params<'_>,
         inputs: usize,
@@ -36,7 +36,7 @@ impl Unit {
         let norm = params.at("bn");
         let [scale, shift, mean, variance] =
             ["weight", "bias", "running_mean", "running_var"].map(|name| norm.tensor(name, &[outputs]));
-        // In evaluation a batch norm is an affine map of each channel, and so part of the convolution.
+        // In evaluation a batch norm is an affine map per channel, so it is folded into the convolution.
         let scale = (scale? / (variance? + EPS)?.sqrt()?)?;
         let bias = (shift? - (mean? * &scale)?)?;
         let weight = weight.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
@@ -48,27 +48,27 @@ impl Unit {
     }
 }
 
-/// Units one after the other.
+/// Units applied in sequence.
 type Chain = Vec<Unit>;
 
 fn run(chain: &[Unit], x: &Tensor) -> Result<Tensor> {
     chain.iter().try_fold(x.clone(), |x, unit| unit.forward(&x))
 }
 
-/// What a block does with its input beside convolutions.
+/// The pooling of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pool {
-    /// The mean over 3×3 pixels, without those outside, before the last branch.
+    /// Mean over 3×3 pixels, ignoring those outside, as input of the last branch.
     Mean,
-    /// The largest of 3×3 pixels, before the last branch.
+    /// Maximum over 3×3 pixels, as input of the last branch.
     Largest,
-    /// The largest of every other 3×3 pixels, which is the last branch.
+    /// Maximum over 3×3 pixels with stride 2, as the output of the last branch.
     Halving,
 }
 
-/// Branches whose outputs stand side by side.
+/// Branches whose outputs are concatenated.
 struct Block {
-    /// Chains, each followed by further ones that all take its output.
+    /// Chains, each followed by parallel units that all take its output; without any, the chain's output is used.
     branches: Vec<(Chain, Vec<Unit>)>,
     pool: Pool,
     after_pool: Option<Unit>,
@@ -89,7 +89,7 @@ impl Block {
         }
         let pooled = match self.pool {
             Pool::Mean => mean_of_neighbours(x)?,
-            // Nothing is below zero after a ReLU, so zeros outside are never the largest.
+            // Values after ReLU are not negative, so padding with zeros does not change the maximum.
             Pool::Largest => around(x)?.max_pool2d_with_stride((3, 3), (1, 1))?,
             Pool::Halving => x.max_pool2d_with_stride((3, 3), (2, 2))?,
         };
@@ -101,12 +101,12 @@ impl Block {
     }
 }
 
-/// One pixel of zeros on every side.
+/// Pads with one pixel of zeros on every side.
 fn around(x: &Tensor) -> Result<Tensor> {
     Ok(x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?)
 }
 
-/// The mean of the up to nine pixels around each.
+/// The mean over 3×3 pixels, ignoring those outside.
 fn mean_of_neighbours(x: &Tensor) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let count = |length: usize, i: usize| (length.min(i + 2) - i.saturating_sub(1)) as f32;
@@ -118,13 +118,13 @@ fn mean_of_neighbours(x: &Tensor) -> Result<Tensor> {
 
 /// The network up to its last pooling.
 pub struct Inception {
-    /// Up to the first pooling, and from there to the second.
+    /// The units before the first pooling, and those between it and the second.
     stem: [Chain; 2],
     blocks: Vec<Block>,
 }
 
 impl Inception {
-    /// Loads the network; `params` are all of the checkpoint's.
+    /// Loads the network from the root of the checkpoint.
     pub fn load(params: &Params<'_>) -> Result<Self> {
         let unit = |name: &str, inputs, outputs, kernel, stride, padding| {
             Unit::load(&params.at(name), inputs, outputs, (kernel, kernel), stride, (padding, padding))
@@ -154,7 +154,7 @@ impl Inception {
         Ok(Self { stem, blocks })
     }
 
-    /// Pictures `[b, 3, SIDE, SIDE]` in [-1, 1] → `[b, FEATURES]`.
+    /// Images `[b, 3, SIDE, SIDE]` in [-1, 1] → features `[b, FEATURES]`.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut x = pixels.clone();
         for chain in &self.stem {
@@ -166,19 +166,19 @@ impl Inception {
         Ok(x.flatten_from(2)?.mean(2)?)
     }
 
-    /// Where it is.
+    /// The device of the weights.
     pub fn device(&self) -> &Device {
         self.stem[0][0].0.device()
     }
 }
 
-/// Loads `name` with a square kernel and as much padding as keeps the size.
+/// Loads `name` with a square kernel and padding that keeps the size.
 fn same(params: &Params<'_>, name: &str, inputs: usize, outputs: usize, kernel: usize) -> Result<Unit> {
     let padding = kernel / 2;
     Unit::load(&params.at(name), inputs, outputs, (kernel, kernel), 1, (padding, padding))
 }
 
-/// Loads `name` with a 3×3 kernel that moves by two pixels.
+/// Loads `name` with a 3×3 kernel of stride 2.
 fn halved(params: &Params<'_>, name: &str, inputs: usize, outputs: usize) -> Result<Unit> {
     Unit::load(&params.at(name), inputs, outputs, (3, 3), 2, (0, 0))
 }

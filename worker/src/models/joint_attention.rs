@@ -1,5 +1,5 @@
-//! Attention over several streams of tokens at once, as in MMDiT (arXiv 2403.03206): every stream has projections of its
-//! own, and each token sees the tokens of all.
+//! Joint attention over several streams of tokens, as in MMDiT (arXiv 2403.03206): each stream has its own projections,
+//! and each token attends to the tokens of all streams.
 
 use candle_core::Tensor;
 
@@ -7,10 +7,10 @@ use crate::files::error::Result;
 use crate::files::weights::Params;
 use crate::layers::{AttentionBias, Linear, RmsNorm, attention, rotate};
 
-/// Epsilon of the norms of queries and keys, fixed in diffusers.
+/// Epsilon of the query and key norms, fixed in diffusers.
 const EPS: f64 = 1e-6;
 
-/// Heads and their width.
+/// Number of heads, and their width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heads {
     pub(super) count: usize,
@@ -28,39 +28,39 @@ impl Heads {
 pub(super) struct Qkv([Tensor; 3]);
 
 impl Qkv {
-    /// These tokens, then the others.
+    /// Concatenates the tokens of `self` and `other`.
     pub(super) fn then(&self, other: &Self) -> Result<Self> {
         let [q, k, v] = [0, 1, 2].map(|i| Tensor::cat(&[&self.0[i], &other.0[i]], 1));
         Ok(Self([q?, k?, v?]))
     }
 
-    /// With queries and keys turned by the positions of their tokens, `[t, dim / 2]`.
+    /// Rotates queries and keys by the positions of their tokens, given as cosines and sines `[t, dim / 2]`.
     pub(super) fn rotated(self, cos: &Tensor, sin: &Tensor) -> Result<Self> {
         let [q, k, v] = self.0;
         Ok(Self([rotate(&q, cos, sin)?, rotate(&k, cos, sin)?, v]))
     }
 
-    /// What each token takes from all, `[b, t, width]`.
+    /// Attention of each token to all tokens, `[b, t, width]`.
     pub(super) fn attend(&self, heads: Heads) -> Result<Tensor> {
         let [q, k, v] = &self.0;
         Ok(attention(q, k, v, heads.count, 1.0 / (heads.dim as f64).sqrt(), &AttentionBias::None)?)
     }
 }
 
-/// How checkpoints name the parts of a stream.
+/// Names of a stream's tensors in checkpoints.
 pub(super) struct Names {
     projections: [&'static str; 3],
     norms: [&'static str; 2],
 }
 
-/// A picture's tokens, and everything where there is one stream.
+/// Names for the image stream, and for the only stream of a single block.
 pub(super) const OWN: Names = Names { projections: ["to_q", "to_k", "to_v"], norms: ["norm_q", "norm_k"] };
 
-/// The text's tokens beside the picture's.
+/// Names for the text stream of a joint block.
 pub(super) const ADDED: Names =
     Names { projections: ["add_q_proj", "add_k_proj", "add_v_proj"], norms: ["norm_added_q", "norm_added_k"] };
 
-/// One stream's way into the attention.
+/// Projections of one stream to queries, keys and values.
 pub(super) struct Projections {
     qkv: Linear,
     norms: Option<[RmsNorm; 2]>,
@@ -68,7 +68,7 @@ pub(super) struct Projections {
 }
 
 impl Projections {
-    /// Loads the projections, and the norms of each head's queries and keys where `normed`.
+    /// Loads the projections, and the per-head norms of queries and keys if `normed`.
     pub(super) fn load(params: &Params<'_>, names: &Names, heads: Heads, normed: bool) -> Result<Self> {
         let width = heads.width();
         let norm = |name: &str| RmsNorm::load(&params.at(name), heads.dim, EPS);
@@ -79,7 +79,7 @@ impl Projections {
         })
     }
 
-    /// `x` is `[b, t, width]`.
+    /// Projects `x` `[b, t, width]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Qkv> {
         let (batch, tokens, width) = x.dims3()?;
         let qkv = self.qkv.forward(x)?;

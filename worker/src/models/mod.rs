@@ -1,7 +1,7 @@
 //! Models, read from folders in the diffusers and transformers layout.
 //!
-//! **Invariant:** nothing here knows schedules, caches or the executor. A transformer answers what [`block_model`]
-//! asks and nothing else.
+//! **Invariant:** knows nothing of schedules, caches or the executor, which use a transformer only through
+//! [`block_model`].
 
 pub mod blip;
 pub mod block_model;

@@ -1,11 +1,11 @@
-//! Pictures as tokens: which sizes can be cut into patches, and tokens put together to a picture again.
+//! Images as tokens: the sizes that can be cut into patches, and the image that tokens form.
 
 use candle_core::{DType, Tensor};
 
 use super::block_model::LatentSize;
 use crate::files::error::{ModelError, Result};
 
-/// Rows and columns of patches; an error names the sizes that there are.
+/// Rows and columns of patches. Fails, naming the possible sizes, if the image is not a whole number of patches.
 pub(super) fn grid(size: LatentSize, patch: usize) -> Result<(usize, usize)> {
     if size.height == 0 || size.width == 0 || !size.height.is_multiple_of(patch) || !size.width.is_multiple_of(patch) {
         let unit = patch * size.scale;

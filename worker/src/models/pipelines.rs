@@ -1,46 +1,46 @@
-//! The pipelines that can be run: which parts a folder must have, of which classes, and how prompts become tokens.
+//! The supported pipelines: the parts of a folder, their classes, and how prompts become tokens.
 
 use super::tokenizer;
 
-/// How a pipeline makes prompts into what its transformer is conditioned on, and latents into pictures.
+/// How a pipeline conditions its transformer on prompts, and decodes latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
-    /// T5 with a mask.
+    /// T5 with a padding mask.
     PixArt,
-    /// CLIP's pooled vector, and T5 with its padding as text.
+    /// CLIP's pooled vector, and T5 whose padding counts as text.
     Flux,
-    /// Both CLIPs and, where the folder has it, T5, with their padding as text.
+    /// Two CLIPs and, if the folder has it, T5, whose padding counts as text.
     StableDiffusion3,
-    /// Classes.
+    /// Class labels.
     Dit,
 }
 
 impl Family {
-    /// Whether the decoder's `shift_factor` is added to latents; the pipelines of the others never look at it.
+    /// Whether the decoder's `shift_factor` is added to latents; the other pipelines ignore it.
     pub(super) fn shifts_latents(self) -> bool {
         matches!(self, Self::Flux | Self::StableDiffusion3)
     }
 
-    /// The most tokens that the pipeline takes for T5, where it has a bound.
+    /// Most T5 tokens that the pipeline accepts, if it has a limit.
     pub(super) fn most_tokens(self) -> Option<usize> {
         matches!(self, Self::Flux | Self::StableDiffusion3).then_some(512)
     }
 }
 
-/// Where a part's weights are, if it has any.
+/// The kind of a part, which determines its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Saved by diffusers.
+    /// A model saved by diffusers.
     Model,
-    /// Saved by transformers.
+    /// A text encoder saved by transformers.
     TextEncoder,
-    /// A tokenizer's files.
+    /// A tokenizer.
     Tokenizer(tokenizer::Kind),
-    /// `scheduler_config.json`.
+    /// A sampler: `scheduler_config.json`.
     Scheduler,
 }
 
-/// The class of PixArt's and DiT's transformers before each had its own; their `norm_type` tells which of them it is.
+/// The former common class of PixArt's and DiT's transformers, which differ in `norm_type`.
 pub(super) const GENERAL_TRANSFORMER: &str = "Transformer2DModel";
 
 /// A part of a pipeline.
@@ -49,16 +49,16 @@ pub(super) struct Part {
     pub(super) name: &'static str,
     pub(super) classes: &'static [&'static str],
     pub(super) kind: Kind,
-    /// Whether a folder may do without it.
+    /// Whether a folder may lack the part.
     pub(super) optional: bool,
 }
 
-/// A pipeline's class.
+/// A pipeline class.
 #[derive(Debug)]
 pub(super) struct PipelineClass {
     pub(super) name: &'static str,
     pub(super) family: Family,
-    /// Tokens that T5's texts are padded and cut to, unless the pipeline is told otherwise; 0 without T5.
+    /// Default number of tokens that T5's texts are padded and truncated to; 0 without T5.
     pub(super) text_tokens: usize,
     pub(super) parts: &'static [Part],
 }
@@ -114,7 +114,7 @@ const DIT: &[Part] = &[
     part("scheduler", Kind::Scheduler, SAMPLERS),
 ];
 
-/// All of them.
+/// All supported pipelines.
 pub(super) const PIPELINES: &[PipelineClass] = &[
     pipeline("PixArtAlphaPipeline", Family::PixArt, 120, PIXART),
     pipeline("PixArtSigmaPipeline", Family::PixArt, 300, PIXART),

@@ -1,12 +1,12 @@
 //! PixArt-α and PixArt-Σ (arXiv 2310.00426, 2403.04692): diffusers' `PixArtTransformer2DModel`.
 //!
 //! Weights: `PixArt-alpha/PixArt-XL-2-512x512`, `PixArt-alpha/PixArt-Sigma-XL-2-1024-MS`, folder `transformer`.
-//! Names and order of the parts are those of the checkpoint. Components that can be cached: `attn1` (self-attention),
-//! `attn2` (cross-attention on the caption), `ff`.
+//! Names and order of the parts are those of the checkpoint. Cacheable components: `attn1` (self-attention), `attn2`
+//! (cross-attention to the caption), `ff`.
 //!
-//! Differences in form, not in result: queries, keys and values come out of one product; the timestep's embedding is
-//! computed once for the batch; the caption is projected once per generation; the channels of the learned variance
-//! are dropped.
+//! Differences from diffusers that do not change results: queries, keys and values come from one matrix product; the
+//! timestep is embedded once for the batch; the caption is projected once per generation; the channels of the learned
+//! variance are dropped.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, AttentionBias, Conv2d, Linear, attention, gated_add, layer_norm_modulated};
 
-/// Components of a block, in the order they run.
+/// Number of components of a block; the constants below are their indices, in the order in which they run.
 const COMPONENTS: usize = 3;
 const ATTN1: usize = 0;
 const ATTN2: usize = 1;
@@ -34,26 +34,26 @@ const FF: usize = 2;
 /// Epsilon of the last norm, fixed in diffusers.
 const FINAL_EPS: f64 = 1e-6;
 
-/// What `transformer/config.json` says.
+/// The settings in `transformer/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixArtConfig {
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Width of one head.
     pub head_dim: usize,
     /// Channels of the latents.
     pub in_channels: usize,
-    /// Channels of the output; those beyond `in_channels` are a learned variance.
+    /// Channels of the output; those above `in_channels` are a learned variance.
     pub out_channels: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: usize,
     /// Width of the keys and values of cross-attention.
     pub cross_dim: usize,
     /// Whether queries, keys and values have a bias.
     pub attention_bias: bool,
-    /// Latent rows and columns of the size the model was made for.
+    /// Latent rows and columns of the model's native size.
     pub sample_size: usize,
-    /// Side of a patch in latent rows.
+    /// Side of a patch in latent pixels.
     pub patch: usize,
     /// Activation of the feed-forward layer.
     pub activation: Activation,
@@ -61,7 +61,7 @@ pub struct PixArtConfig {
     pub norm_eps: f64,
     /// Divisor of positions.
     pub interpolation: f64,
-    /// Whether the picture's size is part of the timestep's embedding.
+    /// Whether the image size is part of the timestep embedding.
     pub sized: bool,
     /// Channels of the text embeddings, if they are projected.
     pub caption_channels: Option<usize>,
@@ -85,7 +85,7 @@ impl PixArtConfig {
         let head_dim = config.size_or("attention_head_dim", 72)?;
         if !(heads * head_dim).is_multiple_of(4) {
             let found = format!("{heads} heads of {head_dim}");
-            return Err(config.wrong("attention_head_dim", "a width that divides by 4", found));
+            return Err(config.wrong("attention_head_dim", "a width that is a multiple of 4", found));
         }
         let in_channels = config.size_or("in_channels", 4)?;
         let out_channels = config.size_or("out_channels", 8)?;
@@ -110,7 +110,7 @@ impl PixArtConfig {
             false => sample_size == 128,
         };
         if sized && !width.is_multiple_of(3) {
-            return Err(config.wrong("use_additional_conditions", "a width that divides by 3", width.to_string()));
+            return Err(config.wrong("use_additional_conditions", "a width that is a multiple of 3", width.to_string()));
         }
         Ok(Self {
             heads,
@@ -234,7 +234,7 @@ impl PixArt {
         })
     }
 
-    /// The config it was loaded with.
+    /// The config of the transformer.
     pub fn config(&self) -> &PixArtConfig {
         &self.config
     }
@@ -290,7 +290,8 @@ impl BlockModel for PixArt {
         let captions = geometry.tokens as u64 * (width + c.caption_channels.unwrap_or(0) as u64);
         let bytes = self.dtype.size_in_bytes() as u64;
         let stream = patches * width;
-        // Projections, what attention gives, the output; in the feed-forward layer the norm, the inner layer, the output.
+        // attn1: projections, attention, output. attn2: the same, with keys and values per text token. ff: norm, inner layer,
+        // output.
         let text = geometry.tokens as u64 * width;
         let slots =
             [(3 + 1 + 1) * stream, (1 + 1 + 1) * stream + 2 * text, (1 + 4 + 1) * stream].map(|n| n * passes * bytes);
@@ -315,7 +316,7 @@ impl BlockModel for PixArt {
         Ok(Box::new(Captioned {
             model: self,
             captions,
-            // diffusers: zero for a token, -10000 for padding.
+            // As in diffusers: 0 for a token, -10000 for padding.
             bias: AttentionBias::Keys(((mask - 1.0)? * 10000.0)?.to_dtype(self.dtype)?),
             positions: positions(rows, columns, self.config.width(), base, self.config.interpolation, &self.device)?
                 .to_dtype(self.dtype)?,
@@ -324,7 +325,7 @@ impl BlockModel for PixArt {
     }
 }
 
-/// The model bound to captions and a picture size.
+/// The model bound to captions and an image size.
 struct Captioned<'a> {
     model: &'a PixArt,
     captions: Tensor,
@@ -350,7 +351,7 @@ impl Conditioned for Captioned<'_> {
     }
 }
 
-/// One forward pass: the residual stream and this timestep's modulations.
+/// One forward pass: the residual stream and the modulations of this timestep.
 struct Forward<'a> {
     bound: &'a Captioned<'a>,
     hidden: Tensor,

@@ -1,4 +1,4 @@
-//! PixArt's adaptive layer norm: one modulation for all blocks, from timestep and picture size.
+//! PixArt's adaptive layer norm: one modulation for all blocks, computed from timestep and image size.
 
 use candle_core::{Device, Tensor};
 
@@ -7,7 +7,7 @@ use crate::files::error::Result;
 use crate::files::weights::Params;
 use crate::layers::Linear;
 
-/// The timestep, with the picture's size where the model was trained with it (diffusers `AdaLayerNormSingle`).
+/// Embeds the timestep, and the image size if the model was trained with it. (diffusers `AdaLayerNormSingle`.)
 pub(super) struct AdaLayerNormSingle {
     timestep: NumberEmbedding,
     size: Option<(NumberEmbedding, NumberEmbedding)>,
@@ -35,8 +35,8 @@ impl AdaLayerNormSingle {
         })
     }
 
-    /// The six modulations before each block's own table is added, `[1, 6, width]`, and the embedding they come from,
-    /// `[1, 1, width]`. `height` and `width` are in pixels.
+    /// The six modulation vectors to which each block adds its table, `[1, 6, width]`, and the embedding that they are
+    /// computed from, `[1, 1, width]`. `height` and `width` are in pixels.
     pub(super) fn forward(&self, timestep: f64, height: usize, width: usize) -> Result<(Tensor, Tensor)> {
         let mut embedding = self.timestep.forward(timestep, &self.device)?;
         if let Some((resolution, aspect)) = &self.size {

@@ -1,6 +1,6 @@
-//! Prompts into what a model is conditioned on, by the encoders of its folder, as diffusers' pipelines do it.
+//! Encoding of prompts by the text encoders of a folder, as in diffusers' pipelines.
 //!
-//! Encoders are loaded one after the other and dropped: together they may be larger than the transformer.
+//! Encoders are loaded and dropped one at a time: together they may be larger than the transformer.
 
 use candle_core::{D, Device, Tensor};
 
@@ -12,7 +12,7 @@ use super::tokenizer::{Tokenizer, Tokens};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 
-/// Texts that go through an encoder at once.
+/// Texts encoded at once.
 const BATCH: usize = 8;
 
 /// T5 with its tokenizer.
@@ -25,8 +25,8 @@ pub struct TextEncoder<'a> {
 }
 
 impl TextEncoder<'_> {
-    /// Token ids as diffusers makes them for PixArt: of captions that are cleaned, or else in lower case without blanks
-    /// around.
+    /// Token ids as in diffusers' PixArt pipelines: of cleaned captions, or else of captions in lower case without
+    /// surrounding blanks.
     pub fn tokenize(&self, texts: &[&str]) -> Result<Tokens> {
         let texts: Vec<String> = if self.cleans {
             let cleaner = Cleaner::new()?;
@@ -37,13 +37,13 @@ impl TextEncoder<'_> {
         self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// PixArt's prompts: embeddings with the mask of their padding.
+    /// Prompts for PixArt: embeddings with their padding mask.
     pub fn masked(&self, texts: &[&str]) -> Result<Prompts> {
         let tokens = self.tokenize(texts)?;
         Ok(Prompts::masked(self.in_batches(&tokens)?, tokens.mask(&self.device)?))
     }
 
-    /// Embeddings `[b, tokens, channels]` for FLUX and SD3, whose pipelines let padding be read like text.
+    /// Embeddings `[b, tokens, channels]` for FLUX and SD3, where padding is attended like text.
     pub(super) fn unmasked(&self, texts: &[&str]) -> Result<Tensor> {
         self.in_batches(&self.tokenizer.encode(texts)?.unmasked())
     }
@@ -54,7 +54,7 @@ impl TextEncoder<'_> {
     }
 }
 
-/// The states before CLIP's last layer, `[b, tokens, width]`, and the vector of each text, `[b, channels]`.
+/// The input of CLIP's last layer, `[b, tokens, width]`, and the pooled vector of each text, `[b, channels]`.
 pub(super) fn clip(tokenizer: &Tokenizer, encoder: &ClipTextEncoder, texts: &[&str]) -> Result<(Tensor, Tensor)> {
     let tokens = tokenizer.encode(texts)?;
     let parts = batches(&tokens).map(|part| encoder.encode(&part)).collect::<Result<Vec<_>>>()?;
@@ -67,7 +67,7 @@ fn batches(tokens: &Tokens) -> impl Iterator<Item = Tokens> {
     (0..count).step_by(BATCH).map(move |first| tokens.range(first..count.min(first + BATCH)))
 }
 
-/// SD3's prompts: the states of both CLIPs side by side, filled up with zeros to T5's width, then T5's.
+/// Prompts for SD3: the states of both CLIPs, joined along channels and zero-padded to T5's width, then those of T5.
 pub(super) fn stable_diffusion_3(clips: [(Tensor, Tensor); 2], t5: &Tensor) -> Result<Prompts> {
     let [(first, first_pooled), (second, second_pooled)] = clips;
     let states = Tensor::cat(&[first, second], D::Minus1)?;
@@ -80,15 +80,16 @@ pub(super) fn stable_diffusion_3(clips: [(Tensor, Tensor); 2], t5: &Tensor) -> R
     Ok(Prompts::pooled(Tensor::cat(&[&states, t5], 1)?, pooled))
 }
 
-/// The classes of a model, by number and name.
+/// The classes of a model, found by number or name.
 pub(super) struct Classes {
     count: usize,
-    /// Lower case; a class has as many entries as names.
+    /// Names in lower case with their classes; a class may have several.
     names: Vec<(String, u32)>,
 }
 
 impl Classes {
-    /// Reads `id2label` of a `model_index.json`, where names are separated by commas, for a model of `count` classes.
+    /// Reads `id2label` of a `model_index.json`, whose labels are lists of names separated by commas, for a model of
+    /// `count` classes.
     pub(super) fn read(index: &Config, count: usize) -> Result<Self> {
         let mut names = Vec::new();
         if let Some(labels) = index.object_opt("id2label")? {
@@ -103,7 +104,7 @@ impl Classes {
         Ok(Self { count, names })
     }
 
-    /// Prompts that are numbers or names of classes; an empty one is the class of no label.
+    /// Prompts from numbers or names of classes; an empty text means no class.
     pub(super) fn prompts(&self, texts: &[&str], device: &Device) -> Result<Prompts> {
         let classes = texts.iter().map(|text| self.find(text.trim())).collect::<Result<Vec<u32>>>()?;
         Ok(Prompts::classes(Tensor::from_vec(classes, texts.len(), device)?))
@@ -122,7 +123,7 @@ impl Classes {
             let such_as =
                 self.names.first().map(|(name, _)| format!(" or a name such as '{name}'")).unwrap_or_default();
             let count = self.count;
-            ModelError::Input(format!("'{text}' is no class of the model: use a number below {count}{such_as}"))
+            ModelError::Input(format!("'{text}' is not a class of the model: use a number below {count}{such_as}"))
         })
     }
 }
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!([found("1").unwrap(), found("Goldfish").unwrap(), found("tinca tinca").unwrap()], [1, 2, 0]);
         assert_eq!([found("tench, tinca tinca").unwrap(), found("").unwrap()], [0, 3]);
         let error = found("3").unwrap_err().to_string();
-        assert_eq!(error, "'3' is no class of the model: use a number below 3 or a name such as 'tench, tinca tinca'");
+        assert_eq!(error, "'3' is not a class of the model: use a number below 3 or a name such as 'tench, tinca tinca'");
         assert!(Classes::read(&index, 2).is_err(), "a label of a class that is not there");
     }
 }

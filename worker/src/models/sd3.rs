@@ -1,11 +1,11 @@
 //! Stable Diffusion 3 and 3.5 (arXiv 2403.03206): diffusers' `SD3Transformer2DModel`.
 //!
-//! Weights: `stabilityai/stable-diffusion-3-medium-diffusers`, `stabilityai/stable-diffusion-3.5-medium` and `-large`, folder
-//! `transformer`. Names and order of the parts are those of the checkpoint. Components that can be cached: `attn` (the
-//! outputs of both streams, picture first, as one tensor), `attn2` (the picture's second attention in 3.5-medium), `ff`
-//! (picture) and `ff_context` (text). The last block gives no text, so it is a group of its own without `ff_context`.
+//! Weights: `stabilityai/stable-diffusion-3-medium-diffusers`, `stabilityai/stable-diffusion-3.5-medium` and `-large`,
+//! folder `transformer`. Names and order of the parts are those of the checkpoint. Cacheable components: `attn` (the
+//! outputs of both streams, image first, as one tensor), `attn2` (the second attention of the image in 3.5-medium), `ff`
+//! (image) and `ff_context` (text). The last block has no text output, so it is a separate group without `ff_context`.
 //!
-//! Absent: skip-layer guidance, image prompts, ControlNets.
+//! Not implemented: skip-layer guidance, image prompts, ControlNets.
 
 use std::sync::Arc;
 
@@ -24,30 +24,30 @@ use crate::files::fields;
 use crate::files::weights::{Params, WeightSize, Weights};
 use crate::layers::{Activation, Conv2d, Linear};
 
-/// What `transformer/config.json` says.
+/// The settings in `transformer/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sd3Config {
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Width of one head.
     pub head_dim: usize,
     /// Channels of the latents.
     pub channels: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: usize,
-    /// Blocks with a second attention of the picture; they come first.
+    /// Number of blocks with a second attention of the image; they come first.
     pub dual: usize,
-    /// Whether queries and keys are normalised per head.
+    /// Whether queries and keys are normalized per head.
     pub qk_norm: bool,
     /// Channels of the text embeddings.
     pub text_channels: usize,
     /// Channels of the pooled text embedding.
     pub pooled_channels: usize,
-    /// Latent rows and columns of the size the model was made for.
+    /// Latent rows and columns of the model's native size.
     pub sample_size: usize,
-    /// Side of a patch in latent rows.
+    /// Side of a patch in latent pixels.
     pub patch: usize,
-    /// Rows and columns of patches at most.
+    /// Most rows and columns of patches: the side of the position table.
     pub max_patches: usize,
 }
 
@@ -61,7 +61,7 @@ impl Sd3Config {
         let width = heads * head_dim;
         let context = config.size_or("caption_projection_dim", 1152)?;
         if context != width {
-            let expected = format!("{width}, the width of the picture's tokens");
+            let expected = format!("{width}, the width of the image tokens");
             return Err(config.wrong("caption_projection_dim", expected, context.to_string()));
         }
         let channels = config.size_or("in_channels", 16)?;
@@ -103,7 +103,7 @@ impl Sd3Config {
         self.heads * self.head_dim
     }
 
-    /// Block groups: with a second attention, without one, and the last block.
+    /// Block groups: those with a second attention, those without, and the last block.
     fn groups(&self) -> Vec<Group> {
         let inner = self.layers.saturating_sub(1);
         let dual = self.dual.min(inner);
@@ -127,7 +127,7 @@ struct Group {
     last: bool,
 }
 
-/// A cacheable module of a block.
+/// A cacheable component of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Module {
     Attn,
@@ -148,7 +148,7 @@ impl Module {
 }
 
 impl Group {
-    /// In the order in which they run.
+    /// The components of a block, in the order in which they run.
     fn modules(self) -> Vec<Module> {
         let mut modules = vec![Module::Attn];
         modules.extend(self.dual.then_some(Module::Attn2));
@@ -158,7 +158,7 @@ impl Group {
     }
 }
 
-/// What a block does to its text, unless it is the last.
+/// The output layers of the text stream, which the last block lacks.
 struct TextStream {
     to_add_out: Linear,
     ff_context: FeedForward,
@@ -211,7 +211,7 @@ pub struct Sd3 {
     layout: Arc<Layout>,
     weight_size: WeightSize,
     pos_embed: Conv2d,
-    /// `[max_patches, max_patches, width]`.
+    /// The position table, `[max_patches, max_patches, width]`.
     positions: Tensor,
     timestep_embedder: NumberEmbedding,
     text_embedder: TextProjection,
@@ -267,7 +267,7 @@ impl Sd3 {
         })
     }
 
-    /// The config it was loaded with.
+    /// The config of the transformer.
     pub fn config(&self) -> &Sd3Config {
         &self.config
     }
@@ -276,14 +276,14 @@ impl Sd3 {
         Heads { count: self.config.heads, dim: self.config.head_dim }
     }
 
-    /// Rows and columns of patches, which the table of positions must hold.
+    /// Rows and columns of patches. Fails if they exceed the position table.
     fn grid(&self, size: LatentSize) -> Result<(usize, usize)> {
         let (rows, columns) = grid(size, self.config.patch)?;
         let most = self.config.max_patches;
         if rows > most || columns > most {
             let (unit, most) = (self.config.patch * size.scale, self.config.patch * size.scale * most);
             return Err(ModelError::Input(format!(
-                "a picture of {}x{} pixels is beyond the model's positions; height and width may be {most} at most",
+                "a picture of {}x{} pixels exceeds the model's positions; height and width must be at most {most}",
                 rows * unit,
                 columns * unit
             )));
@@ -328,7 +328,7 @@ impl BlockModel for Sd3 {
         let image = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let (text, square) = (geometry.tokens as u64, width * width);
         let all = image + text;
-        // The last block's text leaves no output.
+        // The last block has no text output.
         let attn = |last: bool| {
             let written = if last { image } else { all };
             (all * 3 * square + written * square + 2 * all * all * width, written * width)
@@ -366,15 +366,16 @@ impl BlockModel for Sd3 {
         let image = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let text = geometry.tokens as u64;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // In the attention: each stream's projections with the norms' results beside them, all of them side by side and the
-        // picture's norm; or the latter, the text's projections, what attention gives, both outputs apart and together. In the
-        // feed-forward layers the norm, the inner layer, the output.
+        // Attention peaks in one of two places. Before it: projections of each stream (with normalized queries and keys),
+        // joined queries, keys and values (3), and the image's norm. After it: joined queries, keys and values (3), the
+        // text's projections, the attention (1), and the outputs, separate and joined (2). Feed-forward: norm, inner layer,
+        // output.
         let projections = if c.qk_norm { 5 } else { 3 };
         let attn = ((projections + 3) * (image + text) + image).max(6 * (image + text) + projections * text);
         let modules = self.groups.iter().flat_map(|&group| std::iter::repeat_n(group.modules(), group.count)).flatten();
         let slots = modules.enumerate().map(|(index, module)| {
             let tokens = match module {
-                // The first block finds the stream that it works on: it is there once.
+                // In the first block, `entered` is the image stream itself, so it is counted once.
                 Module::Attn if index == 0 => attn - image,
                 Module::Attn => attn,
                 Module::Attn2 => (projections + 1 + 1) * image,
@@ -383,7 +384,7 @@ impl BlockModel for Sd3 {
             };
             bytes * passes * tokens * width
         });
-        // The picture's stream as the block found it is there beside both.
+        // Both streams, and the image stream as it entered the block.
         let stream = (image + text) * width + image * width;
         let modulations: u64 = if c.dual > 0 { 15 } else { 12 } * c.layers as u64 * width;
         Activations {
@@ -398,7 +399,7 @@ impl BlockModel for Sd3 {
         let prompts = &conditioning.prompts.to_dtype(self.dtype)?;
         let (embeddings, _) = prompts.expect_embeddings(self.config.text_channels)?;
         let pooled = prompts.expect_pooled(embeddings.dim(0)?, self.config.pooled_channels)?;
-        // The middle of the table, whatever the size.
+        // Any size uses the center of the position table.
         let first = |count: usize| (self.config.max_patches - count) / 2;
         let positions = self.positions.narrow(0, first(rows), rows)?.narrow(1, first(columns), columns)?;
         Ok(Box::new(Prompted {
@@ -411,12 +412,12 @@ impl BlockModel for Sd3 {
     }
 }
 
-/// The model bound to prompts and a picture size.
+/// The model bound to prompts and an image size.
 struct Prompted<'a> {
     model: &'a Sd3,
     /// The text stream before the first block, `[b, tokens, width]`.
     text: Tensor,
-    /// What the prompt adds to the timestep's embedding, `[b, width]`.
+    /// Embedding of the prompt, added to that of the timestep, `[b, width]`.
     embedded: Tensor,
     positions: Tensor,
     size: LatentSize,
@@ -445,15 +446,15 @@ impl Conditioned for Prompted<'_> {
     }
 }
 
-/// One forward pass: the residual streams and this timestep's modulations.
+/// One forward pass: the residual streams and the modulations of this timestep.
 struct Forward<'a> {
     bound: &'a Prompted<'a>,
     text: Tensor,
     image: Tensor,
-    /// The picture's stream as the block found it, which a second attention reads too.
+    /// The image stream as it entered the block, which a second attention also reads.
     entered: Tensor,
-    /// Per block, of picture and text: shift, scale and gate of the attention, then of the feed-forward layer, then of a
-    /// second attention; of the last block's text scale and shift.
+    /// Per block, for image and text: shift, scale and gate of the attention, of the feed-forward layer, and of a second
+    /// attention. For the text of the last block: scale and shift.
     modulation: Vec<[Modulation; 2]>,
     /// Scale and shift of the last norm.
     last: Modulation,

@@ -1,7 +1,7 @@
-//! SentencePiece's `spiece.model`, in which T5 was published: pieces with their scores, and the table that normalises text.
+//! SentencePiece's `spiece.model`, the published form of T5's tokenizer: pieces with scores, and the character table.
 //!
-//! The file is a protobuf message (`ModelProto` of sentencepiece's `sentencepiece_model.proto`). Only the fields that a
-//! unigram model needs are declared here. Absent: training settings, BPE models, self tests.
+//! The file is a protobuf message, `ModelProto` of sentencepiece's `sentencepiece_model.proto`. Only the fields that a
+//! unigram model needs are declared here. Not supported: other model types; ignored: training settings, self tests.
 
 use std::path::Path;
 
@@ -10,20 +10,20 @@ use prost::Message;
 use crate::files::error::{ModelError, Result};
 use crate::files::text;
 
-/// Kind of a piece that stands for no text, such as the end of one.
+/// Type of a piece that represents no text, such as the end token.
 const CONTROL: i32 = 3;
-/// Kind of a piece that is never cut.
+/// Type of a piece that is never split.
 const USER_DEFINED: i32 = 4;
-/// Kind of a model that picks the likeliest pieces.
+/// Type of a model that chooses the most likely pieces.
 const UNIGRAM: i32 = 1;
 
-/// What a tokenizer is made from.
+/// The data of a SentencePiece tokenizer.
 pub(super) struct SentencePieces {
-    /// Pieces and the logarithms of their probabilities, in the order of their ids.
+    /// Pieces and their log probabilities, in the order of ids.
     pub(super) vocab: Vec<(String, f64)>,
-    /// Pieces that are looked for before a text is cut, and whether they are special.
+    /// Pieces that are matched before a text is tokenized, and whether each is special.
     pub(super) whole: Vec<(String, bool)>,
-    /// How characters are replaced first, if they are.
+    /// The character table, if there is one.
     pub(super) characters: Option<Vec<u8>>,
 }
 
@@ -64,13 +64,13 @@ impl SentencePieces {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let bytes = text::read_bytes(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
         let failed = |message: String| ModelError::Parse { path: path.into(), message };
-        let model = ModelProto::decode(bytes.as_slice()).map_err(|e| failed(format!("no SentencePiece model: {e}")))?;
+        let model = ModelProto::decode(bytes.as_slice()).map_err(|e| failed(format!("not a SentencePiece model: {e}")))?;
         if model.pieces.is_empty() {
-            return Err(failed("no SentencePiece model: it has no pieces".into()));
+            return Err(failed("not a SentencePiece model: it has no pieces".into()));
         }
         let kind = model.trainer.and_then(|trainer| trainer.model_type).unwrap_or(UNIGRAM);
         if kind != UNIGRAM {
-            return Err(failed(format!("a SentencePiece model of kind {kind}; T5 has kind {UNIGRAM}, unigram")));
+            return Err(failed(format!("a SentencePiece model of type {kind}, but T5 needs type {UNIGRAM} (unigram)")));
         }
         let mut whole = Vec::new();
         let mut vocab = Vec::with_capacity(model.pieces.len());
@@ -112,12 +112,12 @@ mod tests {
 
         let error = |path: &Path| SentencePieces::read(path).err().unwrap().to_string();
         write(model(2, vec![piece("a", 0.0, None)]));
-        assert!(error(&path).contains("a SentencePiece model of kind 2"), "{}", error(&path));
+        assert!(error(&path).contains("a SentencePiece model of type 2"), "{}", error(&path));
         write(model(1, vec![]));
         assert!(error(&path).contains("it has no pieces"));
         write(model(1, vec![piece("a", f32::NAN, None)]));
         assert!(error(&path).contains("piece 'a' has score NaN"));
         std::fs::write(&path, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").unwrap();
-        assert!(error(&path).contains("no SentencePiece model"));
+        assert!(error(&path).contains("not a SentencePiece model"));
     }
 }

@@ -1,6 +1,6 @@
 //! The T5 encoder (arXiv 1910.10683, v1.1): transformers' `T5EncoderModel`.
 //!
-//! Weights: `google/t5-v1_1-xxl`, or folder `text_encoder` of a PixArt model. Padding is masked, as diffusers does.
+//! Weights: `google/t5-v1_1-xxl`, or folder `text_encoder` of a PixArt model. Padding is masked, as in diffusers.
 
 use candle_core::{DType, Tensor};
 
@@ -11,10 +11,10 @@ use crate::files::fields;
 use crate::files::weights::{Params, Weights};
 use crate::layers::{Activation, AttentionBias, Linear, RmsNorm, attention};
 
-/// What `text_encoder/config.json` says.
+/// The settings in `text_encoder/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct T5Config {
-    /// Tokens that are known.
+    /// Size of the vocabulary.
     pub vocab_size: usize,
     /// Width of a token.
     pub d_model: usize,
@@ -22,13 +22,13 @@ pub struct T5Config {
     pub d_kv: usize,
     /// Inner width of the feed-forward layer.
     pub d_ff: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Buckets of relative distance.
+    /// Number of buckets of relative distance.
     pub buckets: usize,
-    /// Distance from which on all share the last bucket.
+    /// Distance beyond which all share the last bucket.
     pub max_distance: usize,
     /// Epsilon of the norms.
     pub norm_eps: f64,
@@ -47,7 +47,7 @@ impl T5Config {
             Some(name) => (true, name),
             None => (false, projection),
         };
-        // As in transformers: "gated-gelu" means the tanh form.
+        // As in transformers, "gated-gelu" means the tanh form.
         let activation = match (gated, name) {
             (true, "gelu") => Some(Activation::GeluTanh),
             _ => Activation::from_name(name),
@@ -85,7 +85,7 @@ impl Block {
         let (attention, ff) = (params.at("layer.0"), params.at("layer.1"));
         let (heads, dense) = (attention.at("SelfAttention"), ff.at("DenseReluDense"));
         let (wi, gate) = if c.gated {
-            // wi_0 goes through the activation, wi_1 multiplies.
+            // wi_0 is activated and multiplied by wi_1.
             let gate = Linear::load(&dense.at("wi_1"), c.d_model, c.d_ff, false)?;
             (Linear::load(&dense.at("wi_0"), c.d_model, c.d_ff, false)?, Some(gate))
         } else {
@@ -106,7 +106,7 @@ impl Block {
         let inner = c.heads * c.d_kv;
         let qkv = self.qkv.forward(&self.attention_norm.forward(hidden)?)?;
         let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(2, i * inner, inner));
-        // T5 does not scale its scores; the initialisation did.
+        // T5 does not scale attention scores; its initialization compensates for that.
         let hidden = (hidden + self.out.forward(&attention(&q?, &k?, &v?, c.heads, 1.0, bias)?)?)?;
         let normed = self.ff_norm.forward(&hidden)?;
         let mut inside = self.wi.forward_with(&normed, c.activation)?;
@@ -131,7 +131,7 @@ impl T5Encoder {
     pub fn load(weights: &Weights, config: T5Config) -> Result<Self> {
         let params = weights.root();
         let encoder = params.at("encoder");
-        // Some checkpoints keep the table under the encoder's own name only.
+        // Some checkpoints have the table only under the encoder's name.
         let table = if params.has("shared.weight") { params.at("shared") } else { encoder.at("embed_tokens") };
         let bias = encoder.at("block.0.layer.0.SelfAttention.relative_attention_bias");
         Ok(Self {
@@ -145,20 +145,20 @@ impl T5Encoder {
         })
     }
 
-    /// Encodes padded tokens: `[b, tokens, d_model]`.
+    /// Encodes padded tokens to `[b, tokens, d_model]`.
     pub fn encode(&self, tokens: &Tokens) -> Result<Tensor> {
         let device = self.embeddings.device();
         let (batch, length) = (tokens.batch(), tokens.length());
         if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= self.config.vocab_size) {
             return Err(ModelError::Input(format!(
-                "the tokenizer gives token {id}, the text encoder knows {}",
+                "the tokenizer gives token {id}, but the text encoder knows {}",
                 self.config.vocab_size
             )));
         }
         let ids = Tensor::from_slice(tokens.ids(), batch * length, device)?;
         let mut hidden = self.embeddings.index_select(&ids, 0)?.reshape((batch, length, self.config.d_model))?;
         let mask = tokens.mask(device)?.reshape((batch, 1, 1, length))?;
-        // Large enough that the softmax gives exactly zero, small enough not to overflow.
+        // Large enough that the softmax is exactly zero, small enough not to overflow.
         let padding = ((mask - 1.0)? * 1e30)?;
         let bias = AttentionBias::Scores(self.position_bias(length)?.broadcast_add(&padding)?);
         for block in &self.blocks {
@@ -167,7 +167,7 @@ impl T5Encoder {
         Ok(self.final_norm.forward(&hidden)?)
     }
 
-    /// `[1, heads, length, length]`.
+    /// The bias of relative positions, `[1, heads, length, length]`.
     fn position_bias(&self, length: usize) -> Result<Tensor> {
         let c = &self.config;
         let buckets: Vec<u32> = (0..length)
@@ -180,8 +180,8 @@ impl T5Encoder {
     }
 }
 
-/// The bucket of a distance from query to key: half of them for each sign, exact up to a quarter of all, then
-/// logarithmic. (transformers `_relative_position_bucket`, bidirectional.)
+/// The bucket of a distance from query to key. Half of the buckets are for each sign; in each half, the first half are
+/// exact distances, the others logarithmic. (transformers `_relative_position_bucket`, bidirectional.)
 fn bucket(distance: i64, buckets: usize, max_distance: usize) -> u32 {
     let half = buckets / 2;
     let offset = if distance > 0 { half } else { 0 };
@@ -204,7 +204,7 @@ mod tests {
         let found: Vec<u32> = [-200, -128, -20, -8, -7, -1, 0, 1, 7, 8, 12, 16, 33, 64, 90, 91, 127, 500]
             .map(|distance| bucket(distance, 32, 128))
             .to_vec();
-        // T5Attention._relative_position_bucket of transformers 5.23.
+        // From T5Attention._relative_position_bucket of transformers 5.23.
         assert_eq!(found, [15, 15, 10, 8, 7, 1, 0, 17, 23, 24, 25, 26, 28, 30, 30, 31, 31, 31]);
     }
 }

@@ -1,23 +1,23 @@
-//! The noise levels that a model was trained with, rounded as diffusers rounds them.
+//! The noise schedule that a model was trained with, rounded as in diffusers.
 
 use crate::files::config::Config;
 use crate::files::error::Result;
 
-/// The most training timesteps that make sense; there is a noise level in memory for each.
+/// Most training timesteps accepted; each takes a value in memory.
 const MAX_TIMESTEPS: usize = 1_000_000;
 
 /// How noise grows over the training timesteps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BetaSchedule {
-    /// Betas grow linearly.
+    /// Betas grow linearly with the timestep.
     Linear,
-    /// Their square roots do.
+    /// Square roots of the betas grow linearly.
     ScaledLinear,
-    /// A squared cosine of the timestep (arXiv 2102.09672).
+    /// The signal falls as a squared cosine of the timestep (arXiv 2102.09672).
     SquaredCos,
 }
 
-/// What a model predicts.
+/// The quantity that a model predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prediction {
     /// The noise in the latents.
@@ -38,7 +38,7 @@ impl Prediction {
     }
 }
 
-/// Reads the betas of a scheduler's config: their schedule, and the share of the signal, `ᾱ`, that is left at every
+/// Reads the betas of a scheduler's config. Returns their schedule and the remaining share of the signal, `ᾱ`, at every
 /// training timestep.
 pub(super) fn read_signals(config: &Config) -> Result<(BetaSchedule, Vec<f64>)> {
     let schedule = match config.choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2"])? {
@@ -59,7 +59,7 @@ pub(super) fn read_signals(config: &Config) -> Result<(BetaSchedule, Vec<f64>)> 
     Ok((schedule, signals(schedule, start, end, count)))
 }
 
-/// Values between `start` and `end`, both included, as `torch.linspace` gives them in f32.
+/// `torch.linspace(start, end, count)` in f32.
 fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     let step = (end - start) / (count.max(2) - 1) as f32;
     (0..count)
@@ -83,7 +83,7 @@ fn signals(schedule: BetaSchedule, start: f64, end: f64, count: usize) -> Vec<f6
             (0..count).map(|i| (1.0 - signal(at(i + 1)) / signal(at(i))).min(0.999) as f32).collect()
         }
     };
-    // torch multiplies f32 values up in f64 and rounds each result.
+    // torch accumulates the product in f64 and rounds each result to f32.
     let mut product = 1f64;
     betas
         .into_iter()

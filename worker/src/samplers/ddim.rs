@@ -1,4 +1,4 @@
-//! DDIM (Song et al., arXiv 2010.02502) without noise (eta = 0): diffusers' `DDIMScheduler`, as DiT's pipeline has it.
+//! Deterministic DDIM (Song et al., arXiv 2010.02502; eta = 0): diffusers' `DDIMScheduler`, as in DiT's pipeline.
 
 use candle_core::Tensor;
 
@@ -15,21 +15,21 @@ enum Spacing {
     Trailing,
 }
 
-/// What `scheduler_config.json` says.
+/// The settings in `scheduler_config.json`.
 #[derive(Debug, Clone)]
 pub struct DdimConfig {
-    /// The share of the signal, `ᾱ`, at every training timestep.
+    /// Share of the signal, `ᾱ`, at every training timestep.
     signals: Vec<f64>,
     final_signal: f64,
     prediction: Prediction,
-    /// Largest absolute value of predicted clean latents, where they are clipped.
+    /// Bound on the absolute value of predicted clean latents; `None` if they are not clipped.
     clip: Option<f64>,
     spacing: Spacing,
     steps_offset: usize,
 }
 
 impl DdimConfig {
-    /// Reads a config; what is not implemented is an error that names the field.
+    /// Reads a config. Fails, naming the field, if a setting is not implemented.
     pub fn read(config: &Config) -> Result<Self> {
         fields::check(config, "DDIMScheduler")?;
         let (_, signals) = read_signals(config)?;
@@ -51,7 +51,7 @@ impl DdimConfig {
         })
     }
 
-    /// Training timesteps of a run, noisiest first.
+    /// Training timesteps of a run of `steps` steps, noisiest first.
     fn timesteps(&self, steps: usize) -> Vec<usize> {
         let known = self.signals.len();
         match self.spacing {
@@ -71,7 +71,7 @@ impl DdimConfig {
     }
 }
 
-/// A run of the sampler.
+/// One run of DDIM.
 pub struct Ddim {
     config: DdimConfig,
     timesteps: Vec<f64>,
@@ -80,7 +80,7 @@ pub struct Ddim {
 }
 
 impl Ddim {
-    /// A run of `steps` steps.
+    /// Starts a run of `steps` steps.
     pub fn new(config: &DdimConfig, steps: u32) -> Result<Self> {
         let (steps, known) = (steps as usize, config.signals.len());
         if steps == 0 || steps > known {
@@ -90,7 +90,7 @@ impl Ddim {
         if let Some(t) = timesteps.iter().find(|&&t| t >= known) {
             return Err(ModelError::Input(format!("the sampler's timestep {t} is beyond the last of {known}")));
         }
-        // As in diffusers, the next timestep is this one less the distance, whatever the spacing.
+        // As in diffusers, the next timestep is lower by known / steps, whatever the spacing.
         let next = |t: usize| t.checked_sub(known / steps).map_or(config.final_signal, |t| config.signals[t]);
         Ok(Self {
             signals: timesteps.iter().map(|&t| (config.signals[t], next(t))).collect(),
@@ -121,7 +121,7 @@ impl Sampler for Ddim {
                 (((latents * alpha)? - (output * sigma)?)?, ((output * alpha)? + (latents * sigma)?)?)
             }
         };
-        // The noise stays what it was without clipping, as in diffusers.
+        // As in diffusers, clipping does not change the predicted noise.
         let clean = match self.config.clip {
             Some(range) => clean.clamp(-range, range)?,
             None => clean,
@@ -142,8 +142,8 @@ mod tests {
         DdimConfig::read(&Config::parse(Path::new("scheduler_config.json"), text)?)
     }
 
-    /// Config, steps, timesteps, and latents after every step, by diffusers 0.42.1 from latents (1, -0.5), where step i's
-    /// model output is `0.5 x - 0.2 cos i`.
+    /// Config, steps, timesteps, and latents after every step, from diffusers 0.42.1 with initial latents (1, -0.5) and
+    /// model output `0.5 x - 0.2 cos i` at step i.
     type Case = (&'static str, u32, &'static [f64], &'static [[f64; 2]]);
 
     const CASES: &[Case] = &[

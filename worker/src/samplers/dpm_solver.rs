@@ -1,7 +1,7 @@
 //! DPM-Solver++ multistep (Lu et al., arXiv 2211.01095): diffusers' `DPMSolverMultistepScheduler`.
 //!
-//! Deterministic, orders 1 to 3, data prediction. Coefficients are computed in f64 from noise levels that are rounded
-//! to f32 where diffusers rounds them, so that latents agree with it to f32 precision.
+//! Deterministic, orders 1 to 3, data prediction. Coefficients are computed in f64, from noise levels rounded to f32
+//! where diffusers rounds them, so latents agree with diffusers to f32 precision.
 
 use candle_core::Tensor;
 
@@ -11,7 +11,7 @@ use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 use crate::files::fields;
 
-/// How timesteps are picked from the training schedule (arXiv 2305.08891, table 2).
+/// How timesteps are chosen from the training schedule (arXiv 2305.08891, table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spacing {
     Linspace,
@@ -19,7 +19,7 @@ enum Spacing {
     Trailing,
 }
 
-/// What `scheduler_config.json` says.
+/// The settings in `scheduler_config.json`.
 #[derive(Debug, Clone)]
 pub struct DpmSolverConfig {
     sigmas: Vec<f64>,
@@ -34,40 +34,40 @@ pub struct DpmSolverConfig {
     lambda_min_clipped: f64,
     spacing: Spacing,
     steps_offset: i64,
-    /// Timesteps that a caller chose.
+    /// Timesteps chosen by the caller.
     chosen: Option<Vec<u32>>,
 }
 
-/// The highest order there is.
+/// Highest order of the solver.
 const MAX_ORDER: usize = 3;
 
 impl DpmSolverConfig {
-    /// The same with another order, and with timesteps of the caller's choice.
+    /// Overrides the order and the timesteps where given. Fails unless timesteps are valid and strictly decreasing.
     pub fn with(mut self, order: Option<usize>, timesteps: Option<Vec<u32>>) -> Result<Self> {
         let refused = |message: String| Err(ModelError::Input(message));
         if let Some(order) = order {
             if order == 0 || order > MAX_ORDER {
-                return refused(format!("the solver's order may be 1 to {MAX_ORDER}, not {order}"));
+                return refused(format!("the solver's order must be 1 to {MAX_ORDER}, got {order}"));
             }
             self.order = order;
         }
         if let Some(timesteps) = timesteps {
             let known = self.sigmas.len();
             if self.karras {
-                return refused("timesteps cannot be told to a sampler whose config says use_karras_sigmas".into());
+                return refused("timesteps cannot be given to a sampler whose config sets use_karras_sigmas".into());
             }
             if timesteps.is_empty() || timesteps.iter().any(|&t| t as usize >= known) {
                 return refused(format!("timesteps {timesteps:?} must be one or more numbers below {known}"));
             }
             if !timesteps.is_sorted_by(|a, b| a > b) {
-                return refused(format!("timesteps {timesteps:?} must fall, the noisiest first"));
+                return refused(format!("timesteps {timesteps:?} must decrease, noisiest first"));
             }
             self.chosen = Some(timesteps);
         }
         Ok(self)
     }
 
-    /// Reads a config; what is not implemented is an error that names the field.
+    /// Reads a config. Fails, naming the field, if a setting is not implemented.
     pub fn read(config: &Config) -> Result<Self> {
         fields::check(config, "DPMSolverMultistepScheduler")?;
         let order = config.size_or("solver_order", 2)?;
@@ -98,12 +98,12 @@ impl DpmSolverConfig {
         })
     }
 
-    /// Training timesteps of a run, noisiest first.
+    /// Training timesteps of a run of `steps` steps, noisiest first.
     fn timesteps(&self, steps: usize) -> Vec<i64> {
         if let Some(chosen) = &self.chosen {
             return chosen.iter().map(|&t| i64::from(t)).collect();
         }
-        // How many timesteps lie above the clipped signal-to-noise ratio; lambda = -ln(sigma) falls with the timestep.
+        // The noisiest timesteps, whose lambda = -ln(sigma) is below lambda_min_clipped, are not used.
         let clipped = self.sigmas.iter().rev().take_while(|sigma| -sigma.ln() < self.lambda_min_clipped).count();
         let last = self.sigmas.len() - clipped;
         match self.spacing {
@@ -126,7 +126,7 @@ impl DpmSolverConfig {
         }
     }
 
-    /// The training timestep, a fraction, at a noise level: linear in the level's logarithm.
+    /// The fractional training timestep of a noise level, interpolated linearly in the logarithm of the level.
     fn timestep_of(&self, sigma: f64) -> f64 {
         let log = sigma.max(1e-10).ln();
         let above = self.sigmas.iter().take_while(|s| s.ln() <= log).count();
@@ -135,7 +135,7 @@ impl DpmSolverConfig {
         low as f64 + ((a - log) / (a - b)).clamp(0.0, 1.0)
     }
 
-    /// Noise levels by Karras et al. (arXiv 2206.00364, equation 5, rho = 7).
+    /// The noise levels of Karras et al. (arXiv 2206.00364, equation 5, rho = 7).
     fn karras_sigmas(&self, steps: usize) -> Vec<f64> {
         let root = |sigma: f64| sigma.powf(1.0 / 7.0);
         let (max, min) = (root(self.sigmas[self.sigmas.len() - 1]), root(self.sigmas[0]));
@@ -143,7 +143,7 @@ impl DpmSolverConfig {
     }
 }
 
-/// Signal and noise parts of a noise level, and half its log signal-to-noise ratio.
+/// Signal scale `alpha` and noise scale `sigma` of a noise level, and `lambda = ln(alpha / sigma)`.
 #[derive(Debug, Clone, Copy)]
 struct Level {
     alpha: f64,
@@ -168,7 +168,7 @@ pub struct DpmSolver {
 }
 
 impl DpmSolver {
-    /// A run of `steps` steps.
+    /// Starts a run of `steps` steps.
     pub fn new(config: &DpmSolverConfig, steps: u32) -> Result<Self> {
         let steps = steps as usize;
         let known = config.sigmas.len();
@@ -179,7 +179,7 @@ impl DpmSolver {
             let sigmas = config.karras_sigmas(steps);
             let timestep = |&sigma: &f64| {
                 let t = config.timestep_of(sigma);
-                // diffusers keeps timesteps as integers either way.
+                // diffusers converts timesteps to integers either way.
                 if config.round_karras { t.round_ties_even() } else { t.trunc() }
             };
             (sigmas.iter().map(timestep).collect(), sigmas)
@@ -189,7 +189,7 @@ impl DpmSolver {
             (timesteps.iter().map(|&t| t as f64).collect(), timesteps.iter().map(at).collect())
         };
         if timesteps.len() != steps && config.chosen.is_some() {
-            return Err(ModelError::Input(format!("{} timesteps were told for {steps} steps", timesteps.len())));
+            return Err(ModelError::Input(format!("{} timesteps were given for {steps} steps", timesteps.len())));
         }
         if timesteps.len() != steps {
             return Err(ModelError::Input(format!(
@@ -202,7 +202,7 @@ impl DpmSolver {
         Ok(Self { config: config.clone(), timesteps, levels, history: Vec::new() })
     }
 
-    /// The model's prediction of the clean latents.
+    /// The clean latents that the model's output predicts.
     fn clean(&self, index: usize, output: &Tensor, latents: &Tensor) -> Result<Tensor> {
         let Level { alpha, sigma, .. } = self.levels[index];
         Ok(match self.config.prediction {
@@ -212,7 +212,7 @@ impl DpmSolver {
         })
     }
 
-    /// The order of this step: it grows with the history, and falls at the end where the config says so.
+    /// The order of a step: it grows with the history, and drops in the last steps if the config says so.
     fn order(&self, index: usize) -> usize {
         let (c, steps) = (&self.config, self.timesteps.len());
         let short = c.lower_order_final && steps < 15;
@@ -250,7 +250,7 @@ impl Sampler for DpmSolver {
         let order = self.order(index).min(self.history.len());
         let (to, from) = (self.levels[index + 1], self.levels[index]);
         let newest = |i: usize| &self.history[self.history.len() - 1 - i];
-        // Names as in the paper: h is the step in lambda; e = exp(-h) - 1, which is -1 when the last level has no noise.
+        // As in the paper, h is the step in lambda; e = exp(-h) - 1 is -1 if the last level has no noise.
         let h = to.lambda - from.lambda;
         let e = (-h).exp_m1();
         let base = ((latents * (to.sigma / from.sigma))? - (newest(0) * (to.alpha * e))?)?;
@@ -288,8 +288,8 @@ mod tests {
         DpmSolverConfig::read(&Config::parse(Path::new("scheduler_config.json"), text)?)
     }
 
-    /// First three and last two timesteps, then the two latents after the middle step and after the last, by
-    /// diffusers 0.42.1 from latents (1, -0.5), where step i's model output is `0.5 x - 0.2 cos i`.
+    /// Config, steps, first three and last two timesteps, and both latents after the middle and the last step, from
+    /// diffusers 0.42.1 with initial latents (1, -0.5) and model output `0.5 x - 0.2 cos i` at step i.
     type Case = (&'static str, u32, [i64; 5], [f64; 4]);
 
     const CASES: &[Case] = &[
@@ -358,7 +358,7 @@ mod tests {
         Ok(())
     }
 
-    /// Config, order, timesteps, and the latents after every step; made as those above with `set_timesteps(timesteps=…)`.
+    /// Config, order, timesteps, and latents after every step, as above with `set_timesteps(timesteps=…)`.
     type Chosen = (&'static str, usize, &'static [u32], &'static [[f64; 2]]);
 
     const CHOSEN: &[Chosen] = &[
@@ -437,15 +437,15 @@ mod tests {
                 }
             }
             let error = DpmSolver::new(&config, timesteps.len() as u32 + 1).err().unwrap().to_string();
-            assert!(error.contains("timesteps were told for"), "{error}");
+            assert!(error.contains("timesteps were given for"), "{error}");
         }
         let refused = |text: &str, order, timesteps: &[u32]| {
             read(text).unwrap().with(order, Some(timesteps.into())).unwrap_err().to_string()
         };
-        assert!(refused("{}", Some(4), &[5]).contains("may be 1 to 3, not 4"));
+        assert!(refused("{}", Some(4), &[5]).contains("must be 1 to 3, got 4"));
         assert!(refused("{}", None, &[1000, 5]).contains("below 1000"));
         assert!(refused("{}", None, &[]).contains("one or more"));
-        assert!(refused("{}", None, &[500, 500]).contains("must fall"));
+        assert!(refused("{}", None, &[500, 500]).contains("must decrease"));
         assert!(refused(r#"{"use_karras_sigmas": true}"#, None, &[5]).contains("use_karras_sigmas"));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Euler's method for flow matching (Lipman et al., arXiv 2210.02747; shifts of Esser et al., arXiv 2403.03206):
 //! diffusers' `FlowMatchEulerDiscreteScheduler` with the options that FLUX and SD3 use.
 //!
-//! Absent: Karras, exponential and beta spacings, inverted sigmas, noise in the steps.
+//! Not implemented: Karras, exponential and beta spacings, inverted sigmas, stochastic steps.
 
 use candle_core::Tensor;
 
@@ -10,51 +10,51 @@ use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 use crate::files::fields;
 
-/// Which sigmas a run begins with, before they are shifted.
+/// The sigmas of a run before they are shifted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowSigmas {
-    /// 1, 1 - 1/n, …, 1/n, which FLUX's pipeline hands to its scheduler.
+    /// 1, 1 - 1/n, …, 1/n, as FLUX's pipeline passes them to its scheduler.
     Even,
-    /// From the largest to the smallest sigma of the training, which the scheduler takes where a pipeline hands it none.
+    /// Evenly spaced from the largest to the smallest training sigma: the scheduler's default.
     Trained,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Shift {
-    /// The same for every picture.
+    /// The same factor for every image size.
     Static(f64),
-    /// Stronger for larger pictures: its logarithm is linear in the number of image tokens.
+    /// Stronger for larger images: the factor (its logarithm if `exponential`) is linear in the number of image tokens.
     Dynamic { base_tokens: f64, max_tokens: f64, base_shift: f64, max_shift: f64, exponential: bool },
 }
 
-/// What `scheduler_config.json` says.
+/// The settings in `scheduler_config.json`.
 #[derive(Debug, Clone)]
 pub struct FlowMatchConfig {
     train_timesteps: usize,
     shift: Shift,
-    /// The last sigma, where the others are stretched to end there.
+    /// The last sigma, if the sigmas are stretched to end there.
     terminal: Option<f64>,
     sigmas: FlowSigmas,
-    /// Sigmas that a caller chose, before they are shifted.
+    /// Sigmas chosen by the caller, before they are shifted.
     chosen: Option<Vec<f64>>,
 }
 
 impl FlowMatchConfig {
-    /// The same with sigmas of the caller's choice.
+    /// Overrides the sigmas where given. Fails unless they decrease strictly within (0, 1].
     pub fn with(self, sigmas: Option<Vec<f64>>) -> Result<Self> {
         if let Some(sigmas) = &sigmas {
             let wrong = |what: &str| Err(ModelError::Input(format!("sigmas {sigmas:?} must {what}")));
             if sigmas.is_empty() || sigmas.iter().any(|&sigma| !(sigma > 0.0 && sigma <= 1.0)) {
-                return wrong("be one or more numbers above 0 and up to 1");
+                return wrong("be one or more numbers above 0 and at most 1");
             }
             if !sigmas.is_sorted_by(|a, b| a > b) {
-                return wrong("fall, the noisiest first");
+                return wrong("decrease, noisiest first");
             }
         }
         Ok(Self { chosen: sigmas, ..self })
     }
 
-    /// Reads a config; what is not implemented is an error that names the field.
+    /// Reads a config. Fails, naming the field, if a setting is not implemented.
     pub fn read(config: &Config, sigmas: FlowSigmas) -> Result<Self> {
         fields::check(config, "FlowMatchEulerDiscreteScheduler")?;
         let shift = if config.flag_or("use_dynamic_shifting", false)? {
@@ -92,7 +92,7 @@ impl FlowMatchConfig {
         })
     }
 
-    /// Shifts a sigma towards noise.
+    /// A sigma shifted toward noise.
     fn shifted(&self, sigma: f64, image_tokens: usize) -> f64 {
         match self.shift {
             Shift::Static(shift) => shift * sigma / (1.0 + (shift - 1.0) * sigma),
@@ -105,7 +105,7 @@ impl FlowMatchConfig {
         }
     }
 
-    /// Sigmas of a run, noisiest first, without the final zero.
+    /// The shifted sigmas of a run, noisiest first, without the final zero.
     fn run_sigmas(&self, steps: usize, image_tokens: usize) -> Vec<f64> {
         let even = |start: f64, end: f64| {
             let step = (end - start) / (steps.max(2) - 1) as f64;
@@ -116,7 +116,7 @@ impl FlowMatchConfig {
             (None, FlowSigmas::Even) => even(1.0, 1.0 / steps as f64).collect(),
             (None, FlowSigmas::Trained) => {
                 let smallest = 1.0 / self.train_timesteps as f64;
-                // With a static shift the training's sigmas are shifted already, and a run's are shifted again.
+                // With a static shift the training sigmas are already shifted, and those of a run are shifted again.
                 let smallest = match self.shift {
                     Shift::Static(_) => self.shifted(smallest, image_tokens),
                     Shift::Dynamic { .. } => smallest,
@@ -133,21 +133,21 @@ impl FlowMatchConfig {
     }
 }
 
-/// A run of the sampler.
+/// One run of Euler's method.
 pub struct FlowMatch {
     timesteps: Vec<f64>,
     sigmas: Vec<f64>,
 }
 
 impl FlowMatch {
-    /// A run of `steps` steps over pictures of `image_tokens` tokens.
+    /// Starts a run of `steps` steps over images of `image_tokens` tokens.
     pub fn new(config: &FlowMatchConfig, steps: u32, image_tokens: usize) -> Result<Self> {
         let (steps, known) = (steps as usize, config.train_timesteps);
         if steps == 0 || steps >= known {
             return Err(ModelError::Input(format!("{steps} steps cannot be picked from {known} training timesteps")));
         }
         if let Some(chosen) = config.chosen.as_ref().filter(|chosen| chosen.len() != steps) {
-            return Err(ModelError::Input(format!("{} sigmas were told for {steps} steps", chosen.len())));
+            return Err(ModelError::Input(format!("{} sigmas were given for {steps} steps", chosen.len())));
         }
         // diffusers keeps both in f32.
         let mut sigmas: Vec<f64> =
@@ -192,8 +192,8 @@ mod tests {
         FlowMatchConfig::read(&Config::parse(Path::new("scheduler_config.json"), text)?, sigmas)
     }
 
-    /// Config, whether sigmas are even, steps, image tokens, timesteps, and latents after every step, by diffusers 0.42.1
-    /// from latents (1, -0.5), where step i's model output is `0.5 x - 0.2 cos i`.
+    /// Config, whether sigmas are even, steps, image tokens, timesteps, and latents after every step, from diffusers
+    /// 0.42.1 with initial latents (1, -0.5) and model output `0.5 x - 0.2 cos i` at step i.
     type Case = (&'static str, bool, u32, usize, &'static [f64], &'static [[f64; 2]]);
 
     const CASES: &[Case] = &[
@@ -331,7 +331,8 @@ mod tests {
         Ok(())
     }
 
-    /// Config, image tokens, sigmas, timesteps and latents after the last step, as above with `set_timesteps(sigmas=…)`.
+    /// Config, image tokens, sigmas, timesteps, and latents after the last step, as above with
+    /// `set_timesteps(sigmas=…)`.
     type Chosen = (&'static str, usize, &'static [f64], &'static [f64], [f64; 2]);
 
     const CHOSEN: &[Chosen] = &[
@@ -368,7 +369,7 @@ mod tests {
                 assert!((f64::from(*a) - b).abs() < 1e-5, "{text}: {a} is not {b}");
             }
             assert!(
-                FlowMatch::new(&config, 9, tokens).err().unwrap().to_string().contains("sigmas were told for 9 steps")
+                FlowMatch::new(&config, 9, tokens).err().unwrap().to_string().contains("sigmas were given for 9 steps")
             );
         }
         let refused =

@@ -1,4 +1,6 @@
-//! Samplers: from noise to latents, step by step. They know timesteps and tensors, nothing of models or schedules.
+//! Samplers, which turn noise into latents step by step.
+//!
+//! **Invariant:** samplers know timesteps and tensors, nothing of models or schedules.
 
 mod betas;
 pub mod ddim;
@@ -12,27 +14,27 @@ use evocache_proto::domain::Grid;
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 
-/// A sampler for one run.
+/// The sampler of one run.
 pub trait Sampler: Send {
     /// The timestep of the training schedule for each step.
     fn timesteps(&self) -> &[f64];
 
-    /// Deviation of the initial noise.
+    /// Standard deviation of the initial noise.
     fn initial_scale(&self) -> f64;
 
-    /// The latents after step `index`, which must be called in order from 0. `output` is the model's, with guidance
-    /// applied; both are `[b, c, h, w]`.
+    /// The latents after step `index`; steps must be taken in order from 0. `output` is the model's output with
+    /// guidance applied; `output` and `latents` are `[b, c, h, w]`.
     fn step(&mut self, index: usize, output: &Tensor, latents: &Tensor) -> Result<Tensor>;
 }
 
-/// What a caller says instead of the config.
+/// Settings that override the config.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SamplerOptions {
-    /// DPM-Solver++: how many outputs of the model a step looks at, 1 to 3.
+    /// DPM-Solver++: order of the solver, the number of model outputs that a step uses, 1 to 3.
     pub order: Option<usize>,
     /// DPM-Solver++: the training timestep of each step, noisiest first.
     pub timesteps: Option<Vec<u32>>,
-    /// Flow matching: the noise level of each step before the config shifts it, noisiest first, in (0, 1].
+    /// Flow matching: the sigma of each step before it is shifted, noisiest first, in (0, 1].
     pub sigmas: Option<Vec<f64>>,
 }
 
@@ -45,13 +47,13 @@ impl From<&Grid> for SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// How many steps a run has, where that is said here.
+    /// Number of steps that `timesteps` or `sigmas` imply.
     pub fn steps(&self) -> Option<usize> {
         self.timesteps.as_ref().map(Vec::len).or(self.sigmas.as_ref().map(Vec::len))
     }
 }
 
-/// Starts samplers of one configuration.
+/// Starts samplers with the settings of one config.
 #[derive(Debug, Clone)]
 pub enum SamplerFactory {
     /// DPM-Solver++.
@@ -63,8 +65,8 @@ pub enum SamplerFactory {
 }
 
 impl SamplerFactory {
-    /// Reads a `scheduler_config.json` for a sampler of this class, whatever class the file names: `model_index.json`
-    /// decides. `sigmas`: those that flow matching begins with under this pipeline.
+    /// Reads a `scheduler_config.json` for `class`, the class in `model_index.json`, whatever class the file names.
+    /// `sigmas` are the pipeline's for flow matching.
     pub fn read(config: &Config, class: &str, sigmas: flow_match::FlowSigmas) -> Result<Self> {
         match class {
             "DPMSolverMultistepScheduler" => Ok(Self::DpmSolver(dpm_solver::DpmSolverConfig::read(config)?)),
@@ -72,32 +74,32 @@ impl SamplerFactory {
             "FlowMatchEulerDiscreteScheduler" => {
                 Ok(Self::FlowMatch(flow_match::FlowMatchConfig::read(config, sigmas)?))
             }
-            other => Err(ModelError::Input(format!("there is no sampler '{other}'"))),
+            other => Err(ModelError::Input(format!("sampler '{other}' is not supported"))),
         }
     }
 
-    /// The same with other settings; those that this sampler does not have are refused.
+    /// Overrides settings. Fails if this sampler does not have one of them.
     pub fn with(self, options: &SamplerOptions) -> Result<Self> {
         let SamplerOptions { order, timesteps, sigmas } = options;
         let refused =
-            |what: &str, name: &str, instead: &str| Err(ModelError::Input(format!("{name} has no {what}: {instead}")));
-        let dpm = "DPMSolverMultistepScheduler has";
+            |what: &str, name: &str, instead: &str| Err(ModelError::Input(format!("{name} takes no {what}: {instead}")));
+        let dpm = "DPMSolverMultistepScheduler does";
         match self {
             Self::DpmSolver(_) if sigmas.is_some() => {
-                refused("sigmas to be told", "DPMSolverMultistepScheduler", "tell it timesteps")
+                refused("sigmas", "DPMSolverMultistepScheduler", "give it timesteps")
             }
             Self::DpmSolver(config) => Ok(Self::DpmSolver(config.with(*order, timesteps.clone())?)),
-            _ if order.is_some() => refused("order to choose", self.class(), &format!("{dpm} one")),
-            _ if timesteps.is_some() => refused("timesteps to be told", self.class(), &format!("{dpm} them")),
+            _ if order.is_some() => refused("solver order", self.class(), dpm),
+            _ if timesteps.is_some() => refused("timesteps", self.class(), dpm),
             Self::FlowMatch(config) => Ok(Self::FlowMatch(config.with(sigmas.clone())?)),
             Self::Ddim(_) if sigmas.is_some() => {
-                refused("sigmas to be told", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler has them")
+                refused("sigmas", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler does")
             }
             Self::Ddim(config) => Ok(Self::Ddim(config)),
         }
     }
 
-    /// The class, as diffusers names it.
+    /// The diffusers class of the sampler.
     pub fn class(&self) -> &'static str {
         match self {
             Self::DpmSolver(_) => "DPMSolverMultistepScheduler",
@@ -106,7 +108,7 @@ impl SamplerFactory {
         }
     }
 
-    /// A sampler for a run of `steps` steps over pictures of `image_tokens` tokens, which some shifts depend on.
+    /// Starts a run of `steps` steps over images of `image_tokens` tokens, which dynamic shifts depend on.
     pub fn start(&self, steps: u32, image_tokens: usize) -> Result<Box<dyn Sampler>> {
         Ok(match self {
             Self::DpmSolver(config) => Box::new(dpm_solver::DpmSolver::new(config, steps)?),

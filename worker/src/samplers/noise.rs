@@ -1,14 +1,14 @@
-//! Normal noise equal to `torch.randn(n, generator=torch.Generator("cpu").manual_seed(seed))`, f32.
+//! Normal noise, f32, equal to `torch.randn(n, generator=torch.Generator("cpu").manual_seed(seed))`.
 //!
-//! The Mersenne Twister MT19937 and a Box–Muller transform, in the order in which torch consumes random numbers. So a
-//! seed gives the picture that diffusers gives for it, on every device and with any number of threads.
-//! Values agree with torch's to a few units in the last place: logarithm and cosine round differently.
+//! The Mersenne Twister MT19937 and a Box–Muller transform, in the order in which torch consumes random numbers: a seed
+//! gives the same image as in diffusers, on every device and with any number of threads. Values agree with torch's to a
+//! few units in the last place, because logarithm and cosine round differently.
 
-/// State words of the twister.
+/// Words in the twister's state.
 const N: usize = 624;
-/// Distance of the word that is mixed in.
+/// Offset of the word that is mixed in.
 const M: usize = 397;
-/// Torch transforms whole blocks of this many numbers at once, where there are as many.
+/// Numbers per block of torch's Box–Muller transform; fewer numbers than this take another path.
 const BLOCK: usize = 16;
 
 /// MT19937 (Matsumoto and Nishimura, 1998).
@@ -60,7 +60,7 @@ impl Twister {
     }
 }
 
-/// `count` normal values for a seed. Torch seeds the twister with the low 32 bits.
+/// `count` normal values for a seed. Like torch, seeds the twister with the low 32 bits.
 pub fn randn(seed: u64, count: usize) -> Vec<f32> {
     let mut twister = Twister::new(seed as u32);
     if count < BLOCK {
@@ -69,7 +69,7 @@ pub fn randn(seed: u64, count: usize) -> Vec<f32> {
     let mut values: Vec<f32> = (0..count).map(|_| twister.uniform()).collect();
     values.chunks_exact_mut(BLOCK).for_each(transform);
     if !count.is_multiple_of(BLOCK) {
-        // The last block overlaps the one before and is drawn anew.
+        // The last block overlaps the one before it and is redrawn.
         let last = &mut values[count - BLOCK..];
         last.fill_with(|| twister.uniform());
         transform(last);
@@ -77,7 +77,7 @@ pub fn randn(seed: u64, count: usize) -> Vec<f32> {
     values
 }
 
-/// Box–Muller over one block: its first half gives radii, its second half angles.
+/// Box–Muller transform of one block: the first half gives radii, the second half angles.
 fn transform(block: &mut [f32]) {
     let (radii, angles) = block.split_at_mut(BLOCK / 2);
     for (a, b) in radii.iter_mut().zip(angles) {
@@ -87,7 +87,7 @@ fn transform(block: &mut [f32]) {
     }
 }
 
-/// The path for few values: pairs in f64, angle first.
+/// The path for fewer than [`BLOCK`] values: pairs in f64, angle first.
 fn pairs(twister: &mut Twister, count: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
@@ -104,7 +104,7 @@ fn pairs(twister: &mut Twister, count: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// `torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed))[at..]` by torch 2.15.
+    /// `torch.randn(count, generator=torch.Generator("cpu").manual_seed(seed))[at:]` from torch 2.15.
     #[test]
     fn values_are_those_of_torch() {
         let cases: [(u64, usize, usize, &[f32]); 4] = [

@@ -1,4 +1,4 @@
-//! What the agent does when the coordinator is away, has forgotten it, or says no.
+//! The agent's behavior when the coordinator is unreachable, no longer knows the worker, or refuses a call.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn a_result_survives_a_coordinator_that_dies_and_comes_back() {
     stage.evaluating(SHORT).await;
     stage.renew(SHORT, false, false).await;
     stage.coordinator.kill().await;
-    // The evaluation ends while nobody listens.
+    // The evaluation ends while the coordinator is down.
     stage.evaluator.order(Order::Finish);
     stage.coordinator.start();
 
@@ -77,7 +77,7 @@ async fn renewals_go_on_after_the_coordinator_was_away() {
     stage.renew(SHORT, false, false).await;
     stage.coordinator.kill().await;
     stage.coordinator.start();
-    // One that the killed coordinator has taken may still lie in the mailbox.
+    // The mailbox may still contain a renewal that the killed coordinator received.
     for _ in 0..3 {
         stage.renew(SHORT, false, false).await;
     }
@@ -112,7 +112,7 @@ async fn a_result_that_always_meets_an_internal_error_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_result_that_the_coordinator_does_not_believe_fails_the_candidate() {
+async fn a_result_that_the_coordinator_refuses_as_invalid_fails_the_candidate() {
     let mut stage = Setup::default().registered().await;
     stage.evaluating(LONG).await;
     stage.evaluator.order(Order::Finish);
@@ -123,7 +123,7 @@ async fn a_result_that_the_coordinator_does_not_believe_fails_the_candidate() {
 }
 
 #[tokio::test]
-async fn a_search_that_is_gone_before_its_calibration_gives_the_candidate_back() {
+async fn a_search_that_is_deleted_before_its_calibration_is_fetched_releases_the_candidate() {
     let mut stage = Setup::default().registered().await;
     stage.grant(lease("s", 0, LONG)).await;
     stage.coordinator.get_calibration.next().await.answer(Err(Status::not_found("no search 's'")));
@@ -143,7 +143,7 @@ async fn a_shutdown_does_not_wait_for_ever_for_a_coordinator_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_shutdown_leaves_a_result_that_nobody_acknowledges() {
+async fn a_shutdown_abandons_a_result_that_is_not_acknowledged() {
     let mut stage = Setup { grace: Duration::from_millis(100), ..Setup::default() }.registered().await;
     stage.evaluating(LONG).await;
     stage.evaluator.order(Order::Finish);
@@ -153,9 +153,9 @@ async fn a_shutdown_leaves_a_result_that_nobody_acknowledges() {
 }
 
 #[tokio::test]
-async fn the_agent_may_be_there_before_the_coordinator() {
+async fn the_agent_may_start_before_the_coordinator() {
     let mut stage = Setup { listening: false, ..Setup::default() }.stage();
-    // Its first attempts are refused by a port on which nobody listens.
+    // The first attempts are refused, because nothing listens on the port.
     tokio::task::yield_now().await;
     stage.coordinator.start();
     stage.register("w1").await;
@@ -173,7 +173,7 @@ async fn no_coordinator_within_the_connect_timeout_is_an_error_that_says_where_a
 }
 
 #[tokio::test]
-async fn a_coordinator_that_speaks_another_protocol_is_an_error_that_repeats_its_words() {
+async fn a_coordinator_that_speaks_another_protocol_is_an_error_with_its_message() {
     let mut stage = Setup::default().stage();
     let other = Status::failed_precondition("protocol version 1 is not supported, this coordinator speaks 2");
     stage.coordinator.register_worker.next().await.answer(Err(other));
@@ -182,11 +182,11 @@ async fn a_coordinator_that_speaks_another_protocol_is_an_error_that_repeats_its
 }
 
 #[tokio::test]
-async fn a_worker_that_may_not_work_here_stops_asking() {
+async fn a_worker_without_permission_stops() {
     let mut stage = Setup::default().registered().await;
     let denied = Status::permission_denied("role 'viewer' may not lease");
     stage.coordinator.acquire_lease.next().await.answer(Err(denied));
-    let Err(error @ AgentError::Denied { .. }) = stage.ended().await else { panic!("it was not let in") };
+    let Err(error @ AgentError::Denied { .. }) = stage.ended().await else { panic!("access must be denied") };
     assert!(error.to_string().contains("AcquireLease") && error.to_string().contains("viewer"), "{error}");
 }
 
@@ -198,6 +198,6 @@ async fn a_worker_whose_token_expires_gives_up_its_result_and_stops() {
     let expired = || Status::unauthenticated("the token of 'gpu-1' has expired");
     stage.coordinator.complete_evaluation.next().await.answer(Err(expired()));
     stage.coordinator.acquire_lease.next().await.answer(Err(expired()));
-    let Err(error @ AgentError::Denied { .. }) = stage.ended().await else { panic!("it was not let in") };
+    let Err(error @ AgentError::Denied { .. }) = stage.ended().await else { panic!("access must be denied") };
     assert!(error.to_string().contains("has expired"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! `run --devices`: several processes of the binary under one, with the bundled model.
+//! `run --devices`: several worker processes under a supervisor, with the bundled model.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use evocache_proto::pb;
 use crate::process::{native, terminate, worker};
 use crate::script::{Coordinator, PATIENCE};
 
-/// A supervisor and its log, line by line. Dropped, it is killed.
+/// A supervisor and its log, line by line. Kills the supervisor when dropped.
 struct Rack {
     process: Child,
     log: Receiver<String>,
@@ -33,7 +33,7 @@ impl Rack {
         Self { process, log }
     }
 
-    /// The next line of the log that holds this.
+    /// The next line of the log that contains `part`.
     fn says(&self, part: &str) -> String {
         let mut before = vec![];
         loop {
@@ -45,13 +45,13 @@ impl Rack {
         }
     }
 
-    /// The process that the next worker runs in.
+    /// The process id of the next worker.
     fn started(&self) -> u32 {
         let line = self.says("started");
         line.rsplit("process=").next().unwrap().parse().unwrap_or_else(|e| panic!("{e} in {line}"))
     }
 
-    /// Waits for its end without holding up the coordinator.
+    /// Waits until it ends, without blocking the coordinator. Returns the exit code.
     async fn ended(mut self) -> Option<i32> {
         let waiting = tokio::task::spawn_blocking(move || self.process.wait());
         tokio::time::timeout(PATIENCE, waiting).await.expect("it ends").unwrap().unwrap().code()
@@ -62,7 +62,7 @@ fn kill(process: u32) {
     assert!(Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap().success());
 }
 
-/// Registers the next worker as `id`, and gives it a lease whose calibration never comes.
+/// Registers the next worker as `id` and grants it a lease whose calibration never arrives.
 async fn occupy(coordinator: &mut Coordinator, id: &str) -> pb::RegisterWorkerRequest {
     let answer = pb::RegisterWorkerResponse { worker_id: id.to_owned(), ..Default::default() };
     let registration = coordinator.register_worker.next().await.answer(Ok(answer));
@@ -135,7 +135,7 @@ async fn a_second_signal_ends_all_at_once() {
     for id in ["w1", "w2"] {
         occupy(&mut coordinator, id).await;
     }
-    // Only who asks for its calibration has the lease that was given.
+    // A worker that asks for the calibration has received its lease.
     let _calibrations = [coordinator.get_calibration.next().await, coordinator.get_calibration.next().await];
     terminate(rack.process.id());
     let _releases = [coordinator.release_lease.next().await, coordinator.release_lease.next().await];
@@ -159,5 +159,5 @@ fn all_devices_of_a_machine_without_any_is_an_error_with_a_way_out() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("error: device all cannot be used: ") && told.contains("hint: "), "{told}");
     let output = worker("http://127.0.0.1:1", &["--devices", "cpu,gpu"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("'gpu' is no device"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("'gpu' is not a device"));
 }

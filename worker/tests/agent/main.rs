@@ -1,5 +1,5 @@
-//! The agent against a coordinator that is scripted by each test, over real gRPC. No test waits for a time to pass:
-//! each waits for what the other side does.
+//! The agent against a coordinator that each test scripts, over real gRPC. No test sleeps: each waits for an event of
+//! the other side.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod contact;
@@ -171,7 +171,7 @@ async fn a_panic_of_the_evaluator_fails_the_candidate_and_the_thread_goes_on() {
     assert_eq!(report.reason, "the evaluator panicked: tensor of the wrong shape");
     assert!(!report.retryable);
 
-    // What the evaluator was prepared for may be broken: it is prepared anew.
+    // The evaluator's preparation may be damaged, so it is prepared again.
     stage.evaluating(LONG).await;
     stage.evaluator.order(Order::Finish);
     stage.completed().await;
@@ -227,7 +227,7 @@ async fn a_draining_worker_leaves_when_it_has_no_work() {
     let drained = pb::AcquireLeaseResponse { lease: None, draining: true, ..Default::default() };
     stage.coordinator.acquire_lease.next().await.answer(Ok(drained));
     assert_eq!(stage.ended().await.unwrap(), Ended::Drained);
-    assert_eq!(stage.coordinator.left(), ["w1"], "who leaves says so");
+    assert_eq!(stage.coordinator.left(), ["w1"], "a worker that exits deregisters");
     assert_eq!(stage.evaluator.next().await, Event::Dropped);
 }
 

@@ -1,4 +1,4 @@
-//! The binary `evocache-worker run` with the bundled model, as an operator starts and ends it.
+//! The binary `evocache-worker run` with the bundled model, started and stopped like an operator would.
 
 use std::process::{Command, Output, Stdio};
 
@@ -19,7 +19,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits for the process without holding up the coordinator.
+/// Waits for the process without blocking the coordinator.
 async fn output(process: std::process::Child) -> Output {
     let waiting = tokio::task::spawn_blocking(move || process.wait_with_output());
     tokio::time::timeout(PATIENCE, waiting).await.expect("the worker ends").unwrap().unwrap()
@@ -41,7 +41,7 @@ async fn the_binary_registers_and_ends_well_on_sigterm() {
     assert_eq!((registration.name.as_str(), registration.model.as_str()), ("n1", "toy"));
     assert!(registration.device.contains("(1 thread,"), "{}", registration.device);
 
-    // It holds a lease whose calibration never comes.
+    // It holds a lease whose calibration never arrives.
     let lease = pb::AcquireLeaseResponse { lease: Some(native(&registration)), draining: false, ..Default::default() };
     coordinator.acquire_lease.next().await.answer(Ok(lease));
     let _unanswered = coordinator.get_calibration.next().await;

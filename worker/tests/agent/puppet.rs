@@ -1,4 +1,4 @@
-//! An evaluator that does what the test says, when it says so, and tells what it is asked.
+//! An evaluator that obeys orders of the test and reports each call to it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::script::PATIENCE;
 
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
-    /// `prepare` was called; the first prompt.
+    /// `prepare` was called with a calibration with this first prompt.
     Preparing(String),
-    /// `evaluate` was called; the thread and the task.
+    /// `evaluate` was called on this thread with this task.
     Evaluating { thread: String, schedule: Schedule, prompts: Option<NonZeroU32>, profile: bool },
-    /// It ended because it was cancelled.
+    /// A call ended because it was canceled.
     Cancelled,
-    /// The evaluator is gone.
+    /// The evaluator was dropped.
     Dropped,
 }
 
@@ -29,7 +29,7 @@ pub(crate) enum Order {
     Finish,
     Error(EvaluateError),
     Panic(&'static str),
-    /// Goes on until it is cancelled.
+    /// Run until canceled.
     Work,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Puppet {
     slow_to_prepare: bool,
 }
 
-/// The test's end of the strings.
+/// The test's end: receives events and sends orders.
 pub(crate) struct Strings {
     events: events::UnboundedReceiver<Event>,
     orders: mpsc::Sender<Order>,
@@ -65,7 +65,7 @@ pub(crate) fn measurement() -> Measurement {
     }
 }
 
-/// What comes with [`measurement`] where it is asked for.
+/// The profile that comes with [`measurement`] if the task asks for one.
 pub(crate) fn profile() -> Profile {
     Profile::new(4, 1, vec![0.25; 4 * layout().slots()]).unwrap()
 }
@@ -79,7 +79,7 @@ pub(crate) fn puppet(slow_to_prepare: bool) -> (Box<Puppet>, Strings) {
 impl Strings {
     pub(crate) async fn next(&mut self) -> Event {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
-        event.expect("the evaluator was asked nothing").expect("the evaluator is gone")
+        event.expect("the evaluator was not called").expect("the evaluator was dropped")
     }
 
     pub(crate) async fn evaluating(&mut self) -> Schedule {
@@ -93,13 +93,13 @@ impl Strings {
     }
 
     pub(crate) fn order(&self, order: Order) {
-        self.orders.send(order).expect("the evaluator is there");
+        self.orders.send(order).expect("the evaluator exists");
     }
 }
 
 impl Puppet {
     fn tell(&self, event: Event) {
-        // A test that has ended does not listen any more.
+        // Fails if the test has ended already.
         let _ = self.events.send(event);
     }
 

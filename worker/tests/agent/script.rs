@@ -1,6 +1,6 @@
-//! A coordinator whose every answer is the test's: a real WorkerService over loopback, with a mailbox per method.
+//! A coordinator whose answers come from the test: a real WorkerService over loopback, with a mailbox per method.
 //!
-//! Absent on purpose: any behaviour of its own. What the coordinator would do is written in each test.
+//! Has no behavior of its own: each test contains the coordinator's part.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -14,17 +14,17 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, async_trait};
 
-/// Long enough for a busy machine; only a broken test waits for it.
+/// Timeout of all waits, long enough for a busy machine; only a failing test reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A call that waits for the test's answer. Dropped unanswered, it is answered UNAVAILABLE.
+/// A call that waits for the test's answer. If dropped, the call is answered UNAVAILABLE.
 pub(crate) struct Asked<Q, A> {
     pub(crate) request: Q,
     answer: oneshot::Sender<Result<A, Status>>,
 }
 
 impl<Q, A> Asked<Q, A> {
-    /// Answers, and hands over what was asked. A caller who has gone does not matter.
+    /// Answers the call and returns its request. Ignores that the caller may be gone.
     pub(crate) fn answer(self, answer: Result<A, Status>) -> Q {
         let _ = self.answer.send(answer);
         self.request
@@ -77,7 +77,7 @@ macro_rules! coordinator {
                 self.$method.ask(request).await
             })*
 
-            // Answered at once: whoever leaves does not wait for a test.
+            // Answered at once, so that a worker's exit does not wait for the test.
             async fn deregister_worker(
                 &self,
                 request: Request<pb::DeregisterWorkerRequest>,
@@ -96,7 +96,7 @@ macro_rules! coordinator {
         }
 
         impl Coordinator {
-            /// Takes a free port, on which nobody listens before [`Self::start`].
+            /// Reserves a free port. Does not listen on it before [`Self::start`].
             pub(crate) fn new() -> Self {
                 $(let $method = mailbox();)*
                 let free = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
@@ -131,16 +131,16 @@ impl Coordinator {
         format!("http://{}", self.address)
     }
 
-    /// Listens, on the same port each time.
+    /// Starts to listen, on the same port each time.
     pub(crate) fn start(&mut self) {
         self.start_with(Server::builder(), None);
     }
 
-    /// Listens with a server of the test's own, and asks every call for this `authorization`.
+    /// Starts to listen with the given server, and requires this `authorization` of every call.
     pub(crate) fn start_with(&mut self, mut server: Server, authorization: Option<&'static str>) {
         let listener = TcpListener::bind(self.address).expect("the port is still free");
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-        // A runtime of its own, so that stopping it closes every connection as a killed process would.
+        // A separate runtime, so that stopping it closes every connection like the end of a killed process.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -161,7 +161,7 @@ impl Coordinator {
         self.server = Some(runtime);
     }
 
-    /// Dies: connections break, and unanswered calls with them.
+    /// Stops the server as if it was killed: connections and unanswered calls break.
     pub(crate) async fn kill(&mut self) {
         let runtime = self.server.take().expect("it was started");
         let stopped = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await;

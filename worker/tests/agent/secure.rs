@@ -1,10 +1,10 @@
-//! The agent shows its token, over TLS, to a coordinator that it has a reason to trust, and to no other.
+//! The agent sends its token, over TLS, to a coordinator with a trusted certificate, and to no other.
 
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evocache_proto::credentials::{CredentialSources, Credentials};
+use evocache_net::credentials::{CredentialSources, Credentials};
 use evocache_proto::pb;
 use evocache_worker::agent::{self, AgentConfig, AgentError, Ended};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -14,7 +14,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use crate::puppet::puppet;
 use crate::script::{Coordinator, PATIENCE};
 
-/// A server with a certificate, and the file of the authority that signed it.
+/// A server with a certificate, and the file with the authority that signed it.
 fn server(folder: &Path) -> (Server, PathBuf) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -64,7 +64,7 @@ async fn a_worker_with_another_token_ends_with_an_error() {
     coordinator.start_with(server, Some("Bearer hush"));
     let mut agent = run(&coordinator, ca, "loud", PATIENCE);
     let ended = agent.join_next().await.unwrap().unwrap();
-    let Err(error @ AgentError::Denied { .. }) = ended else { panic!("it was not let in") };
+    let Err(error @ AgentError::Denied { .. }) = ended else { panic!("access must be denied") };
     assert!(error.to_string().contains("another token") && !error.to_string().contains("loud"), "{error}");
 }
 
@@ -76,9 +76,9 @@ async fn a_coordinator_that_is_not_trusted_is_told_so() {
     let (_, ca) = self::server(other.path());
     let mut coordinator = Coordinator::new();
     coordinator.start_with(server, None);
-    // The first answer comes at once; the rest of the time is for the agent to try again.
+    // The first failure comes at once; during the rest of the time the agent retries.
     let ended = run(&coordinator, ca, "hush", Duration::from_secs(2)).join_next().await.unwrap().unwrap();
-    let Err(error @ AgentError::Unreachable { .. }) = ended else { panic!("it was trusted") };
+    let Err(error @ AgentError::Unreachable { .. }) = ended else { panic!("it must not be trusted") };
     assert!(error.to_string().contains("invalid peer certificate"), "{error}");
     assert!(coordinator.register_worker.is_empty());
 }

@@ -1,4 +1,4 @@
-//! A coordinator, an evaluator and the agent between them.
+//! Sets up a scripted coordinator, an evaluator and the agent between them.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use crate::puppet::{Event, Strings, layout, puppet};
 use crate::script::{Coordinator, PATIENCE};
 
-/// Leases that need no renewal while a test runs.
+/// A lease term that needs no renewal during a test.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
-/// Leases that are renewed every 20 ms.
+/// A lease term that is renewed every 20 ms.
 pub(crate) const SHORT: Duration = Duration::from_millis(60);
 
 pub(crate) struct Stage {
@@ -54,7 +54,7 @@ impl Setup {
         let (shutdown, asked) = oneshot::channel();
         let mut agent = JoinSet::new();
         agent.spawn(agent::run(config, puppet, async {
-            // Dropped by a test that has ended: then there is nobody to end for.
+            // The sender is dropped when the test ends; that is not a shutdown request.
             if asked.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -92,7 +92,7 @@ impl Stage {
         asked.answer(Ok(wire::calibration_response(&calibration(&prompt))))
     }
 
-    /// Grants candidate 0 of search `s` and brings the evaluator to evaluating it.
+    /// Grants candidate 0 of search `s` and waits until its evaluation starts.
     pub(crate) async fn evaluating(&mut self, ttl: Duration) {
         self.grant(lease("s", 0, ttl)).await;
         self.calibrate().await;
@@ -130,7 +130,7 @@ impl Stage {
         ended.expect("the agent ends").expect("the agent was started").expect("the agent does not panic")
     }
 
-    /// Nothing but what the test has answered was said about a lease.
+    /// Asserts that no report about a lease is waiting for an answer.
     pub(crate) fn assert_no_report(&self) {
         assert!(self.coordinator.complete_evaluation.is_empty(), "a result was reported");
         assert!(self.coordinator.fail_evaluation.is_empty(), "a failure was reported");

@@ -1,4 +1,4 @@
-//! What the integration tests share: the bundled model and its evaluator, golden tensors, a forward pass without the
+//! Shared by the integration tests: the bundled model and its evaluator, golden tensors, and a forward pass without the
 //! executor.
 
 #![expect(dead_code, reason = "each test file uses another part")]
@@ -31,7 +31,7 @@ pub(crate) fn evaluator() -> DiffusionEvaluator {
     evaluator_with(Vec::new()).unwrap()
 }
 
-/// The same with metrics beside the usual ones.
+/// The same with additional metrics.
 pub(crate) fn evaluator_with(metrics: Vec<MetricChoice>) -> Result<DiffusionEvaluator, EvaluateError> {
     DiffusionEvaluator::open(&EvaluatorOptions {
         model: model_dir(),
@@ -98,7 +98,7 @@ pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Equal to the last bit.
+/// Asserts that two tensors are equal to the last bit.
 pub(crate) fn assert_identical(a: &Tensor, b: &Tensor, what: &str) {
     let bits = |t: &Tensor| values(t).into_iter().map(f32::to_bits).collect::<Vec<_>>();
     assert!(a.dims() == b.dims() && bits(a) == bits(b), "{what} differ");
@@ -120,7 +120,7 @@ pub(crate) fn plain_forward(
     state.finish().unwrap()
 }
 
-/// A schedule of reproducible random decisions.
+/// A schedule of pseudo-random decisions that computes `computed` percent of all slots.
 pub(crate) fn random_schedule(layout: &Arc<Layout>, steps: u32, seed: u64, computed: u64, forecasts: bool) -> Schedule {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     Schedule::from_fn(layout.clone(), steps, |_, _| {
@@ -136,7 +136,7 @@ pub(crate) fn random_schedule(layout: &Arc<Layout>, steps: u32, seed: u64, compu
     .unwrap()
 }
 
-/// Copies a model folder, but not what only people and tests need.
+/// Copies a model folder without the folders that loading does not need.
 pub(crate) fn copy_model(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

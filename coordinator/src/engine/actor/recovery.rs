@@ -7,10 +7,10 @@ use std::time::Duration;
 use evocache_proto::domain::SearchId;
 
 use super::{Actor, Change, EngineError};
-use crate::domain::lease::RetryPolicy;
-use crate::domain::time::Timestamp;
 use crate::engine::State;
 use crate::ports::{Store, StoreError};
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::time::Timestamp;
 
 /// How often a store that has failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use evocache::domain::rng::Stream;
+use evocache_domain::rng::Stream;
 
 use super::record::{FileId, Op};
 

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use evocache::domain::rng::Stream;
 use evocache::serve::{Security, ServeOptions};
+use evocache_domain::rng::Stream;
 
 use crate::crew::{Crew, Load};
 use crate::kills::{inspect, setting};

@@ -1,39 +1,26 @@
-//! Matrix products with a weight that is kept in bf16. One thread; callers cut by rows.
+//! Matrix products with a weight stored in bf16. Single-threaded; callers split the work by rows.
 //!
-//! Inputs are rounded to bf16 on the way, sums are f32. Two inputs stand side by side in one `u32`, as the processors'
-//! instruction for dot products of such pairs (`vdpbf16ps`, AVX-512 BF16) reads them: twice the products of an f32 one. Other
-//! processors compute the same in f32, where bf16 saves memory but no time.
+//! Inputs are rounded to bf16 on the way, sums are f32. Two inputs share one `u32`, the form that the dot product
+//! instruction for such pairs (`vdpbf16ps`, AVX-512 BF16) reads: it does twice the products of an f32 instruction.
+//! Other processors compute the same in f32; there bf16 saves memory but no time.
 
-use super::simd;
+#[cfg(target_arch = "x86_64")]
+use super::detect;
+use super::simd::{self, COLUMNS, ColumnPairs, ROWS, RowPairs, Tile};
 
-/// Rows of a tile of the result: with two vectors of 16 sums each, they leave registers for the weight and the inputs.
-pub(super) const ROWS: usize = 12;
-
-/// Columns of a tile.
-pub(super) const COLUMNS: usize = 32;
-
-/// The inputs' pairs of one row of tiles.
-pub(super) type RowPairs = [u32; ROWS];
-
-/// The weight's pairs of one column of tiles.
-pub(super) type ColumnPairs = [u32; COLUMNS];
-
-/// Sums of a tile.
-pub(super) type Tile = [[f32; COLUMNS]; ROWS];
-
-/// Rows whose rounded inputs are kept while the weight goes by: they stay in a core's cache.
+/// Rows whose rounded inputs are kept while the weight streams past: they fit a core's cache.
 const ROW_BLOCK: usize = 16 * ROWS;
 
-/// Pairs of inputs that are multiplied before a tile is added to the result: a panel of the weight stays close to the core.
+/// Pairs of inputs multiplied before a tile is added to the result, so that a panel of the weight stays in cache.
 const PAIR_BLOCK: usize = 576;
 
-/// How many `u32` a packed weight takes.
+/// Length of a packed weight in `u32`.
 pub(crate) fn packed_len(inputs: usize, outputs: usize) -> usize {
     outputs.div_ceil(COLUMNS) * COLUMNS * inputs.div_ceil(2)
 }
 
-/// Rounds a weight `[outputs, inputs]` and lays it out as `[panels of COLUMNS outputs, pairs of inputs, COLUMNS]`; what there is
-/// not is zero.
+/// Rounds a weight `[outputs, inputs]` to bf16 and lays it out as panels of [`COLUMNS`] outputs,
+/// `[panels, pairs of inputs, COLUMNS]`, padded with zeros.
 pub(crate) fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Vec<u32> {
     let pairs = inputs.div_ceil(2);
     let mut packed = vec![0u32; packed_len(inputs, outputs)];
@@ -48,10 +35,10 @@ pub(crate) fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Vec<u32> {
     packed
 }
 
-/// `y + x · wᵀ` into `y` `[rows, outputs]`, with `x` `[rows, inputs]` and `weight` as [`pack`] makes it.
+/// `y ← y + x · wᵀ`, with `y` `[rows, outputs]`, `x` `[rows, inputs]` and `weight` packed by [`pack`].
 pub(super) fn add_product(y: &mut [f32], x: &[f32], weight: &[u32], inputs: usize, outputs: usize) {
-    assert_eq!(weight.len(), packed_len(inputs, outputs), "a packed weight of another size");
-    assert_eq!(x.len() / inputs, y.len() / outputs, "as many rows of the result as of the inputs");
+    assert_eq!(weight.len(), packed_len(inputs, outputs), "packed weight has the wrong length");
+    assert_eq!(x.len() / inputs, y.len() / outputs, "inputs and result have different numbers of rows");
     let pairs = inputs.div_ceil(2);
     let mut rounded = vec![0u32; pairs.min(PAIR_BLOCK)];
     let mut block: Vec<RowPairs> = vec![];
@@ -79,12 +66,15 @@ pub(super) fn add_product(y: &mut [f32], x: &[f32], weight: &[u32], inputs: usiz
     }
 }
 
-/// The products of a row of tiles with a column of them; as many pairs of both.
-#[expect(unsafe_code, reason = "a function compiled for an instruction set is called after detecting it")]
+/// The sum of products of input pairs with weight pairs; both slices have the same length.
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "a function compiled for an instruction set is called after detecting it")
+)]
 fn tile(rows: &[RowPairs], columns: &[ColumnPairs]) -> Tile {
     #[cfg(target_arch = "x86_64")]
-    if is_native() {
-        // SAFETY: every feature named at `native` was detected.
+    if detect::avx512_bf16() {
+        // SAFETY: every feature that `native` enables was detected.
         return unsafe { native(rows, columns) };
     }
     let mut sums = [[0.0; COLUMNS]; ROWS];
@@ -92,23 +82,16 @@ fn tile(rows: &[RowPairs], columns: &[ColumnPairs]) -> Tile {
     sums
 }
 
-/// Whether this processor multiplies pairs of bf16.
-pub(super) fn is_native() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
+/// [`tile`] on `vdpbf16ps`. `avx512bf16` implies `avx512bw`.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[expect(unsafe_code, reason = "values become vectors of the same size")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[expect(unsafe_code, reason = "arrays are transmuted to vectors of the same size")]
 fn native(rows: &[RowPairs], columns: &[ColumnPairs]) -> Tile {
     use std::arch::x86_64::{__m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps};
     use std::mem::transmute;
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for (rows, columns) in rows.iter().zip(columns) {
-        // SAFETY: 32 values of 32 bits are two vectors of 512, and any bits are valid in them.
+        // SAFETY: 32 values of 32 bits have the size of two 512-bit vectors, in which every bit pattern is valid.
         let [left, right] = unsafe { transmute::<ColumnPairs, [__m512bh; 2]>(*columns) };
         for (sums, &pair) in sums.iter_mut().zip(rows) {
             // SAFETY: as above.

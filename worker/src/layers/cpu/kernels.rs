@@ -1,4 +1,4 @@
-//! One function per fused layer: cuts the work by rows, runs it on rayon's threads, calls the row kernels.
+//! One function per fused layer: splits the work by rows, runs it on rayon's threads and calls the row kernels.
 
 use rayon::prelude::*;
 
@@ -8,26 +8,26 @@ use super::rows::{BatchRows, TokenRows};
 use super::simd;
 use crate::layers::Activation;
 
-/// Rows of a matrix product that one task computes: large enough to be fast, small enough to stay in the cache.
+/// Rows of a matrix product per task: enough to be fast, few enough to stay in cache.
 const ROW_BLOCK: usize = 256;
 
-/// Rows that a task has at least where work is cut by the number of threads. Below 65 the `gemm` crate adds up long sums in
-/// another order, and results would depend on it.
+/// Fewest rows per task when work is split by the number of threads. Below 65 rows the `gemm` crate adds up long sums
+/// in another order, so results would depend on the number of threads.
 const FEWEST_ROWS: usize = 128;
 
-/// Values of a weight matrix that are packed anew for every block of rows without being felt: what a core's cache holds.
+/// Largest weight matrix, in values, that can be repacked for every block of rows at negligible cost: a core's cache.
 const SMALL_WEIGHT: usize = 1 << 18;
 
-/// Values that one task of a pointwise function handles: they stay in the cache between copy and function.
+/// Values per task of a pointwise function: they stay in cache between the copy and the function.
 const VALUE_BLOCK: usize = 1 << 14;
 
-/// Query rows whose scores one attention task holds, at most: the keys are packed anew for each, which is felt with few.
+/// Most query rows per attention task, which holds their scores. Each task repacks the keys: costly with few rows.
 const QUERY_BLOCK: usize = 256;
 
-/// Output pixels that one convolution task unfolds.
+/// Output pixels unfolded per convolution task, rounded up to whole rows.
 const PIXEL_BLOCK: usize = 256;
 
-/// Tokens that one normalisation task handles.
+/// Tokens per task of a token-wise function.
 const TOKEN_BLOCK: usize = 64;
 
 fn activate(values: &mut [f32], activation: Activation) {
@@ -65,7 +65,7 @@ pub(crate) fn linear(
 ) -> Vec<f32> {
     let rows = x.len() / inputs;
     let block = row_block(rows, weight.len(), rayon::current_num_threads());
-    // Each row begins as the bias, and the product is added to it.
+    // Each row starts as the bias; the product is added to it.
     let mut y = bias.repeat(rows);
     y.par_chunks_mut(block * outputs).zip(x.par_chunks(block * inputs)).for_each(|(y, x)| {
         let a = Matrix { values: x, row_stride: inputs, column_stride: 1 };
@@ -76,7 +76,7 @@ pub(crate) fn linear(
     y
 }
 
-/// The same with a weight as [`super::pack`] makes it.
+/// [`linear`] with a weight packed by [`super::pack`].
 pub(crate) fn linear_rounded(
     x: &[f32],
     weight: &[u32],
@@ -94,13 +94,12 @@ pub(crate) fn linear_rounded(
     y
 }
 
-/// Rows that one task of a matrix product takes. The product packs the weights once a task, so large ones are packed once a
-/// thread.
+/// Rows per task of a matrix product. Each task packs the weight, so a large weight gets one task per thread.
 fn row_block(rows: usize, weight: usize, threads: usize) -> usize {
     if weight <= SMALL_WEIGHT { ROW_BLOCK } else { rows.div_ceil(threads.min(rows / FEWEST_ROWS).max(1)) }
 }
 
-/// Attention of all heads; see `layers::attention`. Shapes were checked there.
+/// Attention of all heads; see `layers::attention`, which checks the shapes. `key_bias` has a row for each batch.
 pub(crate) fn attention(
     q: &TokenRows<'_>,
     k: &TokenRows<'_>,
@@ -145,7 +144,7 @@ pub(crate) fn attention(
     y
 }
 
-/// Query rows of an attention task: as many as leave work for all threads, and are not too many.
+/// Query rows per attention task: few enough to give all threads work, and at most [`QUERY_BLOCK`].
 fn query_block(tokens: usize, batch: usize, threads: usize) -> usize {
     let tasks = threads.div_ceil(batch).min(tokens / FEWEST_ROWS).max(tokens.div_ceil(QUERY_BLOCK));
     tokens.div_ceil(tasks)
@@ -174,7 +173,7 @@ pub(crate) fn gated_add(x: &[f32], y: &[f32], gate: &BatchRows<'_>, tokens: usiz
     })
 }
 
-/// Turns pairs of values of `x` `[b, tokens, width]`; see `layers::rotate`.
+/// Rotates pairs of values of `x` `[b, tokens, width]`; see `layers::rotate`.
 pub(crate) fn rotate(x: &[f32], cos: &[f32], sin: &[f32], tokens: usize, width: usize) -> Vec<f32> {
     let pairs = cos.len() / tokens;
     by_token(x.len(), width, |token, y| {
@@ -190,7 +189,7 @@ pub(crate) fn rotate(x: &[f32], cos: &[f32], sin: &[f32], tokens: usize, width: 
     })
 }
 
-/// A tensor of `length` values, each token's `width` of which `fill` writes.
+/// A tensor of `length` values; `fill` writes the `width` values of each token.
 fn by_token(length: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut y = vec![0f32; length];
     y.par_chunks_mut(TOKEN_BLOCK * width).enumerate().for_each(|(block, y)| {
@@ -201,7 +200,8 @@ fn by_token(length: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync
     y
 }
 
-/// Group norm over planes of `plane` values, `per_group` of which form a group; the number of channels is `weight`'s.
+/// Group norm over planes of `plane` values, `per_group` planes per group, followed by SiLU if `silu`. `weight` and
+/// `bias` have one value per channel.
 pub(crate) fn group_norm(
     x: &[f32],
     weight: &[f32],
@@ -226,23 +226,23 @@ pub(crate) struct ConvShape {
     pub inputs: usize,
     /// Output channels.
     pub outputs: usize,
-    /// Rows of the picture.
+    /// Rows of the image.
     pub height: usize,
-    /// Columns of the picture.
+    /// Columns of the image.
     pub width: usize,
-    /// Side of the kernel, odd.
+    /// Side of the kernel; odd.
     pub kernel: usize,
 }
 
-/// A convolution of `[b, inputs, h, w]` with zero padding: a block of picture rows is unfolded into a matrix that
-/// fits the cache, then multiplied.
+/// Convolves `[b, inputs, h, w]` with zero padding: each block of image rows is unfolded into a matrix that fits the
+/// cache, then multiplied.
 pub(crate) fn conv_same(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvShape) -> Vec<f32> {
     let &ConvShape { inputs, outputs, height, width, kernel } = shape;
     let (plane, taps) = (height * width, inputs * kernel * kernel);
     let rows = PIXEL_BLOCK.div_ceil(width).min(height);
     let batch = x.len() / (inputs * plane);
     let mut y = vec![0f32; batch * outputs * plane];
-    // One task per picture and block of rows; it owns that block of every output plane.
+    // One task per image and block of rows; it owns that block of every output plane.
     let blocks = height.div_ceil(rows);
     let mut tasks: Vec<Vec<&mut [f32]>> = (0..batch * blocks).map(|_| Vec::with_capacity(outputs)).collect();
     for (i, out_plane) in y.chunks_exact_mut(plane).enumerate() {
@@ -270,14 +270,14 @@ pub(crate) fn conv_same(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvSha
     y
 }
 
-/// Writes, for each input channel and kernel tap, the picture shifted by that tap: rows `first..first + rows`.
+/// Writes rows `first..first + rows` of the image, shifted by each kernel tap, for each input channel.
 fn unfold(picture: &[f32], unfolded: &mut [f32], shape: &ConvShape, first: usize, rows: usize) {
     let &ConvShape { height, width, kernel, .. } = shape;
     let half = kernel / 2;
     for (tap, block) in unfolded.chunks_exact_mut(rows * width).enumerate() {
         let (channel, ky, kx) = (tap / (kernel * kernel), tap / kernel % kernel, tap % kernel);
         let plane = &picture[channel * height * width..][..height * width];
-        // Columns x of the output read column x + kx - half of the input.
+        // Column x of the output reads column x + kx - half of the input.
         let left = half.saturating_sub(kx).min(width);
         let from = kx.saturating_sub(half).min(width);
         let length = width - left.max(from);
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(row_block(1024, 100, 2), ROW_BLOCK);
         assert_eq!([1, 2, 3, 99].map(|threads| row_block(1024, SMALL_WEIGHT + 1, threads)), [1024, 512, 342, 128]);
         assert_eq!([1, 127, 300].map(|rows| row_block(rows, SMALL_WEIGHT + 1, 3)), [1, 127, 150]);
-        // Sums of more terms than the product takes at once.
+        // The sums have more terms than the product takes at once.
         let (rows, inputs, outputs) = (601, 650, 130);
         let value = |i: usize| ((i * 7919) % 1000) as f32 / 500.0 - 1.0;
         let x: Vec<f32> = (0..rows * inputs).map(value).collect();

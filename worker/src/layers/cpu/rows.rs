@@ -1,4 +1,4 @@
-//! Slices of tensors with their strides, as the kernels read them.
+//! Strided views of tensors that the kernels read.
 
 use candle_core::{CpuStorage, Layout, Result};
 
@@ -7,17 +7,17 @@ pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result
     let values = storage.as_slice::<f32>()?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&values[start..end]),
-        None => candle_core::bail!("a kernel needs a contiguous tensor, got strides {:?}", layout.stride()),
+        None => candle_core::bail!("the kernel needs a contiguous tensor, got strides {:?}", layout.stride()),
     }
 }
 
-/// A tensor `[b, t, d]` whose last dimension is contiguous: a token's values stand together, tokens may be apart.
+/// A tensor `[b, t, d]` whose last dimension is contiguous. Tokens may be apart.
 pub(crate) struct TokenRows<'a> {
-    /// From the first value on.
+    /// The values, starting at the first of the tensor.
     pub values: &'a [f32],
-    /// Distance between two tokens.
+    /// Distance between adjacent tokens in values.
     pub token_stride: usize,
-    /// Distance between two batches.
+    /// Distance between adjacent batches in values.
     pub batch_stride: usize,
     /// Tokens per batch.
     pub tokens: usize,
@@ -28,18 +28,18 @@ pub(crate) struct TokenRows<'a> {
 }
 
 impl<'a> TokenRows<'a> {
-    /// Views a tensor of rank 3.
+    /// Views a tensor of rank 3. Fails if its last dimension is not contiguous.
     pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let (batch, tokens, width) = layout.shape().dims3()?;
         let [batch_stride, token_stride, 1] = *layout.stride() else {
-            candle_core::bail!("a token's values must stand together, got strides {:?}", layout.stride());
+            candle_core::bail!("the last dimension must be contiguous, got strides {:?}", layout.stride());
         };
         let values = &storage.as_slice::<f32>()?[layout.start_offset()..];
         Ok(Self { values, token_stride, batch_stride, tokens, batch, width })
     }
 }
 
-/// A tensor `[1, 1, d]` or `[b, 1, d]`: one row of values per batch, or the same for all.
+/// A tensor `[1, 1, d]` or `[b, 1, d]`: one row for all batches, or one for each.
 pub(crate) struct BatchRows<'a> {
     values: &'a [f32],
     stride: usize,
@@ -47,7 +47,7 @@ pub(crate) struct BatchRows<'a> {
 }
 
 impl<'a> BatchRows<'a> {
-    /// Views a tensor that is to be combined with one of shape `dims`.
+    /// Views a tensor to be combined with one of shape `dims`. Fails if it does not broadcast to that shape.
     pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout, dims: (usize, usize, usize)) -> Result<Self> {
         let (batch, tokens, width) = layout.shape().dims3()?;
         if width != dims.2 || tokens != 1 || (batch != 1 && batch != dims.0) || layout.stride()[2] != 1 {

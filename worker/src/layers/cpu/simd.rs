@@ -1,20 +1,40 @@
-//! Row kernels compiled for several instruction sets and chosen when the program runs.
+//! Row kernels compiled for several instruction sets; the best one is chosen at run time.
 //!
-//! The bodies are plain loops that the compiler vectorises; sums run in a fixed number of lanes, so that a result
-//! is the same on every run of one machine. `exp` is a polynomial with a relative error below 2e-7.
+//! The bodies are plain loops that the compiler vectorizes. Sums run in a fixed number of lanes, so results are the
+//! same on every run on one machine. `exp` is a polynomial with a relative error below 2e-7.
 
 use std::ops::Range;
 
-use super::bf16;
+#[cfg(target_arch = "x86_64")]
+use super::detect::{avx2, avx512};
 
 /// Lanes of a sum: a multiple of every vector width, and few enough to stay in registers.
 const LANES: usize = 16;
+
+/// Rows of a tile of a bf16 matrix product. Each row is two vectors of 16 sums, so a tile takes 24 of the 32 AVX-512
+/// registers and leaves the others for weights and inputs.
+pub(super) const ROWS: usize = 12;
+
+/// Columns of a tile.
+pub(super) const COLUMNS: usize = 32;
+
+/// One pair of bf16 inputs for each row of a tile.
+pub(super) type RowPairs = [u32; ROWS];
+
+/// One pair of bf16 weights for each column of a tile.
+pub(super) type ColumnPairs = [u32; COLUMNS];
+
+/// The sums of a tile.
+pub(super) type Tile = [[f32; COLUMNS]; ROWS];
 
 /// Defines `$name`, which runs the body compiled for the best instruction set of this processor.
 macro_rules! dispatch {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$doc])*
-        #[expect(unsafe_code, reason = "a function compiled for an instruction set is called after detecting it")]
+        #[cfg_attr(
+            target_arch = "x86_64",
+            expect(unsafe_code, reason = "a function compiled for an instruction set is called after detecting it")
+        )]
         pub(super) fn $name($($arg: $type),*) $(-> $out)? {
             #[inline(always)]
             fn body($($arg: $type),*) $(-> $out)? $body
@@ -25,11 +45,11 @@ macro_rules! dispatch {
                 #[target_feature(enable = "avx2,fma")]
                 fn narrow($($arg: $type),*) $(-> $out)? { body($($arg),*) }
                 if avx512() {
-                    // SAFETY: every feature named at `wide` was detected.
+                    // SAFETY: every feature that `wide` enables was detected.
                     return unsafe { wide($($arg),*) };
                 }
                 if avx2() {
-                    // SAFETY: every feature named at `narrow` was detected.
+                    // SAFETY: every feature that `narrow` enables was detected.
                     return unsafe { narrow($($arg),*) };
                 }
             }
@@ -38,42 +58,11 @@ macro_rules! dispatch {
     };
 }
 
-#[cfg(target_arch = "x86_64")]
-fn avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && avx2()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
-
-/// Which variant [`dispatch!`] picks.
-pub(super) fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if avx512() && bf16::is_native() {
-            return "avx512 with bf16";
-        }
-        if avx512() {
-            return "avx512";
-        }
-        if avx2() {
-            return "avx2";
-        }
-    }
-    "baseline"
-}
-
-/// `e^x` for finite `x`; saturates beyond ±87.
+/// `e^x` for finite `x`; saturates below -87 and above 88.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Cephes' expf: x = n·ln 2 + r, a polynomial for e^r, n added to the exponent. The constant 1.5·2²³ rounds to
-    // an integer and leaves it in the low bits.
+    // Cephes' expf: x = n·ln 2 + r, a polynomial for e^r, n added to the exponent. Adding 1.5·2²³ rounds to an integer
+    // and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
@@ -153,7 +142,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds to each value the one of `other`, which has the same length.
+    /// `values ← values + other`, elementwise; both have the same length.
     fn add(values: &mut [f32], other: &[f32]) {
         let n = values.len();
         let other = &other[..n];
@@ -164,10 +153,10 @@ dispatch! {
 }
 
 dispatch! {
-    /// Replaces scores by `e^(score - maximum)` and returns the inverse of their sum.
+    /// Replaces each score by `e^(score - maximum)` and returns the reciprocal of their sum.
     fn softmax_unscaled(row: &mut [f32]) -> f32 {
-        // What does not fill the lanes is padded: the padding is never the maximum, and its e^-87 does not change a sum
-        // that holds e^0.
+        // The remainder is padded to whole lanes: the padding is never the maximum, and its e^-87 does not change a sum
+        // that contains e^0.
         let (chunks, rest) = row.as_chunks_mut::<LANES>();
         let mut tail = [f32::MIN; LANES];
         tail[..rest.len()].copy_from_slice(rest);
@@ -239,7 +228,7 @@ dispatch! {
     }
 }
 
-/// A value rounded to bf16, to the nearest and of two the even one; not a number stays so.
+/// The bits of `x` rounded to bf16, to nearest with ties to even. NaN stays NaN.
 #[inline(always)]
 fn round(x: f32) -> u32 {
     let bits = x.to_bits();
@@ -248,7 +237,7 @@ fn round(x: f32) -> u32 {
 }
 
 dispatch! {
-    /// Rounds values to bf16, two by two: the first of each pair in the lower half. An odd one at the end has a zero beside it.
+    /// Rounds values to bf16 in pairs, the first of each in the lower half. An odd last value is paired with zero.
     fn round_pairs(pairs: &mut [u32], values: &[f32]) {
         let (whole, odd) = values.as_chunks::<2>();
         for (pair, &[first, second]) in pairs.iter_mut().zip(whole) {
@@ -261,13 +250,13 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds the products of pairs of bf16 to a tile: what `vdpbf16ps` does, for processors that have it not.
-    fn add_pair_products(sums: &mut bf16::Tile, rows: &[bf16::RowPairs], columns: &[bf16::ColumnPairs]) {
+    /// Adds the products of pairs of bf16 to a tile: `vdpbf16ps` for processors without it.
+    fn add_pair_products(sums: &mut Tile, rows: &[RowPairs], columns: &[ColumnPairs]) {
         let halves = |pair: u32| [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
         for (rows, columns) in rows.iter().zip(columns) {
-            for i in 0..bf16::ROWS {
+            for i in 0..ROWS {
                 let [a, b] = halves(rows[i]);
-                for j in 0..bf16::COLUMNS {
+                for j in 0..COLUMNS {
                     let [c, d] = halves(columns[j]);
                     sums[i][j] = b.mul_add(d, a.mul_add(c, sums[i][j]));
                 }
@@ -277,12 +266,12 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds a tile to the rows of `y`, of `width` values each, in some of their columns.
-    fn add_tile(y: &mut [f32], tile: &bf16::Tile, columns: Range<usize>, width: usize) {
+    /// Adds a tile to the given columns of `y`, whose rows have `width` values.
+    fn add_tile(y: &mut [f32], tile: &Tile, columns: Range<usize>, width: usize) {
         for (y, sums) in y.chunks_exact_mut(width).zip(tile) {
             let y = &mut y[columns.clone()];
-            if let Ok(y) = <&mut [f32; bf16::COLUMNS]>::try_from(&mut *y) {
-                for i in 0..bf16::COLUMNS {
+            if let Ok(y) = <&mut [f32; COLUMNS]>::try_from(&mut *y) {
+                for i in 0..COLUMNS {
                     y[i] += sums[i];
                 }
             } else {
@@ -295,7 +284,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Normalises one group of planes, in place; then SiLU where asked for.
+    /// Group norm of one group of planes, in place, followed by SiLU if `silu`.
     fn group_norm(planes: &mut [f32], weight: &[f32], bias: &[f32], eps: f32, silu: bool) {
         let size = planes.len() / weight.len();
         let (mean, inverse) = mean_and_inverse_deviation(planes, eps);

@@ -1,4 +1,4 @@
-//! What the kernel tests share: reproducible values and a comparison.
+//! Shared by the kernel tests: reproducible values and a comparison.
 
 use candle_core::{Device, Tensor};
 
@@ -16,7 +16,7 @@ pub(crate) fn sample(shape: &[usize], seed: u32) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// Fails unless the largest difference is below `tolerance` times the largest value (at least 1).
+/// Panics unless the largest difference is at most `tolerance` times the largest value of `b` (at least 1).
 pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) {
     assert_eq!(a.dims(), b.dims());
     let largest = |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();

@@ -1,0 +1,491 @@
+//! Tests of the breeder as a whole, on synthetic landscapes.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use evocache_proto::domain::{BlockGroup, Component, Decision, Imported, SpecDraft};
+
+use super::*;
+use crate::rng::Stream;
+use crate::search::toy_run::{run, run_with};
+use crate::search::{Provenance, Witness};
+use evocache_testkit::landscape::{Landscape, draft, spec};
+
+fn small() -> Layout {
+    Layout::pixart(4).unwrap()
+}
+
+fn one_slot() -> Layout {
+    Layout::new(vec![BlockGroup { name: "block".into(), count: 1, components: vec![Component::new("ff")] }]).unwrap()
+}
+
+#[test]
+fn breeding_beats_chance_and_the_seeds_it_started_from() {
+    for seed in 1..=3 {
+        let steps = [20, 12];
+        let bred = run(draft(Strategy::SteadyState, &steps, 500, seed), small(), 4);
+        let random = run(draft(Strategy::Random, &steps, 500, seed), small(), 4);
+        let (bred, seeds, random) = (bred.hypervolume(), bred.seeds_hypervolume(), random.hypervolume());
+        assert!(bred > 1.08 * seeds, "bred {bred} against its seeds' {seeds}");
+        assert!(bred > 1.08 * random, "bred {bred} against random's {random}");
+    }
+}
+
+#[test]
+fn the_first_twenty_seeds_already_span_the_front() {
+    let twenty = run(draft(Strategy::SteadyState, &[20, 12], 20, 1), small(), 1);
+    let random = run(draft(Strategy::Random, &[20, 12], 20, 1), small(), 1);
+    assert!(twenty.hypervolume() > random.hypervolume());
+}
+
+#[test]
+fn candidate_zero_is_the_uncached_run_whatever_the_strategy() {
+    for strategy in [Strategy::SteadyState, Strategy::Random, Strategy::Nsga2] {
+        let breeder = Breeder::new(spec(draft(strategy, &[8, 4], 10, 1)), Arc::new(small())).unwrap();
+        let first = breeder.ask(CandidateId(0)).unwrap();
+        assert_eq!((first.schedule.steps(), first.schedule.cache_hit_rate()), (8, 0.0));
+        assert_eq!(first.provenance.operator, "seed");
+        assert_ne!(breeder.ask(CandidateId(1)).unwrap().schedule, first.schedule);
+    }
+}
+
+#[test]
+fn no_schedule_is_proposed_twice_though_none_is_measured_yet() {
+    for strategy in [Strategy::SteadyState, Strategy::Random] {
+        let mut breeder = Breeder::new(spec(draft(strategy, &[6, 4], 100, 1)), Arc::new(small())).unwrap();
+        let mut seen = BTreeSet::new();
+        for index in (0..300).map(CandidateId) {
+            let proposal = breeder.ask(index).unwrap();
+            assert!(seen.insert(proposal.schedule.id()), "{index} repeats a schedule");
+            breeder.record(index, &proposal);
+        }
+    }
+}
+
+#[test]
+fn a_tiny_space_is_searched_to_its_end_and_then_there_is_nothing() {
+    for (strategy, forecast, size) in
+        [(Strategy::SteadyState, false, 16 + 4), (Strategy::Random, false, 16 + 4), (Strategy::SteadyState, true, 34)]
+    {
+        let mut draft = draft(strategy, &[5, 3], 1000, 1);
+        (draft.forecast, draft.algorithm.remeasure) = (forecast, false);
+        let landscape = Landscape::new(&one_slot(), 5);
+        let mut breeder = Breeder::new(spec(draft), Arc::new(one_slot())).unwrap();
+        let mut found = 0;
+        while let Some(proposal) = breeder.ask(CandidateId(found)) {
+            breeder.record(CandidateId(found), &proposal);
+            if found % 3 == 2 {
+                breeder.fail(CandidateId(found)).unwrap();
+            } else {
+                breeder.tell(CandidateId(found), &landscape.measure(&proposal.schedule)).unwrap();
+            }
+            found += 1;
+        }
+        // With forecasts, a forecast from one output is a reuse, so fewer than 81 + 9 are distinct.
+        if forecast { assert!(found >= size, "{found}") } else { assert_eq!(found, size) }
+    }
+}
+
+#[test]
+fn asking_is_pure_and_equal_facts_make_equal_breeders() {
+    let a = run(draft(Strategy::SteadyState, &[20, 12], 120, 5), small(), 3);
+    let b = run(draft(Strategy::SteadyState, &[20, 12], 120, 5), small(), 3);
+    assert!(a == b);
+    for index in [120, 121, 5000].map(CandidateId) {
+        let proposal = a.ask(index).unwrap();
+        assert_eq!(Some(&proposal), a.ask(index).as_ref());
+        assert_eq!(Some(&proposal), b.ask(index).as_ref());
+    }
+    let other = run(draft(Strategy::SteadyState, &[20, 12], 120, 6), small(), 3);
+    assert_ne!(a.ask(CandidateId(120)), other.ask(CandidateId(120)));
+}
+
+#[test]
+fn offspring_name_their_parents_and_inherit_the_first_ones_family() {
+    let mut draft = draft(Strategy::SteadyState, &[20, 12], 150, 5);
+    draft.algorithm.remeasure = false;
+    let breeder = run(draft, small(), 2);
+    let (mut two_parents, mut planned) = (0, 0);
+    for index in (150..450).map(CandidateId) {
+        let Provenance { parents, operator, seed_family } = (*breeder.ask(index).unwrap().provenance).clone();
+        if operator.starts_with("model-") {
+            assert!(parents.is_empty() && seed_family == "model");
+            planned += 1;
+            continue;
+        }
+        assert!((1..=2).contains(&parents.len()) && !operator.is_empty(), "{operator} of {parents:?}");
+        assert_eq!(breeder.candidates[&parents[0]].provenance.seed_family, seed_family);
+        two_parents += usize::from(parents.len() == 2);
+    }
+    assert!(two_parents > 10 && planned > 50, "{two_parents} {planned}");
+}
+
+#[test]
+fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorded() {
+    // Live, a candidate is recorded when it is asked for; after a restart all are recorded before the first result.
+    let mut live = Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
+    let landscape = Landscape::new(&small(), 10);
+    let mut adviser = live.adviser();
+    let mut proposals = Vec::new();
+    for index in (0..120).map(CandidateId) {
+        let proposal = live.ask(index).unwrap();
+        live.record(index, &proposal);
+        live.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+        live.think(&mut adviser);
+        proposals.push(proposal);
+    }
+    let mut replayed = Breeder::new(live.spec.clone(), Arc::new(small())).unwrap();
+    for (index, proposal) in (0..).map(CandidateId).zip(&proposals) {
+        replayed.record(index, proposal);
+    }
+    for (index, proposal) in (0..).map(CandidateId).zip(&proposals) {
+        replayed.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+    }
+    assert!(facts(&live) == facts(&replayed));
+    assert_eq!(facts(&live).ask(CandidateId(120)), facts(&replayed).ask(CandidateId(120)));
+    // A new adviser hears everything, and what it says counts only when the next advice would.
+    replayed.resume();
+    let mut adviser = replayed.adviser();
+    replayed.think(&mut adviser);
+    assert!(!replayed.is_thinking() && replayed.model_correlations().is_empty());
+    for index in (120..140).map(CandidateId) {
+        let proposal = replayed.ask(index).unwrap();
+        replayed.record(index, &proposal);
+        replayed.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+        replayed.think(&mut adviser);
+    }
+    assert!(!replayed.model_correlations().is_empty());
+}
+
+/// What rests on facts alone: without what an adviser said.
+fn facts(breeder: &Breeder) -> Breeder {
+    Breeder { advised: None, ..breeder.clone() }
+}
+
+#[test]
+fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_comes() {
+    let landscape = Landscape::new(&small(), 10);
+    // Three candidates in flight, results in order; the adviser answers at once, or as late as can be.
+    let run = |late: bool| {
+        let mut breeder =
+            Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
+        let (mut adviser, mut open, mut waited) = (breeder.adviser(), VecDeque::new(), 0);
+        let mut proposals = Vec::new();
+        for index in (0..120).map(CandidateId) {
+            if breeder.is_thinking() {
+                assert_eq!(breeder.ask(index), None);
+                breeder.think(&mut adviser);
+                waited += 1;
+            }
+            let proposal = breeder.ask(index).unwrap();
+            breeder.record(index, &proposal);
+            open.push_back((index, proposal.clone()));
+            proposals.push(proposal);
+            if open.len() == 3 {
+                let (index, proposal) = open.pop_front().unwrap();
+                breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+            }
+            if !late {
+                breeder.think(&mut adviser);
+            }
+        }
+        (proposals, waited)
+    };
+    let ((prompt, never), (late, often)) = (run(false), run(true));
+    assert_eq!(prompt, late);
+    assert!(never == 0 && often > 10, "{never} {often}");
+    assert!(prompt.iter().any(|p| p.provenance.operator.starts_with("model-")));
+}
+
+#[test]
+fn evaluations_that_take_no_time_are_not_worth_a_thought() {
+    let landscape = Landscape::new(&small(), 20);
+    let quick = run_with(draft(Strategy::SteadyState, &[20], 200, 1), small(), 4, |_, proposal| {
+        let mut measurement = landscape.measure(&proposal.schedule);
+        measurement.device_time = std::time::Duration::ZERO;
+        measurement
+    });
+    let planned = |b: &Breeder| b.operator_shares().iter().any(|s| s.operator.starts_with("model-"));
+    assert!(!planned(&quick) && planned(&run(draft(Strategy::SteadyState, &[20], 200, 1), small(), 4)));
+}
+
+#[test]
+fn every_result_is_booked_and_gains_add_up_to_the_hypervolume() {
+    let breeder = run(draft(Strategy::SteadyState, &[20, 12], 150, 4), small(), 2);
+    let shares = breeder.operator_shares();
+    let gain: f64 = shares.iter().map(|s| s.gain).sum();
+    // What is believed of latencies has moved a little since the gains were booked.
+    assert!((gain - breeder.hypervolume()).abs() < 0.01, "{gain} {}", breeder.hypervolume());
+    let of = |name: &str| shares.iter().find(|s| s.operator == name).map_or(0, |s| s.results);
+    assert!(of("seed") > 24 && of("model-greedy") > 0, "{shares:?}");
+}
+
+#[test]
+fn a_search_without_a_part_still_searches() {
+    for parts in [
+        Parts { operators: false, ..Parts::default() },
+        Parts { selection: false, ..Parts::default() },
+        Parts { model: false, ..Parts::default() },
+    ] {
+        let spec = spec(draft(Strategy::SteadyState, &[10], 80, 3));
+        let mut breeder = Breeder::with_parts(spec, Arc::new(small()), parts).unwrap();
+        let landscape = Landscape::new(&small(), 10);
+        let mut adviser = breeder.adviser();
+        assert_eq!(adviser.is_some(), parts.model);
+        for index in (0..80).map(CandidateId) {
+            let proposal = breeder.ask(index).unwrap();
+            breeder.record(index, &proposal);
+            breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+            breeder.think(&mut adviser);
+        }
+        let planned = breeder.operator_shares().iter().any(|s| s.operator.starts_with("model-"));
+        assert_eq!(planned, parts.model);
+        assert!(breeder.hypervolume() >= breeder.seeds_hypervolume());
+    }
+}
+
+#[test]
+fn imported_schedules_come_first_and_must_fit_the_layout() {
+    let mut draft = draft(Strategy::SteadyState, &[6], 50, 1);
+    let mine = Schedule::from_fn(Arc::new(small()), 6, |step, slot| {
+        if (step as usize + slot).is_multiple_of(3) { Decision::Compute } else { Decision::Reuse }
+    });
+    draft.imported = vec![Imported { name: "mine".into(), schedule: mine.unwrap() }];
+    let imported = draft.imported[0].schedule.clone();
+    let breeder = Breeder::new(spec(draft.clone()), Arc::new(small())).unwrap();
+    let first = breeder.ask(CandidateId(1)).unwrap();
+    assert_eq!((first.schedule.id(), first.provenance.seed_family.as_str()), (imported.id(), "imported"));
+    let error = Breeder::new(spec(draft), Arc::new(one_slot())).unwrap_err();
+    assert!(error.to_string().contains("'mine' is for layout block*4"), "{error}");
+}
+
+#[test]
+fn a_result_is_taken_once_and_only_for_what_exists() {
+    let mut breeder = Breeder::new(spec(draft(Strategy::SteadyState, &[6], 50, 1)), Arc::new(small())).unwrap();
+    let measurement = Landscape::new(&small(), 6).measure(&breeder.baseline);
+    let zero = CandidateId(0);
+    assert_eq!(breeder.tell(zero, &measurement), Err(TellError::Unknown(zero)));
+    let proposal = breeder.ask(zero).unwrap();
+    breeder.record(zero, &proposal);
+    let mut other = measurement.clone();
+    other.metrics[0].name = "other".into();
+    assert!(matches!(breeder.tell(zero, &other), Err(TellError::Score(..))));
+    assert_eq!(breeder.tell(zero, &measurement), Ok(Some(Inserted::Joined(0))));
+    assert_eq!(breeder.tell(zero, &measurement), Err(TellError::Finished(zero)));
+    assert_eq!(breeder.fail(zero), Err(TellError::Finished(zero)));
+    assert_eq!(breeder.find(&proposal.schedule.id()), Some(zero));
+    assert_eq!((breeder.front().len(), breeder.population().count()), (1, 1));
+}
+
+#[test]
+fn forecasts_appear_only_where_they_are_allowed() {
+    for forecast in [false, true] {
+        let mut draft = draft(Strategy::SteadyState, &[10, 6], 200, 2);
+        draft.forecast = forecast;
+        let breeder = run(draft, Layout::flux(2, 2).unwrap(), 2);
+        assert_eq!(breeder.candidates.values().any(|c| c.schedule.forecasts()), forecast);
+    }
+}
+
+fn normal(stream: &mut Stream) -> f64 {
+    (0..12).map(|_| stream.unit()).sum::<f64>() - 6.0
+}
+
+/// Components cost differently, which a line can learn, and later blocks a little more, which it cannot.
+fn uneven(schedule: &Schedule) -> f64 {
+    let cost = |slot: usize| [1.4, 0.5, 1.1][slot % 3] * (0.975 + 0.05 * (slot / 3) as f64 / 3.0);
+    let all: f64 = (0..schedule.slots()).map(cost).sum();
+    let cells = (0..schedule.steps()).flat_map(|step| (0..schedule.slots()).map(move |slot| (step, slot)));
+    let computed = cells.filter(|&(step, slot)| schedule.decision(step, slot) == Decision::Compute);
+    computed.map(|(_, slot)| 0.95 * cost(slot) / all / 20.0).sum::<f64>() + 0.05 * f64::from(schedule.steps()) / 20.0
+}
+
+/// A search in which each measured latency is off by a fifth, this way or that, and its latencies without noise.
+fn noisy(seed: u64, remeasure: bool) -> (Breeder, BTreeMap<CandidateId, (f64, f64)>) {
+    let landscape = Landscape::new(&small(), 20);
+    let mut draft = draft(Strategy::SteadyState, &[20, 12], 500, seed);
+    draft.algorithm.remeasure = remeasure;
+    let mut truths = BTreeMap::new();
+    let breeder = run_with(draft, small(), 4, |index, proposal| {
+        let mut measurement = landscape.measure(&proposal.schedule);
+        measurement.latency_us = vec![1000.0 * uneven(&proposal.schedule)];
+        truths.insert(index, (measurement.latency_ratio(), measurement.metrics[0].mean()));
+        measurement.latency_us[0] *= (0.2 * normal(&mut Stream::new(seed, "noise", index.0))).exp();
+        measurement
+    });
+    (breeder, truths)
+}
+
+/// By how much the worst member of the front is slower, in truth, than something that was measured and is no worse.
+fn worst(breeder: &Breeder, truths: &BTreeMap<CandidateId, (f64, f64)>) -> f64 {
+    let slower = |member: &Member| {
+        let (ratio, quality) = truths[&member.candidate];
+        let faster = truths.values().filter(|t| t.1 >= quality).map(|t| ratio / t.0 - 1.0);
+        faster.fold(0.0, f64::max)
+    };
+    breeder.front().members().iter().map(|m| slower(m)).fold(0.0, f64::max)
+}
+
+#[test]
+fn luck_keeps_nobody_on_the_front() {
+    for seed in 1..=3 {
+        let (breeder, truths) = noisy(seed, true);
+        let noise = breeder.latency_noise().unwrap();
+        assert!((0.12..0.28).contains(&noise), "{noise}");
+        let worst = worst(&breeder, &truths);
+        assert!(worst <= 0.03, "seed {seed}: a member of the front is {worst} slower than it need be");
+        let again = breeder.candidates.values().filter(|c| c.again.is_some()).count();
+        assert!((4..=125).contains(&again), "{again} of 500 were repeated");
+    }
+}
+
+#[test]
+fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
+    let (breeder, _) = noisy(1, true);
+    let (&index, repeated) = breeder.candidates.iter().find(|(_, c)| c.again.is_some()).unwrap();
+    let estimate = breeder.latency_ratio(index).unwrap();
+    assert_eq!(Some(estimate), breeder.latency_ratio(repeated.again.unwrap()));
+    assert!(estimate.measurements >= 2 && estimate.deviation > 0.0);
+    assert!(breeder.standing().all(|(c, _)| breeder.candidates[&c].again.is_none()));
+    assert!(noisy(1, false).0.candidates.values().all(|c| c.again.is_none()));
+}
+
+#[test]
+fn members_of_the_front_are_measured_by_others_if_there_are_any() {
+    let landscape = Landscape::new(&small(), 20);
+    let mut breeder = Breeder::new(spec(draft(Strategy::SteadyState, &[20, 12], 100, 2)), Arc::new(small())).unwrap();
+    let mut adviser = breeder.adviser();
+    for index in (0..32).map(CandidateId) {
+        let proposal = breeder.ask(index).unwrap();
+        breeder.record(index, &proposal);
+        breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
+        breeder.think(&mut adviser);
+    }
+    let next = (32..48).map(CandidateId).find_map(|index| {
+        let proposal = breeder.ask(index)?;
+        (proposal.provenance.operator == REMEASURE).then(|| (index, proposal.provenance.parents[0]))
+    });
+    let (index, chosen) = next.unwrap();
+    let elsewhere = breeder.ask_for(index, Witness { alone: &|c| c == chosen, ..Witness::NOBODY }).unwrap();
+    assert_ne!(elsewhere.provenance.parents, [chosen]);
+}
+
+/// Six prompts of different difficulty; the schedule's error counts for each in its own way.
+fn by_prompt(landscape: &Landscape, proposal: &Proposal) -> Measurement {
+    let mut measurement = landscape.measure(&proposal.schedule);
+    let loss = 1.0 - measurement.metrics[0].values[0];
+    let prompts = if proposal.prompts == 0 { 6 } else { proposal.prompts as usize };
+    let all = |scale: f64| (0..prompts).map(move |i| 0.6 + 0.1 * i as f64 - scale * (0.5 + 0.2 * i as f64));
+    measurement.metrics[0].values = all(loss).collect();
+    measurement.metrics[0].baseline_mean = all(0.0).sum::<f64>() / prompts as f64;
+    measurement
+}
+
+#[test]
+fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the_front() {
+    let landscape = Landscape::new(&small(), 12);
+    let mut draft = draft(Strategy::SteadyState, &[12], 300, 3);
+    draft.prompts = (0..6).map(|seed| evocache_proto::domain::Prompt { text: "an owl".into(), seed }).collect();
+    draft.algorithm.rungs = vec![2];
+    let measure = |_, proposal: &Proposal| by_prompt(&landscape, proposal);
+    let breeder = run_with(draft.clone(), small(), 3, measure);
+    let with =
+        |operator: &str| breeder.candidates.values().filter(|c| c.provenance.operator.starts_with(operator)).count();
+    let partial = breeder.candidates.values().filter(|c| c.prompts == 2).count();
+    assert!(with(PROMOTE) > 20 && with(PROMOTE) * 2 < partial, "{} of {partial}", with(PROMOTE));
+    for member in breeder.front().members() {
+        assert_eq!(breeder.candidates[&member.candidate].prompts, 0);
+    }
+    assert!(breeder.standing().all(|(c, _)| breeder.candidates[&c].prompts == 0));
+    // Credit goes to who made a candidate, not to its promotion.
+    let shares = breeder.operator_shares();
+    assert!(shares.iter().all(|s| !s.operator.starts_with(PROMOTE)) && shares.len() > 5, "{shares:?}");
+    // The same again, and once more from facts in the order of a restart.
+    assert!(breeder == run_with(draft.clone(), small(), 3, measure));
+    let mut replayed = Breeder::new(spec(draft), Arc::new(small())).unwrap();
+    for (&index, c) in &breeder.candidates {
+        replayed.record(
+            index,
+            &Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts },
+        );
+    }
+    for (&index, c) in &breeder.candidates {
+        let proposal = Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts };
+        replayed.tell(index, &by_prompt(&landscape, &proposal)).unwrap();
+    }
+    replayed.settle();
+    assert!(facts(&breeder) == facts(&replayed));
+}
+
+#[test]
+fn nsga2_waits_for_its_generations_and_evolves() {
+    let mut draft = draft(Strategy::Nsga2, &[20, 12], 400, 1);
+    draft.algorithm.population = 40;
+    let breeder = Breeder::new(spec(draft.clone()), Arc::new(small())).unwrap();
+    assert!(breeder.ask(CandidateId(40)).is_some() && breeder.ask(CandidateId(41)).is_none());
+    let evolved = run(draft, small(), 8);
+    assert_eq!(evolved.candidates.len(), 400);
+    assert!(evolved.candidates.values().any(|c| c.provenance.operator == "four-point"));
+    assert!(evolved.hypervolume() > 1.005 * evolved.seeds_hypervolume());
+}
+
+#[test]
+fn a_calibration_profile_gives_seeds_of_its_own() {
+    let landscape = Landscape::new(&small(), 12);
+    // Blocks change at their own pace, attention less than the rest.
+    let slot = |slot: usize| 0.02 * (1.0 + slot as f32 / 4.0) * if slot.is_multiple_of(3) { 0.3 } else { 1.0 };
+    let changes = (1..=3).flat_map(|lag| (0..12).flat_map(move |_| (0..12).map(move |s| slot(s) * lag as f32)));
+    let profile = evocache_proto::domain::Profile::new(12, 3, changes.collect()).unwrap();
+    let mut families = BTreeSet::new();
+    let breeder = run_with(draft(Strategy::SteadyState, &[12, 8], 200, 1), small(), 4, |index, proposal| {
+        families.insert(proposal.provenance.seed_family.clone());
+        let mut measurement = landscape.measure(&proposal.schedule);
+        measurement.profile = (index == CandidateId(0)).then(|| profile.clone());
+        measurement
+    });
+    assert!(breeder.is_profiled() && families.contains("smooth") && families.contains("path"), "{families:?}");
+    assert!(!run(draft(Strategy::SteadyState, &[12, 8], 60, 1), small(), 4).is_profiled());
+}
+
+#[test]
+fn a_front_from_elsewhere_is_moved_to_the_step_counts_of_the_search() {
+    // As from PixArt-α to PixArt-Σ: the same layout, other sensitivities, other step counts.
+    let (source, target) = (Landscape::new(&small(), 20), Landscape::related(&small(), 14));
+    let run = |draft: SpecDraft, landscape: &Landscape| {
+        run_with(draft, small(), 4, |_, proposal| landscape.measure(&proposal.schedule))
+    };
+    let source = run(draft(Strategy::SteadyState, &[20], 400, 1), &source);
+    let members = source.front().members();
+    let every = members.len() / 12;
+    let imported = members.iter().step_by(every).map(|m| Imported {
+        name: m.candidate.to_string(),
+        schedule: source.schedule(m.candidate).unwrap().as_ref().clone(),
+    });
+    let without = draft(Strategy::SteadyState, &[14], 60, 2);
+    let mut with = without.clone();
+    with.imported = imported.collect();
+    let moved = Breeder::new(spec(with.clone()), Arc::new(small())).unwrap();
+    let first = moved.next_seed.as_ref().unwrap();
+    assert_eq!((first.family, first.schedule.steps()), ("imported", 14));
+    let (with, without) = (run(with, &target).hypervolume(), run(without, &target).hypervolume());
+    assert!(with > 1.01 * without, "{with} {without}");
+}
+
+#[test]
+fn imported_schedules_alone_are_each_measured_twice() {
+    let source = run(draft(Strategy::SteadyState, &[8], 60, 1), small(), 1);
+    let mut draft = draft(Strategy::Imported, &[8], 1000, 1);
+    let schedule = |id: u64| source.schedule(CandidateId(id)).unwrap().as_ref().clone();
+    draft.imported = (5..9).map(|id| Imported { name: id.to_string(), schedule: schedule(id) }).collect();
+    let breeder = run(draft, small(), 2);
+    assert_eq!(breeder.candidates.len(), 10);
+    assert!(breeder.standing().all(|(c, _)| breeder.latency_ratio(c).unwrap().measurements == 2));
+    assert_eq!(breeder.ask(CandidateId(10)), None);
+}
+
+#[test]
+fn a_search_knows_when_it_has_stopped_growing() {
+    let mut draft = draft(Strategy::Random, &[20], 300, 1);
+    draft.budget.stagnation = Some(50);
+    let breeder = run(draft, small(), 1);
+    assert!(breeder.stagnant() > 0 && breeder.stagnant() < 300, "{}", breeder.stagnant());
+}

@@ -1,0 +1,58 @@
+//! Crossover: what a child takes from its second parent, already brought to the first one's step count.
+//!
+//! ECAD cuts the flat genome at four points. The others follow the structure that schedules have: whole steps, whole
+//! blocks, whole kinds of components, and boxes of all three.
+
+use super::genome::{Genome, Space};
+use super::region::Region;
+use crate::rng::Stream;
+
+pub(super) type Crossover = fn(&Space, &mut Genome, &Genome, &mut Stream);
+
+/// Four cuts through the step-major genome; every other piece comes from the second parent.
+pub(super) fn four_point(_: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
+    let slots = child.slots();
+    let mut cuts = [0; 4].map(|_| stream.below(child.steps() * slots));
+    cuts.sort_unstable();
+    child.take(other, |step, slot| cuts.iter().filter(|&&cut| cut <= step * slots + slot).count() % 2 == 1);
+}
+
+/// Each step as a whole from either parent: in turns of chance, or one stretch of time.
+pub(super) fn whole_step(_: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
+    let steps = child.steps();
+    let from_other = pieces(steps, stream);
+    child.take(other, |step, _| from_other[step]);
+}
+
+/// Each block as a whole from either parent: in turns of chance, or one stretch of depth.
+pub(super) fn whole_block(space: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
+    let from_other = pieces(space.blocks(), stream);
+    child.take(other, |_, slot| from_other[space.block_of(slot)]);
+}
+
+/// Each kind of component as a whole from either parent.
+pub(super) fn whole_component(space: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
+    let from_other: Vec<bool> = (0..space.components()).map(|_| stream.chance(0.5)).collect();
+    child.take(other, |_, slot| from_other[space.component_of(slot)]);
+}
+
+/// A box from the second parent.
+pub(super) fn rectangle(space: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
+    let region = Region::random(space, child.steps(), stream);
+    child.take(other, |step, slot| region.has(space, step, slot));
+}
+
+/// Each decision from either parent.
+pub(super) fn uniform(_: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
+    child.take(other, |_, _| stream.chance(0.5));
+}
+
+/// Which of `n` pieces come from the second parent.
+fn pieces(n: usize, stream: &mut Stream) -> Vec<bool> {
+    if stream.chance(0.5) {
+        let range = stream.range(n);
+        (0..n).map(|i| range.contains(&i)).collect()
+    } else {
+        (0..n).map(|_| stream.chance(0.5)).collect()
+    }
+}

@@ -1,0 +1,180 @@
+//! A schedule laid open for variation: one byte per decision, not canonical; and the space such genomes live in.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use evocache_proto::domain::{Decision, Layout, Schedule};
+
+use crate::rng::Stream;
+
+/// What the genomes of one search have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Space {
+    layout: Arc<Layout>,
+    steps: Vec<u32>,
+    forecast: bool,
+    /// For each slot, the block it belongs to, counted through all groups.
+    block: Vec<usize>,
+    /// For each slot, the kind of component it is: components of different groups are different kinds.
+    component: Vec<usize>,
+    /// For each kind of component, the blocks that have it.
+    blocks_with: Vec<Range<usize>>,
+    /// For each kind of component, the bits that its decisions have in four steps of a packed schedule.
+    bits: Vec<Box<[u8]>>,
+    blocks: usize,
+}
+
+impl Space {
+    pub(super) fn new(layout: Arc<Layout>, steps: &[u32], forecast: bool) -> Self {
+        let (mut block, mut component, mut blocks_with) = (Vec::new(), Vec::new(), Vec::new());
+        let mut blocks = 0;
+        for group in layout.groups() {
+            let (first, kind) = (blocks, blocks_with.len());
+            blocks += group.count as usize;
+            for b in first..blocks {
+                block.extend(group.components.iter().map(|_| b));
+                component.extend(kind..kind + group.components.len());
+            }
+            blocks_with.extend(group.components.iter().map(|_| first..blocks));
+        }
+        let mut bits = vec![vec![0u8; block.len()].into_boxed_slice(); blocks_with.len()];
+        for (i, &kind) in component.iter().cycle().take(4 * block.len()).enumerate() {
+            bits[kind][i / 4] |= 3 << (2 * (i % 4));
+        }
+        Self { layout, steps: steps.to_vec(), forecast, block, component, blocks_with, bits, blocks }
+    }
+
+    /// How many decisions of each kind of component a schedule computes.
+    pub(super) fn computed(&self, schedule: &Schedule) -> impl Iterator<Item = u32> {
+        self.bits.iter().zip(&self.blocks_with).map(|(bits, blocks)| {
+            // A decision that is not computed has exactly one of its two bits set. Four steps fill as many bytes as
+            // there are slots.
+            let rows = schedule.packed().chunks(bits.len());
+            let cached = rows.map(|row| row.iter().zip(bits).map(|(a, b)| (a & b).count_ones()).sum::<u32>());
+            schedule.steps() * blocks.len() as u32 - cached.sum::<u32>()
+        })
+    }
+
+    pub(super) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The step counts that schedules may have, largest first.
+    pub(super) fn steps(&self) -> &[u32] {
+        &self.steps
+    }
+
+    pub(super) fn forecast(&self) -> bool {
+        self.forecast
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.block.len()
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// How many kinds of components there are.
+    pub(super) fn components(&self) -> usize {
+        self.blocks_with.len()
+    }
+
+    pub(super) fn block_of(&self, slot: usize) -> usize {
+        self.block[slot]
+    }
+
+    pub(super) fn component_of(&self, slot: usize) -> usize {
+        self.component[slot]
+    }
+
+    /// The blocks that have this kind of component.
+    pub(super) fn blocks_with(&self, component: usize) -> Range<usize> {
+        self.blocks_with[component].clone()
+    }
+
+    /// A way not to compute.
+    pub(super) fn cached(&self, stream: &mut Stream) -> Decision {
+        if self.forecast && stream.chance(0.5) { Decision::Forecast } else { Decision::Reuse }
+    }
+}
+
+/// Decisions of a schedule, step-major, free to change. Becomes canonical again as a [`Schedule`].
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Genome {
+    steps: usize,
+    slots: usize,
+    decisions: Vec<Decision>,
+}
+
+impl Genome {
+    pub(super) fn from_fn(space: &Space, steps: u32, mut decide: impl FnMut(usize, usize) -> Decision) -> Self {
+        let (steps, slots) = (steps as usize, space.slots());
+        let decisions = (0..steps * slots).map(|i| decide(i / slots, i % slots)).collect();
+        Self { steps, slots, decisions }
+    }
+
+    pub(super) fn of(schedule: &Schedule) -> Self {
+        let decisions = schedule.decisions().collect();
+        Self { steps: schedule.steps() as usize, slots: schedule.slots(), decisions }
+    }
+
+    /// The schedule in canonical form; `None` for a step count that no schedule has, which no search allows.
+    pub(super) fn to_schedule(&self, space: &Space) -> Option<Schedule> {
+        let steps = u32::try_from(self.steps).ok()?;
+        let decide = |step: u32, slot| self.at(step as usize, slot);
+        Schedule::from_fn(space.layout.clone(), steps, decide).ok()
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub(super) fn at(&self, step: usize, slot: usize) -> Decision {
+        self.decisions[step * self.slots + slot]
+    }
+
+    pub(super) fn set(&mut self, step: usize, slot: usize, decision: Decision) {
+        self.decisions[step * self.slots + slot] = decision;
+    }
+
+    pub(super) fn computes(&self, step: usize, slot: usize) -> bool {
+        self.at(step, slot) == Decision::Compute
+    }
+
+    /// Copies what another genome of the same step count does where `takes` says so.
+    pub(super) fn take(&mut self, other: &Self, mut takes: impl FnMut(usize, usize) -> bool) {
+        for (i, (mine, theirs)) in self.decisions.iter_mut().zip(&other.decisions).enumerate() {
+            if takes(i / self.slots, i % self.slots) {
+                *mine = *theirs;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::search::random;
+
+    proptest! {
+        #[test]
+        fn what_is_computed_is_counted_as_it_is_read(seed: u64, steps in 1u32..40, flux: bool, blocks in 1u32..9) {
+            let layout = if flux { Layout::flux(blocks, 2) } else { Layout::pixart(blocks) };
+            let space = Space::new(Arc::new(layout.unwrap()), &[steps], true);
+            let schedule = random::any_density(&space, &mut Stream::new(seed, "counts", 0)).to_schedule(&space).unwrap();
+            let mut counts = vec![0; space.components()];
+            for (i, decision) in schedule.decisions().enumerate() {
+                counts[space.component_of(i % space.slots())] += u32::from(decision == Decision::Compute);
+            }
+            prop_assert_eq!(space.computed(&schedule).collect::<Vec<_>>(), counts);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Fits the rival models and plans with the best of them.
+
+use std::sync::Arc;
+
+use evocache_proto::domain::Decision;
+
+use super::cells::{Cells, Features, Setting, normal};
+use super::drift::{Data, Drift, MOST_PARAMETERS};
+use super::link::Link;
+use super::{Adviser, Predictor, plan};
+use crate::rng::Stream;
+use crate::search::advice::Planned;
+use crate::search::dense::Factor;
+
+/// Results that the additive model holds, at most. When it is full it begins anew with half of them: the last ones,
+/// and an even choice of those before.
+const MOST_ROWS: usize = 2000;
+/// Up to here the additive model begins anew, with another link and noise, whenever the results have doubled.
+const SETTLED: usize = 400;
+/// Results by which link and noise are chosen.
+const SETTING_ROWS: usize = 200;
+/// Results that the drift model is fitted to: it has fewer parameters.
+const DRIFT_ROWS: usize = 300;
+/// Results that the line of costs is fitted to.
+const COST_ROWS: usize = 400;
+/// Assumed deviations of errors, as shares of their spread.
+const NOISE: [f64; 4] = [0.0003, 0.002, 0.012, 0.06];
+/// How much wider than the posterior a drawn model may be, and how far a drawn drift parameter moves.
+const DRAW: f64 = 0.07;
+const JITTER: f64 = 0.05;
+/// A second model is heard if its correlation is this share of the best one's.
+const SECOND: f64 = 0.9;
+
+/// The last `most / 2` of `n`, and as many of those before, evenly chosen.
+fn chosen(n: usize, most: usize) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
+    }
+    let late = most / 2;
+    let early = most - late;
+    (0..early).map(|i| i * (n - late) / early).chain(n - late..n).collect()
+}
+
+impl Adviser {
+    /// Fits all models anew.
+    pub(super) fn fit(&mut self) {
+        self.fits += 1;
+        let rows: Vec<_> = self.rows.iter().rev().take(COST_ROWS).collect();
+        let rows = rows.into_iter().map(|row| (self.costs.features_of(&self.space, &row.schedule), row.cost, 1.0));
+        let rows: Vec<_> = rows.collect();
+        self.costs.fit(rows.into_iter());
+        self.fit_additive();
+        let drift = self.fit_drift();
+        let Some(additive) = &self.additive else { return };
+        let link = additive.setting.link;
+        let weights = Arc::new(additive.weights(&self.grid, None));
+        self.experts[0].predictor = Some(Predictor { link, drift: None, tables: None, weights: Some(weights) });
+        if let Some(drift) = drift {
+            let alone = Predictor {
+                link: drift.link,
+                tables: Some(Arc::new(drift.tables(&self.grid))),
+                drift: Some(drift),
+                weights: None,
+            };
+            // Together they must mean the same by a sum.
+            self.experts[2].predictor = (alone.link == link).then(|| {
+                let rest = additive.weights(&self.grid, Some(&additive.explained(&self.grid, &alone)));
+                Predictor { weights: Some(Arc::new(rest)), ..alone.clone() }
+            });
+            self.experts[1].predictor = Some(alone);
+        }
+    }
+
+    /// Nine tenths of the errors are below this.
+    fn spread(&self) -> f64 {
+        let mut sorted: Vec<f64> = self.rows.iter().rev().take(1000).map(|row| row.error.clamp(0.0, 1.0)).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() * 9 / 10).copied().unwrap_or(1.0).max(1e-6)
+    }
+
+    fn features(&self, row: usize) -> Features {
+        let schedule = &self.rows[row].schedule;
+        Features::new(&self.grid, &self.grid.lay(schedule), self.grid.count_index(schedule.steps()))
+    }
+
+    fn fit_additive(&mut self) {
+        let n = self.rows.len();
+        let doubled = n <= SETTLED && n >= 2 * self.begun;
+        let full = self.additive.as_ref().is_some_and(|a| a.len() >= MOST_ROWS);
+        let settled = self.additive.take().filter(|_| !doubled && !full);
+        let (mut additive, new) = match settled {
+            Some(additive) => (additive, (self.learnt..n).collect()),
+            None => {
+                self.begun = n;
+                (Cells::new(self.choose_setting()), chosen(n, MOST_ROWS / 2))
+            }
+        };
+        for row in new {
+            additive.add(&self.grid, self.features(row), self.rows[row].error);
+        }
+        self.learnt = n;
+        self.additive = Some(additive);
+    }
+
+    /// Link and noise by the likelihood of what came back last.
+    fn choose_setting(&self) -> Setting {
+        let rows = chosen(self.rows.len(), SETTING_ROWS);
+        let features: Vec<Features> = rows.iter().map(|&i| self.features(i)).collect();
+        let errors: Vec<f64> = rows.iter().map(|&i| self.rows[i].error).collect();
+        let kernel = |i: usize| features[..=i].iter().map(|other| features[i].kernel(&self.grid, other)).collect();
+        let kernel: Vec<Vec<f64>> = (0..rows.len()).map(kernel).collect();
+        let cached: f64 = features.iter().map(Features::cached).sum();
+        let spread = self.spread();
+        let settings = Link::ALL.into_iter().flat_map(|link| {
+            let sums: f64 = errors.iter().map(|&e| link.sum(e).max(0.0)).sum();
+            let scale = (sums / cached.max(1.0)).max(1e-9);
+            NOISE.map(|noise| Setting { link, noise: noise * spread, scale })
+        });
+        let likelihood = |setting: &Setting| {
+            let (mut factor, mut sums, mut jacobian) = (Factor::default(), Vec::new(), 0.0);
+            for (row, &error) in kernel.iter().zip(&errors) {
+                let (sum, variance) = setting.read(error);
+                let mut row: Vec<f64> = row.iter().map(|k| k * setting.scale * setting.scale).collect();
+                if let Some(diagonal) = row.last_mut() {
+                    *diagonal += variance;
+                }
+                if !factor.push(row) {
+                    return f64::NEG_INFINITY;
+                }
+                jacobian -= setting.link.slope(sum).max(0.02).ln();
+                sums.push(sum);
+            }
+            factor.likelihood(sums) + jacobian
+        };
+        let best = settings.map(|s| (likelihood(&s), s)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let fallback =
+            Setting { link: Link::Exponential, noise: NOISE[1] * spread, scale: 1.0 / self.grid.cells() as f64 };
+        best.map_or(fallback, |(_, setting)| setting)
+    }
+
+    fn fit_drift(&self) -> Option<Drift> {
+        if self.grid.steps + self.grid.slots + self.grid.counts.len() > MOST_PARAMETERS {
+            return None;
+        }
+        let mut data = Data::default();
+        for row in chosen(self.rows.len(), DRIFT_ROWS).into_iter().map(|i| &self.rows[i]) {
+            data.cells.extend(self.grid.lay(&row.schedule));
+            data.count.push(self.grid.count_index(row.schedule.steps()));
+            data.errors.push(row.error);
+        }
+        let spread = self.spread();
+        let before = self.experts[1].predictor.as_ref().and_then(|p| p.drift.as_ref());
+        let noise = before.map_or(0.05 * spread, |d| d.misfit.sqrt().clamp(0.003 * spread, 0.1 * spread));
+        let fresh = self.fits % 8 == 1;
+        let links = Link::ALL.into_iter().filter(|&link| fresh || before.is_none_or(|d| d.link == link));
+        let fits = links.map(|link| {
+            let start = before.filter(|d| d.link == link).cloned();
+            let steps = if start.is_some() { 3 } else { 8 };
+            start
+                .unwrap_or_else(|| Drift::start(&self.grid, link, &data, &self.prior))
+                .fit(&self.grid, &data, noise, steps)
+        });
+        fits.filter(|d| d.misfit.is_finite()).min_by(|a, b| a.misfit.total_cmp(&b.misfit))
+    }
+
+    /// The trusted models with their records, best first.
+    fn ranking(&self) -> Vec<(f64, &Predictor)> {
+        let trusted = self.experts.iter().filter(|e| e.guard.trusts());
+        let mut ranking: Vec<(f64, &Predictor)> =
+            trusted.filter_map(|e| Some((e.guard.correlation().unwrap_or(0.3), e.predictor.as_ref()?))).collect();
+        ranking.sort_by(|a, b| b.0.total_cmp(&a.0));
+        ranking
+    }
+
+    /// What the trusted models would try, best first.
+    pub(super) fn plan(&self, wanted: usize, closing: bool) -> Vec<Planned> {
+        let ranking = self.ranking();
+        let mut lists = Vec::new();
+        if let Some(&(record, best)) = ranking.first() {
+            lists.push(self.promising(best, "model-greedy", wanted));
+            if !closing {
+                lists.push(self.promising(&self.draw(best), "model-draw", wanted));
+            }
+            if let Some(&(_, second)) = ranking.get(1).filter(|r| r.0 >= SECOND * record && !closing) {
+                lists.push(self.promising(second, "model-second", wanted / 2));
+            }
+        }
+        let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
+        let mut planned = Vec::new();
+        loop {
+            let before = planned.len();
+            for (i, list) in lists.iter_mut().enumerate() {
+                // Two of the best model's for each of the others.
+                planned.extend(list.by_ref().take(if i == 0 { 2 } else { 1 }));
+            }
+            if planned.len() == before {
+                return planned;
+            }
+        }
+    }
+
+    /// Another model that explains the results about as well.
+    fn draw(&self, predictor: &Predictor) -> Predictor {
+        let mut stream = Stream::new(self.seed, "model-draw", self.fits);
+        let mut drawn = predictor.clone();
+        if let Some(drift) = &predictor.drift {
+            let jittered = drift.jittered(|| JITTER * normal(&mut stream));
+            drawn.tables = Some(Arc::new(jittered.tables(&self.grid)));
+        }
+        if let Some(additive) = self.additive.as_ref().filter(|_| predictor.weights.is_some()) {
+            let explained = predictor.drift.as_ref().map(|_| additive.explained(&self.grid, predictor));
+            drawn.weights = Some(Arc::new(additive.draw(&self.grid, explained.as_deref(), DRAW, &mut stream)));
+        }
+        drawn
+    }
+
+    /// The schedules of a predicted front that promise most hypervolume beside what is measured, best first.
+    fn promising(&self, predictor: &Predictor, operator: &'static str, most: usize) -> Vec<Planned> {
+        let (space, counts) = (&self.space, &self.grid.counts);
+        // All step counts in turn, the one of the uncached run every other time.
+        let turn = self.fits as usize;
+        let steps = if turn.is_multiple_of(2) { counts[0] } else { counts[turn / 2 % counts.len()] };
+        let cached = if space.forecast() && turn % 4 >= 2 { Decision::Forecast } else { Decision::Reuse };
+        let slots = self.costs.slots(space);
+        let count = self.grid.count_index(steps);
+        let stops = plan::path(space, &self.grid, predictor, steps, &slots, cached);
+        let mut open: Vec<(f64, f64, usize)> = stops
+            .iter()
+            .enumerate()
+            .map(|(i, stop)| (self.costs.of(space, &stop.genome), predictor.error(&self.grid, &stop.cells, count), i))
+            .collect();
+        let mut stairs = self.stairs.clone();
+        let mut planned = Vec::new();
+        while planned.len() < most {
+            let gains = open.iter().enumerate().map(|(at, &(cost, error, _))| (stairs.gain(cost, error), at));
+            let Some((gain, at)) = gains.max_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+            if gain <= 0.0 {
+                break;
+            }
+            let (cost, error, stop) = open.swap_remove(at);
+            stairs.insert(cost, error);
+            if let Some(schedule) = stops[stop].genome.to_schedule(space) {
+                planned.push(Planned { id: schedule.id(), schedule: Arc::new(schedule), operator });
+            }
+        }
+        planned
+    }
+}

@@ -1,0 +1,97 @@
+//! Mutation: small changes that follow the structure of schedules. Step 0 may be written to; it computes all the same.
+
+use evocache_proto::domain::Decision;
+
+use super::genome::{Genome, Space};
+use super::region::Region;
+use super::resample::resample;
+use crate::rng::Stream;
+
+pub(super) type Mutation = fn(&Space, &mut Genome, &mut Stream);
+
+/// Flips one to sixteen decisions, few more often than many.
+pub(super) fn flip(space: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let count = 1usize << stream.below(5);
+    for _ in 0..count {
+        let (step, slot) = (later_step(genome, stream), stream.below(genome.slots()));
+        let flipped = if genome.computes(step, slot) { space.cached(stream) } else { Decision::Compute };
+        genome.set(step, slot, flipped);
+    }
+}
+
+/// Moves the computed steps of some slots by one in time, within a window whose ends exchange what falls out.
+pub(super) fn shift(space: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let region = Region::random_slots(space, genome.steps(), stream);
+    let steps = genome.steps();
+    let window = stream.range(steps.saturating_sub(1));
+    let (first, last) = (window.start + 1, window.end);
+    if last >= steps || first >= last {
+        return;
+    }
+    let later = stream.chance(0.5);
+    for slot in region.slots(space) {
+        let row: Vec<Decision> = (first..=last).map(|step| genome.at(step, slot)).collect();
+        for i in 0..row.len() {
+            let from = if later { i + row.len() - 1 } else { i + 1 } % row.len();
+            genome.set(first + i, slot, row[from]);
+        }
+    }
+}
+
+/// Makes one step do, for all slots, what another does.
+pub(super) fn copy_step(_: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let (to, from) = (later_step(genome, stream), later_step(genome, stream));
+    for slot in 0..genome.slots() {
+        genome.set(to, slot, genome.at(from, slot));
+    }
+}
+
+/// Computes a whole box, or none of it.
+pub(super) fn fill(space: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let region = Region::random(space, genome.steps(), stream);
+    let decision = if stream.chance(0.5) { Decision::Compute } else { space.cached(stream) };
+    for slot in region.slots(space) {
+        region.steps.clone().for_each(|step| genome.set(step, slot, decision));
+    }
+}
+
+/// Stretches a gap of some slots by a step, or shrinks it: everything later moves by one.
+pub(super) fn gap(space: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let region = Region::random_slots(space, genome.steps(), stream);
+    let (at, steps, cached) = (later_step(genome, stream), genome.steps(), space.cached(stream));
+    let stretch = stream.chance(0.5);
+    for slot in region.slots(space) {
+        if stretch {
+            (at + 1..steps).rev().for_each(|step| genome.set(step, slot, genome.at(step - 1, slot)));
+            genome.set(at, slot, cached);
+        } else if let Some(gap) = (at..steps).find(|&step| !genome.computes(step, slot)) {
+            (gap..steps - 1).for_each(|step| genome.set(step, slot, genome.at(step + 1, slot)));
+        }
+    }
+}
+
+/// Moves to another step count by relative time.
+pub(super) fn migrate(space: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let others: Vec<u32> = space.steps().iter().copied().filter(|&steps| steps as usize != genome.steps()).collect();
+    if let Some(&steps) = stream.pick(&others) {
+        *genome = resample(space, genome, steps);
+    }
+}
+
+/// Forecasts what a box reused, or reuses what it forecast.
+pub(super) fn toggle_forecast(space: &Space, genome: &mut Genome, stream: &mut Stream) {
+    let region = Region::random(space, genome.steps(), stream);
+    let cached = space.cached(stream);
+    for slot in region.slots(space) {
+        for step in region.steps.clone() {
+            if !genome.computes(step, slot) {
+                genome.set(step, slot, cached);
+            }
+        }
+    }
+}
+
+/// A step whose decisions matter; 0 if there is no other.
+fn later_step(genome: &Genome, stream: &mut Stream) -> usize {
+    stream.between(1, genome.steps().saturating_sub(1)).min(genome.steps().saturating_sub(1))
+}

@@ -1,0 +1,144 @@
+//! Rungs: candidates evaluated on a part of the prompts, and which of them are worth the rest.
+//!
+//! Asynchronous successive halving in several objectives. A partial result is made comparable prompt by prompt: the mean
+//! difference to the uncached run on the same prompts, added to the uncached run's mean over all of them, is what it
+//! would score if the other prompts differed alike; the standard error of that mean, for prompts drawn without
+//! replacement, is how far it may be off. A candidate can still reach the front if one standard error in its favour
+//! puts it where no member dominates it. Of those, the one that promises most hypervolume is promoted, and not more
+//! than a third of a rung. Only results on all prompts are members of the front. Absent: schedules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evocache_proto::domain::{CandidateId, Direction, Measurement, MetricValues};
+
+use crate::archive::Archive;
+use crate::hypervolume::Staircase;
+use crate::objective::{Objectives, Observed};
+
+/// One of so many candidates of a rung is promoted.
+const PROMOTED: usize = 3;
+
+/// A result on a part of the prompts.
+#[derive(Debug, Clone, PartialEq)]
+struct Partial {
+    candidate: CandidateId,
+    /// What it would be at best, by one standard error.
+    hopeful: Observed,
+}
+
+/// The partial results of one search.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Rungs {
+    /// Prompts of each rung, ascending; the last is all of them.
+    sizes: Vec<u32>,
+    /// Per rung below the last: results that may still be promoted, and how many there were in all.
+    open: Vec<Vec<Partial>>,
+    finished: Vec<usize>,
+    /// Candidates that were promoted, by the rung that they were on.
+    promoted: BTreeMap<CandidateId, usize>,
+    /// The uncached run's values, prompt by prompt.
+    baseline: Vec<MetricValues>,
+}
+
+impl Rungs {
+    pub(super) fn new(parts: &[u32], all: usize) -> Self {
+        let mut sizes = parts.to_vec();
+        sizes.push(u32::try_from(all).unwrap_or(u32::MAX));
+        Self { open: vec![Vec::new(); parts.len()], finished: vec![0; parts.len()], sizes, ..Self::default() }
+    }
+
+    /// How many prompts a new candidate has; 0: all.
+    pub(super) fn first(&self) -> u32 {
+        if self.open.is_empty() { 0 } else { self.sizes[0] }
+    }
+
+    /// The rung of a number of prompts; `None` for all of them.
+    pub(super) fn rung(&self, prompts: u32) -> Option<usize> {
+        self.sizes.iter().position(|&size| size == prompts).filter(|&rung| rung < self.open.len())
+    }
+
+    /// The uncached run, on all prompts.
+    pub(super) fn set_baseline(&mut self, measurement: &Measurement) {
+        if !self.open.is_empty() {
+            self.baseline.clone_from(&measurement.metrics);
+        }
+    }
+
+    /// Takes a partial result and hands back what it would be on all prompts if the others differed alike.
+    pub(super) fn tell(
+        &mut self,
+        rung: usize,
+        candidate: CandidateId,
+        objectives: &Objectives,
+        observed: &Observed,
+        measurement: &Measurement,
+    ) -> Observed {
+        let (mut likely, mut hopeful) = (*observed, *observed);
+        for (metric, direction) in objectives.qualities() {
+            let Some((mean, error, baseline)) = self.paired(measurement, metric) else { continue };
+            let better = match direction {
+                Direction::Maximize => error,
+                Direction::Minimize => -error,
+            };
+            likely = objectives.with_quality(&likely, metric, mean, baseline);
+            hopeful = objectives.with_quality(&hopeful, metric, mean + better, baseline);
+        }
+        self.finished[rung] += 1;
+        self.open[rung].push(Partial { candidate, hopeful });
+        likely
+    }
+
+    /// The value over all prompts, its standard error, and the uncached run's over all prompts.
+    fn paired(&self, measurement: &Measurement, metric: &str) -> Option<(f64, f64, f64)> {
+        let uncached = self.baseline.iter().find(|m| m.name == metric)?;
+        let values = &measurement.metric(metric)?.values;
+        let (n, all) = (values.len() as f64, uncached.values.len() as f64);
+        let differences = || values.iter().zip(&uncached.values).map(|(a, b)| a - b);
+        let mean = differences().sum::<f64>() / n;
+        let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        let error = (variance / n * (1.0 - n / all).max(0.0)).sqrt();
+        Some((uncached.mean() + mean, error, uncached.mean()))
+    }
+
+    /// The candidate is evaluated on more prompts from now on.
+    pub(super) fn promote(&mut self, candidate: CandidateId, prompts: u32) {
+        let to = self.rung(prompts).unwrap_or(self.open.len());
+        self.promoted.insert(candidate, to.saturating_sub(1));
+    }
+
+    /// Forgets those that cannot reach the front any more.
+    pub(super) fn prune(&mut self, reaches: impl Fn(&Observed) -> bool) {
+        let promoted: BTreeSet<CandidateId> = self.promoted.keys().copied().collect();
+        for open in &mut self.open {
+            open.retain(|partial| !promoted.contains(&partial.candidate) && reaches(&partial.hopeful));
+        }
+    }
+
+    /// Who is to be evaluated on more prompts next, and on how many (0: all); the highest rung first.
+    pub(super) fn next(
+        &self,
+        objectives: &Objectives,
+        front: &Archive,
+        stairs: Option<&Staircase>,
+    ) -> Option<(CandidateId, u32)> {
+        (0..self.open.len()).rev().find_map(|rung| {
+            let already = self.promoted.values().filter(|&&from| from == rung).count();
+            if already * PROMOTED >= self.finished[rung] {
+                return None;
+            }
+            let able = self.open[rung].iter().filter(|p| !self.promoted.contains_key(&p.candidate));
+            let hopes = able.filter_map(|partial| {
+                let score = objectives.judge(&partial.hopeful);
+                let gain = stairs.map_or(0.0, |s| s.gain(score.losses[0], score.losses[1]));
+                (!front.covers(&score)).then_some((gain, partial.candidate))
+            });
+            let best = hopes.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))?;
+            let size = if rung + 1 < self.open.len() { self.sizes[rung + 1] } else { 0 };
+            Some((best.1, size))
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "rungs_tests.rs"]
+mod tests;

@@ -1,0 +1,360 @@
+//! The schedules a search starts from: imported ones first, then heuristic families at every step count.
+//!
+//! The list is ordered so that its first thirty already span the front: plain runs with fewer steps, then one of each
+//! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
+//! budget allows, but not below [`LEAST`]. Families that need a calibration profile are in `calibrated.rs`.
+//! Whoever asks pays for one seed at a time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use evocache_proto::domain::{Decision, Profile, Schedule, ScheduleId, SearchSpec, Strategy};
+
+use super::calibrated::{self, Changes, SHARES};
+use super::genome::{Genome, Space};
+use super::random::independent;
+use super::resample::resample;
+use crate::rng::Stream;
+
+/// Heuristic seeds that even a small budget is spent on.
+const LEAST: usize = 24;
+
+/// Everything computed every n-th step; 0: at step 0 only.
+const INTERVALS: [usize; 6] = [3, 0, 2, 5, 4, 6];
+
+/// One kind of component computed every a-th step, all others every b-th.
+const PAIRS: [(usize, usize); 6] = [(2, 4), (4, 2), (1, 3), (3, 1), (2, 6), (6, 2)];
+
+/// Computed and cached steps of a cycle that every slot begins one step after the slot before it.
+const STAGGERS: [(usize, usize); 6] = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (7, 1)];
+
+/// Shares of steps computed by evenly spaced masks.
+const EVEN: [f64; 6] = [0.4, 0.3, 0.5, 0.25, 0.35, 0.6];
+
+/// Gates as shares of the run, with the interval before them.
+const GATES: [(f64, usize); 4] = [(0.5, 2), (0.25, 3), (0.75, 2), (0.5, 4)];
+
+/// Step masks of cache-dit's presets for 20 steps, 1 = computed: slow, medium, fast, ultra.
+const MASKS: [&str; 4] =
+    ["11111101100011000101", "11111101000000000001", "11111111011100111001", "11110000000000000001"];
+
+/// Steps that a forecasting seed computes first: an extrapolation needs a past.
+const WARM_UP: usize = 3;
+
+/// Imported schedules that turn out to be the same are named so often.
+const MOST_NAMES: usize = 16;
+
+/// Random seeds per step count.
+const DENSITIES: usize = 8;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Seed {
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) id: ScheduleId,
+    pub(super) family: &'static str,
+}
+
+/// The seeds of a search, without its baseline and without repeats, best spread first. Each is made when it is asked for:
+/// all together may be as many as a search has evaluations, and take as long.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Seeds {
+    spec: Arc<SearchSpec>,
+    profile: Option<Arc<Profile>>,
+    /// What the profile says at a step count.
+    changes: BTreeMap<u32, Option<Changes>>,
+    imported: Range<usize>,
+    names: Arc<ImportedNames>,
+    /// Places in the list of step counts.
+    plain: Range<usize>,
+    families: Vec<Family>,
+    /// Whose turn it is among the families.
+    turn: usize,
+    seen: BTreeSet<ScheduleId>,
+    given: usize,
+    /// How many of those given were imported; known once nothing imported is left.
+    given_imported: Option<usize>,
+}
+
+/// The names of imported schedules, by what each is at the step counts of the search.
+pub type ImportedNames = BTreeMap<ScheduleId, Vec<String>>;
+
+/// A rule with its variants: step counts and numbers, in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq)]
+struct Family {
+    name: &'static str,
+    rule: Rule,
+    variants: VecDeque<(u32, usize)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    Smooth,
+    Path,
+    Interval,
+    Even,
+    Staggered,
+    Pair,
+    Depth,
+    Gate,
+    Mask,
+    Density,
+    Forecast,
+}
+
+impl Seeds {
+    pub(super) fn new(
+        spec: &Arc<SearchSpec>,
+        space: &Space,
+        baseline: ScheduleId,
+        profile: Option<Arc<Profile>>,
+    ) -> Self {
+        let heuristic = match spec.algorithm.strategy {
+            Strategy::SteadyState | Strategy::Nsga2 => spec.algorithm.seeds,
+            Strategy::Random | Strategy::Imported => false,
+        };
+        Self {
+            plain: 0..if heuristic { space.steps().len() } else { 0 },
+            families: if heuristic { families(space, profile.is_some()) } else { vec![] },
+            spec: spec.clone(),
+            profile,
+            changes: BTreeMap::new(),
+            imported: 0..spec.imported.len(),
+            names: Arc::default(),
+            turn: 0,
+            seen: BTreeSet::from([baseline]),
+            given: 0,
+            given_imported: None,
+        }
+    }
+
+    /// The next one.
+    pub(super) fn next(&mut self, space: &Space) -> Option<Seed> {
+        while let Some(i) = self.imported.next() {
+            let imported = &self.spec.imported[i];
+            let Some(schedule) = nearest(space, &imported.schedule).to_schedule(space) else { continue };
+            let names = Arc::make_mut(&mut self.names).entry(schedule.id()).or_default();
+            if names.len() < MOST_NAMES {
+                names.push(imported.name.clone());
+            }
+            if let Some(seed) = self.give("imported", schedule) {
+                return Some(seed);
+            }
+        }
+        let quarter = self.spec.budget.evaluations.map(|n| usize::try_from(n / 4).unwrap_or(usize::MAX));
+        let imported = *self.given_imported.get_or_insert(self.given);
+        let most = imported.saturating_add(quarter.unwrap_or(usize::MAX).max(LEAST));
+        while let Some(i) = self.plain.next() {
+            let plain = interval(space, space.steps()[i], 1);
+            if let Some(seed) = self.give_genome(space, "fewer-steps", &plain) {
+                return Some(seed);
+            }
+        }
+        while self.given < most && self.families.iter().any(|family| !family.variants.is_empty()) {
+            let turn = self.turn;
+            self.turn = (turn + 1) % self.families.len();
+            // A repeat costs the family no turn.
+            while let Some((steps, variant)) = self.families[turn].variants.pop_front() {
+                let Family { name, rule, .. } = self.families[turn];
+                let genome = self.make(space, rule, steps, variant);
+                if let Some(seed) = self.give_genome(space, name, &genome) {
+                    return Some(seed);
+                }
+            }
+        }
+        None
+    }
+
+    /// Another budget holds from now on: there may be more of them.
+    pub(super) fn extend(&mut self, spec: Arc<SearchSpec>) {
+        self.spec = spec;
+    }
+
+    /// The names of the imported schedules so far.
+    pub(super) fn names(&self) -> &Arc<ImportedNames> {
+        &self.names
+    }
+
+    fn give_genome(&mut self, space: &Space, family: &'static str, genome: &Genome) -> Option<Seed> {
+        self.give(family, genome.to_schedule(space)?)
+    }
+
+    /// A seed of this schedule, if it is new.
+    fn give(&mut self, family: &'static str, schedule: Schedule) -> Option<Seed> {
+        let id = schedule.id();
+        let new = self.seen.insert(id);
+        self.given += usize::from(new);
+        new.then(|| Seed { schedule: Arc::new(schedule), id, family })
+    }
+
+    fn make(&mut self, space: &Space, rule: Rule, steps: u32, i: usize) -> Genome {
+        match rule {
+            Rule::Smooth => self.calibrated(space, steps, |changes| calibrated::smooth(space, changes, SHARES[i])),
+            Rule::Path => self.calibrated(space, steps, |changes| {
+                calibrated::path(space, changes, SHARES[i / 2], i.is_multiple_of(2))
+            }),
+            Rule::Interval => interval(space, steps, INTERVALS[i]),
+            Rule::Even => even(space, steps, EVEN[i]),
+            Rule::Staggered => staggered(space, steps, STAGGERS[i]),
+            Rule::Pair => pair(space, steps, i),
+            Rule::Depth => depth(space, steps, i),
+            Rule::Gate => gate(space, steps, i),
+            Rule::Mask => mask(space, steps, MASKS[i]),
+            Rule::Density => density(space, steps, i, self.spec.seed),
+            Rule::Forecast => forecast(space, steps, INTERVALS[i]),
+        }
+    }
+
+    /// What a profile advises; the plain run, which is no new seed, where it says nothing.
+    fn calibrated(&mut self, space: &Space, steps: u32, make: impl FnOnce(&Changes) -> Genome) -> Genome {
+        let profile = self.profile.as_ref();
+        let changes = self.changes.entry(steps).or_insert_with(|| Changes::new(space, profile?, steps));
+        changes.as_ref().map_or_else(|| interval(space, steps, 1), make)
+    }
+}
+
+/// A schedule from elsewhere at the nearest step count that the search allows.
+fn nearest(space: &Space, schedule: &Schedule) -> Genome {
+    let distance = |steps: &&u32| (f64::from(**steps) / f64::from(schedule.steps())).ln().abs();
+    let steps = space.steps().iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied();
+    resample(space, &Genome::of(schedule), steps.unwrap_or(schedule.steps()))
+}
+
+/// The families in turn. In front are those that a profile advises: what was measured of this very model says more than
+/// a rule.
+fn families(space: &Space, profiled: bool) -> Vec<Family> {
+    let measured = |variants: usize| if profiled { variants } else { 0 };
+    let blocks = if space.blocks() > 1 { GATES.len() } else { 0 };
+    let kinds = if space.components() > 1 { space.components() } else { 0 };
+    let forecasts = if space.forecast() { INTERVALS.len() } else { 0 };
+    let rows = [
+        ("smooth", Rule::Smooth, 0, measured(SHARES.len())),
+        ("path", Rule::Path, 1, measured(2 * SHARES.len())),
+        ("fora", Rule::Interval, 0, INTERVALS.len()),
+        ("even", Rule::Even, 1, EVEN.len()),
+        ("staggered", Rule::Staggered, 0, STAGGERS.len()),
+        ("component-intervals", Rule::Pair, 1, PAIRS.len() * kinds),
+        ("depth", Rule::Depth, 1, blocks),
+        ("gate", Rule::Gate, 2, GATES.len() * kinds),
+        ("step-mask", Rule::Mask, 3, MASKS.len()),
+        ("density", Rule::Density, 2, DENSITIES),
+        ("forecast", Rule::Forecast, 3, forecasts),
+    ];
+    let family = |(name, rule, start, variants)| Family { name, rule, variants: diagonal(space, start, variants) };
+    rows.map(family).into()
+}
+
+/// `variants` of a family at each step count: the first at one step count, then the second there and the first at the
+/// next smaller one, and so on. Each family starts at another step count, so that a round of families mixes them.
+fn diagonal(space: &Space, start: usize, variants: usize) -> VecDeque<(u32, usize)> {
+    let counts = space.steps().len();
+    let mut order: Vec<(usize, usize)> = (0..variants).flat_map(|i| (0..counts).map(move |j| (i, j))).collect();
+    order.sort_by_key(|&(i, j)| (i + j, j));
+    order.into_iter().map(|(i, j)| (space.steps()[(start + j) % counts], i)).collect()
+}
+
+/// Whether `step` is a computed one of every n-th; for an n of 0 that is step 0 alone.
+fn on(step: usize, every: usize) -> bool {
+    step.is_multiple_of(every)
+}
+
+/// FORA: everything computed at every n-th step. One is the plain run.
+fn interval(space: &Space, steps: u32, every: usize) -> Genome {
+    Genome::from_fn(space, steps, |step, _| if on(step, every) { Decision::Compute } else { Decision::Reuse })
+}
+
+/// Everything computed at so many steps, evenly spaced, the first and the last among them: what the last step computes is
+/// seen in the picture.
+fn even(space: &Space, steps: u32, share: f64) -> Genome {
+    let last = steps.saturating_sub(1) as usize;
+    let gaps = ((share * f64::from(steps)).round() as usize).saturating_sub(1).clamp(1, last.max(1));
+    let computed: BTreeSet<usize> = (0..=gaps).map(|i| (2 * i * last + gaps) / (2 * gaps)).collect();
+    Genome::from_fn(space, steps, |step, _| if computed.contains(&step) { Decision::Compute } else { Decision::Reuse })
+}
+
+/// Every slot at the same interval but a step later than the slot before it: at no step is everything reused.
+fn staggered(space: &Space, steps: u32, (computed, cached): (usize, usize)) -> Genome {
+    let cycle = computed + cached;
+    Genome::from_fn(space, steps, |step, slot| {
+        let on = step == 0 || (step + cycle - slot % cycle) % cycle < computed;
+        if on { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// One kind of component at its own interval. Variant `i` goes through the kinds before the next pair of intervals.
+fn pair(space: &Space, steps: u32, i: usize) -> Genome {
+    let (component, (own, others)) = (i % space.components(), PAIRS[i / space.components()]);
+    Genome::from_fn(space, steps, |step, slot| {
+        let every = if space.component_of(slot) == component { own } else { others };
+        if on(step, every) { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// As T-GATE: one kind of component computed up to the gate and reused from there on; the kind before it computed
+/// twice, then at an interval up to the gate and always from there on; the rest always. Variant `i` goes through the
+/// kinds before the next gate.
+fn gate(space: &Space, steps: u32, i: usize) -> Genome {
+    let (kinds, (share, every)) = (space.components(), GATES[i / space.components()]);
+    let (gated, paced) = (i % kinds, (i + kinds - 1) % kinds);
+    let until = (f64::from(steps) * share) as usize;
+    Genome::from_fn(space, steps, |step, slot| {
+        let computes = match space.component_of(slot) {
+            kind if kind == gated => step < until,
+            kind if kind == paced => step < 2 || step >= until || on(step, every),
+            _ => true,
+        };
+        if computes { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// As Δ-DiT: up to the gate the rear half of the blocks is computed at an interval only, from there on the front half.
+fn depth(space: &Space, steps: u32, i: usize) -> Genome {
+    let (share, every) = GATES[i];
+    let until = (f64::from(steps) * share) as usize;
+    Genome::from_fn(space, steps, |step, slot| {
+        let rear = 2 * space.block_of(slot) >= space.blocks();
+        if rear != (step < until) || on(step, every) { Decision::Compute } else { Decision::Reuse }
+    })
+}
+
+/// A mask over whole steps by relative time; the first block always runs.
+fn mask(space: &Space, steps: u32, mask: &str) -> Genome {
+    let decide = |step: usize, slot| {
+        let computes = mask.as_bytes().get(step) == Some(&b'1') || space.block_of(slot) == 0;
+        if computes { Decision::Compute } else { Decision::Reuse }
+    };
+    resample(space, &Genome::from_fn(space, 20, decide), steps)
+}
+
+/// As TaylorSeer: three steps computed, then every n-th, the rest extrapolated.
+fn forecast(space: &Space, steps: u32, every: usize) -> Genome {
+    let computes = |step: usize| step < WARM_UP || on(step, every);
+    Genome::from_fn(space, steps, |step, _| if computes(step) { Decision::Compute } else { Decision::Forecast })
+}
+
+/// A random schedule with a given share computed. Shares spread over (0, 1): 1/2, 1/4, 3/4, 1/8, … Even variants
+/// give each slot evenly spaced steps at its own phase and pace; odd ones draw each decision, early steps more often.
+fn density(space: &Space, steps: u32, i: usize, seed: u64) -> Genome {
+    let share = van_der_corput(i + 1);
+    let mut stream = Stream::new(seed, "density-seed", (u64::from(steps) << 32) | i as u64);
+    if i % 2 == 1 {
+        let falling = |u: f64| if share < 0.5 { 2.0 * share * (1.0 - u) } else { 1.0 - 2.0 * (1.0 - share) * u };
+        return independent(space, steps, &mut stream, falling);
+    }
+    let cached = space.cached(&mut stream);
+    let rows: Vec<(f64, f64)> = (0..space.slots()).map(|_| (share * (0.5 + stream.unit()), stream.unit())).collect();
+    Genome::from_fn(space, steps, |step, slot| {
+        let (pace, phase) = rows[slot];
+        let until = |step: usize| (step as f64 * pace + phase).floor();
+        if step == 0 || until(step) > until(step - 1) { Decision::Compute } else { cached }
+    })
+}
+
+/// The n-th number of the base-2 van der Corput sequence: the bits of n behind the point, reversed.
+fn van_der_corput(n: usize) -> f64 {
+    (n as u64).reverse_bits() as f64 / 2f64.powi(64)
+}
+
+#[cfg(test)]
+#[path = "seeds_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+//! Which operators make an offspring, and how often each: one table of weights, multiplied by the operators' credit.
+
+use super::credit::Credit;
+use super::crossover::{self, Crossover};
+use super::genome::{Genome, Space};
+use super::mutation::{self, Mutation};
+use super::resample::resample;
+use crate::rng::Stream;
+
+/// An offspring of two parents is mutated as well with this probability.
+const MUTATION_AFTER_CROSSOVER: f64 = 0.5;
+
+/// What a search must allow for an operator to do anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    Forecast,
+    StepCounts,
+    Components,
+}
+
+impl Needs {
+    fn met(self, space: &Space) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Forecast => space.forecast(),
+            Self::StepCounts => space.steps().len() > 1,
+            Self::Components => space.components() > 1,
+        }
+    }
+}
+
+struct Operator<F> {
+    name: &'static str,
+    weight: u32,
+    needs: Needs,
+    apply: F,
+}
+
+const CROSSOVERS: [Operator<Crossover>; 6] = [
+    Operator { name: "four-point", weight: 1, needs: Needs::Nothing, apply: crossover::four_point },
+    Operator { name: "whole-step", weight: 2, needs: Needs::Nothing, apply: crossover::whole_step },
+    Operator { name: "whole-block", weight: 2, needs: Needs::Nothing, apply: crossover::whole_block },
+    Operator { name: "whole-component", weight: 2, needs: Needs::Components, apply: crossover::whole_component },
+    Operator { name: "rectangle", weight: 4, needs: Needs::Nothing, apply: crossover::rectangle },
+    Operator { name: "uniform", weight: 1, needs: Needs::Nothing, apply: crossover::uniform },
+];
+
+const MUTATIONS: [Operator<Mutation>; 7] = [
+    Operator { name: "flip", weight: 3, needs: Needs::Nothing, apply: mutation::flip },
+    Operator { name: "shift", weight: 2, needs: Needs::Nothing, apply: mutation::shift },
+    Operator { name: "copy-step", weight: 1, needs: Needs::Nothing, apply: mutation::copy_step },
+    Operator { name: "fill", weight: 2, needs: Needs::Nothing, apply: mutation::fill },
+    Operator { name: "gap", weight: 2, needs: Needs::Nothing, apply: mutation::gap },
+    Operator { name: "migrate", weight: 1, needs: Needs::StepCounts, apply: mutation::migrate },
+    Operator { name: "toggle-forecast", weight: 2, needs: Needs::Forecast, apply: mutation::toggle_forecast },
+];
+
+/// Thousandths of an operator's weight.
+const FINE: f64 = 1000.0;
+
+fn choose<'a, F>(
+    table: &'a [Operator<F>],
+    space: &Space,
+    credit: Option<&Credit>,
+    stream: &mut Stream,
+) -> Option<&'a Operator<F>> {
+    let weight = |o: &Operator<F>| {
+        let factor = credit.map_or(1.0, |credit| credit.factor(o.name));
+        if o.needs.met(space) { (f64::from(o.weight) * factor * FINE) as u32 } else { 0 }
+    };
+    let weights: Vec<u32> = table.iter().map(weight).collect();
+    stream.weighted(weights.iter().copied()).map(|i| &table[i])
+}
+
+/// Makes offspring.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Variation {
+    crossover: f64,
+    /// All operators, or ECAD's two.
+    all: bool,
+}
+
+/// A genome and what it was made by.
+pub(super) struct Offspring {
+    pub(super) genome: Genome,
+    /// Names of the operators, joined by `+`.
+    pub(super) operator: String,
+    /// Whether the second parent gave anything.
+    pub(super) crossed: bool,
+}
+
+impl Variation {
+    /// `crossover` is the probability that an offspring has two parents; `all` operators, or ECAD's two alone.
+    pub(super) fn new(crossover: f64, all: bool) -> Self {
+        Self { crossover, all }
+    }
+
+    /// An offspring of `first`, which gives the step count, and perhaps of `second`, with at least `mutations`
+    /// mutations, and one if nothing else happened to it.
+    pub(super) fn offspring(
+        &self,
+        space: &Space,
+        first: Genome,
+        second: Option<Genome>,
+        mutations: usize,
+        credit: &Credit,
+        stream: &mut Stream,
+    ) -> Offspring {
+        let credit = self.all.then_some(credit);
+        let (crossovers, mutants) =
+            if self.all { (&CROSSOVERS[..], &MUTATIONS[..]) } else { (&CROSSOVERS[..1], &MUTATIONS[..1]) };
+        let mut genome = first;
+        let mut names = Vec::new();
+        let crosses = stream.chance(self.crossover);
+        if let Some(second) = second.filter(|_| crosses)
+            && let Some(operator) = choose(crossovers, space, credit, stream)
+            && let Ok(steps) = u32::try_from(genome.steps())
+        {
+            (operator.apply)(space, &mut genome, &resample(space, &second, steps), stream);
+            names.push(operator.name);
+        }
+        let crossed = !names.is_empty();
+        let once = usize::from(!crossed || stream.chance(MUTATION_AFTER_CROSSOVER));
+        for _ in 0..once.max(mutations) {
+            if let Some(operator) = choose(mutants, space, credit, stream) {
+                (operator.apply)(space, &mut genome, stream);
+                names.push(operator.name);
+            }
+        }
+        Offspring { genome, operator: names.join("+"), crossed }
+    }
+}
+
+#[cfg(test)]
+#[path = "variation_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! The log on stderr, and where spans are sent.
+//!
+//! Does not decide what is logged. Both writers escape control characters, so no text from outside acts on a terminal.
+
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use evocache_proto::text;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+/// How a log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line, for machines
+    Json,
+}
+
+/// What a process logs, and how.
+#[derive(Debug, Default)]
+pub struct LogOptions {
+    /// Which events are logged.
+    pub filter: EnvFilter,
+    /// The format of a line.
+    pub format: LogFormat,
+    /// No colors, even on a terminal.
+    pub no_color: bool,
+    /// The name that each line begins with, where several processes write to one stderr. It must not need escaping in JSON.
+    pub prefix: Option<String>,
+    /// Where spans are sent.
+    #[cfg(feature = "otlp")]
+    pub collector: Option<Collector>,
+}
+
+/// A collector of spans, and the name this process has there.
+#[cfg(feature = "otlp")]
+#[derive(Debug, Clone)]
+pub struct Collector {
+    /// Such as `http://127.0.0.1:4317`.
+    pub endpoint: String,
+    /// The service's name.
+    pub service: &'static str,
+    /// The service's version.
+    pub version: &'static str,
+}
+
+/// A running log. End it to send the last spans.
+#[derive(Default)]
+pub struct Logging {
+    #[cfg(feature = "otlp")]
+    telemetry: Option<crate::telemetry::Telemetry>,
+}
+
+/// Why logging could not start.
+#[cfg(feature = "otlp")]
+pub type LogError = crate::telemetry::TelemetryError;
+/// Why logging could not start: without traces it always can.
+#[cfg(not(feature = "otlp"))]
+pub type LogError = std::convert::Infallible;
+
+impl Logging {
+    /// Starts the log of this process. Must be called inside a tokio runtime if spans are sent.
+    ///
+    /// # Errors
+    ///
+    /// When the collector's address is malformed.
+    #[expect(clippy::disallowed_methods, reason = "both writers escape what would act on a terminal")]
+    pub fn start(options: LogOptions) -> Result<Self, LogError> {
+        let LogOptions { filter, format, no_color, prefix, .. } = options;
+        let colors = !no_color && io::stderr().is_terminal();
+        let lines = match format {
+            // With the target, which tells the lines of the audit from others.
+            LogFormat::Json => {
+                let inner = fmt::format().json().flatten_event(true);
+                let lines = fmt::layer().with_ansi(false).with_writer(|| text::Json(io::stderr()));
+                lines.json().event_format(Prefixed { prefix, inner, json: true }).boxed()
+            }
+            LogFormat::Text => {
+                let inner = fmt::format().with_target(false);
+                let lines = fmt::layer().with_ansi(colors);
+                let lines = lines.with_writer(move || text::LogLines { to: io::stderr(), colors });
+                lines.event_format(Prefixed { prefix, inner, json: false }).boxed()
+            }
+        };
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        #[cfg(feature = "otlp")]
+        {
+            let telemetry = options.collector.map(|c| crate::telemetry::Telemetry::start(&c)).transpose()?;
+            let spans = telemetry.as_ref().map(crate::telemetry::Telemetry::layer);
+            // Fails only if the process has a subscriber already, and then that one is used.
+            let _ = subscriber.with(spans).try_init();
+            Ok(Self { telemetry })
+        }
+        #[cfg(not(feature = "otlp"))]
+        {
+            // Fails only if the process has a subscriber already, and then that one is used.
+            let _ = subscriber.try_init();
+            Ok(Self {})
+        }
+    }
+
+    /// Sends the spans that are left.
+    pub async fn end(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(telemetry) = self.telemetry {
+            telemetry.shutdown().await;
+        }
+    }
+}
+
+/// Lines that begin with a name, if there is one.
+struct Prefixed<F> {
+    prefix: Option<String>,
+    inner: F,
+    json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Prefixed<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let Some(prefix) = &self.prefix else { return self.inner.format_event(context, writer, event) };
+        if !self.json {
+            write!(writer, "{prefix} ")?;
+            return self.inner.format_event(context, writer, event);
+        }
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        match line.strip_prefix('{') {
+            Some(rest) => write!(writer, "{{\"device\":\"{prefix}\",{rest}"),
+            None => writer.write_str(&line),
+        }
+    }
+}
