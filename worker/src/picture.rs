@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_any_colour_type_is_read_back() {
+    fn a_file_of_any_color_type_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("picture.png");
         let picture = Picture { width: 5, height: 4, rgb: (0..60).collect() };

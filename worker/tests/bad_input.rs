@@ -1,4 +1,4 @@
-//! Damaged and unsupported model folders and schedules: each gives an error that names the file and the field or tensor.
+//! Damaged and unsupported model folders and schedules: each error names the file and the field or tensor.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -146,7 +146,7 @@ const CASES: &[Case] = &[
             fs::remove_file(m.join("tokenizer/tokenizer.json")).unwrap();
             fs::write(m.join("tokenizer/spiece.model"), b"<!DOCTYPE html><html>404</html>").unwrap();
         },
-        &["tokenizer/spiece.model", "no SentencePiece model"],
+        &["tokenizer/spiece.model", "not a SentencePiece model"],
     ),
     (
         "a text encoder with another activation",

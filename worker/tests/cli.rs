@@ -1,4 +1,4 @@
-//! The verbs of the binary on the bundled model.
+//! The subcommands of the binary with the bundled model.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ fn worker(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What it says on stderr when it refuses.
+/// Runs the binary, which must fail, and returns its stderr.
 fn refusal(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_evocache-worker")).args(arguments).output().unwrap();
     assert!(!output.status.success() && output.stdout.is_empty());
@@ -57,7 +57,7 @@ fn generate_draws_the_picture_that_diffusers_draws_for_a_seed() {
     let cached = Golden::read("cached_fora_3");
     let (prompts, seeds): (Vec<String>, Vec<u64>) = (cached.json("prompts"), cached.json("seeds"));
     let schedule = model_dir().join("golden/cached_fora_3.json");
-    // diffusers lowers and strips prompts, so this is the same one.
+    // diffusers strips prompts and converts them to lower case, so this is the same prompt.
     let prompt = format!("  {} ", prompts[1].to_uppercase());
     let said = worker(&[
         "generate",
@@ -128,7 +128,7 @@ fn generate_takes_order_and_grid_as_diffusers_does() {
 }
 
 #[test]
-fn generate_draws_with_pixarts_own_defaults_when_told() {
+fn generate_draws_with_the_defaults_of_pixarts_pipelines_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("model"), folder.path().join("picture.png"));
     let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/published/PixArt-XL-2-512x512");
@@ -146,7 +146,7 @@ fn generate_draws_with_pixarts_own_defaults_when_told() {
     let with = |more: &[&'static str]| [&fixed[..], &sized, more].concat();
     worker(&with(&["--clean-caption", "--resolution-binning"]));
     assert!(off(&out, &golden["picture"]) <= 1.0);
-    // Each of them matters.
+    // Either alone gives another picture.
     for one in ["--clean-caption", "--resolution-binning"] {
         worker(&with(&[one]));
         assert!(off(&out, &golden["picture"]) > 1.0, "{one}");
@@ -159,9 +159,9 @@ fn generate_draws_with_pixarts_own_defaults_when_told() {
     assert!(said.contains("prompt '<b>' cannot be cleaned as diffusers does: '<' may begin HTML"), "{said}");
     let flux = format!("{}/tests/fixtures/flux", env!("CARGO_MANIFEST_DIR"));
     for (more, wanted) in [
-        ("--clean-caption", "a FluxPipeline does not clean its captions"),
+        ("--clean-caption", "a FluxPipeline does not clean captions"),
         ("--resolution-binning", "--resolution-binning is for PixArt models, this is a FluxPipeline"),
-        ("--max-tokens=513", "513 text tokens cannot be had: a FluxPipeline takes 1 to 512 of T5"),
+        ("--max-tokens=513", "cannot use 513 text tokens: a FluxPipeline takes 1 to 512"),
     ] {
         let said = refusal(&["generate", "--model", &flux, "--out", path, "--prompt", "an owl", more]);
         assert!(said.contains(wanted), "{said}");
@@ -169,7 +169,7 @@ fn generate_draws_with_pixarts_own_defaults_when_told() {
 }
 
 #[test]
-fn generate_refuses_at_once_what_cannot_be_done() {
+fn generate_refuses_invalid_arguments_before_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let (model, there) = (model_dir(), folder.path().to_str().unwrap().to_owned());
     let (missing, out) = (format!("{there}/missing/picture.png"), format!("{there}/picture.png"));
@@ -184,7 +184,7 @@ fn generate_refuses_at_once_what_cannot_be_done() {
         assert!(said.contains(wanted), "{more:?}: {said}");
     }
     assert!(!Path::new(&out).exists());
-    // A prompts file with a byte-order mark: its first prompt is what it says.
+    // A byte-order mark in a prompts file is not part of the first prompt.
     let prompts = format!("{there}/prompts.txt");
     let draw = |text: &str, to: &str| {
         std::fs::write(&prompts, text).unwrap();
@@ -194,7 +194,7 @@ fn generate_refuses_at_once_what_cannot_be_done() {
         common::values(&read_png(&Path::new(&to).join("00000.png")))
     };
     assert_eq!(draw("an owl\n", "plain"), draw("\u{feff}an owl\n", "marked"));
-    // The same of a schedule.
+    // The same for a schedule.
     let schedule = std::fs::read_to_string(model_dir().join("golden/cached_fora_3.json")).unwrap();
     let marked = format!("{there}/marked.json");
     std::fs::write(&marked, format!("\u{feff}{schedule}")).unwrap();
@@ -212,7 +212,7 @@ fn inspect_shows_slots_parameters_and_costs() {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     let json: serde_json::Value = serde_json::from_str(&worker(&["inspect", "--model", model, "--json"])).unwrap();
-    // 64 tokens of 128 in two passes: 4 projections, and scores and values of 64 tokens.
+    // 64 tokens of width 128 in two passes: 4 projections, and scores and values over 64 tokens.
     assert_eq!(json["components"][0]["macs"], 2 * (64 * 4 * 128 * 128 + 2 * 64 * 64 * 128));
     assert_eq!(json["components"][1]["macs"], 2 * (64 * 2 * 128 * 128 + 24 * 2 * 128 * 128 + 2 * 64 * 24 * 128));
     assert_eq!(json["components"][2]["macs"], 2 * 64 * 8 * 128 * 128);
@@ -232,7 +232,7 @@ fn bench_prints_ten_schedules_and_a_line_through_them() {
     assert!(macs.is_sorted() && macs[9] == schedules[9]["baseline_macs"].as_u64().unwrap(), "{macs:?}");
     assert!(json["fit"]["us_per_mac"].is_number());
 
-    // Uncached runs stand around the cached one, and what computes everything leaves nothing of them out.
+    // Each cached run is between two uncached runs. A schedule that computes everything skips none of their parts.
     let times = |schedule: &serde_json::Value, name: &str| -> Vec<f64> {
         schedule["denoising"][name].as_array().unwrap().iter().map(|ms| ms.as_f64().unwrap()).collect()
     };
@@ -259,7 +259,7 @@ fn check_compares_every_family_with_diffusers() {
         assert_eq!(said.lines().filter(|line| line.ends_with("ok")).count(), 4, "{said}");
     }
 
-    // Another sampler than diffusers had is found out.
+    // A sampler that differs from that of diffusers is detected.
     let copy = tempfile::tempdir().unwrap();
     let status = Command::new("cp").args(["-r", folders[2]]).arg(copy.path()).status().unwrap();
     assert!(status.success());
@@ -281,7 +281,7 @@ fn blocks_are_timed_for_every_component_of_every_kind() {
     assert!(json["rows"][0]["ms"][0].as_f64().unwrap() > 0.0);
 }
 
-/// Writes pictures of the given sizes, each a gradient that is moved by `shift`.
+/// Writes pictures of the given sizes, each a pattern with `shift` added to every value.
 fn write_pictures(folder: &Path, sizes: &[(usize, usize)], shift: usize) {
     std::fs::create_dir_all(folder).unwrap();
     for (i, &(width, height)) in sizes.iter().enumerate() {
@@ -303,7 +303,7 @@ fn generate_draws_a_folder_that_score_takes() {
     let said = worker(&[&common[..], &many].concat());
     assert!(said.contains("3 pictures: 4 steps, 144 slots computed"), "{said}");
     worker(&[&common[..], &["--prompt", "an owl", "--seed", "8", "--out", &alone]].concat());
-    // A batch rounds sums in another order than a picture by itself.
+    // A batch adds in another order than a single picture.
     let (one, same) = (read_png(&folder.path().join("uncached/00001.png")), read_png(Path::new(&alone)));
     assert!(common::mean_difference(&one, &same) < 0.5 / 255.0);
     let clip = format!("clip_score={}", model_dir().join("clip").display());
@@ -317,7 +317,7 @@ fn generate_draws_a_folder_that_score_takes() {
 }
 
 #[test]
-fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
+fn score_measures_folders_of_pictures_of_different_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (cached, uncached) = (path("cached"), path("uncached"));
@@ -337,7 +337,7 @@ fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
     let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
     assert_eq!(last, ["mean", "1.000000"], "{table}");
 
-    // By prompts: the score is the one that the library gives.
+    // Against prompts: the score equals that of the library.
     let (prompts, clip) = (path("prompts.txt"), format!("clip_score={}", model_dir().join("clip").display()));
     std::fs::write(&prompts, "a red apple\nan owl\na pizza\na cat\n").unwrap();
     write_pictures(Path::new(&path("square")), &[(64, 64); 4], 9);
@@ -350,7 +350,7 @@ fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
     let found = json["metrics"]["clip_score"]["values"][1].as_f64().unwrap();
     assert!((found - wanted).abs() < 1e-5, "{found} is not {wanted}");
 
-    // Of whole sets: the other folder may hold any pictures.
+    // For metrics of whole sets, the other folder may have any pictures.
     let cmmd = format!("cmmd={}", model_dir().join("clip").display());
     let sets = ["score", &cached, "--reference", &path("square"), "--metric", &cmmd, "--json"];
     let json: serde_json::Value = serde_json::from_str(&worker(&sets)).unwrap();
@@ -359,9 +359,9 @@ fn score_measures_folders_picture_by_picture_whatever_their_sizes() {
     let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
     assert!(last == ["cmmd", "0.000000"] && table.contains("100.000000"), "{table}");
 
-    // What is missing or does not fit is told with a way out.
+    // Missing or mismatched inputs give an error with a hint.
     let said = refusal(&["score", &cached, "--metric", "ssim"]);
-    assert!(said.contains("ssim compares pictures with reference pictures") && said.contains("--reference DIR"), "{said}");
+    assert!(said.contains("ssim compares pictures with reference") && said.contains("--reference DIR"), "{said}");
     let said = refusal(&["score", &cached, "--metric", &clip]);
     assert!(said.contains("against their prompts") && said.contains("--prompts-file"), "{said}");
     std::fs::write(&prompts, "one\n").unwrap();

@@ -1,5 +1,5 @@
-//! The verbs of the binary on a pipeline of every family, and what is wrong with damaged ones; `tests/bad_input.rs` has
-//! what all families share.
+//! The subcommands of the binary with a pipeline of every family, and the errors for damaged ones; cases that all
+//! families share are in `tests/bad_input.rs`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -39,7 +39,7 @@ fn said(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Golden tensors of a family, and how they were made.
+/// Golden tensors of a family, and the settings that they were made with.
 fn golden(folder: &Path) -> (std::collections::HashMap<String, Tensor>, Value) {
     let bytes = fs::read(folder.join("golden.safetensors")).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
@@ -64,7 +64,7 @@ fn generate_and_inspect_know_every_family() {
         arguments.extend(["--negative-prompt", about["negative"].as_str().unwrap()]);
         arguments.extend(sized);
         said(&arguments);
-        // The picture that diffusers draws for this prompt and seed, but for rounding to 8 bits.
+        // The picture that diffusers draws for this prompt and seed, except for rounding to 8 bits.
         let wanted = Picture::from_batch(&tensors["pictures"], 1).unwrap();
         let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(&path).unwrap()));
         let mut reader = decoder.read_info().unwrap();
@@ -172,7 +172,7 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
     assert!(error.to_string().ends_with("bytes at its peak, this worker may use 1000000"), "{error}");
     assert!(!error.is_retryable() && error.hint().unwrap().contains("--memory"));
 
-    // Room for the uncached run, and for no more than half of what is stored at most.
+    // Memory for the uncached run plus half of the most that a schedule can store.
     let pipeline = Pipeline::load(&fixture("flux"), Device::Cpu).unwrap().with_tiles();
     let (size, guidance) = (pipeline.latent_size(Some(64), Some(64)).unwrap(), pipeline.guidance(3.5));
     let (memory, cost) = (pipeline.memory(size, guidance), pipeline.cost(size, guidance));
@@ -190,7 +190,7 @@ fn what_does_not_fit_into_memory_is_refused_before_it_runs() {
     evaluator.evaluate(Task::whole(&little), &cancel).unwrap();
 }
 
-/// A copy of a family's pipeline to spoil.
+/// A copy of a family's pipeline to damage.
 fn copy(name: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
@@ -208,7 +208,7 @@ fn load(model: &Path) -> Result<(), ModelError> {
     Pipeline::load(model, Device::Cpu)?.encode(&["1"]).map(drop)
 }
 
-/// A family, one way to spoil its folder, and what the error must say.
+/// A family, a way to damage its folder, and what the error must say.
 type Case = (&'static str, fn(&Path), &'static [&'static str]);
 
 const CASES: &[Case] = &[
@@ -258,8 +258,8 @@ const CASES: &[Case] = &[
                 "\"bos_token\": \"<s>\"",
             );
         },
-        // A token that the vocabulary does not have is added to it, as in transformers.
-        &["the tokenizer gives token 523, CLIP knows 523"],
+        // A token that is not in the vocabulary is added to it, as in transformers.
+        &["the tokenizer gives token 523, but CLIP knows 523"],
     ),
     (
         "sd35",
@@ -326,15 +326,15 @@ fn a_prompt_or_size_that_a_model_cannot_take_is_refused() {
     fails(
         "dit",
         &["--prompt", "a dragon"],
-        "'a dragon' is no class of the model: use a number below 1000 or a name such",
+        "'a dragon' is not a class of the model: use a number below 1000 or a name such",
     );
-    fails("dit", &["--prompt", "1000"], "'1000' is no class of the model");
+    fails("dit", &["--prompt", "1000"], "'1000' is not a class of the model");
     fails("flux", &["--prompt", "a cat", "--height", "30", "--width", "16"], "height and width must be multiples of 4");
-    fails("sd3", &["--prompt", "a cat", "--height", "64", "--width", "16"], "height and width may be 48 at most");
+    fails("sd3", &["--prompt", "a cat", "--height", "64", "--width", "16"], "height and width must be at most 48");
 }
 
 #[test]
-fn a_model_is_found_by_its_name_on_the_hub_or_the_download_is_told() {
+fn a_model_is_found_by_its_name_on_the_hub_or_the_error_shows_the_download_command() {
     let cache = tempfile::tempdir().unwrap();
     let folder = cache.path().join("models--someone--tiny-dit");
     copy_model(&fixture("dit"), &folder.join("snapshots/0123abcd"));
@@ -363,7 +363,7 @@ fn bf16_weights_are_found_and_read() {
     let variant = model.join("transformer/diffusion_pytorch_model.bf16.safetensors");
     candle_core::safetensors::save(&weights, &variant).unwrap();
     load(&model).unwrap();
-    // The same under the index of a sharded set.
+    // The same weights as a sharded set with an index.
     fs::rename(&variant, model.join("transformer/part-1.safetensors")).unwrap();
     let index = model.join("transformer/diffusion_pytorch_model.safetensors.index.bf16.json");
     fs::write(index, r#"{"weight_map": {"proj_out_1.bias": "part-1.safetensors"}}"#).unwrap();

@@ -1,4 +1,4 @@
-//! The worker's table of config fields against those that diffusers and transformers have; `-- --nocapture` prints it.
+//! The worker's table of config fields against the fields of diffusers and transformers; `-- --nocapture` prints it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,13 +8,13 @@ use evocache_worker::files::config::Config;
 use evocache_worker::files::fields::{CLASSES, Use, check};
 use serde_json::{Map, Value, json};
 
-/// Fields that classes take without naming them.
+/// Fields that classes accept but do not list.
 const UNNAMED: [&str; 5] =
     ["quantization_config", "padding_side", "truncation_side", "split_special_tokens", "fast_tokenizer_files"];
 
 fn recorded() -> Map<String, Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/fields.json");
-    // Python writes infinities as JSON does not.
+    // Python writes infinities, which are not valid JSON.
     let text = std::fs::read_to_string(path).unwrap().replace("-Infinity", "\"-Infinity\"");
     let mut record: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(record["diffusers"], "0.42.1");
@@ -32,7 +32,7 @@ fn with(field: &str, value: &Value) -> Config {
 fn every_field_of_every_class_has_a_use() {
     let recorded = recorded();
     for (class, known) in &recorded {
-        // The class before PixArt and DiT had their own: its fields are theirs, or dropped.
+        // The old common class of PixArt and DiT: its fields are theirs, or ignored.
         if class == "Transformer2DModel" {
             continue;
         }
@@ -45,7 +45,7 @@ fn every_field_of_every_class_has_a_use() {
                 Use::Read => !default.is_null(),
                 Use::ReadOrNull | Use::NoEffect => true,
                 Use::Flag => default.is_boolean(),
-                // What a class does by itself is never refused.
+                // The default of a class is never refused.
                 Use::Only(_) => check(&with(field, default), class).is_ok(),
             };
             assert!(fits, "{class}.{field} is {used:?}, its default {default}");
@@ -58,7 +58,7 @@ fn every_field_of_every_class_has_a_use() {
 }
 
 #[test]
-fn what_a_field_asks_for_and_does_not_get_is_refused_by_name() {
+fn an_unsupported_value_is_refused_with_the_name_of_its_field() {
     let mut refused = 0;
     for (class, fields) in CLASSES {
         for (field, used) in *fields {

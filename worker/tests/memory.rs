@@ -1,4 +1,4 @@
-//! Predicted memory against measured, for ten schedules: an allocator that counts gives the true peak of every run.
+//! Predicted against measured memory, for ten schedules: a counting allocator measures the peak of every run.
 //! `cargo test -p evocache-worker --test memory -- --nocapture` prints the tables.
 
 #![expect(
@@ -38,18 +38,18 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -60,7 +60,7 @@ static ALLOCATOR: Counting = Counting;
 /// Largest relative error of a prediction.
 const LIMIT: f64 = 0.05;
 
-/// One test at a time: there is one allocator.
+/// Held by each test, because they share the allocator.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Ten schedules of four steps over the range of densities, half of them with forecasts.
@@ -76,10 +76,10 @@ fn schedules(layout: &Arc<evocache_proto::domain::Layout>) -> Vec<Schedule> {
     schedules
 }
 
-/// The most bytes that were held at once while `act` ran, beside those of before.
+/// Peak of the bytes held while `act` runs, minus those held before.
 fn peak(warm: bool, mut act: impl FnMut()) -> u64 {
     if !warm {
-        // What kernels and threads keep from their first run on is no part of a run.
+        // Memory that kernels and threads allocate once and keep is not part of a run.
         act();
     }
     let before = HELD.load(Ordering::Relaxed);
@@ -88,7 +88,7 @@ fn peak(warm: bool, mut act: impl FnMut()) -> u64 {
     (PEAK.load(Ordering::Relaxed) - before) as u64
 }
 
-/// A table of schedules, and those that are too far off.
+/// Prints a table of schedules and collects those whose prediction is too far off.
 struct Table(Vec<String>);
 
 impl Table {
@@ -107,10 +107,10 @@ impl Table {
     }
 }
 
-/// Transformers of every family, wide enough that their tensors outweigh latents and scratch space of kernels, and narrow
-/// enough for a test: what denoising takes beside the weights.
+/// Denoising memory without weights, for transformers of every family: wide enough that their tensors outweigh latents
+/// and scratch space of kernels, and narrow enough for a test.
 #[test]
-fn predicted_memory_of_denoising_is_the_measured_in_every_family() {
+fn predicted_memory_of_denoising_matches_the_measured_in_every_family() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let parse = |text: &str| Config::parse(Path::new("test"), text).unwrap();
     let weights = Weights::random(&Device::Cpu);
@@ -163,10 +163,9 @@ fn predicted_memory_of_denoising_is_the_measured_in_every_family() {
     assert!(table.0.is_empty(), "{:#?}", table.0);
 }
 
-/// The bundled model from texts to pictures: at the peak it denoises where the decoder works in tiles, and decodes where it
-/// does not.
+/// The bundled model from text to pictures. The peak is in denoising if the decoder works in tiles, else in decoding.
 #[test]
-fn predicted_memory_is_the_measured_on_the_bundled_model() {
+fn predicted_memory_matches_the_measured_on_the_bundled_model() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut table = Table::new();
     for tiled in [true, false] {
@@ -178,7 +177,7 @@ fn predicted_memory_is_the_measured_on_the_bundled_model() {
         let (cost, memory) = (pipeline.cost(size, guidance), pipeline.memory(size, guidance));
         let mut schedules = schedules(pipeline.layout());
         if !tiled {
-            // The decoder is the peak of nearly all of them.
+            // The peak of nearly all schedules is in the decoder.
             schedules.truncate(2);
         }
         let seeds = [1, 2];
@@ -199,15 +198,15 @@ fn predicted_memory_is_the_measured_on_the_bundled_model() {
             table.row(name, i, schedule, predicted, measured + memory.weights);
         }
     }
-    // Last, when the thread of the other test has given back what it kept.
+    // Comes last, when the other test's thread has freed its memory.
     weights(&mut table.0);
     assert!(table.0.is_empty(), "{:#?}", table.0);
 }
 
-/// What a loaded pipeline holds beside its weights: tokenizers and tables, which no precision changes.
+/// Limit for the bytes of a loaded pipeline besides its weights: tokenizers and tables, independent of the precision.
 const BESIDE: u64 = 2 << 20;
 
-/// What a loaded pipeline holds, in f32 and with matrices in bf16.
+/// Compares the bytes of a loaded pipeline with the prediction, in f32 and with weight matrices in bf16.
 fn weights(wrong: &mut Vec<String>) {
     println!("\n{:<22} {:>12} {:>12} {:>12}", "weights", "predicted", "measured", "beside");
     let mut beside = vec![];
@@ -226,6 +225,6 @@ fn weights(wrong: &mut Vec<String>) {
     }
     let [(f32, most), (bf16, _)] = beside[..] else { panic!("{beside:?}") };
     if f32.abs_diff(bf16) as f64 > LIMIT * most as f64 {
-        wrong.push(format!("beside the weights f32 holds {f32}, bf16 {bf16}"));
+        wrong.push(format!("besides the weights f32 holds {f32}, bf16 {bf16}"));
     }
 }

@@ -1,5 +1,5 @@
 //! Metrics against the official Python packages on the same pictures (`tests/fixtures/metrics`, made by
-//! `tests/python/metrics.py`); with `EVOCACHE_METRIC` the folder of another, such as those with true sizes that
+//! `tests/python/metrics.py`). `EVOCACHE_METRIC` names the folder of another metric, such as those of true size that
 //! `tests/python/true_metrics.sh` makes. `-- --nocapture` prints the errors.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and shows its numbers")]
@@ -16,10 +16,10 @@ use serde::Deserialize;
 
 /// Largest relative error of the values of a metric.
 const LIMIT: f64 = 1e-4;
-/// The same at true sizes, where many more sums are rounded in another order.
+/// The same at true sizes, where many more terms are added in a different order.
 const TRUE_LIMIT: f64 = 1e-3;
 
-/// A tensor of normal values: name, shape, mean, scale. Its seed is its place among the others.
+/// A tensor of normal values: name, shape, mean, scale. Its seed is its index in the recipe.
 type Drawn = (String, Vec<usize>, f64, f64);
 
 /// How a fixture was made.
@@ -29,7 +29,7 @@ struct About {
     metric: String,
     /// The name that chooses it.
     kind: String,
-    /// What chooses it, in the fixture's folder; empty for the folder itself, nothing for a metric without weights.
+    /// The metric's path in the fixture's folder; empty for the folder itself, `None` for a metric without weights.
     path: Option<String>,
     /// The file of drawn weights.
     weights: Option<String>,
@@ -43,7 +43,7 @@ struct Fixture {
     about: About,
     golden: HashMap<String, Tensor>,
     folder: PathBuf,
-    /// Where drawn weights are, as long as they are wanted.
+    /// Keeps the folder of drawn weights alive.
     _drawn: Option<tempfile::TempDir>,
 }
 
@@ -109,11 +109,11 @@ fn agrees_with_python(folder: &Path, limit: f64) {
     assert!(error <= limit, "{}: {error:e}, {found:?} is not {:?}", fixture.about.metric, fixture.values());
 }
 
-/// Both sets, each in two batches.
+/// Measures a metric of sets, each set in two batches.
 fn of_sets(fixture: &Fixture) -> Vec<f64> {
     let mut metric = fixture.choice().load_of_sets(&Device::Cpu).unwrap();
     assert_eq!(metric.declaration().name, fixture.about.metric);
-    assert!(metric.value().is_err(), "nothing is there to be compared");
+    assert!(metric.value().is_err(), "there is nothing to compare yet");
     for (set, name) in [(Set::Scored, "pictures"), (Set::Reference, "reference")] {
         let pictures = fixture.pictures(name).unwrap();
         let count = pictures.dim(0).unwrap();
@@ -130,7 +130,7 @@ fn of_pictures(fixture: &Fixture) -> Vec<f64> {
     let uncached: Vec<Tensor> = fixture.pictures("uncached").into_iter().collect();
     let prompts: Vec<&str> = fixture.about.prompts.iter().map(String::as_str).collect();
     metric.prepare(&prompts, &uncached).unwrap();
-    // Two batches: what is measured must not depend on where a batch begins.
+    // Two batches: values must not depend on where a batch begins.
     let (count, cut) = (pictures.dim(0).unwrap(), 1);
     let mut found = metric.measure(0, &pictures.narrow(0, 0, cut).unwrap()).unwrap();
     found.extend(metric.measure(cut, &pictures.narrow(0, cut, count - cut).unwrap()).unwrap());
@@ -198,7 +198,7 @@ fn another_metric_agrees_with_python() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_is_for_something_else_is_told_with_a_way_out() {
+fn a_missing_or_wrong_file_is_an_error_with_a_hint() {
     let load = |text: &str| text.parse::<MetricChoice>().unwrap().load(&Device::Cpu).err().unwrap();
     let error = load("lpips=/nowhere/lpips.safetensors");
     assert!(error.to_string().contains("/nowhere/lpips.safetensors"), "{error}");

@@ -1,5 +1,5 @@
-//! Configs that the bundled model does not have, on tiny models with random weights: what they compute is what
-//! diffusers and transformers compute (`fixtures/make.py`).
+//! Configs that the bundled model does not have: tiny models with random weights against diffusers and transformers
+//! (`fixtures/make.py`).
 
 #![expect(
     clippy::unwrap_used,
@@ -65,7 +65,7 @@ fn pixart_with_micro_conditions_on_a_picture_that_is_not_square() {
     let bound = model.condition(&conditioning).unwrap();
     let output = plain_forward(&model, &*bound, &golden["latents"], 321.0);
     assert_agrees(&output, &golden["output"], "transformer");
-    // Costs without guidance are half of those with it, but for what the batch shares.
+    // Costs without guidance are half of those with it, except for parts that the batch shares.
     let cost = |guided| model.cost(&Geometry { size: conditioning.size, tokens: 5, guided });
     let (with, without) = (cost(true), cost(false));
     assert_eq!(with.slot_macs, without.slot_macs.iter().map(|macs| 2 * macs).collect::<Vec<_>>());
@@ -95,5 +95,5 @@ fn clip_with_exact_gelu_that_pads_with_its_end_token() {
     assert_agrees(&clip.embed_texts(&tokens(&golden)).unwrap(), &golden["text"], "text");
     assert_agrees(&clip.embed_images(&golden["pixels"]).unwrap(), &golden["image"], "picture");
     let short = Tokens::new(vec![38, 39, 77], vec![1, 1, 1], 3).unwrap();
-    assert!(clip.embed_texts(&short).unwrap_err().to_string().contains("token 77, CLIP knows 40"));
+    assert!(clip.embed_texts(&short).unwrap_err().to_string().contains("token 77, but CLIP knows 40"));
 }

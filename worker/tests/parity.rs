@@ -1,5 +1,5 @@
-//! The numbers are those of diffusers and transformers: every stage against tensors that these made from the same
-//! weights in float32. `cargo test -p evocache-worker --test parity -- --nocapture` prints the errors.
+//! Every stage of the bundled model against tensors that diffusers and transformers computed from the same weights in
+//! float32. `cargo test -p evocache-worker --test parity -- --nocapture` prints the errors.
 
 #![expect(
     clippy::unwrap_used,

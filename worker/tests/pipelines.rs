@@ -1,6 +1,6 @@
-//! Whole pipelines of every family against diffusers: tiny random models of the true structure (`tests/fixtures`), made by
-//! `tests/python/pipelines.py`; with `EVOCACHE_PARITY` the folder of others, such as those at true widths that
-//! `tests/python/true_widths.sh` makes. `-- --nocapture` prints the errors.
+//! Whole pipelines of every family against diffusers: tiny random models of the true structure (`tests/fixtures`), made
+//! by `tests/python/pipelines.py`. `EVOCACHE_PARITY` names the folder of another pipeline, such as those of true width
+//! that `tests/python/true_widths.sh` makes. `-- --nocapture` prints the errors.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,10 +25,10 @@ use serde_json::Value;
 /// Largest relative error of any tensor.
 const LIMIT: f64 = 1e-4;
 
-/// The same in f16, which has 10 bits of mantissa. SD 3's scores are large, as its queries and keys are not normalised.
+/// The same in f16, which has 10 bits of mantissa. SD 3's scores are large, as its queries and keys are not normalized.
 const LIMIT_F16: f64 = 5e-2;
 
-/// A pipeline and what diffusers computed with it.
+/// A pipeline and the results of diffusers for it.
 struct Case {
     pipeline: Pipeline,
     golden: HashMap<String, Tensor>,
@@ -65,7 +65,7 @@ impl Case {
         self.about[field].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Prompts and as many negative ones.
+    /// Encodes the prompts, and the negative prompt as often.
     fn encode(&self) -> (Prompts, Prompts) {
         let texts = self.texts("prompts");
         let mut all: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -74,7 +74,7 @@ impl Case {
         (encoded.batch(0, texts.len()).unwrap(), encoded.repeated(texts.len(), texts.len()).unwrap())
     }
 
-    /// Runs a schedule; the error is the worst after any step.
+    /// Runs a schedule and records the largest error after any step.
     fn run(&mut self, what: &str, schedule: &Schedule, by_step: &str, pictures: &str) -> Generated {
         let (prompts, negative) = self.encode();
         let seeds: Vec<u64> = self.about["seeds"].as_array().unwrap().iter().map(|s| s.as_u64().unwrap()).collect();
@@ -90,7 +90,7 @@ impl Case {
         self.rows.push((format!("latents after any step, {what}"), worst));
         let wanted = self.golden[pictures].clone();
         self.agrees(&format!("pictures, {what}"), &generated.pictures, &wanted);
-        // The account of memory is exact for every family.
+        // The cache memory is predicted exactly for every family.
         let cost = self.pipeline.cost(self.size, guidance);
         let predicted = schedule.peak_cache_bytes(&cost) * seeds.len() as u64;
         assert_eq!(generated.trace.peak_cache_bytes, predicted, "{what}");
@@ -138,7 +138,7 @@ fn transformer_errors(case: &Case) -> Vec<(String, f64)> {
     let timesteps = case.pipeline.sampler(case.steps(), case.size).unwrap().timesteps().to_vec();
     let guidance = case.pipeline.guidance(case.about["guidance"].as_f64().unwrap());
     let given = golden_prompts(&case.golden);
-    // Diffusers' conditioning is doubled already where guidance doubles it.
+    // The conditioning of diffusers is doubled already if guidance doubles it.
     let given = Conditioning { prompts: given.clone(), ..guidance.pair(&given, &given, case.size).unwrap() };
     let model = case.pipeline.transformer();
     let bound = model.condition(&given).unwrap();
@@ -156,7 +156,7 @@ fn transformer_errors(case: &Case) -> Vec<(String, f64)> {
     for step in [0, case.steps() as usize / 2] {
         let latents = input(&case.golden[&format!("latents_before.{step}")]);
         let output = plain_forward(model, &*bound, &latents, timesteps[step]);
-        // What is beyond the latents' channels is a learned variance, which models here drop.
+        // Channels beyond those of the latents are a learned variance, which the worker's models drop.
         let wanted = case.golden[&format!("transformer.{step}")].narrow(1, 0, output.dim(1).unwrap()).unwrap();
         rows.push((format!("transformer at step {step}"), relative_error(&output, &wanted)));
     }
@@ -217,19 +217,20 @@ fn agrees_with_diffusers(folder: &Path) {
     case.check(&name, LIMIT);
 }
 
-/// The way that half precision takes on a GPU, in candle's own operations: the CPU multiplies f16, though not bf16.
+/// Covers the code for half precision on a GPU, with candle's own operations: candle's CPU backend multiplies f16, but
+/// not bf16.
 #[test]
 fn transformers_in_half_precision_are_near_diffusers_in_f32() {
     for name in ["pixart1024", "sigma", "flux", "schnell", "dit", "sd3", "sd35"] {
         let mut case = Case::open_as(&fixture(name), DType::F16);
         let rows = transformer_errors(&case);
         case.rows.extend(rows);
-        // The account of memory is held to the run here too, with half the bytes.
+        // This run also checks the prediction of cache memory, with half the bytes.
         let schedule = case.schedule();
         let run = case.rows.len();
         let generated = case.run("cached", &schedule, "cached_by_step", "cached_pictures");
         assert_eq!(generated.latents.dtype(), DType::F32);
-        // What random weights make of small differences over the steps is no measure.
+        // Random weights amplify small differences over the steps, so errors after later steps mean nothing.
         case.rows.truncate(run);
         case.check(&format!("{name} in f16"), LIMIT_F16);
     }

@@ -1,4 +1,4 @@
-//! The calibration profile of the bundled model against changes computed without executor and recorder.
+//! The calibration profile of the bundled model against changes that a plain loop computes.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -98,10 +98,10 @@ fn a_profile_is_the_mean_change_of_each_slot_in_the_uncached_run() {
     }
 
     let uncached = Schedule::all_compute(layout, 4).unwrap();
-    assert_eq!(profile(&mut evaluator, &uncached, 2).unwrap(), found, "whatever the schedule caches, and every time");
-    assert_ne!(profile(&mut evaluator, &uncached, 0).unwrap(), found, "a third prompt has a say in the mean");
+    assert_eq!(profile(&mut evaluator, &uncached, 2).unwrap(), found, "independent of the schedule, and reproducible");
+    assert_ne!(profile(&mut evaluator, &uncached, 0).unwrap(), found, "a third prompt changes the mean");
     let task = Task { profile: false, prompts: NonZeroU32::new(1), ..Task::whole(&uncached) };
-    assert_eq!(evaluator.evaluate(task, &CancelToken::new()).unwrap().profile, None, "nobody asked");
+    assert_eq!(evaluator.evaluate(task, &CancelToken::new()).unwrap().profile, None, "no profile was requested");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Folders as their authors published them, or as tools left them: tokenizers of every age, files beside each other, classes of
-//! their time. `tests/python/token_ids.py` records what transformers makes of the tokenizers.
+//! Folders as their authors published them or as tools write them: tokenizer files of all library versions, duplicate
+//! weight files, old class names. `tests/python/token_ids.py` records the results of transformers for the tokenizers.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -22,7 +22,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A copy of a pipeline to change.
+/// A copy of a pipeline for a test to change.
 fn copy(name: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
@@ -37,7 +37,7 @@ fn change(path: &Path, act: impl FnOnce(&mut Value)) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// A picture of the pipeline in a folder.
+/// Generates a picture with the pipeline in a folder.
 fn picture(folder: &Path) -> Result<Tensor, ModelError> {
     let pipeline = Pipeline::load(folder, Device::Cpu)?;
     let texts = pipeline.encode(&["1", ""])?;
@@ -58,7 +58,7 @@ fn refusal(folder: &Path) -> String {
 }
 
 #[test]
-fn tokenizers_of_every_age_give_the_ids_of_transformers() {
+fn tokenizer_files_of_all_versions_give_the_ids_of_transformers() {
     let golden: Value = serde_json::from_str(&fs::read_to_string(fixture("tokenizers/golden.json")).unwrap()).unwrap();
     let texts: Vec<&str> = golden["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     let cases = golden["cases"].as_object().unwrap();
@@ -66,7 +66,7 @@ fn tokenizers_of_every_age_give_the_ids_of_transformers() {
     for (name, case) in cases {
         let kind = if case["kind"] == "t5" { Kind::T5 } else { Kind::Clip };
         let length = case["length"].as_u64().unwrap() as usize;
-        // CLIP's length is its config's, T5's is the pipeline's.
+        // CLIP's length comes from its config, T5's from the pipeline.
         let asked = (kind == Kind::T5 || name == "clip_g").then_some(length);
         let tokenizer = Tokenizer::open(&fixture("tokenizers").join(name), kind, asked).unwrap();
         assert_eq!(tokenizer.length(), length, "{name}");
@@ -82,7 +82,7 @@ fn tokenizers_of_every_age_give_the_ids_of_transformers() {
 }
 
 #[test]
-fn the_bundled_models_spiece_model_is_its_tokenizer_json() {
+fn the_bundled_models_spiece_model_equals_its_tokenizer_json() {
     let encode = |kind, folder: &Path| {
         let prompts = fs::read_to_string(model_dir().join("prompts.txt")).unwrap();
         Tokenizer::open(folder, kind, Some(24)).unwrap().encode(&prompts.lines().collect::<Vec<_>>()).unwrap()
@@ -97,7 +97,7 @@ fn the_bundled_models_spiece_model_is_its_tokenizer_json() {
 }
 
 #[test]
-fn the_class_of_an_old_transformer_is_told_by_its_norm() {
+fn the_class_of_an_old_transformer_follows_from_its_norm() {
     let old = |name: &str, norm: Option<&str>| {
         let (folder, model) = copy(name);
         change(&model.join("model_index.json"), |index| index["transformer"][1] = "Transformer2DModel".into());
@@ -121,7 +121,7 @@ fn the_class_of_an_old_transformer_is_told_by_its_norm() {
     }
 }
 
-/// Puts a part's weights into a shard under an index, and zeros into the single file.
+/// Moves a part's weights into a shard with an index, and writes zeros into the single file.
 fn shard(part: &Path, stem: &str) {
     let single = part.join(format!("{stem}.safetensors"));
     let weights = candle_core::safetensors::load(&single, &Device::Cpu).unwrap();
@@ -134,14 +134,14 @@ fn shard(part: &Path, stem: &str) {
 }
 
 #[test]
-fn of_one_file_and_a_sharded_set_each_library_has_its_own_order() {
+fn the_libraries_differ_on_whether_a_single_file_or_a_sharded_set_comes_first() {
     let wanted = values(&picture(&fixture("pixart1024")).unwrap());
-    // diffusers takes the set.
+    // diffusers prefers the sharded set.
     let (_folder, model) = copy("pixart1024");
     shard(&model.join("transformer"), "diffusion_pytorch_model");
     shard(&model.join("vae"), "diffusion_pytorch_model");
     assert_eq!(values(&picture(&model).unwrap()), wanted);
-    // transformers takes the one file.
+    // transformers prefers the single file.
     let (_folder, model) = copy("pixart1024");
     shard(&model.join("text_encoder"), "model");
     assert_ne!(values(&picture(&model).unwrap()), wanted);
@@ -207,19 +207,19 @@ fn t5_has_as_many_tokens_as_the_pipeline_says() {
     for (name, t5, clip, own) in cases {
         let (_folder, model) = copy(name);
         let tokens = || Pipeline::load(&model, Device::Cpu).map(|pipeline| pipeline.tokens());
-        assert_eq!(tokens().unwrap(), clip + 24, "{name}: as its index says");
+        assert_eq!(tokens().unwrap(), clip + 24, "{name}: from its index");
         change(&model.join("model_index.json"), |index| {
             index.as_object_mut().unwrap().remove("_max_sequence_length");
         });
         change(&model.join(t5).join("tokenizer_config.json"), |config| config["model_max_length"] = 20.into());
-        assert_eq!(tokens().unwrap(), clip + own, "{name}: whatever its tokenizer says");
+        assert_eq!(tokens().unwrap(), clip + own, "{name}: independent of its tokenizer");
     }
 }
 
 #[test]
 fn the_clips_of_a_pipeline_take_as_many_tokens_as_its_first_tokenizer_says() {
     let (_folder, model) = copy("sd3");
-    // The second says another number, which its pipeline does not look at.
+    // The pipeline ignores the length of the second tokenizer.
     change(&model.join("tokenizer_2/tokenizer_config.json"), |config| config["model_max_length"] = 9.into());
     assert_eq!(values(&picture(&model).unwrap()), values(&picture(&fixture("sd3")).unwrap()));
     change(&model.join("tokenizer/tokenizer_config.json"), |config| config["model_max_length"] = 248.into());
@@ -236,13 +236,13 @@ fn a_text_encoder_that_is_swapped_while_it_is_used_is_refused() {
     let pipeline = Pipeline::load(&model, Device::Cpu).unwrap();
     let fingerprint = pipeline.folder().fingerprint().unwrap();
     let before = pipeline.encode(&["a cat"]).unwrap().embeddings.unwrap();
-    // The same weights in a new file are the same.
+    // A new file with the same weights is accepted.
     let file = model.join("text_encoder/model.safetensors");
     let bytes = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
     fs::write(&file, &bytes).unwrap();
     assert!(relative_error(&pipeline.encode(&["a cat"]).unwrap().embeddings.unwrap(), &before) == 0.0);
-    // Others are not, and neither is another tokenizer.
+    // Changed weights and a changed tokenizer are refused.
     let mut other = bytes;
     let end = other.len();
     other[end - 1] ^= 1;
@@ -316,7 +316,7 @@ fn pickled_weights_that_are_something_else_are_refused() {
 }
 
 #[test]
-fn a_damaged_tokenizer_is_refused_or_cuts_texts_otherwise_but_never_panics() {
+fn a_damaged_tokenizer_is_refused_or_gives_other_tokens_but_never_panics() {
     let (source, folder) = (fixture("tokenizers/t5_published/spiece.model"), tempfile::tempdir().unwrap());
     let (bytes, file) = (fs::read(&source).unwrap(), folder.path().join("spiece.model"));
     let texts = ["a red apple, ﬁre ① Ⅳ", "naïve 你好 🙂 “quoted” \u{0}\u{7f}"];

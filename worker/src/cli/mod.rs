@@ -112,8 +112,8 @@ pub fn report(error: &CliError) {
 fn read_schedule(path: &Path, layout: &Layout) -> Result<formats::Read> {
     let text = crate::files::text::read(path)
         .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
-    let read =
-        formats::read_whole(&text).map_err(|e| CliError::new(format!("'{}' is not a schedule: {e}", path.display())))?;
+    let read = formats::read_whole(&text)
+        .map_err(|e| CliError::new(format!("'{}' is not a schedule: {e}", path.display())))?;
     let schedule = &read.schedule;
     if **schedule.layout() != *layout {
         return Err(CliError::new(format!(

@@ -17,8 +17,6 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
-use evocache_net::channel::AddressError;
-use evocache_net::log::{LogFormat, LogOptions, Logging};
 use super::metrics::MetricArgs;
 use super::model::ModelArgs;
 use super::signals::Signals;
@@ -29,6 +27,8 @@ use crate::evaluator::api::Evaluate;
 use crate::evaluator::device::{DeviceChoice, DeviceList};
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 use crate::samplers::SamplerOptions;
+use evocache_net::channel::AddressError;
+use evocache_net::log::{LogFormat, LogOptions, Logging};
 
 /// The variables in which rayon and candle look for the number of threads, once, before they start the first thread.
 const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
@@ -209,8 +209,7 @@ fn start_log(args: &RunArgs, filter: EnvFilter, device: Option<String>) -> Resul
             version: env!("CARGO_PKG_VERSION"),
         }),
     };
-    Logging::start(options)
-        .map_err(|e| CliError::new(e.to_string()).hint("write --otlp-endpoint as http://HOST:4317"))
+    Logging::start(options).map_err(|e| CliError::new(e.to_string()).hint("write --otlp-endpoint as http://HOST:4317"))
 }
 
 /// A single-threaded runtime: the agent makes few small calls, and the other threads compute.
@@ -308,11 +307,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 /// Refuses less than 1 MiB: in old versions a number without a unit meant MiB, now it means bytes.
 fn device_memory(text: &str) -> Result<u64, String> {
     let bytes = parse_bytes(text)?;
-    if bytes < 1 << 20 {
-        Err(format!("'{text}' means {bytes} bytes; write a unit, such as 80GiB"))
-    } else {
-        Ok(bytes)
-    }
+    if bytes < 1 << 20 { Err(format!("'{text}' means {bytes} bytes; write a unit, such as 80GiB")) } else { Ok(bytes) }
 }
 
 impl From<AgentError> for CliError {

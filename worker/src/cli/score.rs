@@ -16,8 +16,8 @@ use crate::metrics::{Against, Metric, Set, SetMetric};
 
 /// Score the pictures of a folder against their prompts or against the pictures of another folder
 ///
-/// The folder must have one picture for each prompt, or the other folder a picture of the same name for each. For
-/// metrics of whole sets (fid, cmmd) the other folder may have any pictures.
+/// Needs one prompt per picture, or a picture of the same name in the reference folder. For metrics of whole sets (fid,
+/// cmmd) the reference folder may have any pictures.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   evocache-worker score pictures --metric clip_score=clip-vit-base-patch32 --prompts-file prompts.txt

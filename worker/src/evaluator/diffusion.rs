@@ -30,7 +30,7 @@ use crate::picture::Picture;
 use crate::samplers::SamplerOptions;
 
 /// How many uncached batches an evaluation is compared with: its own and the latest of earlier evaluations. Its own few
-/// give a poor estimate, and each additional one costs as much as an uncached run.
+/// give a poor estimate, and more of them would take as long as the candidate.
 const BASELINE_WINDOW: usize = 8;
 
 /// Longest side of a thumbnail in pixels; as a PNG it stays below [`Measurement::MAX_THUMBNAIL`].

@@ -159,9 +159,9 @@ impl Pipeline {
             Some(side) if side > 0 && side <= MAX_SIDE && (side as usize).is_multiple_of(scale) => {
                 Ok(side as usize / scale)
             }
-            Some(side) => Err(ModelError::Input(format!(
-                "{name} {side} is not a multiple of {scale} from {scale} to {MAX_SIDE}"
-            ))),
+            Some(side) => {
+                Err(ModelError::Input(format!("{name} {side} is not a multiple of {scale} from {scale} to {MAX_SIDE}")))
+            }
         };
         Ok(LatentSize { height: latent("height", height)?, width: latent("width", width)?, scale })
     }

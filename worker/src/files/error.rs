@@ -159,9 +159,9 @@ impl ModelError {
             Self::NotFinite { .. } => {
                 Some("export the weights again, in float32 if float16 overflows for this model".into())
             }
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some(
-                "a model is a folder with a model_index.json, as diffusers' `save_pretrained` writes it".into(),
-            ),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("a model is a folder with a model_index.json, as diffusers' `save_pretrained` writes it".into())
+            }
             _ => None,
         }
     }

@@ -70,7 +70,7 @@ const VGG: Trunk = Trunk {
 /// A slice of the trunk and the weights of its output channels.
 struct Slice {
     convolutions: Vec<Conv2d>,
-    /// `[1, channels, 1, 1]`
+    /// Weights of the channels, `[1, channels, 1, 1]`.
     weights: Tensor,
 }
 

@@ -1,9 +1,9 @@
 //! Structural similarity (Wang et al., 2004) to the picture of the uncached run.
 //!
 //! As in scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-//! data_range=1.0)` and the authors' program: a Gaussian window of 11 pixels, each channel separately, and the mean over
-//! the positions where the window lies inside the picture. torchmetrics gives the same values there, but also counts
-//! positions at the border, where it mirrors the picture.
+//! data_range=1.0)` and the authors' program: a Gaussian window of 11 pixels, each channel separately, and the mean
+//! over the positions where the window lies inside the picture. torchmetrics gives the same values there, but also
+//! counts positions at the border, where it mirrors the picture.
 
 use candle_core::{Device, Tensor};
 use evocache_proto::domain::{Direction, MetricDeclaration};

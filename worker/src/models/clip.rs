@@ -172,7 +172,7 @@ impl Clip {
         })
     }
 
-    /// The config it was loaded with.
+    /// The config of the model.
     pub fn config(&self) -> &ClipConfig {
         &self.config
     }
@@ -189,7 +189,7 @@ impl Clip {
         let (batch, ..) = pixels.dims4()?;
         if pixels.dims() != [batch, 3, c.image_size, c.image_size] {
             return Err(ModelError::Input(format!(
-                "CLIP takes images of {0}x{0}, got {1:?}",
+                "CLIP takes pictures of {0}x{0}, got {1:?}",
                 c.image_size,
                 pixels.dims()
             )));

@@ -85,8 +85,8 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Reads everything but the weights. Fails, naming file and field, if a part is missing, has an unknown class, or uses
-    /// a setting that is not supported.
+    /// Reads everything but the weights. Fails, naming file and field, if a part is missing, has an unknown class, or
+    /// uses a setting that is not supported.
     pub fn open(path: &Path, texts: TextOptions) -> Result<Self> {
         let file = path.join("model_index.json");
         let mut files = vec![file.clone()];
@@ -270,9 +270,7 @@ impl ModelFolder {
     pub fn text_encoder(&self, device: &Device) -> Result<TextEncoder<'_>> {
         match self.class.family {
             Family::PixArt => self.t5("text_encoder", "tokenizer", device),
-            _ => {
-                Err(ModelError::Input(format!("a {} does not encode prompts by T5 alone", self.class.name)))
-            }
+            _ => Err(ModelError::Input(format!("a {} does not encode prompts by T5 alone", self.class.name))),
         }
     }
 
@@ -342,16 +340,14 @@ impl ModelFolder {
     }
 }
 
-/// Number of T5 tokens per text: that of the options, of the folder, or else the pipeline's default.
+/// Number of T5 tokens per text, from the options, the folder, or else the pipeline's default.
 fn text_tokens(index: &Config, class: &PipelineClass, texts: TextOptions) -> Result<usize> {
     let refused =
         |tokens: usize, why: String| Err(ModelError::Input(format!("cannot use {tokens} text tokens: {why}")));
     let most = class.family.most_tokens().unwrap_or(MOST_TOKENS);
     match texts.max_tokens {
         Some(tokens) if class.text_tokens == 0 => refused(tokens, format!("a {} takes none", class.name)),
-        Some(tokens) if tokens == 0 || tokens > most => {
-            refused(tokens, format!("a {} takes 1 to {most}", class.name))
-        }
+        Some(tokens) if tokens == 0 || tokens > most => refused(tokens, format!("a {} takes 1 to {most}", class.name)),
         Some(tokens) => Ok(tokens),
         None => match index.size_opt(FOLDERS_TOKENS)? {
             Some(tokens) if tokens > most => {

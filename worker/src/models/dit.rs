@@ -144,7 +144,7 @@ impl Block {
     }
 }
 
-/// The transformer.
+/// The DiT transformer.
 pub struct Dit {
     config: DitConfig,
     layout: Arc<Layout>,
@@ -240,7 +240,7 @@ impl BlockModel for Dit {
         let patches = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let bytes = self.dtype.size_in_bytes() as u64;
         let stream = patches * width;
-        // attn1: projections, attention, output. ff: norm, inner layer, output.
+        // attn1: q, k, v, attention, output. ff: norm, inner layer, output.
         let slots = [3 + 1 + 1, 1 + 4 + 1].map(|parts| bytes * passes * parts * stream);
         let modulations = (6 * c.layers as u64 + 2) * width;
         Activations {

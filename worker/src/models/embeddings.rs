@@ -1,5 +1,5 @@
-//! Embeddings that several transformers share: positions, numbers such as the timestep, projected texts. The file of each
-//! model combines them.
+//! Embeddings that several transformers share: positions, numbers such as the timestep, projected texts. Each model's
+//! own file combines them.
 
 use candle_core::{DType, Device, Tensor};
 

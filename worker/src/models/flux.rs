@@ -1,9 +1,9 @@
 //! FLUX.1-dev and FLUX.1-schnell: diffusers' `FluxTransformer2DModel`.
 //!
-//! Weights: `black-forest-labs/FLUX.1-dev`, `black-forest-labs/FLUX.1-schnell`, folder `transformer`. Names and order of
-//! the parts are those of the checkpoint. Cacheable components: in a double block `attn` (the outputs of both streams,
-//! text first, as one tensor), `ff` (image) and `ff_context` (text); in a single block `attn`, `proj_mlp` (before its
-//! activation) and `proj_out`, the only one that reads the other two.
+//! Weights: `black-forest-labs/FLUX.1-dev`, `black-forest-labs/FLUX.1-schnell`, folder `transformer`. Names and order
+//! of the parts are those of the checkpoint. Cacheable components: in a double block `attn` (the outputs of both
+//! streams, text first, as one tensor), `ff` (image) and `ff_context` (text); in a single block `attn`, `proj_mlp`
+//! (before its activation) and `proj_out`, the only one that reads the other two.
 //!
 //! Differences from diffusers that do not change results: latents are packed here, so sampler and executor see
 //! `[b, c, h, w]`; the streams are joined once, before the first single block; everything that depends only on the
@@ -155,7 +155,7 @@ impl SingleBlock {
     }
 }
 
-/// The transformer.
+/// The FLUX.1 transformer.
 pub struct Flux {
     config: FluxConfig,
     layout: Arc<Layout>,
@@ -317,8 +317,8 @@ impl BlockModel for Flux {
         let text = geometry.tokens as u64;
         let all = image + text;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // Attention of a double block: projections and normalized queries and keys of each stream (5), joined (3), rotated
-        // (2). proj_out: the activation of proj_mlp (4), and both inputs joined (5).
+        // Attention of a double block: projections and normalized queries and keys of each stream (5), joined (3),
+        // rotated (2). proj_out: the activation of proj_mlp (4), and both inputs joined (5).
         let double = [(5 + 3 + 2) * all, (1 + 4 + 1) * image, (1 + 4 + 1) * text];
         let single = [(1 + 3 + 1 + 2) * all, (1 + 4) * all, (4 + 5) * all];
         let slots = (0..self.layout.slots()).map(|index| {

@@ -1,8 +1,8 @@
 //! Inception v3 (arXiv 1512.00567) as used by the Fréchet inception distance: 2048 features per image.
 //!
-//! Names are those of torchvision's `inception_v3`; structure and weights are those of pytorch-fid's `fid_inception_v3`
-//! (`pt_inception-2015-12-05`, ported from TensorFlow): average pooling ignores its padding, and the last block uses max
-//! pooling. The classifier is not implemented.
+//! Names are those of torchvision's `inception_v3`, structure and weights those of pytorch-fid's `fid_inception_v3`
+//! (`pt_inception-2015-12-05`, ported from TensorFlow): average pooling ignores its padding, and the last block uses
+//! max pooling. The classifier is not implemented.
 
 use candle_core::{Device, Tensor};
 

@@ -31,8 +31,8 @@ pub(super) fn check_latents(latents: &Tensor, batch: usize, channels: usize, siz
     )))
 }
 
-/// `[b, rows · columns, patch · patch · channels]`, channels innermost, → `[b, kept, height, width]` in f32, the first `kept`
-/// channels only.
+/// Tokens `[b, rows · columns, patch · patch · channels]`, channels innermost, → latents `[b, kept, height, width]` in
+/// f32, with the first `kept` channels only.
 pub(super) fn unpatch(tokens: &Tensor, size: LatentSize, patch: usize, channels: usize, kept: usize) -> Result<Tensor> {
     let (rows, columns) = grid(size, patch)?;
     let batch = tokens.dim(0)?;

@@ -9,7 +9,7 @@ pub(super) enum Family {
     PixArt,
     /// CLIP's pooled vector, and T5 whose padding counts as text.
     Flux,
-    /// Two CLIPs and, if the folder has it, T5, whose padding counts as text.
+    /// Two CLIPs and, if the folder has it, T5; padding counts as text.
     StableDiffusion3,
     /// Class labels.
     Dit,

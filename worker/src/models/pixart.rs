@@ -59,7 +59,7 @@ pub struct PixArtConfig {
     pub activation: Activation,
     /// Epsilon of the blocks' norms.
     pub norm_eps: f64,
-    /// Divisor of positions.
+    /// Divisor of the positions (`interpolation_scale`).
     pub interpolation: f64,
     /// Whether the image size is part of the timestep embedding.
     pub sized: bool,
@@ -110,7 +110,11 @@ impl PixArtConfig {
             false => sample_size == 128,
         };
         if sized && !width.is_multiple_of(3) {
-            return Err(config.wrong("use_additional_conditions", "a width that is a multiple of 3", width.to_string()));
+            return Err(config.wrong(
+                "use_additional_conditions",
+                "a width that is a multiple of 3",
+                width.to_string(),
+            ));
         }
         Ok(Self {
             heads,
@@ -180,7 +184,7 @@ impl Block {
     }
 }
 
-/// The transformer.
+/// The PixArt transformer.
 pub struct PixArt {
     config: PixArtConfig,
     layout: Arc<Layout>,
@@ -290,8 +294,7 @@ impl BlockModel for PixArt {
         let captions = geometry.tokens as u64 * (width + c.caption_channels.unwrap_or(0) as u64);
         let bytes = self.dtype.size_in_bytes() as u64;
         let stream = patches * width;
-        // attn1: projections, attention, output. attn2: the same, with keys and values per text token. ff: norm, inner layer,
-        // output.
+        // attn1: q, k, v, attention, output. attn2: the same, with k and v of the text. ff: norm, inner layer, output.
         let text = geometry.tokens as u64 * width;
         let slots =
             [(3 + 1 + 1) * stream, (1 + 1 + 1) * stream + 2 * text, (1 + 4 + 1) * stream].map(|n| n * passes * bytes);

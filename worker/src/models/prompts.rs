@@ -143,7 +143,10 @@ mod tests {
         assert_eq!([found("1").unwrap(), found("Goldfish").unwrap(), found("tinca tinca").unwrap()], [1, 2, 0]);
         assert_eq!([found("tench, tinca tinca").unwrap(), found("").unwrap()], [0, 3]);
         let error = found("3").unwrap_err().to_string();
-        assert_eq!(error, "'3' is not a class of the model: use a number below 3 or a name such as 'tench, tinca tinca'");
+        assert_eq!(
+            error,
+            "'3' is not a class of the model: use a number below 3 or a name such as 'tench, tinca tinca'"
+        );
         assert!(Classes::read(&index, 2).is_err(), "a label of a class that is not there");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Weights: `stabilityai/stable-diffusion-3-medium-diffusers`, `stabilityai/stable-diffusion-3.5-medium` and `-large`,
 //! folder `transformer`. Names and order of the parts are those of the checkpoint. Cacheable components: `attn` (the
-//! outputs of both streams, image first, as one tensor), `attn2` (the second attention of the image in 3.5-medium), `ff`
+//! outputs of both streams, image first, as one tensor), `attn2` (the image's second attention in 3.5-medium), `ff`
 //! (image) and `ff_context` (text). The last block has no text output, so it is a separate group without `ff_context`.
 //!
 //! Not implemented: skip-layer guidance, image prompts, ControlNets.
@@ -204,7 +204,7 @@ impl Block {
     }
 }
 
-/// The transformer.
+/// The Stable Diffusion 3 transformer.
 pub struct Sd3 {
     config: Sd3Config,
     groups: Vec<Group>,
@@ -366,10 +366,9 @@ impl BlockModel for Sd3 {
         let image = (geometry.size.height / c.patch * (geometry.size.width / c.patch)) as u64;
         let text = geometry.tokens as u64;
         let bytes = self.dtype.size_in_bytes() as u64;
-        // Attention peaks in one of two places. Before it: projections of each stream (with normalized queries and keys),
-        // joined queries, keys and values (3), and the image's norm. After it: joined queries, keys and values (3), the
-        // text's projections, the attention (1), and the outputs, separate and joined (2). Feed-forward: norm, inner layer,
-        // output.
+        // Attention peaks before or after the product. Before: projections of each stream (with normalized q and k),
+        // joined q, k and v (3), and the image's norm. After: joined q, k and v (3), the text's projections, the
+        // attention (1), and the outputs, separate and joined (2). Feed-forward: norm, inner layer, output.
         let projections = if c.qk_norm { 5 } else { 3 };
         let attn = ((projections + 3) * (image + text) + image).max(6 * (image + text) + projections * text);
         let modules = self.groups.iter().flat_map(|&group| std::iter::repeat_n(group.modules(), group.count)).flatten();
@@ -453,8 +452,8 @@ struct Forward<'a> {
     image: Tensor,
     /// The image stream as it entered the block, which a second attention also reads.
     entered: Tensor,
-    /// Per block, for image and text: shift, scale and gate of the attention, of the feed-forward layer, and of a second
-    /// attention. For the text of the last block: scale and shift.
+    /// Per block, for image and text: shift, scale and gate of the attention, of the feed-forward layer, and of a
+    /// second attention. For the text of the last block: scale and shift.
     modulation: Vec<[Modulation; 2]>,
     /// Scale and shift of the last norm.
     last: Modulation,

@@ -64,7 +64,8 @@ impl SentencePieces {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let bytes = text::read_bytes(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
         let failed = |message: String| ModelError::Parse { path: path.into(), message };
-        let model = ModelProto::decode(bytes.as_slice()).map_err(|e| failed(format!("not a SentencePiece model: {e}")))?;
+        let model =
+            ModelProto::decode(bytes.as_slice()).map_err(|e| failed(format!("not a SentencePiece model: {e}")))?;
         if model.pieces.is_empty() {
             return Err(failed("not a SentencePiece model: it has no pieces".into()));
         }

@@ -117,7 +117,7 @@ impl Block {
     }
 }
 
-/// The encoder.
+/// The T5 encoder.
 pub struct T5Encoder {
     config: T5Config,
     embeddings: Tensor,
@@ -180,8 +180,8 @@ impl T5Encoder {
     }
 }
 
-/// The bucket of a distance from query to key. Half of the buckets are for each sign; in each half, the first half are
-/// exact distances, the others logarithmic. (transformers `_relative_position_bucket`, bidirectional.)
+/// The bucket of a distance from query to key. Each sign has half of the buckets: one for each distance in the first
+/// half of these, then logarithmic ones. (transformers `_relative_position_bucket`, bidirectional.)
 fn bucket(distance: i64, buckets: usize, max_distance: usize) -> u32 {
     let half = buckets / 2;
     let offset = if distance > 0 { half } else { 0 };

@@ -1,4 +1,4 @@
-//! Texts into padded token ids, by the tokenizer of a folder.
+//! Tokenization of texts to padded token ids, by the tokenizer of a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ pub use super::tokenizer_files::{FILES, Kind};
 use crate::files::config::Config;
 use crate::files::error::{ModelError, Result};
 
-/// Token ids of a batch, all padded to one length.
+/// Token ids of a batch of texts, padded to the same length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
     ids: Vec<u32>,
@@ -19,16 +19,19 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Ids and mask (one for a real token, zero for padding) of texts with `length` tokens each.
+    /// Tokens from ids and mask (one for a real token, zero for padding) of texts with `length` tokens each. Fails if
+    /// the numbers of values do not match.
     pub fn new(ids: Vec<u32>, mask: Vec<u32>, length: usize) -> Result<Self> {
         if length == 0 || ids.len() != mask.len() || !ids.len().is_multiple_of(length) {
             let (ids, mask) = (ids.len(), mask.len());
-            return Err(ModelError::Input(format!("{ids} ids and {mask} mask values are no texts of {length} tokens")));
+            return Err(ModelError::Input(format!(
+                "{ids} ids and {mask} mask values do not form texts of {length} tokens"
+            )));
         }
         Ok(Self { ids, mask, length })
     }
 
-    /// Texts in the batch.
+    /// Number of texts.
     pub fn batch(&self) -> usize {
         self.ids.len() / self.length
     }
@@ -43,29 +46,29 @@ impl Tokens {
         &self.ids
     }
 
-    /// One for a real token, zero for padding: `[b, length]`, f32.
+    /// The mask `[b, length]` in f32: one for a real token, zero for padding.
     pub fn mask(&self, device: &Device) -> Result<Tensor> {
         let values: Vec<f32> = self.mask.iter().map(|&one| one as f32).collect();
         Ok(Tensor::from_vec(values, (self.batch(), self.length), device)?)
     }
 
-    /// The same with padding that counts as text.
+    /// Sets the mask to one everywhere, so that padding counts as text.
     #[must_use]
     pub fn unmasked(self) -> Self {
         Self { mask: vec![1; self.mask.len()], ..self }
     }
 
-    /// The same with some texts only.
+    /// The tokens of a range of texts.
     pub fn range(&self, texts: std::ops::Range<usize>) -> Self {
         let values = texts.start * self.length..texts.end * self.length;
         Self { ids: self.ids[values.clone()].into(), mask: self.mask[values].into(), length: self.length }
     }
 }
 
-/// The most tokens that a text may be padded to.
+/// Most tokens that a text may be padded to.
 const MAX_TOKENS: usize = 4096;
 
-/// The config's `model_max_length`, where it is one: transformers writes 1e30 where there is no limit.
+/// `model_max_length` of the config; `None` if there is no limit, which transformers writes as 1e30.
 fn limit(config: &Config) -> Result<Option<usize>> {
     let Some(limit) = config.number_opt("model_max_length")? else { return Ok(None) };
     if limit < 1.0 || limit.is_nan() {
@@ -74,7 +77,7 @@ fn limit(config: &Config) -> Result<Option<usize>> {
     Ok((limit <= MAX_TOKENS as f64).then_some(limit as usize))
 }
 
-/// The text of a special token; older files hold an object of its properties.
+/// The text of a special token; in older files the token is an object.
 fn token(config: &Config, field: &str) -> Result<String> {
     match config.object_opt(field) {
         Ok(Some(token)) => Ok(token.text("content")?.to_owned()),
@@ -82,10 +85,10 @@ fn token(config: &Config, field: &str) -> Result<String> {
     }
 }
 
-/// BERT's padding.
+/// BERT's padding token.
 const BERT_PADDING: &str = "[PAD]";
 
-/// A tokenizer with the length that it pads and cuts to.
+/// A tokenizer with the length that it pads and truncates to.
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
@@ -96,8 +99,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer in a folder. Texts are padded and cut to `length` tokens; `None`: to the config's
-    /// `model_max_length`.
+    /// Opens the tokenizer in a folder. Texts are padded and truncated to `length` tokens, or to the config's
+    /// `model_max_length` if `None`.
     pub fn open(folder: &Path, kind: Kind, length: Option<usize>) -> Result<Self> {
         let files = TokenizerFiles::open(folder, kind)?;
         let path = files.path();
@@ -115,7 +118,7 @@ impl Tokenizer {
         let default = match kind {
             Kind::T5 => Some("<pad>"),
             Kind::Clip => Some("<|endoftext|>"),
-            // Older folders of BERT name no padding, and mean this.
+            // Older BERT folders do not name the padding token.
             Kind::AsWritten => Some(BERT_PADDING).filter(|token| inner.token_to_id(token).is_some()),
         };
         let pad_token = match (default, config.has("pad_token")) {
@@ -128,8 +131,8 @@ impl Tokenizer {
         Ok(Self { path, inner, length, pad, pads_left, cuts_left })
     }
 
-    /// The same for a model that takes `most` tokens: texts are padded and cut to the config's `model_max_length` where that
-    /// is less.
+    /// Opens the tokenizer of a model that takes `most` tokens. Texts are padded and truncated to `most` tokens, or to
+    /// the config's `model_max_length` if that is less.
     pub fn open_within(folder: &Path, most: usize) -> Result<Self> {
         let files = TokenizerFiles::open(folder, Kind::AsWritten)?;
         let length = limit(&files.config)?.map_or(most, |limit| limit.min(most));
@@ -141,8 +144,8 @@ impl Tokenizer {
         self.length
     }
 
-    /// Tokenizes texts as transformers does with `padding="max_length", truncation=True`: the special tokens at the end
-    /// stay when a text is cut.
+    /// Tokenizes texts as transformers does with `padding="max_length", truncation=True`: truncation keeps the special
+    /// tokens.
     pub fn encode(&self, texts: &[&str]) -> Result<Tokens> {
         let failed = |e: tokenizers::Error| ModelError::Parse { path: self.path.clone(), message: e.to_string() };
         let mut tokens = Tokens { ids: Vec::new(), mask: Vec::new(), length: self.length };
@@ -151,7 +154,7 @@ impl Tokenizer {
             post.added_tokens(false)
         });
         let room = self.length.checked_sub(special).ok_or_else(|| {
-            ModelError::Input(format!("{} tokens leave no room for {special} special ones", self.length))
+            ModelError::Input(format!("{} tokens per text leave no room for {special} special tokens", self.length))
         })?;
         for text in texts {
             let mut encoding = self.inner.encode(*text, false).map_err(failed)?;

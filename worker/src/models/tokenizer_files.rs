@@ -1,9 +1,9 @@
-//! What transformers makes of a tokenizer's folder: `tokenizer.json`, or the files of its time (T5's `spiece.model`, CLIP's
+//! Reads a tokenizer folder as transformers does: `tokenizer.json` or the older T5 and CLIP files (`spiece.model`;
 //! `vocab.json` and `merges.txt`), with `tokenizer_config.json` and, in older folders, `special_tokens_map.json` and
 //! `added_tokens.json`.
 //!
-//! T5 and CLIP are put together from their vocabulary, whatever file it is in: transformers takes no more than that and the
-//! table of characters out of a `tokenizer.json`. Other tokenizers are what their `tokenizer.json` says.
+//! T5 and CLIP tokenizers are built from the vocabulary, whichever file holds it: transformers reads only that, T5's
+//! character table and the added tokens from a `tokenizer.json`. Other tokenizers are loaded from it unchanged.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,21 +21,21 @@ use crate::files::error::{ModelError, Result};
 use crate::files::fields;
 use crate::files::text;
 
-/// How CLIP cuts a text before its merges.
+/// How CLIP splits a text into words before applying merges.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// Whose rules a tokenizer follows.
+/// The rules that a tokenizer follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// T5's: SentencePiece's unigrams.
+    /// T5's rules: SentencePiece unigrams.
     T5,
-    /// CLIP's: pairs of bytes.
+    /// CLIP's rules: byte-pair encoding.
     Clip,
-    /// Those of its `tokenizer.json`; CLIP's where there is none.
+    /// The rules in `tokenizer.json`, or CLIP's if there is no such file.
     AsWritten,
 }
 
-/// Files that a tokenizer may be in.
+/// Files that may hold parts of a tokenizer.
 pub const FILES: [&str; 7] = [
     "tokenizer.json",
     "spiece.model",
@@ -46,20 +46,20 @@ pub const FILES: [&str; 7] = [
     "added_tokens.json",
 ];
 
-/// Special tokens by their names in a config.
+/// Names of special tokens in a config.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// A folder's files, read but for the vocabulary.
+/// The files of a tokenizer folder; separate vocabulary files are read by [`build`](Self::build).
 pub(super) struct TokenizerFiles {
     folder: PathBuf,
     pub(super) config: Config,
-    /// `tokenizer.json`.
+    /// `tokenizer.json`, if it exists.
     whole: Option<Config>,
     kind: Kind,
 }
 
 impl TokenizerFiles {
-    /// Reads what is there.
+    /// Reads the files that exist. Fails if the vocabulary is missing.
     pub(super) fn open(folder: &Path, kind: Kind) -> Result<Self> {
         let there = |name: &str| folder.join(name).is_file();
         let vocabulary = match kind {
@@ -68,9 +68,9 @@ impl TokenizerFiles {
         };
         if !there("tokenizer.json") && !there(vocabulary) {
             let hint = match kind {
-                Kind::T5 => "T5's tokenizer is in tokenizer.json, or in the spiece.model that it was published in",
-                Kind::Clip => "CLIP's tokenizer is in tokenizer.json, or in vocab.json and merges.txt",
-                Kind::AsWritten => "the folder must hold tokenizer.json, as transformers' fast tokenizers save it",
+                Kind::T5 => "put T5's tokenizer.json or spiece.model in the folder",
+                Kind::Clip => "put CLIP's tokenizer.json, or vocab.json and merges.txt, in the folder",
+                Kind::AsWritten => "put tokenizer.json, as saved by a fast tokenizer of transformers, in the folder",
             };
             return Err(ModelError::Missing { path: folder.join("tokenizer.json"), hint: hint.into() });
         }
@@ -87,7 +87,7 @@ impl TokenizerFiles {
         Ok(Self { folder: folder.into(), config, whole, kind })
     }
 
-    /// The file that errors of the tokenizer itself name.
+    /// The file that tokenizer errors name.
     pub(super) fn path(&self) -> PathBuf {
         let own = if self.kind == Kind::T5 { "spiece.model" } else { "vocab.json" };
         self.folder.join(if self.whole.is_some() { "tokenizer.json" } else { own })
@@ -97,7 +97,7 @@ impl TokenizerFiles {
         ModelError::Parse { path: self.path(), message: error.to_string() }
     }
 
-    /// The side that `field` names, left or not; `in_file` says where `tokenizer.json` may name it.
+    /// Whether `field` of the config is "left". If it is missing, `direction` of `in_file` in `tokenizer.json` decides.
     pub(super) fn is_left(&self, field: &str, in_file: &str) -> Result<bool> {
         let saved = match &self.whole {
             Some(whole) => whole.object_opt(in_file)?,
@@ -110,7 +110,7 @@ impl TokenizerFiles {
         Ok(self.config.choice(field, saved, &["right", "left"])? == "left")
     }
 
-    /// Puts the tokenizer together.
+    /// Builds the tokenizer.
     pub(super) fn build(&self) -> Result<tokenizers::Tokenizer> {
         match (self.kind, &self.whole) {
             (Kind::AsWritten, Some(whole)) => {
@@ -123,7 +123,7 @@ impl TokenizerFiles {
 
     fn t5(&self) -> Result<tokenizers::Tokenizer> {
         let specials = self.named(&[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")])?;
-        // Ids above the pieces', for what a text leaves out.
+        // Sentinel tokens, with ids above those of the pieces.
         let count = self.config.integer_or("extra_ids", 100)?;
         let count = usize::try_from(count)
             .ok()
@@ -220,7 +220,7 @@ impl TokenizerFiles {
         self.config.wrong(field, "a token of the vocabulary", format!("'{token}'"))
     }
 
-    /// The table of characters in a `tokenizer.json`; transformers drops the other normalisers there.
+    /// The character table in a `tokenizer.json`; transformers drops its other normalizers.
     fn characters(&self, file: &Config) -> Result<Option<NormalizerWrapper>> {
         let Some(normalizer) = file.value("normalizer") else { return Ok(None) };
         let all = match normalizer.get("normalizers").and_then(Value::as_array) {
@@ -230,11 +230,11 @@ impl TokenizerFiles {
         let table = all.iter().find(|normalizer| normalizer.get("type") == Some(&"Precompiled".into()));
         let Some(table) = table else { return Ok(None) };
         let text = table.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
-        let bytes = BASE64_STANDARD.decode(text).map_err(|e| self.failed(format!("its table of characters: {e}")))?;
+        let bytes = BASE64_STANDARD.decode(text).map_err(|e| self.failed(format!("its character table: {e}")))?;
         Ok(Some(NormalizerWrapper::Precompiled(characters::table(&bytes).map_err(|e| self.failed(e))?)))
     }
 
-    /// The named special tokens: the config's, those of `special_tokens_map.json` where it counts, or the class's own.
+    /// The named special tokens: those of `special_tokens_map.json` where it counts, of the config, or the defaults.
     fn named(&self, defaults: &[(&'static str, &str)]) -> Result<BTreeMap<&'static str, AddedToken>> {
         let older = self.older("special_tokens_map.json")?;
         let mut found = BTreeMap::new();
@@ -250,7 +250,7 @@ impl TokenizerFiles {
         Ok(found)
     }
 
-    /// A file that only counts where the config does not list its added tokens.
+    /// A file that is used only if the config has no `added_tokens_decoder`.
     fn older(&self, name: &str) -> Result<Option<Config>> {
         let path = self.folder.join(name);
         if self.config.has("added_tokens_decoder") || !path.is_file() {
@@ -259,8 +259,8 @@ impl TokenizerFiles {
         Config::read(&path).map(Some)
     }
 
-    /// Adds the tokens that are found in a text before it is cut, in transformers' order; those that the vocabulary does not
-    /// have get the ids after it.
+    /// Adds the tokens that are matched before a text is tokenized, in transformers' order. Tokens missing from the
+    /// vocabulary get ids after it.
     fn add_tokens(
         &self,
         tokenizer: &mut tokenizers::Tokenizer,
@@ -281,7 +281,7 @@ impl TokenizerFiles {
         Ok(())
     }
 
-    /// Special tokens beside the named ones: the config's, or else the class's own.
+    /// Special tokens besides the named ones: those of the folder, or else the class's `own`.
     fn extras(&self, own: Vec<AddedToken>) -> Result<Vec<AddedToken>> {
         let older = self.older("special_tokens_map.json")?;
         let mut extras = None;
@@ -299,7 +299,7 @@ impl TokenizerFiles {
         Ok(extras.unwrap_or(own))
     }
 
-    /// The tokens that the config lists with their ids; older folders list them in `added_tokens.json` and `tokenizer.json`.
+    /// The tokens that the config lists by id, or in older folders `added_tokens.json` and `tokenizer.json`.
     fn listed(
         &self,
         named: &BTreeMap<&'static str, AddedToken>,
@@ -308,7 +308,7 @@ impl TokenizerFiles {
         let mut listed = BTreeMap::new();
         if let Some(tokens) = self.config.object_opt("added_tokens_decoder")? {
             for (id, token) in tokens.fields() {
-                let wrong = || tokens.wrong(id, "a token under its number", token.to_string());
+                let wrong = || tokens.wrong(id, "a token under its id", token.to_string());
                 let number = id.parse().map_err(|_| wrong())?;
                 listed.insert(number, added_token(token, false).ok_or_else(wrong)?);
             }
@@ -316,7 +316,7 @@ impl TokenizerFiles {
         }
         if let Some(tokens) = self.older("added_tokens.json")? {
             for (token, id) in tokens.fields() {
-                let id = id.as_u64().ok_or_else(|| tokens.wrong(token, "a token's number", id.to_string()))?;
+                let id = id.as_u64().ok_or_else(|| tokens.wrong(token, "the id of a token", id.to_string()))?;
                 let special = named.values().chain(extras).any(|special| special.content == *token);
                 listed.insert(id, AddedToken::from(token, special));
             }
@@ -326,7 +326,7 @@ impl TokenizerFiles {
             for token in tokens {
                 let id = token.get("id").and_then(Value::as_u64);
                 let (Some(id), Some(token)) = (id, added_token(token, false)) else {
-                    return Err(self.failed(format!("added token {token} has no number or no content")));
+                    return Err(self.failed(format!("added token {token} has no id or no content")));
                 };
                 listed.insert(id, token);
             }
@@ -339,13 +339,13 @@ fn content<'a>(specials: &'a BTreeMap<&'static str, AddedToken>, name: &str) -> 
     specials.get(name).map_or("", |token| token.content.as_str())
 }
 
-/// A token of a config: a text, or an object of its properties.
+/// A token in a config: a text or an object.
 fn added(config: &Config, field: &str) -> Result<AddedToken> {
     let value = config.value(field).unwrap_or(&Value::Null);
     added_token(value, true).ok_or_else(|| config.wrong(field, "a token", value.to_string()))
 }
 
-/// `special` is what a token that is only a text is; an object says it itself, or is a special one in older files.
+/// A token in a file: a text or an object. `special` applies unless the token is an object that says it.
 fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
     let fields: &Map<String, Value> = match value {
         Value::String(text) => return Some(AddedToken::from(text, special)),
@@ -360,7 +360,7 @@ fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
     Some(token.normalized(flag("normalized").unwrap_or(!special)))
 }
 
-/// The vocabulary of a unigram model in a `tokenizer.json`.
+/// The vocabulary of a unigram model in a `tokenizer.json`, with log probabilities.
 fn unigrams(file: &Config) -> Result<Vec<(String, f64)>> {
     let model = file.object("model")?;
     model.choice("type", "Unigram", &["Unigram"])?;

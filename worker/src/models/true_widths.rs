@@ -1,7 +1,7 @@
-//! The published transformers at their true widths, with random weights and as few layers as show every kind of block: to
-//! time them where their weights are not at hand.
+//! The published transformers at their true widths, with random weights and only enough layers to contain every kind of
+//! block, for timing without the published weights.
 //!
-//! Sources: `transformer/config.json` of the models that each entry names.
+//! Sources: `transformer/config.json` of the model named in each entry.
 
 use std::path::Path;
 
@@ -17,22 +17,22 @@ use crate::files::config::Config;
 use crate::files::error::Result;
 use crate::files::weights::Weights;
 
-/// A model, and what one picture of it takes.
+/// A model and the sizes of its inputs for one image.
 #[derive(Debug, Clone, Copy)]
 pub struct TrueWidth {
-    /// What it is called here.
+    /// Name of the model.
     pub name: &'static str,
-    /// Its config, but for the number of layers.
+    /// Its config, with fewer layers.
     config: &'static str,
-    /// Latent rows and columns of the picture that is timed.
+    /// Latent rows and columns of the image.
     side: usize,
-    /// Tokens and channels of the text.
+    /// Tokens and channels of the text embeddings; zeros for a model of classes.
     text: (usize, usize),
-    /// Channels of the pooled text.
+    /// Channels of the pooled text embedding; 0 if there is none.
     pooled: usize,
 }
 
-/// All of them, each for one picture of 256 (DiT) or 512 pixels a side.
+/// The models, each for an image of 256² (DiT) or 512² pixels.
 pub const MODELS: [TrueWidth; 4] = [
     TrueWidth {
         // PixArt-alpha/PixArt-XL-2-512x512
@@ -72,15 +72,15 @@ pub const MODELS: [TrueWidth; 4] = [
     },
 ];
 
-/// The decoder of latents with 4 channels that PixArt-α and DiT share (stabilityai/sd-vae-ft-ema), and the side of the latents
-/// of 512 pixels.
+/// Config of the decoder that PixArt-α and DiT share (stabilityai/sd-vae-ft-ema, 4 latent channels), and the side of
+/// the latents of an image of 512² pixels.
 const DECODER: (&str, usize) = (
     r#"{"_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#,
     64,
 );
 
-/// The decoder with random weights in f32, and latents of one picture.
+/// The decoder with random weights in f32, and the latents of one image.
 pub fn decoder(device: &Device) -> Result<(VaeDecoder, Tensor)> {
     let (config, side) = DECODER;
     let config = VaeConfig::read(&Config::parse(Path::new("vae"), config)?, false)?;
@@ -89,7 +89,7 @@ pub fn decoder(device: &Device) -> Result<(VaeDecoder, Tensor)> {
 }
 
 impl TrueWidth {
-    /// Makes the model.
+    /// Builds the model with random weights.
     pub fn load(&self, device: &Device, dtype: DType) -> Result<Box<dyn BlockModel>> {
         let config = Config::parse(Path::new(self.name), self.config)?;
         let weights = Weights::random(device).with_dtype(dtype);
@@ -101,8 +101,8 @@ impl TrueWidth {
         })
     }
 
-    /// Latents and conditioning of one picture: two rows where guidance is a second pass. All of it is zeros, which take as
-    /// long as anything else.
+    /// Latents and conditioning of one image, in two rows for classifier-free guidance. All values are zeros or ones,
+    /// which does not affect timing.
     pub fn inputs(&self, model: &dyn BlockModel, device: &Device) -> Result<(Tensor, Conditioning)> {
         let rows = if model.guidance() == GuidanceKind::ClassifierFree { 2 } else { 1 };
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device);

@@ -1,4 +1,4 @@
-//! The decoder of AutoencoderKL (arXiv 2112.10752): diffusers' `AutoencoderKL`, latents to pictures.
+//! The decoder of AutoencoderKL (arXiv 2112.10752), from latents to images: diffusers' `AutoencoderKL`.
 //!
 //! Weights: `stabilityai/sd-vae-ft-ema`, or folder `vae` of a PixArt model. The encoder is not read.
 
@@ -12,33 +12,33 @@ use crate::files::fields;
 use crate::files::weights::{WeightSize, Weights};
 use crate::layers::{Conv2d, GroupNorm};
 
-/// What `vae/config.json` says.
+/// The settings in `vae/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
-    /// Channels of the picture.
+    /// Channels of the image.
     pub out_channels: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Channels per level, full resolution first.
+    /// Channels of each level, full resolution first.
     pub channels: Vec<usize>,
     /// Resnet blocks per level of the encoder; the decoder has one more.
     pub layers_per_block: usize,
-    /// Groups of the norms.
+    /// Number of groups of the norms.
     pub groups: usize,
-    /// Pixels a side of the pictures it was made for, and of a tile where pictures are decoded in tiles.
+    /// Side of the native image size in pixels, and of a tile in tiled decoding.
     pub sample_size: usize,
-    /// Latents are divided by it.
+    /// Divisor of the latents.
     pub scaling_factor: f64,
-    /// Added to the latents after that, by the pipelines that do so.
+    /// Added to the latents after the division; 0 for pipelines that do not use it.
     pub shift_factor: f64,
-    /// Whether a 1×1 convolution comes first.
+    /// Whether the decoder starts with a 1×1 convolution.
     pub post_quant_conv: bool,
-    /// Whether the middle has an attention block.
+    /// Whether the middle block has attention.
     pub mid_attention: bool,
 }
 
 impl VaeConfig {
-    /// Reads and checks a config. `shifts`: whether the pipeline adds the shift factor to latents.
+    /// Reads and checks a config. `shifts` says whether the pipeline adds the shift factor to latents.
     pub fn read(config: &Config, shifts: bool) -> Result<Self> {
         let own = config.choice("_class_name", "AutoencoderKL", &["AutoencoderKL"])?;
         fields::check(config, own)?;
@@ -91,7 +91,7 @@ impl VaeConfig {
         1 << (self.channels.len() - 1)
     }
 
-    /// Multiply-accumulates to decode one picture of `height × width` latent pixels, norms left out.
+    /// Multiply-accumulates to decode one image of `height × width` latent pixels, without norms.
     pub fn decode_macs(&self, height: usize, width: usize) -> u64 {
         let mut pixels = (height * width) as u64;
         let conv = |pixels: u64, inputs: usize, outputs: usize, kernel: usize| {
@@ -122,15 +122,15 @@ impl VaeConfig {
 }
 
 impl VaeConfig {
-    /// Values that are held at once at the peak of decoding one picture of `height × width` latent pixels.
+    /// Most values held at once while decoding one image of `height × width` latent pixels.
     fn decode_values(&self, height: usize, width: usize) -> u64 {
         let mut pixels = (height * width) as u64;
         let mut inputs = self.channels.last().copied().unwrap_or(1) as u64;
-        // A resnet block holds its input, what is inside, its norm and the output.
+        // A resnet block holds its input, its inner values, its norm and its output.
         let mut peak = pixels * inputs * if self.mid_attention { 7 } else { 5 };
         for (level, &channels) in self.channels.iter().rev().enumerate() {
             let channels = channels as u64;
-            // The block's own input is held until it has ended.
+            // An up block's input is held until the block ends.
             let first = 2 * inputs + 2 * channels;
             peak = peak.max(pixels * first.max(inputs + 4 * channels));
             if level + 1 < self.channels.len() {
@@ -144,7 +144,7 @@ impl VaeConfig {
     }
 }
 
-/// The decoder.
+/// The VAE decoder.
 pub struct VaeDecoder {
     config: VaeConfig,
     tiles: Option<Tiles>,
@@ -197,14 +197,14 @@ impl VaeDecoder {
         })
     }
 
-    /// Decodes pictures larger than the size it was made for in tiles: less memory, and pictures that differ a little.
+    /// Decodes images larger than the native size in tiles, which takes less memory and changes the images slightly.
     #[must_use]
     pub fn tiled(self) -> Self {
         let tiles = Some(Tiles::new(self.config.sample_size, self.config.scale()));
         Self { tiles, ..self }
     }
 
-    /// Multiply-accumulates to decode one picture of `height × width` latent pixels, norms left out.
+    /// Multiply-accumulates to decode one image of `height × width` latent pixels, without norms.
     pub fn decode_macs(&self, height: usize, width: usize) -> u64 {
         match self.tiles.filter(|tiles| tiles.cut(height, width)) {
             None => self.config.decode_macs(height, width),
@@ -216,30 +216,30 @@ impl VaeDecoder {
         }
     }
 
-    /// Bytes at the peak of decoding one picture of `height × width` latent pixels, weights left out.
+    /// Peak memory in bytes of decoding one image of `height × width` latent pixels, without weights.
     pub fn decode_bytes(&self, height: usize, width: usize) -> u64 {
         let picture = 3 * (height * width * self.config.scale().pow(2)) as u64;
         match self.tiles.filter(|tiles| tiles.cut(height, width)) {
             None => 4 * self.config.decode_values(height, width),
             Some(tiles) => {
                 let largest = |side: usize| tiles.along(side).map(|(_, length)| length).max().unwrap_or(side);
-                // Two rows of tiles and the picture are there beside the tile that is decoded.
+                // Two rows of tiles and the image are held while a tile is decoded.
                 4 * (self.config.decode_values(largest(height), largest(width)) + 3 * picture)
             }
         }
     }
 
-    /// The config it was loaded with.
+    /// The config of the decoder.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
 
-    /// Values in the decoder's weights.
+    /// Size of the decoder's weights.
     pub fn weight_size(&self) -> WeightSize {
         self.weight_size
     }
 
-    /// Latents `[b, c, h, w]` → pictures `[b, 3, H, W]`, about -1 to 1.
+    /// Decodes latents `[b, c, h, w]` to images `[b, 3, H, W]` with values of about -1 to 1.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let scaled = latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor)?;
         let (_, _, height, width) = scaled.dims4()?;

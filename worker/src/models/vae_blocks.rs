@@ -1,4 +1,4 @@
-//! The blocks of AutoencoderKL's decoder, `[b, c, h, w]`.
+//! The blocks of AutoencoderKL's decoder, over tensors `[b, c, h, w]`.
 
 use candle_core::Tensor;
 
@@ -9,7 +9,7 @@ use crate::layers::{AttentionBias, Conv2d, GroupNorm, Linear, attention};
 /// Epsilon of every norm in the decoder.
 pub(super) const EPS: f64 = 1e-6;
 
-/// Two convolutions with a shortcut.
+/// Two convolutions, each preceded by group norm and SiLU, and a shortcut.
 pub(super) struct ResnetBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
@@ -44,7 +44,7 @@ impl ResnetBlock {
     }
 }
 
-/// Self-attention over all pixels, one head.
+/// Self-attention over all pixels with one head.
 pub(super) struct PixelAttention {
     norm: GroupNorm,
     qkv: Linear,
@@ -54,7 +54,7 @@ pub(super) struct PixelAttention {
 
 impl PixelAttention {
     pub(super) fn load(params: &Params<'_>, groups: usize, channels: usize) -> Result<Self> {
-        // The first releases of diffusers had other names.
+        // Names in early releases of diffusers.
         let (names, out) = if params.has("to_q.weight") {
             (["to_q", "to_k", "to_v"], "to_out.0")
         } else {
@@ -79,7 +79,7 @@ impl PixelAttention {
     }
 }
 
-/// Resnet blocks, then twice the size where there is an upsampler.
+/// Resnet blocks, then upsampling to twice the size if the block has an upsampler.
 pub(super) struct UpBlock {
     resnets: Vec<ResnetBlock>,
     upsampler: Option<Conv2d>,

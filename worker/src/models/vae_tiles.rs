@@ -1,37 +1,37 @@
-//! Large pictures decoded in overlapping tiles, which are blended where they meet: diffusers' `enable_tiling`.
+//! Decoding of large images in overlapping tiles, blended where they overlap: diffusers' `enable_tiling`.
 //!
-//! A tile's norms see the tile only, so pictures differ a little from those decoded whole.
+//! Norms see only one tile, so images differ slightly from those decoded whole.
 
 use candle_core::Tensor;
 
 use crate::files::error::Result;
 
-/// The share of a tile that overlaps the next one, as its reciprocal.
+/// Reciprocal of the share of a tile that overlaps the next one.
 const OVERLAP: usize = 4;
 
-/// Sides of the tiles.
+/// Side of the tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tiles {
-    /// In latent rows.
+    /// Side in latent pixels.
     latent: usize,
-    /// In pixels.
+    /// Side in image pixels.
     picture: usize,
 }
 
 impl Tiles {
-    /// Tiles of `picture` pixels, each latent row being `scale` of them.
+    /// Tiles with a side of `picture` pixels, `scale` to a latent pixel.
     pub(super) fn new(picture: usize, scale: usize) -> Self {
         Self { latent: (picture / scale).max(1), picture }
     }
 
-    /// Whether a picture of this latent size is cut at all.
+    /// Whether an image of this latent size takes more than one tile.
     pub(super) fn cut(self, height: usize, width: usize) -> bool {
         height > self.latent || width > self.latent
     }
 
-    /// Where tiles begin along a side, and how long each is.
+    /// Start and length of each tile along a side, in latent pixels.
     pub(super) fn along(self, side: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-        // As diffusers rounds: down, the overlap's complement.
+        // As in diffusers, the distance between tiles is rounded down, not their overlap.
         let distance = (self.latent * (OVERLAP - 1) / OVERLAP).max(1);
         (0..side).step_by(distance).map(move |first| (first, self.latent.min(side - first)))
     }
@@ -64,12 +64,12 @@ impl Tiles {
     }
 }
 
-/// The first `length` of a dimension, or all of it.
+/// The first `length` elements of a dimension, or all if it is shorter.
 fn start(x: &Tensor, dim: usize, length: usize) -> Result<Tensor> {
     Ok(x.narrow(dim, 0, length.min(x.dim(dim)?))?)
 }
 
-/// `tile` whose first `extent` rows (`dim` 2) or columns (3) come out of the last ones of the tile before.
+/// `tile` with its first `extent` rows (`dim` 2) or columns (`dim` 3) cross-faded from the last ones of `before`.
 fn blended(before: &Tensor, tile: &Tensor, extent: usize, dim: usize) -> Result<Tensor> {
     let (from, length) = (before.dim(dim)?, tile.dim(dim)?);
     let extent = extent.min(from).min(length);

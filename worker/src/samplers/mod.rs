@@ -81,8 +81,9 @@ impl SamplerFactory {
     /// Overrides settings. Fails if this sampler does not have one of them.
     pub fn with(self, options: &SamplerOptions) -> Result<Self> {
         let SamplerOptions { order, timesteps, sigmas } = options;
-        let refused =
-            |what: &str, name: &str, instead: &str| Err(ModelError::Input(format!("{name} takes no {what}: {instead}")));
+        let refused = |what: &str, name: &str, instead: &str| {
+            Err(ModelError::Input(format!("{name} takes no {what}: {instead}")))
+        };
         let dpm = "DPMSolverMultistepScheduler does";
         match self {
             Self::DpmSolver(_) if sigmas.is_some() => {

@@ -1,5 +1,6 @@
-"""Captions, and what diffusers makes of them with clean_caption=True. `python captions.py` makes tests/fixtures/captions.json anew (`check`: only
-compares), and holds what the worker takes to be safe from ftfy against ftfy itself.
+"""Captions and their cleaned form in diffusers with clean_caption=True. `python captions.py` writes
+tests/fixtures/captions.json (`check`: only compares), and checks that ftfy leaves alone the characters that the worker
+assumes it does.
 pip install torch diffusers==0.42.1 transformers beautifulsoup4 ftfy"""
 import json, os, string, sys, warnings
 warnings.filterwarnings("ignore")
@@ -20,7 +21,7 @@ REFUSED = ["a <b>bold</b> owl", "r&b night", "fish &amp; chips", "schÃ¶n", "\u
 
 
 class Plain:
-    """What the pipeline's own function needs of a pipeline."""
+    """The attributes of a pipeline that its cleaning function uses."""
     bad_punct_regex, _clean_caption = P.bad_punct_regex, P._clean_caption
 
 

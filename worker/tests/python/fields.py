@@ -1,6 +1,6 @@
-"""The fields of every config class that the worker reads, with their defaults, by the installed diffusers and transformers.
-`python fields.py` records them in tests/fixtures/fields.json; `python fields.py check` fails if the installed ones differ from
-what is recorded. tests/fields.rs holds the worker's table against the record.
+"""The fields of every config class that the worker reads, with their defaults, in the installed diffusers and
+transformers. `python fields.py` records them in tests/fixtures/fields.json; `python fields.py check` fails if the
+installed libraries differ from the record. tests/fields.rs compares the worker's table with the record.
 pip install torch diffusers==0.42.1 transformers==5.24.0"""
 import dataclasses, inspect, json, os, sys, warnings
 warnings.filterwarnings("ignore")

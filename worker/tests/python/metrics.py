@@ -1,7 +1,7 @@
-"""Metrics of the official Python packages on pictures made here, with random weights. `python metrics.py tiny [NAME …]` makes
-tests/fixtures/metrics anew; `python metrics.py true FOLDER [NAME …]` makes the same at the sizes of the published weights (see
-true_metrics.sh). Where a network has but one size, its weights are not stored: a recipe tells how to draw them from a seed, as
-torch does. pip install -r requirements-metrics.txt"""
+"""Metrics of the official Python packages on generated pictures, with random weights. `python metrics.py tiny [NAME …]`
+writes tests/fixtures/metrics; `python metrics.py true FOLDER [NAME …]` does so at the sizes of the published weights
+(see true_metrics.sh). Weights of a network with a fixed size are not stored: a recipe describes how to draw them from
+seeds with torch's generator. pip install -r requirements-metrics.txt"""
 import gzip, importlib, json, math, os, shutil, sys, types
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ def pictures(count, height, width, seed=0):
 
 
 def disturbed(x, seed=1):
-    """The same pictures, moved as caching moves them: a little everywhere, more in places."""
+    """The same pictures, changed as caching changes them: slightly everywhere, more in places."""
     other = pictures(*([len(x)] + list(x.shape[2:])), seed=seed).float()
     weight = torch.linspace(0.05, 0.6, x.shape[3])
     return (x.float() * (1 - weight) + other * weight).round().to(torch.uint8)
 
 
 def recipe(name, shape):
-    """Mean and scale of the normal values of a tensor, so that nothing vanishes or overflows."""
+    """Mean and scale of a tensor's normal values, chosen so that activations neither vanish nor overflow."""
     if name.startswith("lin"):
         return 0.1, 0.03
     if name == "logit_scale":
@@ -41,7 +41,8 @@ def recipe(name, shape):
 
 
 def draw(model, but=()):
-    """Fills a model by the recipe, but tensors that begin so; gives [name, shape, mean, scale], the seed is the place."""
+    """Fills a model by the recipe, except for tensors with these prefixes. Returns rows [name, shape, mean, scale]; the
+    seed of a tensor is the index of its row."""
     rows, seen = [], set()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -55,7 +56,7 @@ def draw(model, but=()):
     return rows
 
 
-# --- metrics: each gives what it measured, on what, and where the weights are ------------------------------------------
+# --- metrics: each returns its values, the pictures, and the path of the weights --------------------------------------
 
 def ssim(folder, true):
     from skimage.metrics import structural_similarity
@@ -65,7 +66,7 @@ def ssim(folder, true):
     a, b = (y.double() / 255 for y in (x, uncached))
     values = [structural_similarity(p.numpy(), q.numpy(), gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
                                     data_range=1.0, channel_axis=0) for p, q in zip(a, b)]
-    # torchmetrics also counts the margin, over pictures that it mirrors there.
+    # torchmetrics also includes the margin, which it pads with mirrored pixels.
     _, whole = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
     inside = whole[..., 5:-5, 5:-5].mean((1, 2, 3))
     assert (inside - torch.tensor(values)).abs().max() < 1e-6, "the two packages differ"
@@ -93,7 +94,7 @@ MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757
 
 
 def photographs(true):
-    """Pictures that are not square, for metrics that look at one at a time."""
+    """Pictures that are not square, for metrics of single pictures."""
     x = pictures(3, 300, 261) if true else pictures(3, 48, 41)
     from PIL import Image
     return x, [Image.fromarray(y.permute(1, 2, 0).numpy()) for y in x]
@@ -121,7 +122,7 @@ def clip_tokenizer(folder, merges):
 
 
 def transformers_clip(metric, sizes, act):
-    """CLIPModel as CLIP score and PickScore use it. `sizes`: side, patch, then width, heads, layers of both towers, projection."""
+    """CLIPModel for CLIP score and PickScore. `sizes`: side, patch; width, heads, layers per tower; projection."""
     def make(folder, true):
         import transformers as t
         side, patch, wide, heads, layers, text, text_heads, text_layers, projection = sizes if true else (
@@ -140,7 +141,7 @@ def transformers_clip(metric, sizes, act):
                   open(f"{folder}/preprocessor_config.json", "w"), indent=1)
         model.config.save_pretrained(folder)
         x, images = photographs(true)
-        # torchvision, its other way to resize, rounds differently; it changes these values by 2e-3.
+        # The processor's torchvision backend rounds differently when it resizes; that changes these values by 2e-3.
         pixels = t.CLIPImageProcessorPil.from_pretrained(folder)(images, return_tensors="pt")
         tokens = t.CLIPTokenizer.from_pretrained(folder)(PROMPTS, padding=True, truncation=True, max_length=77, return_tensors="pt")
         unit = lambda y: y / y.norm(dim=-1, keepdim=True)
@@ -155,7 +156,7 @@ def transformers_clip(metric, sizes, act):
 
 
 def without_init(name, *folders):
-    """Stands for a package whose own start asks for more than is needed here."""
+    """Registers a package without running its __init__, which imports more than is needed here."""
     import importlib.util
     root = importlib.util.find_spec(name).submodule_search_locations[0]
     for folder in ("",) + folders:
@@ -197,7 +198,7 @@ def hps_v2(folder, true):
 
 
 def image_reward(folder, true):
-    """Needs packages of its time: pip install -r requirements-image-reward.txt"""
+    """Needs old packages: pip install -r requirements-image-reward.txt"""
     without_init("ImageReward", "models", "models/BLIP")
     official = importlib.import_module("ImageReward.ImageReward")
     blip = importlib.import_module("ImageReward.models.BLIP.blip")
@@ -212,7 +213,7 @@ def image_reward(folder, true):
     t.BertTokenizerFast(f"{folder}/vocab.txt").save_pretrained(f"{folder}/tokenizer")
     shutil.move(f"{folder}/tokenizer/tokenizer.json", folder)
     shutil.rmtree(f"{folder}/tokenizer")
-    # As on the hub, where padding is not named.
+    # As on the hub: the config has no pad_token.
     json.dump(dict(do_lower_case=True, model_max_length=512), open(f"{folder}/tokenizer_config.json", "w"), indent=1)
     sizes = dict(hidden_size=768, num_attention_heads=12, num_hidden_layers=12, intermediate_size=3072) if true else dict(
         hidden_size=24, num_attention_heads=2, num_hidden_layers=2, intermediate_size=40)
@@ -251,7 +252,7 @@ def fid(folder, true):
     a, b = (f.double().numpy() for f in features)
     moments = [(f.mean(0), np.cov(f, rowvar=False)) for f in (a, b)]
     value = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
-    # Its square root of a singular matrix is rough; the singular values of both samples' product are the roots exactly.
+    # pytorch-fid's square root of a singular matrix is inexact; the singular values of the samples' product are exact.
     cross = (a - a.mean(0)) @ (b - b.mean(0)).T / ((len(a) - 1) * (len(b) - 1)) ** 0.5
     exact = (np.square(moments[0][0] - moments[1][0]).sum() + np.trace(moments[0][1]) + np.trace(moments[1][1])
              - 2 * np.linalg.svd(cross, compute_uv=False).sum())
@@ -276,7 +277,7 @@ def cmmd(folder, true):
     x, y = (pictures(4, 400, 380), pictures(3, 350, 500, 5)) if true else (pictures(6, 75, 60), pictures(5, 40, 60, 5))
     embeddings = []
     for of in (x, y):
-        # clip-mmd takes the width of a picture for its height, so it gets squares, cut out as the authors' program does.
+        # clip-mmd confuses width and height, so it gets squares, cropped like in the authors' program.
         least = min(of.shape[2:])
         above, left = ((n - least) // 2 for n in of.shape[2:])
         of = of[:, :, above:above + least, left:left + least]
@@ -298,7 +299,7 @@ METRICS = dict(ssim=ssim, lpips_alex=lpips("alex"), lpips_vgg=lpips("vgg"),
                clip_score=transformers_clip("clip_score", BASE, "quick_gelu"),
                clip_score_large=transformers_clip("clip_score", LARGE, "quick_gelu"),
                pick_score=transformers_clip("pick_score", HUGE, "gelu"), hps_v2=hps_v2, image_reward=image_reward, fid=fid, cmmd=cmmd)
-# Those that are tiny twice.
+# Metrics without a tiny variant.
 TRUE_ONLY = ["clip_score_large"]
 
 

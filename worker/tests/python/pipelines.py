@@ -1,7 +1,7 @@
-"""Whole pipelines of diffusers with random weights, and what diffusers computes with them: text encoders, every component
-of one block of each kind, the transformer at two steps, the decoder, and latents after every step with and without a
-caching schedule. `python pipelines.py tiny` makes tests/fixtures anew; `python pipelines.py true FOLDER [NAME …]` makes
-the same at true widths, with as few layers as show every kind of block (see true_widths.sh).
+"""Whole pipelines of diffusers with random weights, and the results of diffusers for them: text encoders, every
+component of one block of each kind, the transformer at two steps, the decoder, and latents after every step with and
+without a caching schedule. `python pipelines.py tiny` writes tests/fixtures; `python pipelines.py true FOLDER [NAME …]`
+does so at true widths, with as few layers as include every kind of block (see true_widths.sh).
 pip install torch diffusers transformers safetensors accelerate"""
 import json, os, random, shutil, sys
 import torch
@@ -13,14 +13,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 FIXTURES = os.path.join(HERE, "..", "fixtures")
 MODELS = os.path.join(HERE, "..", "..", "models")
 LABELS = {0: "tench, Tinca tinca", 1: "goldfish", 207: "golden retriever"}
-TOKENS = 24  # of T5; the pipelines' own defaults would make large files
+TOKENS = 24  # of T5; the pipelines' defaults would make large files
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 def clip_tokenizer(folder, pad, length):
-    """A BPE over bytes with a few merges, in the files that FLUX and SD3 come with: vocab.json and merges.txt."""
+    """A BPE over bytes with a few merges, in the files that FLUX and SD3 have: vocab.json and merges.txt."""
     byte = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
     extra = [i for i in range(256) if i not in byte]
     letters = [chr(b) for b in byte] + [chr(256 + i) for i in range(len(extra))]
@@ -53,10 +53,10 @@ def vae(latent, channels, groups, layers=1, quant=False, **more):
                            use_quant_conv=quant, use_post_quant_conv=quant, sample_size=64 if n == 4 else 16, **more)
 
 
-# --- families: each gives a pipeline and how to call it ---------------------------------------------------------------
+# --- families: each returns a pipeline and how to call it -------------------------------------------------------------
 
 TINY_TEXT = dict(clip=(12, 2, 2, 20), clip_g=(16, 2, 2, 24), t5=(32, 2, 2, 8, 40), length=16, vae=((8, 16), 4, 1))
-# The true widths of CLIP-L, OpenCLIP-G, T5-XXL and the VAE of FLUX; two layers, as blocks repeat.
+# The true widths of CLIP-L, OpenCLIP-G, T5-XXL and the VAE of FLUX, with few layers, because blocks repeat.
 TRUE_TEXT = dict(clip=(768, 2, 12, 3072), clip_g=(1280, 2, 20, 5120), t5=(4096, 1, 64, 64, 10240), length=77,
                  vae=((128, 256, 512, 512), 32, 2))
 
@@ -82,7 +82,7 @@ def flux(tmp, true, schnell):
               for c in ("attn", "proj_mlp", "proj_out")]
     size = (96, 64) if true else (24, 16)
     unpack = lambda x: pipe._unpack_latents(x, *size, pipe.vae_scale_factor)
-    join = lambda out: torch.cat([out[1], out[0]], 1)  # the text stream stands first
+    join = lambda out: torch.cat([out[1], out[0]], 1)  # the text stream comes first
     return dict(pipe=pipe, slots=slots, size=size, unpack=unpack, join=join, guided=False,
                 prompts=["a red cat and the owl", "Two Cats!  on a table"], negative="", steps=4, guidance=1.0 if schnell else 3.5,
                 call=lambda **k: pipe(max_sequence_length=TOKENS, **k))
@@ -169,13 +169,13 @@ FAMILIES = {
 # --- caching, as in deploy/examples/python ----------------------------------------------------------------------------
 
 class Caching:
-    """Wraps the modules of all slots. `decisions[step][slot]` is 0 to compute, 1 to reuse, 2 to continue the last two
-    computed outputs; without decisions it only remembers the outputs of step 0."""
+    """Wraps the modules of all slots. `decisions[step][slot]` is 0 to compute, 1 to reuse, 2 to forecast from the last
+    two computed outputs; without decisions it only records the outputs of step 0."""
 
     def __init__(self, family):
         self.step, self.decisions, self.history, self.first = -1, None, {}, {}
         last = [block.startswith("last") for block, _, _ in family["slots"]]
-        # What SD3's last block makes of the text is read by nobody.
+        # The text output of SD3's last block is not used.
         self.join = [(lambda out: out[0]) if is_last else family["join"] for is_last in last]
         for slot, (_, block, component) in enumerate(family["slots"]):
             self.wrap(slot, getattr(block, component))
@@ -206,7 +206,7 @@ class Caching:
 
 
 def roughen(model, generator):
-    """Random weights that leave nothing at its initial zero or one, rounded to half precision."""
+    """Adds noise to all weights, so that none stays at its initial zero or one, and rounds them to half precision."""
     with torch.no_grad():
         for p in model.parameters():
             noise = torch.randn(p.shape, generator=generator)
@@ -237,7 +237,7 @@ def save(pipe, folder, tmp):
                 if name == "text_encoder" and "CLIP" in type(part).__name__:
                     weights = {rename(k): v for k, v in weights.items()}
                 save_file(weights, file, metadata=dict(format="pt"))
-        if name == "transformer" and hasattr(pipe, "labels"):  # on the hub by hand, diffusers only reads them
+        if name == "transformer" and hasattr(pipe, "labels"):  # on the hub added by hand; diffusers only reads them
             amend(folder, id2label=LABELS)
         if name.startswith("text_encoder") and "T5" in type(part).__name__:
             amend(folder, _max_sequence_length=TOKENS)
@@ -262,7 +262,7 @@ def make(name, folder, true):
     caching, out = Caching(family), {}
     unpack, guided = family["unpack"], family["guided"]
     seen, inner_step, inner = [], pipe.scheduler.step, pipe.transformer.forward
-    # Guided batches are stored unconditional first.
+    # Guided batches are stored with the unconditional half first.
     order = (lambda x: torch.cat([x[len(x) // 2:], x[: len(x) // 2]])) if family.get("conditional_first") else (lambda x: x)
     half = (lambda x: x[: len(seeds)])
 
@@ -324,12 +324,12 @@ def make(name, folder, true):
     out["decisions"] = torch.tensor(decisions, dtype=torch.uint8)
     about = dict(prompts=family["prompts"], negative=family["negative"], seeds=seeds, steps=steps, guidance=family["guidance"],
                  height=family["size"][0], width=family["size"][1], slots=[f"{b}.{c}" for b, _, c in family["slots"]])
-    # A clone is contiguous and shares nothing; safetensors asks for both.
+    # A clone is contiguous and shares no storage; safetensors requires both.
     save_file({k: v.clone().contiguous() for k, v in out.items()}, f"{folder}/golden.safetensors",
               metadata=dict(about=json.dumps(about)))
     shutil.rmtree(tmp, ignore_errors=True)
     change = (out["cached_by_step"][-1] - last).norm() / last.norm()
-    print(f"{name}: latents {tuple(last.shape)} of size {last.std():.3f}, caching changes them by {change:.3f}")
+    print(f"{name}: latents {tuple(last.shape)} with deviation {last.std():.3f}, changed by {change:.3f} by caching")
     assert torch.isfinite(last).all() and change > 1e-3
 
 

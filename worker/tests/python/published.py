@@ -1,7 +1,7 @@
-"""Folders as their authors published them, tiny and with random weights: the published lists of files, class names, fields of
-configs and kinds of tokenizers, from memory of the hub's pages; sizes are what is changed. diffusers opens each by its folder
-alone and draws with its pipeline's own defaults. `python published.py` makes tests/fixtures/published anew; `python
-published.py check` holds the installed diffusers against it.
+"""Folders as their authors published them, but tiny and with random weights: lists of files, class names, fields of
+configs and kinds of tokenizers as on the hub's pages, from memory; only sizes differ. diffusers opens each from its
+folder alone and generates with its pipeline's defaults. `python published.py` writes tests/fixtures/published;
+`python published.py check` compares the installed diffusers with it.
 pip install torch diffusers==0.42.1 transformers==5.24.0 accelerate sentencepiece protobuf safetensors"""
 import json, os, shutil, sys
 import torch
@@ -21,7 +21,7 @@ def write(path, value):
 
 
 def part(folder, model, config, shards=None, variant=False, rename=lambda k: k, drop=lambda k: False, pickled=False):
-    """Weights in half precision under the published names, and the published config in place of what the library writes."""
+    """Weights in half precision under the published names, and the published config instead of the library's."""
     p.roughen(model.float(), torch.Generator().manual_seed(len(folder)))
     model.half().save_pretrained(folder, **(dict(max_shard_size=shards) if shards else {}))
     for file in [f for f in os.listdir(folder) if f.endswith(".safetensors")]:
@@ -58,7 +58,7 @@ def t5(folder, vocab, version, dtype, shards):
 
 
 def t5_tokenizer(folder, saved=False):
-    """spiece.model with the files of PixArt's time; `saved`: a tokenizer.json beside it, as FLUX and SD 3 have it."""
+    """spiece.model with the files of old releases, as PixArt has; `saved`: also a tokenizer.json, as FLUX and SD 3."""
     os.makedirs(folder)
     token_ids.t5_published(folder)
     if saved:
@@ -175,7 +175,7 @@ def flux(folder, dev):
                   joint_attention_dim=32, num_attention_heads=2, num_layers=1, num_single_layers=1, patch_size=1,
                   pooled_projection_dim=12)
     model = d.FluxTransformer2DModel(axes_dims_rope=(4, 6, 6), **{k: v for k, v in config.items() if not k.startswith("_")})
-    # The published config does not name the axes, which are those of 128 channels a head.
+    # The published config has no axes_dims_rope; the default is for heads of 128 channels.
     part(f"{folder}/transformer", model, dict(config, axes_dims_rope=[4, 6, 6]), "60KB")
     vae(f"{folder}/vae", version, 16, 1024, quant=False, _name_or_path="../checkpoints/flux-dev", force_upcast=True, latents_mean=None,
         latents_std=None, mid_block_add_attention=True, scaling_factor=0.3611, shift_factor=0.1159, use_post_quant_conv=False,
@@ -234,7 +234,7 @@ FOLDERS = {
 
 @torch.no_grad()
 def draw(name, told):
-    """What diffusers draws with the folder."""
+    """Latents and pictures of diffusers for the folder."""
     pipe = d.DiffusionPipeline.from_pretrained(f"{FOLDER}/{name}", torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     size, seen, step = (told["height"], told["width"]), [], pipe.scheduler.step
@@ -276,7 +276,7 @@ def make(name):
 
 
 def check(name):
-    """The installed diffusers against what is recorded."""
+    """Compares the installed diffusers with the record."""
     path = f"{FOLDER}/{name}/golden.safetensors"
     with safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["about"])
@@ -287,8 +287,8 @@ def check(name):
 
 @torch.no_grad()
 def defaults():
-    """PixArt's pipeline as it is called with no word about captions and sizes, on a model of 32 latent rows (there the sizes are
-    small ones); and the bundled model with an order and a grid of the caller's."""
+    """PixArt's pipeline with its defaults for captions and sizes, on a model of 32 latent rows (for which the trained
+    sizes are small), and the bundled model with a given order and grid."""
     folder, caption = f"{FOLDER}/PixArt-XL-2-512x512", "A red_apple-on a  sky(blue) background!! see www.example.com/a, 1920x1080"
     copy = folder + ".copy"
     shutil.copytree(folder, copy)

@@ -1,12 +1,12 @@
-"""PyTorch beside evocache-worker on this CPU, with the same threads, round about: one block of each model at its true
-width, the decoder, and the bundled pipeline end to end. Prints a table of the fastest times and their ratios. WORKER is a
-release build of evocache-worker.
+"""PyTorch against evocache-worker on this CPU, with the same number of threads, in alternating rounds: one block of
+each model at its true width, the decoder, and the bundled pipeline end to end. Prints a table of the fastest times and
+their ratios. WORKER is a release build of evocache-worker.
 pip install -r speed.requirements.txt
 
---precision bf16: all of PyTorch's side in bf16; of evocache's the matrices of linear layers, for the rest of it is f32 always.
+--precision bf16: PyTorch computes everything in bf16; evocache only the products of linear layers, and the rest in f32.
 
-The fastest of all rounds counts on both sides: what disturbs a run only ever adds. PyTorch's blocks make their modulation
-themselves (below 1 % of a block), where evocache makes those of all blocks at the beginning of a step."""
+Each side counts with its fastest round, because disturbances only add time. PyTorch's blocks include their modulation
+(below 1 % of a block), which evocache computes for all blocks at the start of a step."""
 import argparse, json, os, subprocess, time
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -15,7 +15,7 @@ parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--parts", nargs="+", choices=["blocks", "pipeline"], default=["blocks", "pipeline"])
 parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
-parser.add_argument("--model", default="", help="only models whose names hold this")
+parser.add_argument("--model", default="", help="only models whose name contains this")
 ARGS = parser.parse_args()
 THREADS = str(ARGS.threads)
 os.environ.update(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS)
@@ -28,7 +28,7 @@ DTYPE = {"f32": torch.float32, "bf16": torch.bfloat16}[ARGS.precision]
 torch.set_grad_enabled(False)
 HERE = os.path.dirname(os.path.abspath(__file__))
 EMOJI = os.path.join(HERE, "..", "..", "models", "emoji")
-RUNS = 2  # of each side in a round
+RUNS = 2  # of each side per round
 
 
 def ours(*arguments):
@@ -52,7 +52,7 @@ def zeros(*shape):
 
 
 def blocks():
-    """(model, block) -> a call of diffusers' block on one picture."""
+    """Maps (model, block) to a call of diffusers' block on one picture."""
     def eager(module):
         return module.eval().to(DTYPE)
 
@@ -79,7 +79,7 @@ def blocks():
         calls["sd-3.5-medium", kind] = lambda i=i: sd3.transformer_blocks[i](
             hidden_states=zeros(2, 1024, 1536), encoder_hidden_states=zeros(2, 333, 1536), temb=zeros(2, 1536))
     if ARGS.precision != "f32":
-        return calls  # evocache's decoder is f32
+        return calls  # evocache's decoder is always f32
     vae = eager(d.AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2,
                                 down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4))
     calls["vae-512", "f32"] = lambda: vae.decode(zeros(1, 4, 64, 64)).sample
@@ -87,7 +87,7 @@ def blocks():
 
 
 def pipeline():
-    """The bundled pipeline from embeddings to pictures: 4 pictures, 10 steps, guidance; per picture."""
+    """A call of the bundled pipeline from embeddings to pictures: 4 pictures, 10 steps, with guidance."""
     pipe = d.PixArtAlphaPipeline.from_pretrained(EMOJI, torch_dtype=DTYPE)
     pipe.set_progress_bar_config(disable=True)
     encoded = pipe.encode_prompt(["a picture"] * 4, True, negative_prompt="", max_sequence_length=24)

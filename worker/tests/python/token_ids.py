@@ -1,5 +1,5 @@
-"""Small tokenizers in folders of every age, and the ids that transformers gives texts. `python token_ids.py` makes
-tests/fixtures/tokenizers anew; `python token_ids.py check` only compares.
+"""Small tokenizers in the file formats of all library versions, and the token ids that transformers gives for texts.
+`python token_ids.py` writes tests/fixtures/tokenizers; `python token_ids.py check` only compares.
 pip install transformers==5.24.0 sentencepiece protobuf"""
 import json, os, shutil, sys
 import sentencepiece as spm
@@ -20,7 +20,7 @@ def write(folder, name, value):
 
 
 def pieces(folder):
-    """A unigram model with the rules of characters that T5's has, but few of them."""
+    """A unigram model with a few of the character rules of T5's."""
     text, rules = f"{folder}/text", f"{folder}/rules.tsv"
     words = "a an the red apple cat dog owl on and sky blue background under fire one two three four five six seven".split()
     open(text, "w").write("\n".join(" ".join(words[i % n:] + words[: i % n]) for n in (23, 19, 7) for i in range(40)))
@@ -60,7 +60,7 @@ def clip_config(folder, **more):
     write(folder, "tokenizer_config.json", dict(base, **more))
 
 
-# Each writes its folder and says the class and the length. What T5 and CLIP were published with is in the first of each.
+# Each writes a folder and returns class and length. The first of each kind has the published settings of T5 and CLIP.
 
 def t5_published(f):
     """PixArt: spiece.model, added_tokens.json, special_tokens_map.json, the added tokens in the config."""
@@ -77,7 +77,7 @@ def t5_published(f):
 
 
 def t5_first(f):
-    """google/t5-v1_1-xxl: no tokens in the config, which has no padding either."""
+    """google/t5-v1_1-xxl: neither tokens nor padding in the config."""
     pieces(f)
     write(f, "special_tokens_map.json", dict(eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
           additional_special_tokens=[f"<extra_id_{i}>" for i in range(100)]))
@@ -124,7 +124,7 @@ def clip_published(f):
 
 
 def clip_g(f):
-    """SD 3's second: padded with '!', which is therefore found in texts."""
+    """SD 3's second: the padding is '!', which also occurs in texts."""
     vocab = pairs(f)
     tokens = [(0, "!", True, {}), (vocab[BOS], BOS, True, dict(normalized=True)), (vocab[EOS], EOS, True, {})]
     clip_config(f, pad_token="!", added_tokens_decoder=decoder(tokens))
@@ -132,7 +132,7 @@ def clip_g(f):
 
 
 def clip_first(f):
-    """As the first releases had it: tokens as objects in the config."""
+    """As in the first releases: tokens as objects in the config."""
     pairs(f)
     token = lambda text: dict(__type="AddedToken", content=text, lstrip=False, normalized=True, rstrip=False, single_word=False)
     clip_config(f, bos_token=token(BOS), eos_token=token(EOS), unk_token=token(EOS), do_lower_case=True)

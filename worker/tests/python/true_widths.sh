@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Every family against diffusers at its true widths: pipelines with random weights (a few layers of each kind; text encoders
-# and decoder likewise) are made in a temporary folder, run by diffusers and by evocache, and compared part by part. Prints
-# the table family × part → relative error, and fails if one is above 1e-4. About 8 GB of memory, 4 GB of disk, 15 minutes on
-# two cores. Arguments: names of families (default: all). PYTHON: an interpreter with torch, diffusers and transformers.
+# Compares every family with diffusers at its true widths: creates pipelines with random weights (a few layers of each
+# kind; text encoders and decoder likewise) in a temporary folder, runs them with diffusers and evocache, and compares
+# every part. Prints a table family × part → relative error, and fails if an error is above 1e-4. Needs 8 GB of memory,
+# 4 GB of disk, and 15 minutes on two cores. Arguments: names of families (default: all). PYTHON: an interpreter with
+# torch, diffusers and transformers.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -13,7 +14,7 @@ trap 'rm -rf "$folder"' EXIT
 failed=0
 for family in "${families[@]}"; do
   "$python" pipelines.py true "$folder" "$family" >/dev/null 2>"$folder/log" || { cat "$folder/log"; exit 1; }
-  # Dependencies are optimised in the dev profile too.
+  # Dependencies are optimized in the dev profile too.
   EVOCACHE_PARITY="$folder/$family" cargo test --quiet -p evocache-worker --test pipelines -- \
     --ignored --exact another_pipeline_agrees_with_diffusers --nocapture >"$folder/log" 2>&1 || failed=1
   grep -E '  [ 0-9.]+e-?[0-9]+$|error$|panicked|above' "$folder/log" || cat "$folder/log"
