@@ -46,18 +46,24 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Car
 name=evocache-$version-$host
 tree=$work/$name
 
-# Paths of this machine become names that are the same everywhere, in Rust and in C. The source folder that a development build
-# remembers, to find the bundled model, is left out (EVOCACHE_RELEASE).
+# Paths of this machine become names that are the same everywhere, in Rust and in C. Two small programs do it, found by name: cargo
+# hashes RUSTFLAGS and the path of a workspace wrapper into the names of what it builds, and those names get into the programs.
 rust_src=$(rustc --print sysroot)/lib/rustlib/src/rust
 commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
-separator=$'\x1f'
-flags=()
-maps=("$cargo_home=/cargo" "$target_dir=/build" "$src=/evocache" "$rust_src=/rustc/$commit")
-for map in "${maps[@]}"; do flags+=("--remap-path-prefix=$map"); done
-CARGO_ENCODED_RUSTFLAGS=$(IFS=$separator; echo "${flags[*]}")
-CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$target_dir=/build"
-export CARGO_ENCODED_RUSTFLAGS CFLAGS CXXFLAGS=$CFLAGS EVOCACHE_RELEASE=1 CARGO_TARGET_DIR=$target_dir
-cargo auditable build --release --locked --workspace --bins
+{
+  echo '#!/bin/sh'
+  printf 'exec "$@"'
+  printf ' %q' "--remap-path-prefix=$cargo_home=/cargo" "--remap-path-prefix=$target_dir=/build" \
+    "--remap-path-prefix=$src=/evocache" "--remap-path-prefix=$rust_src=/rustc/$commit"
+} >"$work/tools/bin/rustc-without-paths"
+printf '#!/bin/sh\nRUSTC_WORKSPACE_WRAPPER=cargo-auditable exec cargo "$@"\n' >"$work/tools/bin/cargo-by-name"
+chmod +x "$work/tools/bin/"{rustc-without-paths,cargo-by-name}
+# The crate cc splits these as a shell does, so that a folder may have a space in its name.
+CFLAGS=$(printf -- '-ffile-prefix-map=%q ' "$cargo_home=/cargo" "$target_dir=/build")
+export CFLAGS CXXFLAGS=$CFLAGS CC_SHELL_ESCAPED_FLAGS=1 CARGO_TARGET_DIR=$target_dir
+# EVOCACHE_RELEASE leaves out the source folder, in which a development build looks for the bundled model.
+EVOCACHE_RELEASE=1 RUSTC_WRAPPER=rustc-without-paths CARGO=$work/tools/bin/cargo-by-name \
+  cargo-auditable auditable build --release --locked --workspace --bins
 
 rm -rf "$tree"
 share=$tree/share
@@ -89,7 +95,7 @@ cargo about generate --workspace --locked --offline --fail --target "$host" --co
 cp "$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html" "$docs/rust-standard-library.html"
 cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$host"
 for program in evocache evocache-worker; do
-  find . -name "${program}_bin.cdx.json" -exec sed "s#file://$src#file:///evocache#g" {} + >"$docs/$program.cdx.json"
+  find . -name "${program}_bin.cdx.json" -exec sed 's#file://[^"]*/target/dist/src#file:///evocache#g' {} + >"$docs/$program.cdx.json"
   [ -s "$docs/$program.cdx.json" ] || { echo "error: there is no SBOM of $program"; exit 1; }
 done
 if grep -rlF "$work" "$tree"; then echo "error: these files hold a path of this machine"; exit 1; fi

@@ -45,7 +45,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
-            "'{text}' is not a size; write bytes, or a number with KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (of 1024)"
+            "'{text}' is not a size; write bytes, or a number with KB, MB, GB, TB (1000) or KiB, MiB, GiB, TiB (1024)"
         )
     };
     let trimmed = text.trim();

@@ -1,4 +1,4 @@
-//! Schedules as JSON: round trips, the golden files that diffusers was run with, and every kind of bad file.
+//! Schedules as JSON: round trips, the golden files of the runs with diffusers, and every kind of invalid file.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -73,7 +73,7 @@ fn what_ecad_cannot_express_is_refused() {
     assert!(matches!(write_ecad(&other, "x"), Err(FormatError::Inexpressible(text)) if text.contains("layer*2[mlp]")));
 }
 
-/// A file of ECAD's for one block and two steps, with `steps` as its schedule and `more` beside it.
+/// An ECAD file for one block and two steps, with `steps` as its schedule and `more` beside `cache_schedule`.
 fn ecad(steps: &str, more: &str) -> String {
     format!(
         r#"{{"cache_schedule": {{"name": "n", "num_blocks": 1, "num_inference_steps": 2, "attributes": {{"gate_step": 1}},
@@ -163,14 +163,14 @@ fn what_only_ecads_code_can_run_is_refused_by_its_field() {
             "cache_schedule.schedule.1.1: the model has no such block",
         ),
         ((format!(r#"{}, "2": {BLOCK}"#, steps(BLOCK)), ""), "cache_schedule.schedule.2: num_inference_steps is 2"),
-        ((format!(r#"{}, "01": {BLOCK}"#, steps(BLOCK)), ""), "is step 1 once more"),
-        ((format!(r#"{}, "x": {BLOCK}"#, steps(BLOCK)), ""), "cache_schedule.schedule.x: is no number"),
+        ((format!(r#"{}, "01": {BLOCK}"#, steps(BLOCK)), ""), "is step 1 again"),
+        ((format!(r#"{}, "x": {BLOCK}"#, steps(BLOCK)), ""), "cache_schedule.schedule.x: is not a step number"),
         (
             (steps(BLOCK), r#", "config": {"pipeline": {"name": "tgate", "kwargs": {}}}"#),
-            "config.pipeline: 'tgate' samples",
+            "config.pipeline: 'tgate' is a sampling pipeline",
         ),
-        ((steps(BLOCK), r#", "pipeline": "tgate""#), "pipeline: 'tgate' samples"),
-        ((steps(BLOCK), r#", "skip_layers": [1]"#), "skip_layers: is no field"),
+        ((steps(BLOCK), r#", "pipeline": "tgate""#), "pipeline: 'tgate' is a sampling pipeline"),
+        ((steps(BLOCK), r#", "skip_layers": [1]"#), "skip_layers: is not a field"),
         ((steps(&component(r#""custom_compute_attn": {}"#)), ""), ""),
     ] {
         let (steps, more) = steps_and_more;
@@ -195,8 +195,8 @@ fn a_bad_file_is_told_by_its_field() {
         (spoil("\"steps\": 4", "\"steps\": -1"), "steps"),
         (spoil("\"steps\": 4", "\"steps\": 5"), "decisions.block.0.attn1"),
         (spoil("\"block.1.ff\"", "\"block.9.ff\""), "decisions.block.1.ff: is missing"),
-        (spoil("\"block.2.ff\"", "\"block.1.no\": \"CCCC\", \"block.2.ff\""), "decisions.block.1.no: is no slot"),
-        (spoil("\"steps\": 4", "\"guidance\": 1, \"steps\": 4"), "guidance: is no field"),
+        (spoil("\"block.2.ff\"", "\"block.1.no\": \"CCCC\", \"block.2.ff\""), "decisions.block.1.no: is not a slot"),
+        (spoil("\"steps\": 4", "\"guidance\": 1, \"steps\": 4"), "guidance: is not a field"),
         (spoil("\"count\": 3", "\"count\": 0"), "layout"),
         (spoil("\"id\": \"", "\"id\": \"00"), "id: is 00"),
         ("{\"cache_schedule\": {}}".to_owned(), "cache_schedule.num_blocks"),

@@ -1,4 +1,4 @@
-//! Domain types through their messages and back, the bytes on the wire, and messages that lie.
+//! Round trips of domain types through messages, the bytes on the wire, and invalid messages.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -171,7 +171,7 @@ fn calibration_and_measurement_survive_the_wire() {
 
 #[test]
 fn the_bytes_of_a_schedule_do_not_change() {
-    // Golden: stored schedules and ids stay readable only as long as these bytes stay the same.
+    // Golden bytes: stored schedules and ids stay readable only while these do not change.
     let schedule = Schedule::from_fn(Arc::new(Layout::pixart(1).unwrap()), 4, |step, slot| match (step, slot) {
         (1, 0) | (2, 0) => Decision::Reuse,
         (3, 2) => Decision::Forecast,
@@ -201,12 +201,12 @@ fn a_schedule_that_is_not_what_it_says_is_refused() {
     for (i, spoil) in spoils.iter().enumerate() {
         let mut message = good.clone();
         spoil(&mut message);
-        assert!(wire::schedule(&layout(), &message).is_err(), "lie {i} was believed");
+        assert!(wire::schedule(&layout(), &message).is_err(), "lie {i} was accepted");
     }
 }
 
 proptest! {
-    /// Whatever bytes arrive, reading them is an error or a value, never a panic or an endless allocation.
+    /// Reading arbitrary bytes gives an error or a value, never a panic or an unbounded allocation.
     #[test]
     fn no_bytes_can_break_the_readers(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(message) = pb::SearchSpec::decode(bytes.as_slice()) {
@@ -236,7 +236,7 @@ proptest! {
     }
 }
 
-/// Numbers of fields that messages on the wire already have.
+/// The field numbers of messages in use.
 #[test]
 fn a_question_with_conditions_keeps_its_bytes() {
     use prost::Message;
@@ -320,7 +320,7 @@ fn imported_schedules_of_one_layout_share_it_and_others_are_refused() {
         name: "far".into(),
         schedule: Schedule::all_compute(layout.clone(), 12).unwrap(),
     };
-    // Thirty bytes to send, and 164 kB once it is made.
+    // A message of thirty bytes, 164 kB once built.
     let large = Arc::new(Layout::pixart(1365).unwrap());
     let mut draft = spec();
     draft.imported = vec![imported(&large); 1000];

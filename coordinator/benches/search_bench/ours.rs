@@ -70,12 +70,15 @@ fn bits(schedule: &Schedule) -> Vec<u8> {
 /// Runs a search to its end.
 pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64, mut seen: impl FnMut((f64, f64))) {
     let strategy = match name {
-        "random" => Strategy::Random,
         "nsga2" => Strategy::Nsga2,
         _ => Strategy::SteadyState,
     };
-    let parts =
-        Parts { operators: name != "no-operators", selection: name != "no-selection", model: name != "no-model" };
+    let parts = Parts {
+        search: name != "random",
+        operators: name != "no-operators",
+        selection: name != "no-selection",
+        model: name != "no-model",
+    };
     let steps = if name == "no-steps" { &landscape.steps()[..1] } else { landscape.steps() };
     let mut draft = spec(strategy, name != "no-seeds", seed, evaluations, steps);
     if strategy == Strategy::Nsga2 {
@@ -121,7 +124,7 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
         let id = CandidateId(index);
         let proposal = breeder.ask(id).unwrap();
         breeder.record(id, &proposal);
-        repeated += usize::from(proposal.provenance.operator == "remeasure");
+        repeated += usize::from(proposal.provenance.repeats().is_some());
         let (share, error) = landscape.truth(&bits(&proposal.schedule));
         truths.push((share, error));
         let mut stream = Stream::new(seed, "luck", index);

@@ -24,7 +24,7 @@ fn measurement(quality: f64, baseline: f64) -> Measurement {
 
 /// The score under (`latency_ratio`, `quality`) with these directions and bounds.
 fn score(direction: Direction, bound: Option<f64>, m: &Measurement) -> Score {
-    let mut draft = draft(evocache_proto::domain::Strategy::Random, &[4], 10, 1);
+    let mut draft = draft(evocache_proto::domain::Strategy::SteadyState, &[4], 10, 1);
     draft.objectives[1] = Objective { metric: "quality".into(), direction, bound };
     Objectives::new(&spec(draft)).score(m, 0.75).unwrap()
 }
@@ -50,7 +50,7 @@ fn costs_are_shares_of_the_uncached_run_or_of_their_bound() {
         ("cache_hit_rate", Some(0.5), -0.75, 0.5),
         ("cache_bytes", Some((1u64 << 21) as f64), (1u64 << 20) as f64, 0.5),
     ] {
-        let mut draft = draft(evocache_proto::domain::Strategy::Random, &[4], 10, 1);
+        let mut draft = draft(evocache_proto::domain::Strategy::SteadyState, &[4], 10, 1);
         draft.objectives[0] = Objective { metric: metric.into(), direction: builtin_direction(metric).unwrap(), bound };
         let score = Objectives::new(&spec(draft)).score(&measurement(0.9, 1.0), 0.75).unwrap();
         near(score.values[0], value);
@@ -60,7 +60,7 @@ fn costs_are_shares_of_the_uncached_run_or_of_their_bound() {
 
 #[test]
 fn cache_bytes_without_a_bound_are_logarithmic() {
-    let mut draft = draft(evocache_proto::domain::Strategy::Random, &[4], 10, 1);
+    let mut draft = draft(evocache_proto::domain::Strategy::SteadyState, &[4], 10, 1);
     draft.objectives[0] = Objective { metric: "cache_bytes".into(), direction: Direction::Minimize, bound: None };
     let objectives = Objectives::new(&spec(draft));
     let loss = |bytes: u64| {
@@ -113,7 +113,7 @@ fn violations_are_relative_to_their_bounds_and_zero_within() {
 
 #[test]
 fn what_cannot_be_compared_has_no_score() {
-    let objectives = Objectives::new(&spec(draft(evocache_proto::domain::Strategy::Random, &[4], 10, 1)));
+    let objectives = Objectives::new(&spec(draft(evocache_proto::domain::Strategy::SteadyState, &[4], 10, 1)));
     let mut m = measurement(f64::NAN, 1.0);
     assert!(matches!(objectives.score(&m, 0.5), Err(ScoreError::NotFinite { .. })));
     m.metrics.clear();

@@ -63,7 +63,7 @@ const PLAIN: Asked = Asked { direction: Direction::Maximize, bound: None, ignore
 
 impl Asked {
     fn ask(&self, made: &[Made], conditions: &[Condition], preference: Preference) -> Result<Answer, QuestionError> {
-        let mut draft = draft(Strategy::Random, &[4], 10, 1);
+        let mut draft = draft(Strategy::SteadyState, &[4], 10, 1);
         draft.objectives[1] = Objective { metric: "quality".into(), direction: self.direction, bound: self.bound };
         let standings: Vec<Standing<'_>> = made.iter().map(of).collect();
         let question = Question { conditions: conditions.into(), preference, ignore_bounds: self.ignore_bounds };

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evocache_proto::domain::{Level, Measurement, MetricValues, Spread, WorkerId};
+use evocache_proto::domain::{Level, Measurement, MetricValues, Paired, Spread, WorkerId};
 
 /// Relative difference of a mean score below which two workers agree, whatever the spread says: devices and libraries
 /// round differently, and a picture that differs a little scores a little differently.
@@ -75,11 +75,10 @@ fn difference(a: &Measurement, b: &Measurement, noise: &Noise) -> Option<String>
 
 fn scores(a: &Measurement, b: &Measurement, noise: &Noise) -> Option<String> {
     common(a, b).find_map(|(mine, other)| {
-        let n = mine.values.len() as f64;
-        let differences = differences(mine, other);
-        let mean = (differences.clone().sum::<f64>() / n).abs();
-        let reach = noise.of(&mine.name).and(Spread::of(differences)).reach(Level::RARE) / n.sqrt();
-        (mean > SCORE && mean > reach).then(|| format!("{} {:.4}, not {:.4}", mine.name, mine.mean(), other.mean()))
+        let paired = Paired::of(differences(mine, other))?.given(noise.of(&mine.name));
+        let apart = paired.mean.abs();
+        (apart > SCORE && apart > paired.reach(Level::RARE))
+            .then(|| format!("{} {:.4}, not {:.4}", mine.name, mine.mean(), other.mean()))
     })
 }
 

@@ -180,7 +180,7 @@ impl Row {
             schedule: Some(e.schedule.as_ref().into()),
             provenance: Some(pb::Provenance {
                 parents: e.provenance.parents.iter().map(|p| p.0).collect(),
-                operator: e.provenance.operator.clone(),
+                operator: e.provenance.origin.to_string(),
                 seed_family: e.provenance.seed_family.clone(),
                 imported: imported.cloned().unwrap_or_default(),
             }),

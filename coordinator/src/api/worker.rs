@@ -132,7 +132,7 @@ impl WorkerService for Workers {
             schedule: Some(offer.schedule.as_ref().into()),
             ttl: Some(encode::span(offer.ttl)),
             attempt: offer.attempt,
-            prompts: offer.prompts,
+            prompts: offer.prompts.to_number(),
             profile: offer.profile,
         });
         Ok(Response::new(pb::AcquireLeaseResponse { lease, draining, idle_reason: idle }))

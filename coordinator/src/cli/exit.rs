@@ -127,8 +127,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use evocache_net::channel::AddressError;
     use crate::client::Refusal;
+    use evocache_net::channel::AddressError;
 
     fn refused(kind: ErrorKind) -> ClientError {
         ClientError::Refused(Box::new(Refusal {

@@ -160,7 +160,6 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::E
 #[serde(rename_all = "snake_case")]
 enum StrategyWord {
     SteadyState,
-    Random,
     Nsga2,
     Imported,
 }
@@ -404,7 +403,6 @@ impl SpecFile {
             strategy: match self.algorithm.strategy {
                 None => default.strategy,
                 Some(StrategyWord::SteadyState) => Strategy::SteadyState,
-                Some(StrategyWord::Random) => Strategy::Random,
                 Some(StrategyWord::Nsga2) => Strategy::Nsga2,
                 Some(StrategyWord::Imported) => Strategy::Imported,
             },

@@ -85,7 +85,7 @@ fn every_wrong_field_is_named_with_what_is_allowed() {
         ("seed = 3", "seed = \"x\"", &["line 3", "expected u64"]),
         ("name = \"m\"", "nam = \"m\"", &["line 5", "nam", "name"]),
         ("name = \"m\"", "name = \"\"", &["model.name", "1 to 200"]),
-        ("steps = [20, 10]", "steps = [10, 20]", &["sampling.steps[1]", "largest to the smallest"]),
+        ("steps = [20, 10]", "steps = [10, 20]", &["sampling.steps[1]", "decrease strictly"]),
         ("steps = [20, 10]", "steps = []", &["sampling.steps", "1 to 16"]),
         ("guidance_scale = 3.0", "", &["guidance_scale", "missing"]),
         ("guidance_scale = 3.0", "guidance_scale = 1000.0", &["sampling.guidance_scale", "0 to 100"]),

@@ -119,7 +119,6 @@ pub fn spec(spec: &SpecDraft) -> Value {
         "algorithm": {
             "strategy": match spec.algorithm.strategy {
                 Strategy::SteadyState => "steady_state",
-                Strategy::Random => "random",
                 Strategy::Nsga2 => "nsga2",
                 Strategy::Imported => "imported",
             },

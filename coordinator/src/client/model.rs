@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use evocache_proto::domain::{
-    Budget, CandidateId, CostModel, Direction, Kept, Layout, Measurement, MetricDeclaration, Objective, Schedule,
-    SearchId, SpecDraft, WorkerId,
+    Budget, CandidateId, CostModel, Direction, Kept, Layout, Maker, Measurement, MetricDeclaration, Objective, Origin,
+    Schedule, SearchId, SpecDraft, WorkerId,
 };
 
 use super::Foreign;
@@ -193,19 +193,13 @@ impl Search {
     }
 }
 
-/// The operator of a heuristic schedule.
-const SEED: &str = "seed";
-
-/// How the operator of a schedule that was evaluated on more prompts begins; then follows what made it.
-const PROMOTED: &str = "promote:";
-
 /// The family of the uncached run, and what coordinators called it before.
 const UNCACHED: [&str; 2] = ["uncached", "all-compute"];
 
 pub(super) fn origin(operator: &str, family: &str, imported: &[Foreign]) -> Foreign {
-    let operator = operator.strip_prefix(PROMOTED).unwrap_or(operator);
+    let Ok(origin) = operator.parse::<Origin>();
     match imported {
-        _ if operator != SEED => operator.into(),
+        _ if !origin.is_seed() => origin.maker().map_or_else(|| operator.into(), |maker| maker.to_string().into()),
         _ if UNCACHED.contains(&family) => UNCACHED[0].into(),
         [] if family.is_empty() => operator.into(),
         [] => family.into(),
@@ -266,7 +260,8 @@ pub struct Evaluation {
 impl Evaluation {
     /// Whether it is a heuristic schedule and not offspring.
     pub fn is_seed(&self) -> bool {
-        self.operator == SEED
+        let Ok(origin) = self.operator.raw().parse::<Origin>();
+        origin == Origin::New(Maker::Seed)
     }
 
     /// Where it comes from, in a word: the name of an imported schedule, the family of a heuristic

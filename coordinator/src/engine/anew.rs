@@ -129,7 +129,9 @@ impl Search {
 mod tests {
     use std::sync::Arc;
 
-    use evocache_proto::domain::{BlockGroup, Component, Decision, Layout, Schedule, SearchId, SearchUid, Strategy};
+    use evocache_proto::domain::{
+        BlockGroup, Component, Decision, Layout, Maker, PromptSet, Schedule, SearchId, SearchUid, Strategy,
+    };
 
     use super::*;
     use crate::engine::State;
@@ -161,10 +163,10 @@ mod tests {
             let every = number as u32 + 1;
             let reuses = |step: u32| if step.is_multiple_of(every) { Decision::Compute } else { Decision::Reuse };
             let schedule = Arc::new(Schedule::from_fn(layout.clone(), 64, |step, _| reuses(step)).unwrap());
-            let provenance =
-                Arc::new(Provenance { parents: vec![], operator: "random".into(), seed_family: "random".into() });
+            let provenance = Arc::new(Provenance::founder(Maker::Random, "random"));
             let candidate = CandidateId(number);
-            let proposal = Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: 0 };
+            let proposal =
+                Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: PromptSet::All };
             let evaluation = Evaluation {
                 candidate,
                 schedule,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Budget, CandidateId, Declaration, Epoch, Measurement, RequestId, Schedule, SearchId, SearchRef, SearchSpec,
-    WorkerId,
+    Budget, CandidateId, Declaration, Epoch, Measurement, PromptSet, RequestId, Schedule, SearchId, SearchRef,
+    SearchSpec, WorkerId,
 };
 
 use crate::ports::{Room, StoreError};
@@ -153,8 +153,8 @@ pub struct Offer {
     pub ttl: Duration,
     /// 1 for the first.
     pub attempt: u32,
-    /// The first so many prompts; 0: all.
-    pub prompts: u32,
+    /// The prompts to evaluate it on.
+    pub prompts: PromptSet,
     /// Whether a calibration profile is welcome.
     pub profile: bool,
 }

@@ -13,7 +13,6 @@ use super::state::{State, Touch};
 use crate::ports::{Fact, Phase};
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease::{self, Event, State as LeaseState, Transition};
-use evocache_domain::search::REMEASURE;
 use evocache_domain::time::Timestamp;
 
 /// A search of which this many candidates failed, and no fewer than succeeded, cannot go on.
@@ -124,7 +123,7 @@ pub(super) fn complete(
         .fact(Fact::Evaluated { search: search.id.clone(), sequence, evaluation });
     let spent = search.device_time.saturating_add(measurement.device_time);
     // What is compared with the results of others may have to be judged first; the clock ends the search then.
-    let compared = candidate.proposal.provenance.operator == REMEASURE || !search.trust.knows(worker);
+    let compared = candidate.proposal.provenance.repeats().is_some() || !search.trust.knows(worker);
     Ok(match exhausted(search, search.prompts_of(key.candidate) as u64, spent, context.now) {
         Some(reason) if !compared => end(search, Phase::Completed, reason, decision, context),
         Some(_) | None => decision,

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{Budget, CandidateId, Declaration, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId};
+use evocache_proto::domain::{
+    Budget, CandidateId, Declaration, PromptSet, SearchId, SearchRef, SearchSpec, SearchUid, WorkerId,
+};
 
 use super::anew::Anew;
 use crate::ports::{ModelFacts, Phase};
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease;
 use evocache_domain::reference::References;
-use evocache_domain::search::{Breeder, Proposal, Provenance, REMEASURE, TellError};
+use evocache_domain::search::{Breeder, Proposal, TellError};
 use evocache_domain::time::Timestamp;
 use evocache_domain::trust::Trust;
 
@@ -203,8 +205,7 @@ impl Search {
 
     /// How many prompts a candidate is evaluated on.
     pub(super) fn prompts_of(&self, candidate: CandidateId) -> usize {
-        let prompts = self.candidate(candidate).map_or(0, |c| c.proposal.prompts);
-        if prompts == 0 { self.spec.prompts.len() } else { prompts as usize }
+        self.candidate(candidate).map_or(PromptSet::All, |c| c.proposal.prompts).count(self.spec.prompts.len())
     }
 
     /// Whether the worker alone has measured a candidate so far, by itself or again.
@@ -307,7 +308,7 @@ impl Search {
     fn take_in(&mut self, evaluation: &Evaluation) -> Result<(), TellError> {
         self.device_time = self.device_time.saturating_add(evaluation.measurement.device_time);
         if self.disowned.contains(&evaluation.worker) {
-            return self.bound.as_mut().map_or(Ok(()), |(_, breeder)| breeder.disown(evaluation.candidate));
+            return self.bound.as_mut().map_or(Ok(()), |(_, breeder)| breeder.exclude(evaluation.candidate));
         }
         self.references.tell(&evaluation.device, evaluation.measurement.baseline_latency());
         if let Some((_, breeder)) = &mut self.bound {
@@ -321,8 +322,7 @@ impl Search {
         if prompts == self.spec.prompts.len() {
             self.compare(evaluation);
         }
-        let Provenance { parents, operator, .. } = &*evaluation.provenance;
-        if let Some(&first) = parents.first().filter(|_| operator == REMEASURE) {
+        if let Some(first) = evaluation.provenance.repeats() {
             self.again.entry(first).or_default().push(evaluation.candidate);
         }
         Ok(())
@@ -330,8 +330,7 @@ impl Search {
 
     /// Holds a result against those of others.
     fn compare(&mut self, evaluation: &Evaluation) {
-        let repeats = (evaluation.provenance.operator == REMEASURE).then(|| evaluation.provenance.parents.first());
-        let first = repeats.flatten().copied();
+        let first = evaluation.provenance.repeats();
         let again = first.and_then(|first| self.again.get(&first));
         let measured = first.into_iter().chain(again.into_iter().flatten().copied());
         let others: Vec<Arc<Evaluation>> = measured

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evocache_proto::domain::{
-    Algorithm, Budget, CandidateId, Declaration, Direction, Epoch, Grid, Layout, MeasurementPlan, MetricDeclaration,
-    ModelRef, Objective, Prompt, Sampling, SearchId, SearchUid, SpecDraft,
+    Algorithm, Budget, CandidateId, Declaration, Direction, Epoch, Grid, Layout, Maker, MeasurementPlan,
+    MetricDeclaration, ModelRef, Objective, Prompt, PromptSet, Sampling, SearchId, SearchUid, SpecDraft,
 };
 
 use super::*;
@@ -86,9 +86,9 @@ fn lease(state: &mut State, search: &str, worker: &str) {
     let search = SearchId::new(search).unwrap();
     let layout = Arc::new(Layout::pixart(1).unwrap());
     let schedule = Arc::new(evocache_proto::domain::Schedule::all_compute(layout, 4).unwrap());
-    let provenance = Arc::new(Provenance { parents: vec![], operator: "seed".into(), seed_family: String::new() });
+    let provenance = Arc::new(Provenance::founder(Maker::Seed, ""));
     let candidate = CandidateId(0);
-    let proposal = Proposal { schedule, provenance, prompts: 0 };
+    let proposal = Proposal { schedule, provenance, prompts: PromptSet::All };
     state.apply(Fact::CandidateCreated { search: search.clone(), candidate, proposal }).unwrap();
     let leased = lease::State::Leased {
         worker: WorkerId::new(worker).unwrap(),

@@ -24,7 +24,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache_proto::domain::{CandidateId, Epoch, Layout, RequestId, Schedule, SearchId, SearchUid, WorkerId};
+use evocache_proto::domain::{
+    CandidateId, Epoch, Layout, PromptSet, RequestId, Schedule, SearchId, SearchUid, WorkerId,
+};
 use evocache_proto::{pb, wire};
 use prost::Message;
 
@@ -182,7 +184,7 @@ fn candidate_record(proposal: &Proposal) -> CandidateRecord {
         steps: proposal.schedule.steps(),
         decisions: proposal.schedule.packed().to_vec(),
         provenance: Some(provenance_message(&proposal.provenance)),
-        prompts: proposal.prompts,
+        prompts: proposal.prompts.to_number(),
         lease: None,
     }
 }
@@ -372,11 +374,12 @@ fn no_candidate(key: &[u8]) -> StoreError {
 fn proposal(key: &[u8], layout: &Arc<Layout>, record: CandidateRecord) -> Result<Proposal, StoreError> {
     let schedule = Schedule::from_packed(layout.clone(), record.steps, &record.decisions);
     let schedule = Arc::new(schedule.map_err(|e| corrupt(key, e))?);
-    let prompts = record.prompts;
+    let prompts = PromptSet::from_number(record.prompts);
     let provenance = record.provenance.unwrap_or_default();
+    let Ok(origin) = provenance.operator.parse();
     let provenance = Provenance {
         parents: provenance.parents.into_iter().map(CandidateId).collect(),
-        operator: provenance.operator,
+        origin,
         seed_family: provenance.seed_family,
     };
     Ok(Proposal { schedule, provenance: Arc::new(provenance), prompts })
@@ -385,7 +388,7 @@ fn proposal(key: &[u8], layout: &Arc<Layout>, record: CandidateRecord) -> Result
 fn provenance_message(provenance: &Provenance) -> pb::Provenance {
     pb::Provenance {
         parents: provenance.parents.iter().map(|p| p.0).collect(),
-        operator: provenance.operator.clone(),
+        operator: provenance.origin.to_string(),
         seed_family: provenance.seed_family.clone(),
         // It follows from the specification.
         imported: vec![],

@@ -113,7 +113,7 @@ pub(crate) fn digest(state: &State) -> String {
                 other => other,
             };
             text += &format!("candidate {i} {} {:?}", candidate.proposal.schedule.id(), candidate.proposal.provenance);
-            text += &format!(" {} {lease:?} {:?}\n", candidate.proposal.prompts, candidate.evaluation);
+            text += &format!(" {} {lease:?} {:?}\n", candidate.proposal.prompts.to_number(), candidate.evaluation);
         }
         for evaluation in &search.evaluations {
             text += &format!("evaluation {evaluation:?}\n");
@@ -199,10 +199,7 @@ fn sets_follow_from_leases(state: &State) -> Result<(), String> {
 
 fn prompts_add_up(state: &State) -> Result<(), String> {
     for search in state.searches.values() {
-        let prompts = |candidate: &Candidate| match candidate.proposal.prompts {
-            0 => search.spec.prompts.len() as u64,
-            some => u64::from(some),
-        };
+        let prompts = |candidate: &Candidate| candidate.proposal.prompts.count(search.spec.prompts.len()) as u64;
         let sum = |holds: &dyn Fn(&Candidate) -> bool| -> u64 {
             search.candidates.iter().filter(|c| holds(c)).map(prompts).sum()
         };

@@ -352,7 +352,7 @@ impl World {
     fn complete(&mut self, lease: usize, by: Option<usize>, ahead: u64) -> Result<(), String> {
         let Some((worker, mut offer)) = self.lease(lease, by) else { return Ok(()) };
         offer.lease.epoch.0 += ahead;
-        let measurement = toy::measure(&offer.schedule, offer.prompts, vec![], &mut self.chance);
+        let measurement = toy::measure(&offer.schedule, offer.prompts.to_number(), vec![], &mut self.chance);
         let key = (offer.lease.search.clone(), offer.lease.candidate.0);
         let by = (offer.lease.epoch.0, worker.clone());
         let command =

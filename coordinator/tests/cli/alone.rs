@@ -74,7 +74,7 @@ fn values_are_read_with_their_units_everywhere() {
         (&["best", "s", "--min-quality-ratio", "98"], "write 98% or 0.98"),
         (&["best", "s", "--max-latency", "35"], "has no unit"),
         (&["serve", "--listen", "7447"], "it has no port"),
-        (&["serve", "--reserve", "1XB"], "is no size"),
+        (&["serve", "--reserve", "1XB"], "is not a size"),
         (&["front", "s", "--svg", "a.png"], "it is written as SVG; name it like a.svg"),
         (&["front", "s", "--sheet", "a.jpg"], "it is written as PNG; name it like a.png"),
     ] {

@@ -197,9 +197,8 @@ impl World {
             let Some(offer) = self.offer(worker).await else { return done };
             let mut measurement = measure(&offer.schedule);
             measurement.device_time = self.busy;
-            if offer.prompts > 0 {
-                measurement.metrics[0].values.truncate(offer.prompts as usize);
-            }
+            let values = &mut measurement.metrics[0].values;
+            values.truncate(offer.prompts.count(values.len()));
             let command = Command::Complete { worker: worker.clone(), lease: offer.lease, measurement };
             assert_eq!(self.handle.command(None, command).await, Ok(Answer::Accepted));
         }

@@ -102,7 +102,7 @@ async fn results(world: &World, search: &SearchId) -> Vec<CandidateId> {
 #[tokio::test]
 async fn a_completed_search_runs_on_and_restarts_change_nothing() {
     for limit in [evaluations as fn(u64) -> Budget, device_time] {
-        for strategy in [Strategy::SteadyState, Strategy::Random, Strategy::Nsga2] {
+        for strategy in [Strategy::SteadyState, Strategy::Nsga2] {
             let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
             let undisturbed = extended(&|| memory.clone(), strategy, limit, false).await;
             let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ pub struct Sampling {
 pub struct Grid {
     /// The step count.
     pub steps: u32,
-    /// DPM-Solver++: the order of the solver, the number of model outputs that a step uses; `None`: as in the model folder.
+    /// DPM-Solver++: the solver's order, that is, model outputs that a step uses; `None`: as in the model folder.
     pub solver_order: Option<u32>,
     /// DPM-Solver++: the training timestep of each step, strictly decreasing; empty: as in the model folder.
     pub timesteps: Vec<u32>,

@@ -3,15 +3,15 @@
 use super::{Decision, Schedule};
 
 impl Schedule {
-    /// Whether the slot's output is used at this step: always for a residual component; for one that feeds another, only
-    /// if that one is computed.
+    /// Whether the slot's output is used at this step: always for a residual component; for one that feeds another,
+    /// only if that one is computed.
     pub fn consumed(&self, step: u32, slot: usize) -> bool {
         self.layout().consumer(slot).is_none_or(|consumer| self.decision(step, consumer) == Decision::Compute)
     }
 
-    /// For each (step, slot), step-major: the last later step that reads the output computed there, or `None` if it is not
-    /// computed or never read again. A reuse reads the output computed last, a forecast the last two. An output must be
-    /// kept until the slot has run at the given step, and no longer.
+    /// For each (step, slot), step-major: the last later step that reads the output computed there, or `None` if it is
+    /// not computed or never read again. A reuse reads the output computed last, a forecast the last two. An output
+    /// must be kept until the slot has run at the given step, and no longer.
     pub fn retention(&self) -> Vec<Option<u32>> {
         let slots = self.slots();
         let mut last_read = vec![None; self.steps() as usize * slots];

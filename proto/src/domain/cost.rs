@@ -47,8 +47,9 @@ impl Schedule {
         slots + cost.step_macs * u64::from(self.steps()) + cost.image_macs
     }
 
-    /// The peak size of stored outputs, in bytes per image. An output is dropped right after its last read, and one that is
-    /// never read again is not stored. The cost model must have been [checked](CostModel::check) for this layout.
+    /// The peak size of stored outputs, in bytes per image. An output is dropped right after its last read, and one
+    /// that is never read again is not stored. The cost model must have been [checked](CostModel::check) for this
+    /// layout.
     pub fn peak_cache_bytes(&self, cost: &CostModel) -> u64 {
         let slots = self.slots();
         let last_read = self.retention();

@@ -19,7 +19,7 @@ pub enum IdError {
         length: usize,
     },
     /// The text has an invalid character.
-    #[error("{kind} '{text}' may have only a-z, 0-9 and '-', and must start with a letter or digit; found '{}'", found.escape_debug())]
+    #[error("{kind} '{text}' may have a-z, 0-9 and '-' only, and not start with '-'; found '{}'", found.escape_debug())]
     Character {
         /// The kind of identifier, such as `search id`.
         kind: &'static str,

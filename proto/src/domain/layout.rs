@@ -1,4 +1,4 @@
-//! What of a model can be cached: block groups, their components, and the slots these make.
+//! The cacheable modules of a model: block groups, their components, and the slots.
 
 use std::fmt;
 
@@ -27,12 +27,12 @@ impl Component {
     }
 }
 
-/// `count` equal blocks, each with the same components in the order in which they run.
+/// A group of identical blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BlockGroup {
     /// Name of the group, such as `block`, `double` or `single`.
     pub name: String,
-    /// How many blocks.
+    /// The number of blocks.
     pub count: u32,
     /// The components of one block, in the order in which they run.
     pub components: Vec<Component>,
@@ -52,29 +52,29 @@ pub struct Slot {
 /// Why a layout is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// No group, no block or no component.
-    #[error("layout has no slot: {0}")]
+    /// A group without blocks or components, or no group.
+    #[error("layout has no slots: {0}")]
     Empty(String),
     /// More slots than [`MAX_SLOTS`].
     #[error("layout has {0} slots, at most {MAX_SLOTS} are supported")]
     TooLarge(usize),
-    /// More kinds of components than [`MAX_COMPONENTS`].
-    #[error("layout has {0} components in its block groups, at most {MAX_COMPONENTS} are supported")]
+    /// More than [`MAX_COMPONENTS`] components over all groups.
+    #[error("layout has {0} components over all block groups, at most {MAX_COMPONENTS} are supported")]
     Components(usize),
-    /// A name that is not `[a-z][a-z0-9_]*` of at most 32 characters.
-    #[error("layout name '{0}' must be 1 to 32 of a-z, 0-9 and '_', starting with a letter")]
+    /// A name that is not 1 to 32 characters of `[a-z][a-z0-9_]*`.
+    #[error("layout name '{0}' must be 1 to 32 characters of a-z, 0-9 and '_', starting with a letter")]
     Name(String),
-    /// The same name twice.
+    /// Two groups, or two components of a group, with the same name.
     #[error("layout name '{0}' is used twice")]
     Duplicate(String),
-    /// `feeds` names something that is not a later, residual component of the block.
+    /// `feeds` does not name a later component of the block whose output goes to the residual stream.
     #[error(
-        "component '{component}' feeds '{consumer}', which is no later component of its block that goes to the residual stream"
+        "component '{component}' feeds '{consumer}', which is not a later component of its block that feeds no other"
     )]
     Feeds {
         /// The component.
         component: String,
-        /// What it names.
+        /// The component that it names.
         consumer: String,
     },
 }
@@ -95,13 +95,13 @@ fn check_name(name: &str) -> Result<(), LayoutError> {
 }
 
 impl Layout {
-    /// Checks the groups: names, no duplicate, `feeds` to a later residual component, 1 to [`MAX_SLOTS`] slots.
+    /// Checks the groups: valid and unique names, `feeds` to a later residual component, 1 to [`MAX_SLOTS`] slots.
     pub fn new(groups: Vec<BlockGroup>) -> Result<Self, LayoutError> {
         if groups.is_empty() {
             return Err(LayoutError::Empty("no block group".into()));
         }
         let components: usize = groups.iter().map(|group| group.components.len()).sum();
-        // A group without components is none, so this bounds their number too.
+        // Every group must have a component, so this bounds the number of groups too.
         if components.max(groups.len()) > MAX_COMPONENTS {
             return Err(LayoutError::Components(components.max(groups.len())));
         }
@@ -149,14 +149,14 @@ impl Layout {
         Ok(Self { groups, slots, consumers })
     }
 
-    /// PixArt and DiT-like models: one group `block` of `blocks` × `[attn1, attn2, ff]`.
+    /// PixArt: one group `block` of `blocks` × `[attn1, attn2, ff]`.
     pub fn pixart(blocks: u32) -> Result<Self, LayoutError> {
         let components = ["attn1", "attn2", "ff"].map(Component::new).to_vec();
         Self::new(vec![BlockGroup { name: "block".into(), count: blocks, components }])
     }
 
-    /// FLUX: `double × [attn, ff, ff_context]`, then `single × [attn, proj_mlp, proj_out]`, where `proj_out` alone
-    /// reads the two others.
+    /// FLUX: `double × [attn, ff, ff_context]`, then `single × [attn, proj_mlp, proj_out]`, where only `proj_out` reads
+    /// the other two.
     pub fn flux(doubles: u32, singles: u32) -> Result<Self, LayoutError> {
         Self::new(vec![
             BlockGroup {
@@ -181,17 +181,17 @@ impl Layout {
         &self.groups
     }
 
-    /// How many slots.
+    /// The number of slots.
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// The slot with this index. Panics if `index >= self.slots()`, as slices do.
+    /// The slot with this index. Panics if `index >= self.slots()`.
     pub fn slot(&self, index: usize) -> Slot {
         self.slots[index]
     }
 
-    /// The index of the slot that alone reads the output of slot `index`, if there is one.
+    /// The index of the only slot that reads the output of slot `index`. `None`: it goes to the residual stream.
     pub fn consumer(&self, index: usize) -> Option<usize> {
         self.consumers[index]
     }
@@ -205,7 +205,7 @@ impl Layout {
 }
 
 impl fmt::Display for Layout {
-    /// One line that says all of it, such as `block*28[attn1,attn2,ff]`; part of a schedule's content id.
+    /// The whole layout on one line, such as `block*28[attn1,attn2,ff]`. Schedule ids are digests over it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (g, group) in self.groups.iter().enumerate() {
             if g > 0 {

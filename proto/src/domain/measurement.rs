@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::Profile;
 
-/// One quality metric over the calibration prompts.
+/// The values of one quality metric over the prompts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricValues {
-    /// The declared metric.
+    /// Name of the metric, as declared.
     pub name: String,
-    /// One value per calibration prompt, in their order.
+    /// One value per evaluated prompt, in their order.
     pub values: Vec<f64>,
     /// Mean over the same prompts of the uncached run, measured by the same worker.
     pub baseline_mean: f64,
@@ -27,107 +27,108 @@ impl MetricValues {
 pub struct Measurement {
     /// Quality, one entry per declared metric.
     pub metrics: Vec<MetricValues>,
-    /// Microseconds per image, one sample per timed batch of the candidate.
+    /// Latency in microseconds per image, one sample per timed batch of the candidate.
     pub latency_us: Vec<f64>,
-    /// Microseconds per image of uncached batches, interleaved with the others on the same device.
+    /// The same for uncached batches, interleaved with those of the candidate on the same device.
     pub baseline_latency_us: Vec<f64>,
     /// Multiply-accumulates per image.
     pub macs: u64,
-    /// Those of the uncached run.
+    /// Multiply-accumulates per image of the uncached run.
     pub baseline_macs: u64,
     /// Peak bytes of stored outputs per image.
     pub peak_cache_bytes: u64,
-    /// Time the device was busy with this evaluation.
+    /// Time for which the device was busy with this evaluation.
     pub device_time: Duration,
-    /// How many rounds of timed batches were thrown away because the device was slower than before.
+    /// Number of rounds of timed batches in which the device was slower than in the evaluations before.
     pub disturbed: u32,
-    /// PNG pictures of the first prompts, as many as the measurement plan asks for.
+    /// Pictures of the first prompts as PNG, at most as many as the measurement plan asks for.
     pub thumbnails: Vec<Vec<u8>>,
-    /// Of the uncached run, where it was asked for.
+    /// The calibration profile of the uncached run, if the lease asked for it.
     pub profile: Option<Profile>,
 }
 
-/// Why a measurement is not believed.
+/// Why a measurement is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MeasurementError {
-    /// A declared metric is missing, or another one is there.
-    #[error("metrics must be exactly those declared ({declared}); found ({found})")]
+    /// The metrics differ from those declared.
+    #[error("metrics must be those declared ({declared}); found ({found})")]
     Metrics {
         /// The names declared at registration.
         declared: String,
         /// The names in the result.
         found: String,
     },
-    /// Not one value per prompt.
+    /// The number of values is not that of the prompts.
     #[error("metric '{metric}' has {found} values for {prompts} prompts")]
     Values {
-        /// Which metric.
+        /// Name of the metric.
         metric: String,
         /// Values in the result.
         found: usize,
-        /// Prompts of the calibration.
+        /// Prompts of the lease.
         prompts: usize,
     },
-    /// NaN, infinite, or of a size that no metric has: sums and ratios of such values say nothing.
-    #[error("metric '{metric}' is {value:e} for prompt {prompt}; a value must be 0 or from 1e-30 to 1e15 in size")]
+    /// A value is NaN, infinite, or so large or small that sums and ratios lose their meaning.
+    #[error("metric '{metric}' is {value:e} for prompt {prompt}; it must be 0 or of magnitude 1e-30 to 1e15")]
     Value {
-        /// Which metric.
+        /// Name of the metric.
         metric: String,
-        /// Which prompt; the number of prompts for the baseline's mean.
+        /// Index of the prompt; the number of prompts stands for `baseline_mean`.
         prompt: usize,
         /// The value.
         value: f64,
     },
-    /// No latency sample, too many, or one that is shorter than a nanosecond or longer than a day.
-    #[error("'{field}' must hold 1 to 10000 samples from 0.001 to 8.64e10 microseconds, found {found}")]
+    /// No latency sample, too many, or one below a nanosecond or above a day.
+    #[error("'{field}' must have 1 to 10000 samples of 0.001 to 8.64e10 microseconds, found {found}")]
     Latency {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The number of samples, or the invalid sample.
         found: String,
     },
-    /// No work at all, or more than any device could do in a day.
-    #[error("macs ({macs}) and baseline_macs ({baseline}) must be from 1 to 1000000000000000000")]
+    /// Multiply-accumulates of 0, or more than any device could do in a day.
+    #[error("macs ({macs}) and baseline_macs ({baseline}) must be 1 to 1000000000000000000")]
     Macs {
-        /// The candidate's.
+        /// Those of the candidate.
         macs: u64,
-        /// The uncached run's.
+        /// Those of the uncached run.
         baseline: u64,
     },
-    /// More bytes than any device has.
+    /// More cache memory than any device has.
     #[error("peak_cache_bytes is {0}; at most 1125899906842624 (1 PiB)")]
     CacheBytes(u64),
-    /// The device was busy for longer than the worker had the candidate.
-    #[error("device_time is {found:?}, and the candidate was handed out {lasted:?} ago")]
+    /// The device time exceeds the time since the grant.
+    #[error("device_time is {found:?}, but the candidate was granted {lasted:?} ago")]
     DeviceTime {
-        /// What the worker says.
+        /// The device time that the worker reported.
         found: Duration,
-        /// How long ago it got the candidate.
+        /// The time since the grant.
         lasted: Duration,
     },
-    /// Pictures beyond what the plan asked for, or too large to keep.
+    /// More thumbnails than the plan asks for, or one that is too large.
     #[error(
         "{found} thumbnails with {bytes} bytes in all; the plan asks for at most {wanted}, of at most 262144 bytes each"
     )]
     Thumbnails {
-        /// How many.
+        /// The number of thumbnails.
         found: usize,
-        /// Their total size.
+        /// Their total size in bytes.
         bytes: usize,
-        /// How many the plan asks for.
+        /// The number that the plan asks for.
         wanted: u32,
     },
 }
 
 impl Measurement {
-    /// Largest thumbnail in bytes.
+    /// The most bytes of a thumbnail.
     pub const MAX_THUMBNAIL: usize = 256 * 1024;
-    /// Most multiply-accumulates per image: ratios of them are exact enough, and sums of many do not overflow an `f64`.
+    /// The most multiply-accumulates per image.
     pub const MAX_MACS: u64 = 1_000_000_000_000_000_000;
-    /// Most bytes of stored outputs per image.
+    /// The most bytes of stored outputs per image.
     pub const MAX_CACHE_BYTES: u64 = 1 << 50;
 
-    /// Checks a measurement against what the worker declared and the search asked for.
+    /// Checks the measurement against the declared metrics, the number of prompts of the lease and the number of
+    /// thumbnails of the plan.
     pub fn check(&self, declared: &[&str], prompts: usize, thumbnails: u32) -> Result<(), MeasurementError> {
         let found: Vec<&str> = self.metrics.iter().map(|m| m.name.as_str()).collect();
         let (mut a, mut b) = (found.clone(), declared.to_vec());
@@ -175,8 +176,8 @@ impl Measurement {
         Ok(())
     }
 
-    /// Checks the time that the device was busy against how long ago the worker got the candidate. The clock may have
-    /// been set meanwhile, so it is not taken to the second.
+    /// Checks the device time against the time since the grant. Allows ten minutes more, because the clock may have
+    /// been set meanwhile.
     pub fn check_device_time(&self, lasted: Duration) -> Result<(), MeasurementError> {
         const SLACK: Duration = Duration::from_mins(10);
         if self.device_time > lasted.saturating_add(SLACK) {
@@ -185,7 +186,7 @@ impl Measurement {
         Ok(())
     }
 
-    /// Whether another measurement has the same numbers. Pictures are not compared: they are not always at hand.
+    /// Whether another measurement has the same numbers. Does not compare pictures, which are not kept in memory.
     pub fn has_numbers_of(&self, other: &Self) -> bool {
         let without = |m: &Self| Self { thumbnails: vec![], ..m.clone() };
         without(self) == without(other)
@@ -196,16 +197,17 @@ impl Measurement {
         self.metrics.iter().find(|m| m.name == name)
     }
 
-    /// Microseconds per image of the fastest uncached batch, of as many as there are of the candidate's.
+    /// Latency in microseconds per image of the fastest uncached batch, out of as many as the candidate has. See
+    /// [`latency`](Self::latency).
     pub fn baseline_latency(&self) -> f64 {
         fastest(&self.baseline_latency_us, self.latency_us.len())
     }
 
-    /// Microseconds per image of the fastest batch, of as many as there are uncached ones.
+    /// Latency in microseconds per image of the candidate's fastest batch, out of as many as there are uncached ones.
     ///
-    /// The fastest, because every run does the same work and what disturbs it on a shared machine only ever adds: a
-    /// mean or a median of a few batches would let a candidate look fast because its uncached neighbours were disturbed.
-    /// Of equally many, because the fastest of three is faster than that of two, whatever they measure.
+    /// The fastest, because every batch does the same work and interference on a shared machine only adds time. With a
+    /// mean or median of a few batches, a candidate could look fast because its uncached batches were disturbed. Out of
+    /// equally many, because the minimum of three samples is smaller than that of two.
     pub fn latency(&self) -> f64 {
         fastest(&self.latency_us, self.baseline_latency_us.len())
     }
@@ -215,7 +217,7 @@ impl Measurement {
         self.latency() / self.baseline_latency()
     }
 
-    /// The mean of a built-in or declared metric; `cache_hit_rate` is the schedule's.
+    /// The value of a built-in metric, or the mean of a declared one. `cache_hit_rate` is that of the schedule.
     pub fn value(&self, metric: &str, cache_hit_rate: f64) -> Option<f64> {
         match metric {
             "latency_us" => Some(self.latency()),
@@ -229,20 +231,20 @@ impl Measurement {
     }
 }
 
-/// Whether a value of a metric can be added up and divided by without losing what it says.
+/// Whether a metric value is small enough to sum and large enough to divide by.
 fn is_plausible(value: f64) -> bool {
     value == 0.0 || (1e-30..=1e15).contains(&value.abs())
 }
 
-/// The smallest of `count` of the samples, on average over every choice of so many; of all if there are no more. NaN for
-/// none.
+/// The expected minimum of `count` samples drawn without replacement; the minimum of all if there are no more. NaN for
+/// no samples.
 fn fastest(samples: &[f64], count: usize) -> f64 {
     if count >= samples.len() {
         return samples.iter().copied().min_by(f64::total_cmp).unwrap_or(f64::NAN);
     }
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    // The share of choices that have none of the samples so far, and how many of those have the next one.
+    // `left`: the share of draws without any sample so far. `next`: the share of those that have the next one.
     let (mut expected, mut left) = (0.0, 1.0);
     for (before, sample) in sorted.iter().enumerate() {
         let next = (count as f64 / (sorted.len() - before) as f64).min(1.0);
@@ -252,7 +254,7 @@ fn fastest(samples: &[f64], count: usize) -> f64 {
     expected
 }
 
-/// The median; the mean of the middle two for an even count, NaN for none.
+/// The median: the mean of the middle two for an even count, NaN for no samples.
 pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -287,7 +289,8 @@ mod tests {
         let m = good();
         assert_eq!(m.check(&["clip"], 2, 0), Ok(()));
         let values = ["latency_us", "macs_ratio", "cache_hit_rate", "clip"].map(|n| m.value(n, 0.25));
-        // Of three batches the fastest of two, as of the uncached ones: 10 in two pairs of three, 20 in the third.
+        // There are two uncached batches, so two of three: the minimum is 10 in two of the three pairs, 20 in the
+        // other.
         assert_eq!(values, [Some((10.0 + 10.0 + 20.0) / 3.0), Some(0.5), Some(0.25), Some(0.6)]);
         assert_eq!(m.baseline_latency(), 40.0);
         assert_eq!(m.value("latency_ratio", 0.0), Some(m.latency() / 40.0));
@@ -336,7 +339,7 @@ mod tests {
         for (i, spoil) in spoils.iter().enumerate() {
             let mut m = good();
             spoil(&mut m);
-            assert!(m.check(&["clip"], 2, 0).is_err(), "lie {i} was believed");
+            assert!(m.check(&["clip"], 2, 0).is_err(), "lie {i} was accepted");
         }
         let mut m = good();
         m.device_time = Duration::from_secs(1 << 60);

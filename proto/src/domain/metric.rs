@@ -1,4 +1,6 @@
-//! Metrics and what a worker declares about itself. No metric but the built-in measurements has a meaning here.
+//! Metrics, and what a worker declares when it registers.
+//!
+//! **Invariant:** knows no metric by name except the built-in ones.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +8,7 @@ use super::limits::{MAX_LABELS, MAX_METRICS, MAX_NAME};
 use super::problems::shown;
 use super::{CostModel, CostModelError, Layout};
 
-/// Which way is better.
+/// Which values of a metric are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Smaller is better.
@@ -15,13 +17,13 @@ pub enum Direction {
     Maximize,
 }
 
-/// Measurements that every evaluation has, whatever the worker: name, direction, unit.
+/// The metrics that every evaluation has: name, direction, unit.
 ///
-/// - `latency_us`: microseconds per image of the fastest batch, whole pipeline, text encoding excluded;
-/// - `latency_ratio`: that over the fastest of the uncached batches interleaved on the same device;
-/// - `macs`, `macs_ratio`: multiply-accumulates per image, and over the uncached run's;
+/// - `latency_us`: microseconds per image of the fastest batch, for the whole pipeline without text encoding;
+/// - `latency_ratio`: `latency_us` over that of the uncached batches interleaved on the same device;
+/// - `macs`, `macs_ratio`: multiply-accumulates per image, and their ratio to those of the uncached run;
 /// - `cache_bytes`: peak bytes of stored outputs per image;
-/// - `cache_hit_rate`: share of decisions served from the cache.
+/// - `cache_hit_rate`: share of decisions that the cache serves.
 pub const BUILTIN_METRICS: [(&str, Direction, &str); 6] = [
     ("latency_us", Direction::Minimize, "us"),
     ("latency_ratio", Direction::Minimize, "1"),
@@ -31,7 +33,7 @@ pub const BUILTIN_METRICS: [(&str, Direction, &str); 6] = [
     ("cache_hit_rate", Direction::Maximize, "1"),
 ];
 
-/// The direction of a built-in metric, or `None` for any other name.
+/// The direction of a built-in metric; `None` for any other name.
 pub fn builtin_direction(name: &str) -> Option<Direction> {
     BUILTIN_METRICS.iter().find(|(builtin, ..)| *builtin == name).map(|&(_, direction, _)| direction)
 }
@@ -39,11 +41,11 @@ pub fn builtin_direction(name: &str) -> Option<Direction> {
 /// A quality metric that a worker can measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricDeclaration {
-    /// Name, such as `clip_score`: `[a-z][a-z0-9_]*`, none of [`BUILTIN_METRICS`].
+    /// Name, such as `clip_score`: 1 to 64 characters of `[a-z][a-z0-9_]*`, not one of [`BUILTIN_METRICS`].
     pub name: String,
-    /// Which way is better.
+    /// Which values are better.
     pub direction: Direction,
-    /// Unit as in UCUM: `1`, `dB`, …
+    /// Unit in UCUM notation, such as `1` or `dB`; at most 64 bytes.
     pub unit: String,
     /// One line for people.
     pub description: String,
@@ -55,65 +57,65 @@ pub enum DeclarationError {
     /// A text is empty or too long.
     #[error("'{field}' must have 1 to {MAX_NAME} characters")]
     Text {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
     },
-    /// A metric name that is malformed, built in, or given twice.
-    #[error("metric '{0}' must be a-z, 0-9 and '_', start with a letter, be declared once, and be no built-in metric")]
+    /// A metric name that is malformed, built in or declared twice.
+    #[error("metric '{0}' must be 1 to 64 of a-z, 0-9 and '_', start with a letter, be unique and not be built in")]
     Metric(String),
-    /// Too many labels, or one that is malformed.
+    /// Too many labels, or a key or value of invalid length.
     #[error("at most {MAX_LABELS} labels, with keys of 1 to 63 bytes and values of at most 255")]
     Labels,
-    /// A unit that is none.
+    /// A unit that is too long.
     #[error("the unit of metric '{0}' has more than 64 bytes")]
     Unit(String),
     /// More metrics than [`MAX_METRICS`].
-    #[error("a worker declares at most {MAX_METRICS} metrics, not {0}")]
+    #[error("a worker may declare at most {MAX_METRICS} metrics, found {0}")]
     Metrics(usize),
-    /// No metric at all: then there is nothing to search for.
-    #[error("a worker declares at least one quality metric")]
+    /// No quality metric, so there would be nothing to optimize.
+    #[error("a worker must declare at least one quality metric")]
     NoMetric,
-    /// No decision but compute.
-    #[error("a worker can at least reuse an output; 'forecast' is optional, reuse is not")]
+    /// A worker that can only compute.
+    #[error("a worker must be able to reuse outputs; only forecasts are optional")]
     NoReuse,
     /// The cost model does not fit the layout.
     #[error(transparent)]
     Cost(#[from] CostModelError),
 }
 
-/// What a worker says about itself when it registers.
+/// What a worker declares when it registers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declaration {
-    /// Name of the worker for people, such as `gpu-node-3/0`.
+    /// Name of the worker, for people, such as `gpu-node-3/0`.
     pub name: String,
     /// The device, such as `NVIDIA H100 80GB HBM3` or `cpu (1 thread)`.
     pub device: String,
     /// The software that measures, with its version.
     pub software: String,
-    /// Name of the loaded model; a search asks for a model by it.
+    /// Name of the loaded model. The worker serves searches for this name.
     pub model: String,
-    /// Digest of weights and configuration: two workers with one fingerprint run the same model.
+    /// Digest of weights and configuration. Workers with the same fingerprint generate the same pictures.
     pub fingerprint: String,
-    /// What can be cached.
+    /// The cacheable modules.
     pub layout: Layout,
-    /// Whether the worker can run `Decision::Forecast`.
+    /// Whether the worker can run [`Decision::Forecast`](super::Decision::Forecast).
     pub forecast: bool,
-    /// Whether it can measure a [`Profile`](super::Profile).
+    /// Whether the worker can measure a [`Profile`](super::Profile).
     pub profiles: bool,
-    /// Whether it samples on a [`Grid`](super::Grid) that it is told.
+    /// Whether the worker samples on the [`Grid`](super::Grid)s of a search.
     pub grids: bool,
-    /// The quality metrics that it measures.
+    /// The quality metrics that the worker measures.
     pub metrics: Vec<MetricDeclaration>,
     /// Memory of the device in bytes; 0: unknown.
     pub memory_bytes: u64,
-    /// What operators say about the worker, for searches to ask for.
+    /// Labels that searches can require.
     pub labels: BTreeMap<String, String>,
-    /// Costs under the model's native resolution with guidance, if the worker knows them.
+    /// Costs at the model's native resolution with guidance, if known.
     pub cost: Option<CostModel>,
 }
 
 impl Declaration {
-    /// Checks names and sizes.
+    /// Checks names, counts and sizes.
     pub fn check(&self) -> Result<(), DeclarationError> {
         for (field, text) in [
             ("name", &self.name),

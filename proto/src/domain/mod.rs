@@ -1,7 +1,7 @@
-//! Domain types of the contract: what both sides mean, checked once when made.
+//! The domain types of the contract. Most are checked when they are constructed, so that code that takes one need not
+//! check it again.
 //!
-//! Absent on purpose: protobuf, gRPC, JSON, files, clocks and randomness. A value of one of these types is valid;
-//! code that takes one need not check it again.
+//! **Invariant:** knows nothing of protobuf, gRPC, JSON, files, clocks and randomness.
 
 mod calibration;
 mod canonical;
@@ -11,9 +11,11 @@ mod layout;
 pub mod limits;
 mod measurement;
 mod metric;
+mod origin;
 mod placement;
 mod problems;
 mod profile;
+mod prompt_set;
 mod quality;
 mod schedule;
 mod spec;
@@ -26,10 +28,12 @@ pub use layout::{BlockGroup, Component, Layout, LayoutError, Slot};
 pub use limits::{MAX_PROMPTS, MAX_SLOTS, MAX_STEPS};
 pub use measurement::{Measurement, MeasurementError, MetricValues, median};
 pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, MetricDeclaration, builtin_direction};
+pub use origin::{Maker, Origin};
 pub use placement::Placement;
 pub use problems::{Problem, Problems, shown};
 pub use profile::{MAX_LAGS, Profile, ProfileError};
+pub use prompt_set::PromptSet;
 pub use quality::{Kept, quality_ratio};
 pub use schedule::{Decision, Schedule, ScheduleError, ScheduleId};
 pub use spec::{Algorithm, Budget, Imported, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, Strategy};
-pub use statistics::{Level, Spread, student};
+pub use statistics::{Level, Paired, Spread, student};

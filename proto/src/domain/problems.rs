@@ -1,34 +1,34 @@
-//! All that is wrong with a value, told in bounded space: the first problems in words, the others as a number.
+//! The problems of a value in bounded space: the first ones in words, the others as a number.
 //!
-//! Whoever sends a million wrong numbers is told of a few of them. Absent: how a caller is told, which is its edge's.
+//! A message with a million wrong numbers thus gets a short error. Does not encode errors: that is the API's job.
 
 use std::fmt;
 
-/// Problems told in words.
+/// The most problems kept in words.
 const TOLD: usize = 8;
-/// Bytes of all of them together: with room to spare in the headers that gRPC sends an error in.
+/// The most bytes of all of them together. gRPC sends errors in headers, of which clients read 8 KiB.
 const TOLD_BYTES: usize = 2048;
-/// Bytes of a field's path.
+/// The most bytes of a field's path.
 const FIELD_BYTES: usize = 120;
-/// Bytes of one problem.
+/// The most bytes of one problem.
 const PROBLEM_BYTES: usize = 600;
 
-/// One thing that is wrong.
+/// One invalid field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Path of the field, such as `sampling.steps[1]`.
     pub field: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what would be valid.
     pub problem: String,
 }
 
 impl Problem {
-    /// A problem with a field; what is too long to be read is cut.
+    /// A problem with a field. Long texts are cut.
     pub fn new(field: impl fmt::Display, problem: impl fmt::Display) -> Self {
         Self { field: shown(field, FIELD_BYTES), problem: shown(problem, PROBLEM_BYTES) }
     }
 
-    /// The same problem seen from the enclosing message.
+    /// The same problem with its path seen from the enclosing message.
     #[must_use]
     pub fn within(self, outer: &str) -> Self {
         Self::new(format_args!("{outer}.{}", self.field), self.problem)
@@ -45,7 +45,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a value.
+/// The problems of a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems {
     told: Vec<Problem>,
@@ -53,10 +53,10 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Adds a problem, in words while there is room.
+    /// Adds a problem: in words while there is room, else to the count.
     pub fn add(&mut self, field: impl fmt::Display, problem: impl fmt::Display) {
         self.all += 1;
-        // Once one is only counted, all that follow are: the first are told, without a gap.
+        // Once one was only counted, so are all later ones: those in words are the first, without a gap.
         if self.told.len() + 1 == self.all && self.told.len() < TOLD {
             let problem = Problem::new(field, problem);
             let bytes: usize = self.told.iter().map(Problem::bytes).sum();
@@ -66,35 +66,35 @@ impl Problems {
         }
     }
 
-    /// Adds a problem unless all is well.
+    /// Adds a problem unless `good`.
     pub fn unless<P: fmt::Display>(&mut self, good: bool, field: impl fmt::Display, problem: impl FnOnce() -> P) {
         if !good {
             self.add(field, problem());
         }
     }
 
-    /// Whether there are no more than so many; only then are they worth a look.
+    /// Adds a problem if there are more than `most`. Returns whether there are not.
     pub fn at_most(&mut self, field: impl fmt::Display, found: usize, most: usize) -> bool {
         self.unless(found <= most, field, || format!("at most {most}, found {found}"));
         found <= most
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.all == 0
     }
 
-    /// The first problems.
+    /// The problems in words.
     pub fn told(&self) -> &[Problem] {
         &self.told
     }
 
-    /// How many more there are.
+    /// The number of further problems.
     pub fn untold(&self) -> usize {
         self.all - self.told.len()
     }
 
-    /// The same problems seen from the enclosing message.
+    /// The same problems with their paths seen from the enclosing message.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
         self.told = self.told.into_iter().map(|problem| problem.within(outer)).collect();
@@ -120,7 +120,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// A text of at most so many bytes: the end of a longer one is left out.
+/// Cuts a text to at most `most` bytes, at the end of a character.
 pub fn shown(text: impl fmt::Display, most: usize) -> String {
     let mut text = text.to_string();
     if text.len() > most {

@@ -2,10 +2,10 @@
 
 use super::limits::MAX_CHANGES;
 
-/// Changes are given since at most so many steps ago.
+/// The largest number of lags of a profile.
 pub const MAX_LAGS: u32 = 16;
 
-/// Relative L1 changes, mean over prompts. Made by [`Profile::new`] only.
+/// Relative L1 changes of the slots' outputs, as means over the prompts. Constructed by [`Profile::new`] only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
     steps: u32,
@@ -14,10 +14,10 @@ pub struct Profile {
     changes: Vec<f32>,
 }
 
-/// Why numbers are no profile.
+/// Why numbers do not make a profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
-    /// Nothing, or more than is kept.
+    /// Steps or lags out of range.
     #[error("a profile has 1 to 1000 steps and 1 to {MAX_LAGS} lags, fewer than steps; found {steps} and {lags}")]
     Size {
         /// Its steps.
@@ -26,22 +26,22 @@ pub enum ProfileError {
         lags: u32,
     },
     /// More changes than [`MAX_CHANGES`].
-    #[error("{0} changes, at most {MAX_CHANGES}: measure fewer lags")]
+    #[error("{0} changes, at most {MAX_CHANGES} are supported: measure fewer lags")]
     Many(usize),
-    /// The changes do not fill whole rows of slots.
-    #[error("{found} changes are no whole rows of slots for {lags} lags of {steps} steps")]
+    /// The number of changes is not a multiple of lags times steps.
+    #[error("{found} changes are not a positive multiple of {lags} lags times {steps} steps")]
     Rows {
-        /// How many changes.
+        /// The number of changes.
         found: usize,
         /// Its steps.
         steps: u32,
         /// Its lags.
         lags: u32,
     },
-    /// Negative, infinite or NaN.
-    #[error("change {index} is {value}, which is no relative change")]
+    /// A change that is negative, infinite or NaN.
+    #[error("change {index} is {value}; it must be finite and not negative")]
     Value {
-        /// Which.
+        /// Index of the change.
         index: usize,
         /// The value, as text.
         value: String,
@@ -49,7 +49,7 @@ pub enum ProfileError {
 }
 
 impl Profile {
-    /// Checks the numbers: `changes` at index `((lag - 1) * steps + step) * slots + slot`.
+    /// Checks the numbers. The change of (lag, step, slot) is at index `((lag - 1) * steps + step) * slots + slot`.
     pub fn new(steps: u32, lags: u32, changes: Vec<f32>) -> Result<Self, ProfileError> {
         if !(1..=super::MAX_STEPS).contains(&steps) || !(1..=MAX_LAGS).contains(&lags) || lags >= steps {
             return Err(ProfileError::Size { steps, lags });
@@ -72,7 +72,7 @@ impl Profile {
         self.steps
     }
 
-    /// The largest lag.
+    /// The number of lags, which is the largest lag.
     pub fn lags(&self) -> u32 {
         self.lags
     }
@@ -82,13 +82,12 @@ impl Profile {
         self.slots
     }
 
-    /// All changes, as in [`Profile::new`].
+    /// All changes, in the order of [`Profile::new`].
     pub fn changes(&self) -> &[f32] {
         &self.changes
     }
 
-    /// `|y(step) - y(step - lag)| / |y(step)|` of a slot's output; `None` for a lag of 0, one that is not in the
-    /// profile, or one that reaches before the first step.
+    /// `|y(step) - y(step - lag)| / |y(step)|` of a slot's output; `None` if the profile does not have it.
     pub fn change(&self, step: u32, slot: usize, lag: u32) -> Option<f32> {
         let known = (1..=self.lags.min(step)).contains(&lag) && step < self.steps && slot < self.slots;
         let row = (lag.wrapping_sub(1) as usize) * self.steps as usize + step as usize;

@@ -1,23 +1,23 @@
-//! What a schedule keeps of the uncached run's quality: the one definition for whatever is shown, compared or asked for.
+//! How much a schedule keeps of the quality of the uncached run: the single definition for all output and comparisons.
 //!
-//! The share kept is `1 - loss / |uncached|`, where the loss is by how much the value is worse. For a positive metric that
-//! is maximised it is the value over the uncached one; it has the same meaning for one that is minimised or negative: no
-//! loss is 1, more is better. Where the uncached value is zero, as that of a distance to the uncached picture is, there is
-//! no share of it; then the plain difference says what there is to say.
+//! The share kept is `1 - loss / |uncached|`, where the loss is by how much the value is worse. For a positive metric
+//! that is maximized, this is the value over the uncached one. For minimized and negative metrics, too, no loss is 1
+//! and more is better. Where the uncached value is 0, as for a distance to the uncached picture, the share is undefined
+//! and the difference is used.
 
 use super::Direction;
 
-/// What is kept of the uncached quality.
+/// How much is kept of the uncached quality.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kept {
-    /// The share: 1 is all of it, more than 1 is better than uncached.
+    /// The share kept: 1 is the uncached quality, more is better.
     Share(f64),
-    /// There is no share of nothing: the value minus the uncached one, in the metric's unit.
+    /// The value minus the uncached one, in the metric's unit, where the share is undefined.
     Difference(f64),
 }
 
 impl Kept {
-    /// Of a metric with this value, where the uncached run has `uncached`.
+    /// How much `value` keeps of `uncached`, the value of the uncached run.
     pub fn new(direction: Direction, value: f64, uncached: f64) -> Self {
         let gain = match direction {
             Direction::Maximize => value - uncached,
@@ -27,7 +27,7 @@ impl Kept {
         if share.is_finite() { Self::Share(share) } else { Self::Difference(value - uncached) }
     }
 
-    /// The share, where there is one.
+    /// The share, if it is defined.
     pub fn share(self) -> Option<f64> {
         match self {
             Self::Share(share) => Some(share),
@@ -36,7 +36,7 @@ impl Kept {
     }
 }
 
-/// The share kept of the uncached quality; `None` where there is none. See [`Kept`].
+/// The share kept of the uncached quality; `None` where it is undefined. See [`Kept`].
 pub fn quality_ratio(direction: Direction, value: f64, uncached: f64) -> Option<f64> {
     Kept::new(direction, value, uncached).share()
 }
@@ -51,7 +51,7 @@ mod tests {
         prop_oneof![Just(Direction::Minimize), Just(Direction::Maximize)]
     }
 
-    /// Values as metrics have them, of either sign.
+    /// Metric values of either sign.
     fn values() -> impl Strategy<Value = f64> {
         prop_oneof![-1e3..1e3, -1.0..1.0, Just(0.0)]
     }
@@ -61,7 +61,7 @@ mod tests {
         use Direction::{Maximize, Minimize};
         let share = |direction, value, uncached| quality_ratio(direction, value, uncached);
         assert_eq!(share(Maximize, 0.45, 0.9), Some(0.5));
-        // A reward below zero: three times as far below is a loss of twice the uncached magnitude, not 280 %.
+        // A negative reward: three times as far below zero is a loss of twice the uncached magnitude.
         assert_eq!(share(Maximize, -1.5, -0.5), Some(-1.0));
         assert_eq!(share(Maximize, -0.25, -0.5), Some(1.5));
         assert_eq!(share(Minimize, 25.0, 20.0), Some(0.75));

@@ -1,4 +1,4 @@
-//! The schedule: for every step and slot, compute, reuse or forecast.
+//! The caching schedule: for every step and slot, compute, reuse or forecast.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use super::limits::{MAX_DECISIONS, MAX_STEPS};
 pub enum Decision {
     /// Run the module.
     Compute = 0,
-    /// Take the output stored last, whatever its age.
+    /// Reuse the output stored last.
     Reuse = 1,
     /// Extrapolate the last two computed outputs linearly over the step index:
     /// `y1 + (y1 - y0) * (t - t1) / (t1 - t0)`.
@@ -32,7 +32,7 @@ impl Decision {
         }
     }
 
-    /// The decision of a letter.
+    /// The decision for a letter.
     pub fn from_letter(letter: char) -> Option<Self> {
         match letter {
             'C' => Some(Self::Compute),
@@ -43,46 +43,47 @@ impl Decision {
     }
 }
 
-/// Why something is no schedule of a layout.
+/// Why something is not a schedule of a layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// No step, or more than [`MAX_STEPS`].
-    #[error("a schedule has 1 to {MAX_STEPS} steps, not {0}")]
+    #[error("a schedule has 1 to {MAX_STEPS} steps, found {0}")]
     Steps(u32),
     /// More decisions than [`MAX_DECISIONS`].
-    #[error("{steps} steps of {slots} slots are more than {MAX_DECISIONS} decisions")]
+    #[error("{steps} steps of {slots} slots exceed {MAX_DECISIONS} decisions")]
     Decisions {
         /// Steps of the shape.
         steps: u32,
         /// Slots of the shape.
         slots: usize,
     },
-    /// The packed decisions have another length than the shape asks for.
-    #[error("{steps} steps of {slots} slots are {expected} packed bytes, found {found}")]
+    /// The packed decisions have the wrong length.
+    #[error("{steps} steps of {slots} slots take {expected} packed bytes, found {found}")]
     Length {
         /// Steps of the shape.
         steps: u32,
         /// Slots of the shape.
         slots: usize,
-        /// Bytes that these need.
+        /// Bytes that the shape needs.
         expected: usize,
-        /// Bytes that were given.
+        /// Bytes found.
         found: usize,
     },
-    /// The bits `11`, or bits after the last decision.
-    #[error("packed byte {0} holds bits that are no decision")]
+    /// The invalid decision `11`, or bits after the last decision.
+    #[error("packed byte {0} has bits that are not a decision")]
     Bits(usize),
-    /// Step 0 has nothing to reuse.
+    /// Step 0 does not compute the slot of this name.
     #[error("step 0 must compute every slot; {0} is not computed")]
     FirstStep(String),
 }
 
-/// The content id: SHA-256 over layout, step count and packed decisions. Two schedules with one id do the same.
+/// The SHA-256 of a version tag, the layout, the step count and the packed decisions. Schedules with the same id do the
+/// same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScheduleId(pub [u8; 32]);
 
 impl ScheduleId {
-    /// The first 12 hexadecimal digits, for people.
+    /// The first 12 hexadecimal digits.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
     }
@@ -107,7 +108,7 @@ impl FromStr for ScheduleId {
         let digits = text.as_bytes();
         let mut id = [0u8; 32];
         if digits.len() != 64 {
-            return Err(format!("a schedule id has 64 hexadecimal digits, not {}", digits.len()));
+            return Err(format!("a schedule id has 64 hexadecimal digits, found {}", digits.len()));
         }
         for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = std::str::from_utf8(pair)
@@ -130,13 +131,13 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Computes everything: the uncached run.
+    /// The schedule that computes everything: the uncached run.
     pub fn all_compute(layout: Arc<Layout>, steps: u32) -> Result<Self, ScheduleError> {
         Self::from_fn(layout, steps, |_, _| Decision::Compute)
     }
 
     /// Builds a schedule from a decision per (step, slot) and brings it into canonical form: step 0 computes, and
-    /// what cannot change the result is normalised away, so that equal behaviour means an equal id.
+    /// decisions that cannot change the result are normalized, so that schedules that do the same have the same id.
     pub fn from_fn(
         layout: Arc<Layout>,
         steps: u32,
@@ -154,8 +155,8 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// Reads packed decisions. Refuses a wrong length, undefined bits, and a step 0 that does not compute; brings
-    /// the rest into canonical form.
+    /// Reads packed decisions and brings them into canonical form. Refuses a wrong length, undefined bits, and a step 0
+    /// that does not compute.
     pub fn from_packed(layout: Arc<Layout>, steps: u32, packed: &[u8]) -> Result<Self, ScheduleError> {
         let slots = check_shape(&layout, steps)?;
         let decisions = steps as usize * slots;
@@ -163,7 +164,7 @@ impl Schedule {
         if packed.len() != expected {
             return Err(ScheduleError::Length { steps, slots, expected, found: packed.len() });
         }
-        // Byte by byte: a coordinator that starts reads a hundred thousand schedules.
+        // Byte by byte, because a coordinator may read a hundred thousand schedules when it starts.
         if let Some(byte) = packed.iter().position(|byte| byte & byte >> 1 & 0b0101_0101 != 0) {
             return Err(ScheduleError::Bits(byte));
         }
@@ -194,12 +195,12 @@ impl Schedule {
         self.layout.slots()
     }
 
-    /// The packed decisions, two bits each.
+    /// The packed decisions, two bits each; see [`Schedule`].
     pub fn packed(&self) -> &[u8] {
         &self.packed
     }
 
-    /// What to do with `slot` at `step`. Panics when out of range, as slices do.
+    /// The decision for `slot` at `step`. Panics if either is out of range.
     pub fn decision(&self, step: u32, slot: usize) -> Decision {
         assert!(step < self.steps && slot < self.slots(), "step {step}, slot {slot} is outside the schedule");
         let i = step as usize * self.slots() + slot;
@@ -215,21 +216,21 @@ impl Schedule {
 
     /// All decisions, step-major.
     pub fn decisions(&self) -> impl Iterator<Item = Decision> + '_ {
-        // Byte by byte: searches read whole schedules by the thousand.
+        // Byte by byte, because searches read thousands of schedules.
         self.packed
             .iter()
             .flat_map(|&byte| (0..4).map(move |i| unpack(byte, i)))
             .take(self.steps as usize * self.slots())
     }
 
-    /// How many decisions are [`Decision::Compute`].
+    /// The number of [`Decision::Compute`] decisions.
     pub fn computed(&self) -> usize {
-        // A decision that is not computed has exactly one of its two bits set; padding is zero.
+        // Reuse and forecast have exactly one of two bits set; compute and padding have none.
         let cached: u32 = self.packed.iter().map(|byte| byte.count_ones()).sum();
         self.steps as usize * self.slots() - cached as usize
     }
 
-    /// The share of decisions that are served from the cache (reuse or forecast), in `[0, 1)`.
+    /// The share of decisions that the cache serves (reuse or forecast), in `[0, 1)`.
     pub fn cache_hit_rate(&self) -> f64 {
         let all = self.steps as usize * self.slots();
         (all - self.computed()) as f64 / all as f64
@@ -237,11 +238,11 @@ impl Schedule {
 
     /// Whether any decision is a forecast.
     pub fn forecasts(&self) -> bool {
-        // Of the two bits only a forecast has the upper one.
+        // Only a forecast has the upper bit set.
         self.packed.iter().any(|byte| byte & 0b1010_1010 != 0)
     }
 
-    /// The content id: SHA-256 over a version tag, the layout, the step count and the packed decisions.
+    /// The content id; see [`ScheduleId`].
     pub fn id(&self) -> ScheduleId {
         let mut hash = Sha256::new();
         hash.update(b"evocache.schedule.v1\0");
@@ -253,7 +254,7 @@ impl Schedule {
     }
 }
 
-/// The number of slots, if a schedule can have so many steps of them.
+/// The number of slots, if a schedule may have this many steps of them.
 fn check_shape(layout: &Layout, steps: u32) -> Result<usize, ScheduleError> {
     if !(1..=MAX_STEPS).contains(&steps) {
         return Err(ScheduleError::Steps(steps));
@@ -265,7 +266,7 @@ fn check_shape(layout: &Layout, steps: u32) -> Result<usize, ScheduleError> {
     Ok(slots)
 }
 
-/// The decision at place `i`, of four, of a packed byte.
+/// The decision at index `i`, 0 to 3, of a packed byte.
 fn unpack(byte: u8, i: usize) -> Decision {
     match byte >> (2 * i) & 3 {
         0 => Decision::Compute,

@@ -1,4 +1,4 @@
-//! What a person asks for: the specification of a search.
+//! The specification of a search.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -12,62 +12,59 @@ use super::metric::{is_label, is_metric_name};
 use super::placement::Placement;
 use super::{Direction, Layout, MeasurementPlan, Problems, Prompt, Sampling, Schedule, builtin_direction};
 
-/// The longest time of a budget.
+/// The longest time limit of a budget: ten years.
 const MAX_TIME: Duration = Duration::from_hours(10 * 366 * 24);
 
-/// Which model a search is for.
+/// The model that a search is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelRef {
-    /// The name that workers declare.
+    /// Name of the model, as workers declare it.
     pub name: String,
-    /// If given, only workers with this fingerprint take part; else the first worker's becomes the search's.
+    /// The fingerprint that workers must declare; `None`: that of the first worker.
     pub fingerprint: Option<String>,
 }
 
-/// Something to make better.
+/// A metric to optimize.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
-    /// A built-in metric or one that the workers declare.
+    /// Name of a built-in metric or of one that the workers declare.
     pub metric: String,
-    /// Which way is better.
+    /// Which values are better.
     pub direction: Direction,
-    /// The worst value that is still of use: at most (minimised) or at least (maximised).
+    /// The worst acceptable value: the largest if minimized, the smallest if maximized.
     pub bound: Option<f64>,
 }
 
-/// When to stop; the first limit reached ends the search.
+/// The limits of a search. The first that is reached completes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Budget {
-    /// Finished evaluations.
+    /// Number of evaluations. One on a part of the prompts counts as that part.
     pub evaluations: Option<u64>,
-    /// Time since the search got its first worker, pauses included; not the time that it had completed and was not
-    /// extended yet.
+    /// Time since the first worker joined, pauses included, without the time between completion and extension.
     pub wall_time: Option<Duration>,
-    /// Sum over the workers of the time their devices were busy.
+    /// Sum over all evaluations of the time for which the device was busy.
     pub device_time: Option<Duration>,
-    /// Evaluations in a row in which the hypervolume grew by less than a thousandth.
+    /// Number of evaluations in a row in which the hypervolume grows by less than 0.1 %.
     pub stagnation: Option<u64>,
 }
 
-/// How candidates are bred.
+/// How candidates are generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Strategy {
-    /// Seeds first, then offspring of the archive by structured crossover and mutation, one at a time.
+    /// Heuristic schedules first, then offspring of the best candidates so far, one at a time.
     SteadyState,
-    /// Schedules of random density, for comparison.
-    Random,
-    /// Generational NSGA-II with ECAD's operators, for comparison.
+    /// Generational NSGA-II with the operators of ECAD, for comparison.
     Nsga2,
-    /// The uncached run and the imported schedules only.
+    /// The uncached run and the imported schedules only, each measured twice.
     Imported,
 }
 
-/// Settings of the search algorithm.
+/// The settings of the search algorithm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Algorithm {
-    /// How candidates are bred.
+    /// How candidates are generated.
     pub strategy: Strategy,
-    /// How many of the best candidates are parents.
+    /// Number of best candidates that are kept as parents.
     pub population: u32,
     /// Probability that an offspring has two parents.
     pub crossover: f64,
@@ -75,7 +72,7 @@ pub struct Algorithm {
     pub seeds: bool,
     /// Whether members of the front are measured again.
     pub remeasure: bool,
-    /// Numbers of prompts that come before all prompts, ascending; empty: all prompts at once.
+    /// Numbers of prompts on which candidates are evaluated before all prompts, ascending; empty: on all at once.
     pub rungs: Vec<u32>,
 }
 
@@ -92,10 +89,10 @@ impl Default for Algorithm {
     }
 }
 
-/// A schedule from elsewhere, evaluated among the first.
+/// A schedule from elsewhere that is evaluated among the first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
-    /// Where it comes from, for people.
+    /// Origin of the schedule, for people.
     pub name: String,
     /// The schedule.
     pub schedule: Schedule,
@@ -104,33 +101,33 @@ pub struct Imported {
 /// The fields of a [`SearchSpec`], not yet checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpecDraft {
-    /// Which model.
+    /// The model.
     pub model: ModelRef,
-    /// How images are sampled.
+    /// The sampling setup.
     pub sampling: Sampling,
-    /// Whether candidates may use `Decision::Forecast`.
+    /// Whether candidates may use [`Decision::Forecast`](super::Decision::Forecast).
     pub forecast: bool,
     /// The images of each evaluation.
     pub prompts: Vec<Prompt>,
-    /// How latency is measured.
+    /// How candidates are measured.
     pub plan: MeasurementPlan,
-    /// Two to four objectives.
+    /// Two to four objectives, at least one built-in metric and one quality metric.
     pub objectives: Vec<Objective>,
     /// When to stop.
     pub budget: Budget,
-    /// How to breed.
+    /// The settings of the search algorithm.
     pub algorithm: Algorithm,
     /// Seed of every random draw of the search.
     pub seed: u64,
-    /// Free labels.
+    /// Labels for people.
     pub labels: BTreeMap<String, String>,
-    /// Which workers it is for, and what it is worth beside other searches.
+    /// Which workers serve the search, and its share of them.
     pub placement: Placement,
-    /// Schedules from elsewhere.
+    /// Schedules to evaluate among the first.
     pub imported: Vec<Imported>,
 }
 
-/// A specification that was checked. Made by [`SpecDraft::validate`] only.
+/// A valid specification. Constructed by [`SpecDraft::validate`] only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchSpec(SpecDraft);
 
@@ -142,12 +139,13 @@ impl Deref for SearchSpec {
 }
 
 impl SearchSpec {
-    /// Why a model of this layout is too much for the search, if it is: every candidate decides for each step and slot.
+    /// Whether a model with this layout is small enough for the search, since a schedule has a decision per step and
+    /// slot. The error says why not.
     pub fn fits(&self, layout: &Layout) -> Result<(), String> {
         let (steps, slots) = (self.sampling.baseline_steps() as usize, layout.slots());
         if steps.saturating_mul(slots) > MAX_DECISIONS {
             return Err(format!(
-                "the search has up to {steps} steps and the worker's layout {slots} slots: {} decisions, at most \
+                "the search has up to {steps} steps and the worker's layout {slots} slots: {} decisions exceed \
                  {MAX_DECISIONS}",
                 steps.saturating_mul(slots)
             ));
@@ -155,12 +153,13 @@ impl SearchSpec {
         Ok(())
     }
 
-    /// Why so many metrics are too much for the search, if they are: every result has a value for each prompt of each.
+    /// Whether this many metrics are few enough for the search, since a result has a value per metric and prompt. The
+    /// error says why not.
     pub fn fits_metrics(&self, metrics: usize) -> Result<(), String> {
         let (prompts, values) = (self.prompts.len(), self.prompts.len().saturating_mul(metrics));
         if values > MAX_VALUES {
             return Err(format!(
-                "the search has {prompts} prompts and the worker {metrics} metrics: {values} values a result, at most \
+                "the search has {prompts} prompts and the worker {metrics} metrics: {values} values per result exceed \
                  {MAX_VALUES}"
             ));
         }
@@ -172,24 +171,24 @@ impl SearchSpec {
         SpecDraft { budget, ..self.0.clone() }.validate()
     }
 
-    /// The fields, to make another specification from.
+    /// The fields, to build another specification from.
     pub fn into_draft(self) -> SpecDraft {
         self.0
     }
 }
 
-/// All that is wrong with a specification.
+/// The invalid fields of a specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid search specification: {0}")]
 pub struct SpecError(pub Problems);
 
 impl SpecDraft {
-    /// The first objective that the workers' metrics give: what "quality" means in this search.
+    /// The quality metric of the search: the first objective with a metric that the workers declare.
     pub fn quality(&self) -> Option<&Objective> {
         self.objectives.iter().find(|o| builtin_direction(&o.metric).is_none())
     }
 
-    /// Checks every field and names all that are wrong.
+    /// Checks all fields. The error names those that are invalid.
     pub fn validate(self) -> Result<SearchSpec, SpecError> {
         let mut wrong = Problems::default();
         self.check_sampling(&mut wrong);
@@ -207,21 +206,17 @@ impl SpecDraft {
         for (i, &count) in steps.iter().enumerate().take(MAX_STEP_COUNTS) {
             let field = format_args!("sampling.steps[{i}]");
             wrong.unless((1..=MAX_STEPS).contains(&count), field, || format!("{count} is not in 1 to {MAX_STEPS}"));
-            wrong.unless(
-                i == 0 || steps[i - 1] > count,
-                field,
-                || "step counts go from the largest to the smallest, each once",
-            );
+            wrong.unless(i == 0 || steps[i - 1] > count, field, || "step counts must decrease strictly");
         }
         let grids = &self.sampling.grids;
         wrong.at_most("sampling.grids", grids.len(), MAX_STEP_COUNTS);
         for (i, grid) in grids.iter().enumerate().take(MAX_STEP_COUNTS) {
             let field = format_args!("sampling.grids[{i}]");
             wrong.unless(steps.contains(&grid.steps), field, || {
-                format!("{} is none of the step counts {steps:?}", grid.steps)
+                format!("{} is not one of the step counts {steps:?}", grid.steps)
             });
             let is_first = grids[..i].iter().all(|other| other.steps != grid.steps);
-            wrong.unless(is_first, field, || format!("{} steps have a grid already", grid.steps));
+            wrong.unless(is_first, field, || format!("{} steps already have a grid", grid.steps));
             let problem = grid.problem();
             wrong.unless(problem.is_none(), field, || problem.as_deref().unwrap_or_default().to_owned());
         }
@@ -246,7 +241,7 @@ impl SpecDraft {
         });
         for (i, prompt) in self.prompts.iter().enumerate().take(MAX_PROMPTS) {
             let good = !prompt.text.trim().is_empty() && prompt.text.len() <= MAX_PROMPT_BYTES;
-            let problem = || format!("must have 1 to {MAX_PROMPT_BYTES} bytes");
+            let problem = || format!("must have 1 to {MAX_PROMPT_BYTES} bytes, not all white space");
             wrong.unless(good, format_args!("prompts[{i}].text"), problem);
         }
         for (field, value, range) in [
@@ -270,12 +265,12 @@ impl SpecDraft {
         for (i, objective) in objectives.iter().enumerate() {
             let field = format_args!("objectives[{i}]");
             let name = &objective.metric;
-            wrong.unless(is_metric_name(name), field, || format!("'{name}' is no metric name"));
+            wrong.unless(is_metric_name(name), field, || format!("'{name}' is not a metric name"));
             wrong.unless(objectives[..i].iter().all(|o| &o.metric != name), field, || {
-                format!("metric '{name}' is an objective twice")
+                format!("metric '{name}' is already an objective")
             });
             let against = builtin_direction(name).is_some_and(|direction| direction != objective.direction);
-            wrong.unless(!against, field, || format!("'{name}' is to be optimised the other way"));
+            wrong.unless(!against, field, || format!("'{name}' must be optimized the other way"));
             wrong.unless(objective.bound.is_none_or(f64::is_finite), field, || "the bound must be finite");
         }
         let has = |quality: bool| objectives.iter().any(|o| builtin_direction(&o.metric).is_none() == quality);
@@ -316,21 +311,21 @@ impl SpecDraft {
             "algorithm.population",
             || "must be in 2 to 10000",
         );
-        wrong.unless((0.0..=1.0).contains(&self.algorithm.crossover), "algorithm.crossover", || "is a probability");
+        wrong.unless((0.0..=1.0).contains(&self.algorithm.crossover), "algorithm.crossover", || "must be in 0 to 1");
         let rungs = &self.algorithm.rungs;
         wrong.at_most("algorithm.rungs", rungs.len(), MAX_RUNGS);
         for (i, &rung) in rungs.iter().enumerate().take(MAX_RUNGS) {
             let before = if i == 0 { 0 } else { rungs[i - 1] };
             let fits = rung > before && (rung as usize) < self.prompts.len();
             wrong.unless(fits, format_args!("algorithm.rungs[{i}]"), || {
-                format!("rungs ascend from 1 to fewer than all {} prompts", self.prompts.len())
+                format!("rungs must ascend and be 1 to fewer than all {} prompts", self.prompts.len())
             });
         }
         for (field, labels) in [("labels", &self.labels), ("placement.labels", &self.placement.labels)] {
             wrong.at_most(field, labels.len(), MAX_LABELS);
             for (key, value) in labels.iter().take(MAX_LABELS) {
                 let field = format_args!("{field}.{key}");
-                wrong.unless(is_label(key, value), field, || "keys have 1 to 63 bytes, values at most 255");
+                wrong.unless(is_label(key, value), field, || "keys must have 1 to 63 bytes, values at most 255");
             }
         }
         wrong.unless((1..=1000).contains(&self.placement.weight), "placement.weight", || "must be in 1 to 1000");
@@ -345,18 +340,18 @@ impl SpecDraft {
         for (i, imported) in self.imported.iter().enumerate().take(MAX_IMPORTED) {
             let (field, schedule) = (format_args!("imported[{i}]"), &imported.schedule);
             wrong.unless(self.forecast || !schedule.forecasts(), field, || {
-                format!("'{}' forecasts, but the search does not allow it", imported.name)
+                format!("'{}' has forecasts, which the search does not allow", imported.name)
             });
             let first = self.imported[0].schedule.layout();
-            // Mostly the very same one; a worker has one layout, so no worker could ever take two.
+            // A worker has one layout, so none could serve two. Most share one allocation, which compares fast.
             let same = std::sync::Arc::ptr_eq(schedule.layout(), first) || schedule.layout() == first;
-            wrong.unless(same, field, || format!("'{}' is for another layout than imported[0]", imported.name));
+            wrong.unless(same, field, || format!("the layout of '{}' differs from that of imported[0]", imported.name));
         }
         let prompts: usize = self.prompts.iter().map(|prompt| prompt.text.len()).sum();
         let schedules: usize = self.imported.iter().map(|imported| imported.schedule.packed().len()).sum();
         wrong.unless(prompts + schedules <= MAX_SPEC_BYTES, "prompts", || {
             format!(
-                "{prompts} bytes of prompts and {schedules} bytes of imported schedules, at most {MAX_SPEC_BYTES} together"
+                "{prompts} bytes of prompts and {schedules} bytes of imported schedules exceed {MAX_SPEC_BYTES} in all"
             )
         });
     }

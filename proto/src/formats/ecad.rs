@@ -3,8 +3,8 @@
 //! with `full_attn`, `full_ff`, `full_ff_context` and single blocks `"single_0"`, … with `single_attn`,
 //! `single_proj_mlp`, `single_proj_out`.
 //!
-//! It has no forecast: a schedule that forecasts cannot be written. What ECAD's own code can do beside recompute and reuse
-//! (functions in place of a component, T-GATE's pipeline) cannot be read.
+//! The format has no forecasts, so a schedule with forecasts cannot be written. Files that need more of ECAD's code
+//! than recompute and reuse (functions in place of a component, T-GATE's pipeline) are refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub fn write(schedule: &Schedule, name: &str) -> Result<String, FormatError> {
     let forecasts = schedule.decisions().filter(|&d| d == Decision::Forecast).count();
     if forecasts > 0 {
         return Err(FormatError::Inexpressible(format!(
-            "ECAD's format knows recompute and reuse only; the schedule has {forecasts} forecasts"
+            "ECAD's format has recompute and reuse only; the schedule has {forecasts} forecasts"
         )));
     }
     let mut steps = Map::new();
@@ -47,18 +47,18 @@ pub fn write(schedule: &Schedule, name: &str) -> Result<String, FormatError> {
     Ok(format!("{}\n", text::json(&json!({ "cache_schedule": cache_schedule }).to_string())))
 }
 
-/// Reads a PixArt or FLUX schedule; the layout follows from its block counts. What the schedule would do beside
-/// recompute and reuse is refused; what it was made under is given back as [`Read::made_with`].
+/// Reads a PixArt or FLUX schedule. The layout follows from the block counts. Refuses everything but recompute and
+/// reuse.
 pub fn read(text: &str) -> Result<Schedule, FormatError> {
     let json: Value = serde_json::from_str(text).map_err(|e| FormatError::Json(e.to_string()))?;
     from_json(&json).map(|read| read.schedule)
 }
 
-/// Fields of the file and of `cache_schedule` that say nothing about what is computed.
+/// Fields of the file and of `cache_schedule` that do not affect what is computed.
 const REMARKS: [&str; 2] = ["metrics", "attributes"];
-/// Settings that a schedule may have been made under: with others it runs as well.
+/// Settings that a schedule was made with and that do not affect what it computes; see [`Read::made_with`].
 const SETTINGS: [&str; 4] = ["height", "width", "guidance_scale", "weights"];
-/// What a component may have beside booleans: another way to compute it, which only ECAD's own code can run.
+/// Functions that replace the computation of a component. Only ECAD's own code can run them.
 const FUNCTIONS: [&str; 2] = ["custom_compute_attn", "custom_compute_ff"];
 
 pub(super) fn from_json(json: &Value) -> Result<Read, FormatError> {
@@ -66,7 +66,7 @@ pub(super) fn from_json(json: &Value) -> Result<Read, FormatError> {
     let file = &json["cache_schedule"];
     let known = ["name", "num_blocks", "num_single_blocks", "num_inference_steps", "schedule"];
     if let Some((field, _)) = entries(file).find(|(field, _)| !known.contains(field) && !REMARKS.contains(field)) {
-        return Err(FormatError::field(format!("cache_schedule.{field}"), "is no field of this format"));
+        return Err(FormatError::field(format!("cache_schedule.{field}"), "is not a field of this format"));
     }
     let count = |field: &str| {
         let number = file[field].as_u64().and_then(|n| u32::try_from(n).ok());
@@ -107,7 +107,7 @@ fn entries(json: &Value) -> impl Iterator<Item = (&str, &Value)> {
     json.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
-/// What stands beside `cache_schedule`: settings are told, another pipeline is refused.
+/// Reads the fields beside `cache_schedule`. Returns the settings; refuses another pipeline.
 fn settings(json: &Value) -> Result<Vec<(String, String)>, FormatError> {
     let mut made_with = vec![];
     for (field, value) in entries(json).filter(|(field, value)| *field != "cache_schedule" && !value.is_null()) {
@@ -124,10 +124,10 @@ fn settings(json: &Value) -> Result<Vec<(String, String)>, FormatError> {
             "pipeline" => return Err(pipeline(field, value)),
             _ if REMARKS.contains(&field) => {}
             _ if SETTINGS.contains(&field) => made_with.push((field.to_owned(), shown(value))),
-            _ => return Err(FormatError::field(field, "is no field of this format")),
+            _ => return Err(FormatError::field(field, "is not a field of this format")),
         }
     }
-    // Not in the order of the file: a JSON object has none.
+    // Sorted, because a JSON object has no order.
     made_with.sort();
     Ok(made_with)
 }
@@ -138,28 +138,28 @@ fn shown(value: &Value) -> String {
 
 fn pipeline(field: &str, name: &Value) -> FormatError {
     let name = shown(name);
-    FormatError::field(field, format!("'{name}' samples in a way of its own, which no schedule can express"))
+    FormatError::field(field, format!("'{name}' is a sampling pipeline, which a schedule cannot express"))
 }
 
 type Steps<'a> = BTreeMap<u32, (&'a str, &'a Value)>;
 
-/// The steps by number, which is written as Python's `int` reads it: with zeros in front or without.
+/// The steps by number. As for Python's `int`, numbers may have leading zeros.
 fn by_step(json: &Value, steps: u32) -> Result<Steps<'_>, FormatError> {
     let mut by_step = Steps::new();
     for (name, decisions) in entries(json) {
         let wrong = |problem: String| Err(FormatError::field(format!("cache_schedule.schedule.{name}"), problem));
-        let Ok(step) = name.trim().parse::<u32>() else { return wrong("is no number of a step".into()) };
+        let Ok(step) = name.trim().parse::<u32>() else { return wrong("is not a step number".into()) };
         if step >= steps {
             return wrong(format!("num_inference_steps is {steps}, so the last step is {}", steps.saturating_sub(1)));
         }
         if let Some((other, _)) = by_step.insert(step, (name, decisions)) {
-            return wrong(format!("is step {step} once more; the other is '{other}'"));
+            return wrong(format!("is step {step} again, which is also '{other}'"));
         }
     }
     Ok(by_step)
 }
 
-/// Refuses what is in a step and in none of the model's slots.
+/// Refuses blocks and components of a step that the model does not have.
 fn check_blocks(family: Family, layout: &Layout, json: &Value, path: &str, step: u32) -> Result<(), FormatError> {
     let keys: BTreeSet<(String, &str)> = (0..layout.slots()).map(|slot| family.keys(layout.slot(slot))).collect();
     let blocks: BTreeSet<&str> = keys.iter().map(|(block, _)| block.as_str()).collect();
@@ -177,7 +177,7 @@ fn check_blocks(family: Family, layout: &Layout, json: &Value, path: &str, step:
                     let name = shown(&value["name"]);
                     return Err(FormatError::field(
                         field(),
-                        format!("'{name}' replaces what step {step} computes, which no schedule can express"),
+                        format!("'{name}' replaces what step {step} computes, which a schedule cannot express"),
                     ));
                 }
             } else if !keys.contains(&(block.to_owned(), component)) {
@@ -211,7 +211,7 @@ impl Family {
             .find(|&(family, blocks)| family.layout(blocks).is_ok_and(|own| own == *layout))
             .map(|(family, _)| family)
             .ok_or_else(|| {
-                FormatError::Inexpressible(format!("ECAD's format knows PixArt and FLUX models only, not {layout}"))
+                FormatError::Inexpressible(format!("ECAD's format has PixArt and FLUX models only, not {layout}"))
             })
     }
 

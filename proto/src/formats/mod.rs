@@ -1,6 +1,6 @@
-//! Schedules as JSON: evocache's own format, and ECAD's.
+//! Schedules as JSON, in evocache's own format and in ECAD's. [`read`] recognizes the format.
 //!
-//! [`read`] tells them apart. Absent on purpose: files; these functions take and give text.
+//! **Invariant:** knows nothing of files; the functions take and return text.
 
 mod ecad;
 mod own;
@@ -11,21 +11,21 @@ use crate::text::without_mark;
 pub use ecad::{read as read_ecad, write as write_ecad};
 pub use own::{read as read_own, write as write_own};
 
-/// Why a text is no schedule, or a schedule cannot be written in a format.
+/// Why a text is not a schedule, or a schedule cannot be written in a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// Not JSON.
     #[error("not JSON: {0}")]
     Json(String),
-    /// JSON, but neither of the known formats.
+    /// JSON in neither format.
     #[error("neither an evocache schedule (key 'evocache_schedule') nor an ECAD schedule (key 'cache_schedule')")]
     Unknown,
-    /// A field is missing or wrong.
+    /// A field is missing or invalid.
     #[error("{field}: {problem}")]
     Field {
         /// Path of the field.
         field: String,
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
     },
     /// The format cannot express the schedule.
@@ -39,15 +39,15 @@ impl FormatError {
     }
 }
 
-/// A schedule as a file has it.
+/// A schedule with what its file says about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
     /// The schedule.
     pub schedule: Schedule,
-    /// Settings that the file says it was made with, such as `guidance_scale` and `5.0`. They are not the schedule's:
-    /// whoever runs it has their own.
+    /// Settings that the schedule was made with, according to the file, as names and values, such as `guidance_scale`
+    /// and `5.0`. They do not apply by themselves when the schedule runs.
     pub made_with: Vec<(String, String)>,
-    /// How its runs sampled where it was measured, if that was not as the model's folder says.
+    /// The grid that its runs sampled on when it was measured; `None`: that of the model folder.
     pub grid: Option<Grid>,
 }
 
@@ -56,7 +56,7 @@ pub fn read(text: &str) -> Result<Schedule, FormatError> {
     read_whole(text).map(|read| read.schedule)
 }
 
-/// Reads a schedule in either format, with what the file says of it.
+/// Reads a schedule in either format, with what the file says about it.
 pub fn read_whole(text: &str) -> Result<Read, FormatError> {
     let json: serde_json::Value =
         serde_json::from_str(without_mark(text)).map_err(|e| FormatError::Json(e.to_string()))?;

@@ -1,4 +1,4 @@
-//! evocache's own schedule format: a line per slot with a letter per step, made to be read and compared by people.
+//! evocache's own schedule format: a line per slot with a letter per step, for people to read and compare.
 //!
 //! ```json
 //! {
@@ -10,8 +10,8 @@
 //! }
 //! ```
 //!
-//! `C` computes, `R` reuses the output stored last, `F` extrapolates the last two. A component that alone feeds
-//! another is written `"proj_mlp>proj_out"`.
+//! `C` computes, `R` reuses the output stored last, `F` extrapolates the last two computed ones. A component that only
+//! `proj_out` reads is written `"proj_mlp>proj_out"`.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::text;
 
 const VERSION: u64 = 1;
 
-/// Writes a schedule, with further fields (such as its measurement) beside it under `"about"`.
+/// Writes a schedule. `about`, such as its measurement, goes into the field `"about"`.
 pub fn write(schedule: &Schedule, about: Option<Value>) -> String {
     let layout = schedule.layout();
     let groups: Vec<Value> = layout
@@ -54,8 +54,8 @@ pub fn write(schedule: &Schedule, about: Option<Value>) -> String {
     format!("{}\n", text::json(&format!("{file:#}")))
 }
 
-/// Reads a schedule. Refuses another version, a missing or unknown slot, an unknown letter, a wrong length, and an id
-/// that is not the content's.
+/// Reads a schedule. Refuses another version, unknown fields, missing or unknown slots, unknown letters, wrong lengths,
+/// and an id that does not match the content.
 pub fn read(text: &str) -> Result<Schedule, FormatError> {
     let json: Value = serde_json::from_str(text).map_err(|e| FormatError::Json(e.to_string()))?;
     from_json(&json)
@@ -71,11 +71,11 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
     if let Some(other) =
         json.as_object().into_iter().flatten().map(|(name, _)| name).find(|n| !known.contains(&n.as_str()))
     {
-        return Err(FormatError::field(other, "is no field of this format; \"about\" may hold anything"));
+        return Err(FormatError::field(other, "is not a field of this format; \"about\" may have any content"));
     }
     let layout = Arc::new(layout(&json["layout"])?);
     let steps = json["steps"].as_u64().and_then(|steps| u32::try_from(steps).ok());
-    let steps = steps.ok_or_else(|| FormatError::field("steps", "must be a number of steps"))?;
+    let steps = steps.ok_or_else(|| FormatError::field("steps", "must be the number of steps"))?;
     let decisions =
         json["decisions"].as_object().ok_or_else(|| FormatError::field("decisions", "must be an object"))?;
     let mut rows = Vec::with_capacity(layout.slots());
@@ -88,7 +88,7 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
             .chars()
             .map(|letter| {
                 Decision::from_letter(letter)
-                    .ok_or_else(|| FormatError::field(field(), format!("'{letter}' is none of C, R, F")))
+                    .ok_or_else(|| FormatError::field(field(), format!("'{letter}' is not one of C, R, F")))
             })
             .collect::<Result<_, _>>()?;
         if row.len() != steps as usize {
@@ -103,34 +103,34 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
     if decisions.len() != rows.len() {
         let known: Vec<String> = (0..layout.slots()).map(|slot| layout.slot_name(slot)).collect();
         let other = decisions.keys().find(|key| !known.contains(key)).cloned().unwrap_or_default();
-        return Err(FormatError::field(format!("decisions.{other}"), "is no slot of the layout"));
+        return Err(FormatError::field(format!("decisions.{other}"), "is not a slot of the layout"));
     }
     let schedule = Schedule::from_fn(layout, steps, |step, slot| rows[slot][step as usize])
         .map_err(|e| FormatError::field("steps", e))?;
     match json.get("id").and_then(Value::as_str) {
         Some(id) if id != schedule.id().to_string() => {
             let problem =
-                format!("is {id}, the content's is {}; delete the field if you changed the file", schedule.id());
+                format!("is {id}, but the content has {}; delete the field if you changed the file", schedule.id());
             Err(FormatError::field("id", problem))
         }
         _ => Ok(schedule),
     }
 }
 
-/// Settings that the schedule was measured with, as evocache notes them beside it.
+/// The settings that the schedule was measured with, from `about`.
 pub(super) fn made_with(json: &Value) -> Vec<(String, String)> {
     let sampling = &json["about"]["made_for"]["sampling"];
     let told = |name: &str| Some((name.to_owned(), sampling[name].as_f64()?.to_string()));
     ["guidance_scale", "height", "width"].into_iter().filter_map(told).collect()
 }
 
-/// How runs of so many steps sampled where the schedule was measured, as evocache notes it beside a schedule.
+/// The grid that runs of this step count sampled on when the schedule was measured, from `about`.
 pub(super) fn grid(json: &Value, steps: u32) -> Result<Option<Grid>, FormatError> {
     let grids = &json["about"]["made_for"]["sampling"]["grids"];
     let mut grids = grids.as_array().into_iter().flatten();
     let Some(told) = grids.find(|grid| grid["steps"].as_u64() == Some(u64::from(steps))) else { return Ok(None) };
     let wrong = |field: &str| {
-        FormatError::field(format!("about.made_for.sampling.grids.{field}"), "is no number, or no list of numbers")
+        FormatError::field(format!("about.made_for.sampling.grids.{field}"), "must be a number or a list of numbers")
     };
     let whole = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
     let list = |field: &str| match &told[field] {

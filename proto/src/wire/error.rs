@@ -1,8 +1,8 @@
-//! What is wrong with a message.
+//! The error of a message that is not a valid domain value.
 
 use crate::domain::{Problem, Problems};
 
-/// A message that is no valid domain value: which field, and what is wrong with it.
+/// A message that is not a valid domain value: the field and the problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct WireError(Problem);
@@ -18,12 +18,12 @@ impl WireError {
         &self.0.field
     }
 
-    /// A field that must be there.
+    /// A required field that is missing.
     pub fn missing(field: impl std::fmt::Display) -> Self {
         Self::new(field, "is missing")
     }
 
-    /// The same problem seen from the enclosing message.
+    /// The same problem with its path seen from the enclosing message.
     #[must_use]
     pub fn within(self, outer: &str) -> Self {
         Self(self.0.within(outer))
@@ -36,7 +36,7 @@ impl From<WireError> for Problems {
     }
 }
 
-/// Counts before contents: nothing is copied, and nothing compared, of what is too many.
+/// Limits a count. Called before contents are copied or compared.
 pub(super) fn at_most(field: &str, found: usize, most: usize) -> Result<(), WireError> {
     if found > most { Err(WireError::new(field, format_args!("at most {most}, found {found}"))) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Layout, schedule and cost model.
+//! Conversions of layouts, schedules and cost models.
 
 use std::sync::Arc;
 
@@ -40,13 +40,13 @@ impl From<&Layout> for pb::Layout {
     }
 }
 
-/// Checks a schedule message against the layout it is for. A `schedule_id` that is given must be the content's.
+/// Checks a schedule message against its layout. A `schedule_id` that is set must match the content.
 pub fn schedule(layout: &Arc<Layout>, message: &pb::Schedule) -> Result<Schedule, WireError> {
     let schedule = Schedule::from_packed(layout.clone(), message.steps, &message.decisions)
         .map_err(|e| WireError::new("schedule", e))?;
     let id = schedule.id().to_string();
     if !message.schedule_id.is_empty() && message.schedule_id != id {
-        let problem = format!("is '{}', the content's is '{id}'", message.schedule_id);
+        let problem = format!("is '{}', but the content has '{id}'", message.schedule_id);
         return Err(WireError::new("schedule.schedule_id", problem));
     }
     Ok(schedule)

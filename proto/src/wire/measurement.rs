@@ -1,4 +1,4 @@
-//! Measurements. Plausibility is checked by `Measurement::check`, which needs the search's side of the contract.
+//! Conversions of measurements. Ranges are checked by [`Measurement::check`], which also needs the search.
 
 use super::WireError;
 use super::error::{at_most, duration, require};
@@ -6,7 +6,7 @@ use crate::domain::limits::{MAX_CHANGES, MAX_METRICS, MAX_PROMPTS, MAX_SAMPLES, 
 use crate::domain::{Measurement, MetricValues, Profile};
 use crate::pb;
 
-/// Reads a measurement message. The caller checks it against the search with [`Measurement::check`].
+/// Reads a measurement message. The caller must check it with [`Measurement::check`].
 pub fn measurement(message: &pb::Measurement) -> Result<Measurement, WireError> {
     counts(message)?;
     let device_time = duration("device_time", require("device_time", message.device_time.as_ref())?)?;

@@ -1,7 +1,6 @@
 //! Conversions between messages and domain types.
 //!
-//! `From` where nothing can go wrong (domain to message), a function returning [`WireError`] where a message is
-//! checked. Absent on purpose: any decision about what to do with a valid value.
+//! Domain types become messages by `From`. Messages become domain types by functions that return a [`WireError`].
 
 mod error;
 mod layout;

@@ -1,4 +1,4 @@
-//! The specification of a search.
+//! Conversions of search specifications.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::domain::{
 };
 use crate::pb;
 
-/// Checks a specification and names every wrong field, each with its path from `spec`.
+/// Checks a specification. The error names the invalid fields by their paths within the specification.
 pub fn search_spec(message: &pb::SearchSpec) -> Result<SearchSpec, SpecError> {
     spec_draft(message).map_err(|e| SpecError(e.into()))?.validate()
 }
 
-/// Reads a specification message; its values are not yet checked.
+/// Reads a specification message. Values are checked by [`SpecDraft::validate`].
 pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
     counts(message)?;
     let model = require("model", message.model.as_ref())?;
@@ -47,7 +47,7 @@ pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
     })
 }
 
-/// Reads a budget; whether its limits are some that a search may have is the specification's to check.
+/// Reads a budget. Its limits are checked by [`SpecDraft::validate`].
 pub fn budget(message: &pb::Budget) -> Result<Budget, WireError> {
     let time =
         |field: &str, value: &Option<prost_types::Duration>| value.as_ref().map(|v| duration(field, v)).transpose();
@@ -72,7 +72,8 @@ fn counts(message: &pb::SearchSpec) -> Result<(), WireError> {
     at_most("imported", message.imported.len(), MAX_IMPORTED)
 }
 
-/// All that are imported. Their layout is mostly the same, and then is made once: it may be much larger than its message.
+/// Reads the imported schedules. Equal layouts are built once and shared, because a layout may be much larger than its
+/// message.
 fn imports(messages: &[pb::ImportedSchedule]) -> Result<Vec<Imported>, WireError> {
     let mut all: Vec<Imported> = Vec::with_capacity(messages.len());
     for (i, message) in messages.iter().enumerate() {
@@ -82,7 +83,7 @@ fn imports(messages: &[pb::ImportedSchedule]) -> Result<Vec<Imported>, WireError
             _ => imported(message),
         };
         all.push(next.map_err(|e| e.within(&format!("imported[{i}]")))?);
-        // A layout of thousands of slots takes thirty bytes to send: no more than two are made before they are compared.
+        // A layout message of thirty bytes can have thousands of slots, so at most two are built before the comparison.
         if all[i].schedule.layout() != all[0].schedule.layout() {
             return Err(WireError::new(format_args!("imported[{i}].layout"), "differs from that of imported[0]"));
         }
@@ -95,7 +96,7 @@ fn of_layout(message: &pb::ImportedSchedule, layout: Arc<Layout>) -> Result<Impo
     Ok(Imported { name: message.name.chars().take(MAX_NAME).collect(), schedule })
 }
 
-/// Checks an imported schedule against the layout that it brings.
+/// Checks an imported schedule against its own layout.
 pub fn imported(message: &pb::ImportedSchedule) -> Result<Imported, WireError> {
     let layout = Arc::new(layout(require("layout", message.layout.as_ref())?)?);
     of_layout(message, layout)
@@ -117,7 +118,6 @@ fn algorithm(message: Option<&pb::Algorithm>) -> Result<Algorithm, WireError> {
     let strategy = match pb::Strategy::try_from(message.strategy) {
         Ok(pb::Strategy::Unspecified) => default.strategy,
         Ok(pb::Strategy::SteadyState) => Strategy::SteadyState,
-        Ok(pb::Strategy::Random) => Strategy::Random,
         Ok(pb::Strategy::Nsga2) => Strategy::Nsga2,
         Ok(pb::Strategy::Imported) => Strategy::Imported,
         Err(_) => return Err(WireError::new("algorithm.strategy", format!("unknown value {}", message.strategy))),
@@ -244,7 +244,6 @@ impl From<&SpecDraft> for pb::SearchSpec {
     fn from(spec: &SpecDraft) -> Self {
         let strategy = match spec.algorithm.strategy {
             Strategy::SteadyState => pb::Strategy::SteadyState,
-            Strategy::Random => pb::Strategy::Random,
             Strategy::Nsga2 => pb::Strategy::Nsga2,
             Strategy::Imported => pb::Strategy::Imported,
         };

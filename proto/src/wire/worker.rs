@@ -1,4 +1,4 @@
-//! What workers and coordinator tell each other about themselves and about the work.
+//! Conversions of worker registrations and calibrations.
 
 use super::error::{at_most, require};
 use super::search::{direction, plan, prompt, sampling};
@@ -8,7 +8,7 @@ use crate::domain::limits::{MAX_LABELS, MAX_METRICS, MAX_PROMPTS, MAX_STEP_COUNT
 use crate::domain::{Calibration, Declaration, MetricDeclaration};
 use crate::pb;
 
-/// Checks what a worker declares. The protocol version is the caller's to check.
+/// Checks what a worker declares. The caller must check the protocol version.
 pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, WireError> {
     at_most("labels", message.labels.len(), MAX_LABELS)?;
     let layout = layout(require("layout", message.layout.as_ref())?)?;
@@ -32,7 +32,7 @@ pub fn declaration(message: &pb::RegisterWorkerRequest) -> Result<Declaration, W
     Ok(declaration)
 }
 
-/// Reads metric declarations; [`Declaration::check`] judges their names.
+/// Reads metric declarations. Their names are checked by [`Declaration::check`].
 pub fn metrics(messages: &[pb::MetricDeclaration]) -> Result<Vec<MetricDeclaration>, WireError> {
     at_most("metrics", messages.len(), MAX_METRICS)?;
     let metric = |(i, m): (usize, &pb::MetricDeclaration)| {
@@ -60,7 +60,7 @@ impl From<&MetricDeclaration> for pb::MetricDeclaration {
     }
 }
 
-/// The request with which a worker registers.
+/// Builds the request of RegisterWorker.
 pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWorkerRequest {
     pb::RegisterWorkerRequest {
         request_id,
@@ -81,7 +81,7 @@ pub fn register_request(request_id: String, d: &Declaration) -> pb::RegisterWork
     }
 }
 
-/// Reads the answer to GetCalibration.
+/// Reads the response of GetCalibration.
 pub fn calibration(message: &pb::GetCalibrationResponse) -> Result<Calibration, WireError> {
     at_most("prompts", message.prompts.len(), MAX_PROMPTS)?;
     let of_sampling = |count: fn(&pb::Sampling) -> usize| message.sampling.as_ref().map_or(0, count);
@@ -93,12 +93,12 @@ pub fn calibration(message: &pb::GetCalibrationResponse) -> Result<Calibration, 
         plan: plan(require("measurement", message.measurement.as_ref())?),
     };
     if calibration.prompts.is_empty() || calibration.sampling.steps.is_empty() || calibration.plan.batch == 0 {
-        return Err(WireError::new("calibration", "needs prompts, step counts and a batch size"));
+        return Err(WireError::new("calibration", "must have prompts, step counts and a batch size"));
     }
     Ok(calibration)
 }
 
-/// The answer to GetCalibration.
+/// Builds the response of GetCalibration.
 pub fn calibration_response(calibration: &Calibration) -> pb::GetCalibrationResponse {
     pb::GetCalibrationResponse {
         prompts: calibration.prompts.iter().map(Into::into).collect(),

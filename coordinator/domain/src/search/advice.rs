@@ -64,8 +64,8 @@ pub enum Lesson {
 pub(super) struct Planned {
     pub(super) schedule: Arc<Schedule>,
     pub(super) id: ScheduleId,
-    /// What made it: the operator's name.
-    pub(super) operator: &'static str,
+    /// The way of planning, as in [`Maker::Planned`](evocache_proto::domain::Maker::Planned).
+    pub(super) how: &'static str,
 }
 
 /// What the models answer.
@@ -206,8 +206,8 @@ impl Advised {
         }
     }
 
-    /// What another was told to expect is not for this one.
-    pub(super) fn number_after(&mut self, other: &Self) {
+    /// Answers to the questions of another one do not count for this one: its numbers start after theirs.
+    pub(super) fn ignore_answers_to(&mut self, other: &Self) {
         self.numbers += other.numbers;
         for lesson in &mut self.lessons {
             if let Lesson::Advise { number, .. } = lesson {

@@ -1,17 +1,24 @@
 //! Tests of the breeder as a whole, on synthetic landscapes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use evocache_proto::domain::{BlockGroup, Component, Decision, Imported, SpecDraft};
+use evocache_proto::domain::{
+    BlockGroup, Component, Decision, Imported, Maker, Measurement, Origin, PromptSet, SpecDraft,
+};
 
 use super::*;
+use crate::archive::Inserted;
 use crate::rng::Stream;
-use crate::search::toy_run::{run, run_with};
-use crate::search::{Provenance, Witness};
+use crate::search::toy_run::{run, run_at_random, run_with};
+use crate::search::{Proposal, Provenance, TellError, Witness};
 use evocache_testkit::landscape::{Landscape, draft, spec};
 
 fn small() -> Layout {
     Layout::pixart(4).unwrap()
+}
+
+fn is_planned(origin: &Origin) -> bool {
+    matches!(origin, Origin::New(Maker::Planned(_)))
 }
 
 fn one_slot() -> Layout {
@@ -23,7 +30,7 @@ fn breeding_beats_chance_and_the_seeds_it_started_from() {
     for seed in 1..=3 {
         let steps = [20, 12];
         let bred = run(draft(Strategy::SteadyState, &steps, 500, seed), small(), 4);
-        let random = run(draft(Strategy::Random, &steps, 500, seed), small(), 4);
+        let random = run_at_random(draft(Strategy::SteadyState, &steps, 500, seed), small());
         let (bred, seeds, random) = (bred.hypervolume(), bred.seeds_hypervolume(), random.hypervolume());
         assert!(bred > 1.08 * seeds, "bred {bred} against its seeds' {seeds}");
         assert!(bred > 1.08 * random, "bred {bred} against random's {random}");
@@ -33,25 +40,27 @@ fn breeding_beats_chance_and_the_seeds_it_started_from() {
 #[test]
 fn the_first_twenty_seeds_already_span_the_front() {
     let twenty = run(draft(Strategy::SteadyState, &[20, 12], 20, 1), small(), 1);
-    let random = run(draft(Strategy::Random, &[20, 12], 20, 1), small(), 1);
+    let random = run_at_random(draft(Strategy::SteadyState, &[20, 12], 20, 1), small());
     assert!(twenty.hypervolume() > random.hypervolume());
 }
 
 #[test]
 fn candidate_zero_is_the_uncached_run_whatever_the_strategy() {
-    for strategy in [Strategy::SteadyState, Strategy::Random, Strategy::Nsga2] {
+    for strategy in [Strategy::SteadyState, Strategy::Nsga2] {
         let breeder = Breeder::new(spec(draft(strategy, &[8, 4], 10, 1)), Arc::new(small())).unwrap();
         let first = breeder.ask(CandidateId(0)).unwrap();
         assert_eq!((first.schedule.steps(), first.schedule.cache_hit_rate()), (8, 0.0));
-        assert_eq!(first.provenance.operator, "seed");
+        assert_eq!(first.provenance.origin, Origin::New(Maker::Seed));
         assert_ne!(breeder.ask(CandidateId(1)).unwrap().schedule, first.schedule);
     }
 }
 
 #[test]
 fn no_schedule_is_proposed_twice_though_none_is_measured_yet() {
-    for strategy in [Strategy::SteadyState, Strategy::Random] {
-        let mut breeder = Breeder::new(spec(draft(strategy, &[6, 4], 100, 1)), Arc::new(small())).unwrap();
+    for search in [true, false] {
+        let parts = Parts { search, ..Parts::default() };
+        let spec = spec(draft(Strategy::SteadyState, &[6, 4], 100, 1));
+        let mut breeder = Breeder::with_parts(spec, Arc::new(small()), parts).unwrap();
         let mut seen = BTreeSet::new();
         for index in (0..300).map(CandidateId) {
             let proposal = breeder.ask(index).unwrap();
@@ -63,13 +72,12 @@ fn no_schedule_is_proposed_twice_though_none_is_measured_yet() {
 
 #[test]
 fn a_tiny_space_is_searched_to_its_end_and_then_there_is_nothing() {
-    for (strategy, forecast, size) in
-        [(Strategy::SteadyState, false, 16 + 4), (Strategy::Random, false, 16 + 4), (Strategy::SteadyState, true, 34)]
-    {
-        let mut draft = draft(strategy, &[5, 3], 1000, 1);
+    for (search, forecast, size) in [(true, false, 16 + 4), (false, false, 16 + 4), (true, true, 34)] {
+        let mut draft = draft(Strategy::SteadyState, &[5, 3], 1000, 1);
         (draft.forecast, draft.algorithm.remeasure) = (forecast, false);
         let landscape = Landscape::new(&one_slot(), 5);
-        let mut breeder = Breeder::new(spec(draft), Arc::new(one_slot())).unwrap();
+        let parts = Parts { search, ..Parts::default() };
+        let mut breeder = Breeder::with_parts(spec(draft), Arc::new(one_slot()), parts).unwrap();
         let mut found = 0;
         while let Some(proposal) = breeder.ask(CandidateId(found)) {
             breeder.record(CandidateId(found), &proposal);
@@ -106,14 +114,15 @@ fn offspring_name_their_parents_and_inherit_the_first_ones_family() {
     let breeder = run(draft, small(), 2);
     let (mut two_parents, mut planned) = (0, 0);
     for index in (150..450).map(CandidateId) {
-        let Provenance { parents, operator, seed_family } = (*breeder.ask(index).unwrap().provenance).clone();
-        if operator.starts_with("model-") {
+        let Provenance { parents, origin, seed_family } = (*breeder.ask(index).unwrap().provenance).clone();
+        if is_planned(&origin) {
             assert!(parents.is_empty() && seed_family == "model");
             planned += 1;
             continue;
         }
-        assert!((1..=2).contains(&parents.len()) && !operator.is_empty(), "{operator} of {parents:?}");
-        assert_eq!(breeder.candidates[&parents[0]].provenance.seed_family, seed_family);
+        let is_bred = matches!(&origin, Origin::New(Maker::Bred(operators)) if !operators.is_empty());
+        assert!((1..=2).contains(&parents.len()) && is_bred, "{origin} of {parents:?}");
+        assert_eq!(breeder.ledger.get(parents[0]).unwrap().provenance.seed_family, seed_family);
         two_parents += usize::from(parents.len() == 2);
     }
     assert!(two_parents > 10 && planned > 50, "{two_parents} {planned}");
@@ -193,7 +202,7 @@ fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_co
     let ((prompt, never), (late, often)) = (run(false), run(true));
     assert_eq!(prompt, late);
     assert!(never == 0 && often > 10, "{never} {often}");
-    assert!(prompt.iter().any(|p| p.provenance.operator.starts_with("model-")));
+    assert!(prompt.iter().any(|p| is_planned(&p.provenance.origin)));
 }
 
 #[test]
@@ -282,7 +291,7 @@ fn forecasts_appear_only_where_they_are_allowed() {
         let mut draft = draft(Strategy::SteadyState, &[10, 6], 200, 2);
         draft.forecast = forecast;
         let breeder = run(draft, Layout::flux(2, 2).unwrap(), 2);
-        assert_eq!(breeder.candidates.values().any(|c| c.schedule.forecasts()), forecast);
+        assert_eq!(breeder.ledger.all().any(|(_, c)| c.schedule.forecasts()), forecast);
     }
 }
 
@@ -333,7 +342,7 @@ fn luck_keeps_nobody_on_the_front() {
         assert!((0.12..0.28).contains(&noise), "{noise}");
         let worst = worst(&breeder, &truths);
         assert!(worst <= 0.03, "seed {seed}: a member of the front is {worst} slower than it need be");
-        let again = breeder.candidates.values().filter(|c| c.again.is_some()).count();
+        let again = breeder.ledger.all().filter(|(_, c)| c.provenance.repeats().is_some()).count();
         assert!((4..=125).contains(&again), "{again} of 500 were repeated");
     }
 }
@@ -341,12 +350,12 @@ fn luck_keeps_nobody_on_the_front() {
 #[test]
 fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
     let (breeder, _) = noisy(1, true);
-    let (&index, repeated) = breeder.candidates.iter().find(|(_, c)| c.again.is_some()).unwrap();
+    let (index, repeat) = breeder.ledger.all().find(|(_, c)| c.provenance.repeats().is_some()).unwrap();
     let estimate = breeder.latency_ratio(index).unwrap();
-    assert_eq!(Some(estimate), breeder.latency_ratio(repeated.again.unwrap()));
+    assert_eq!(Some(estimate), breeder.latency_ratio(repeat.provenance.repeats().unwrap()));
     assert!(estimate.measurements >= 2 && estimate.deviation > 0.0);
-    assert!(breeder.standing().all(|(c, _)| breeder.candidates[&c].again.is_none()));
-    assert!(noisy(1, false).0.candidates.values().all(|c| c.again.is_none()));
+    assert!(breeder.standing().all(|(c, _)| breeder.ledger.get(c).unwrap().provenance.repeats().is_none()));
+    assert!(noisy(1, false).0.ledger.all().all(|(_, c)| c.provenance.repeats().is_none()));
 }
 
 #[test]
@@ -362,10 +371,10 @@ fn members_of_the_front_are_measured_by_others_if_there_are_any() {
     }
     let next = (32..48).map(CandidateId).find_map(|index| {
         let proposal = breeder.ask(index)?;
-        (proposal.provenance.operator == REMEASURE).then(|| (index, proposal.provenance.parents[0]))
+        proposal.provenance.repeats().map(|candidate| (index, candidate))
     });
     let (index, chosen) = next.unwrap();
-    let elsewhere = breeder.ask_for(index, Witness { alone: &|c| c == chosen, ..Witness::NOBODY }).unwrap();
+    let elsewhere = breeder.ask_for(index, Witness { alone: &|c| c == chosen, ..Witness::ONLY_WORKER }).unwrap();
     assert_ne!(elsewhere.provenance.parents, [chosen]);
 }
 
@@ -373,7 +382,7 @@ fn members_of_the_front_are_measured_by_others_if_there_are_any() {
 fn by_prompt(landscape: &Landscape, proposal: &Proposal) -> Measurement {
     let mut measurement = landscape.measure(&proposal.schedule);
     let loss = 1.0 - measurement.metrics[0].values[0];
-    let prompts = if proposal.prompts == 0 { 6 } else { proposal.prompts as usize };
+    let prompts = proposal.prompts.count(6);
     let all = |scale: f64| (0..prompts).map(move |i| 0.6 + 0.1 * i as f64 - scale * (0.5 + 0.2 * i as f64));
     measurement.metrics[0].values = all(loss).collect();
     measurement.metrics[0].baseline_mean = all(0.0).sum::<f64>() / prompts as f64;
@@ -388,27 +397,26 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
     draft.algorithm.rungs = vec![2];
     let measure = |_, proposal: &Proposal| by_prompt(&landscape, proposal);
     let breeder = run_with(draft.clone(), small(), 3, measure);
-    let with =
-        |operator: &str| breeder.candidates.values().filter(|c| c.provenance.operator.starts_with(operator)).count();
-    let partial = breeder.candidates.values().filter(|c| c.prompts == 2).count();
-    assert!(with(PROMOTE) > 20 && with(PROMOTE) * 2 < partial, "{} of {partial}", with(PROMOTE));
+    let promoted = breeder.ledger.all().filter(|(_, c)| c.provenance.promotes().is_some()).count();
+    let partial = breeder.ledger.all().filter(|(_, c)| c.prompts == PromptSet::from_number(2)).count();
+    assert!(promoted > 20 && promoted * 2 < partial, "{promoted} of {partial}");
     for member in breeder.front().members() {
-        assert_eq!(breeder.candidates[&member.candidate].prompts, 0);
+        assert_eq!(breeder.ledger.get(member.candidate).unwrap().prompts, PromptSet::All);
     }
-    assert!(breeder.standing().all(|(c, _)| breeder.candidates[&c].prompts == 0));
+    assert!(breeder.standing().all(|(c, _)| breeder.ledger.get(c).unwrap().prompts == PromptSet::All));
     // Credit goes to who made a candidate, not to its promotion.
     let shares = breeder.operator_shares();
-    assert!(shares.iter().all(|s| !s.operator.starts_with(PROMOTE)) && shares.len() > 5, "{shares:?}");
+    assert!(shares.iter().all(|s| !s.operator.starts_with("promote")) && shares.len() > 5, "{shares:?}");
     // The same again, and once more from facts in the order of a restart.
     assert!(breeder == run_with(draft.clone(), small(), 3, measure));
     let mut replayed = Breeder::new(spec(draft), Arc::new(small())).unwrap();
-    for (&index, c) in &breeder.candidates {
+    for (index, c) in breeder.ledger.all() {
         replayed.record(
             index,
             &Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts },
         );
     }
-    for (&index, c) in &breeder.candidates {
+    for (index, c) in breeder.ledger.all() {
         let proposal = Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts };
         replayed.tell(index, &by_prompt(&landscape, &proposal)).unwrap();
     }
@@ -423,8 +431,8 @@ fn nsga2_waits_for_its_generations_and_evolves() {
     let breeder = Breeder::new(spec(draft.clone()), Arc::new(small())).unwrap();
     assert!(breeder.ask(CandidateId(40)).is_some() && breeder.ask(CandidateId(41)).is_none());
     let evolved = run(draft, small(), 8);
-    assert_eq!(evolved.candidates.len(), 400);
-    assert!(evolved.candidates.values().any(|c| c.provenance.operator == "four-point"));
+    assert_eq!(evolved.ledger.all().count(), 400);
+    assert!(evolved.ledger.all().any(|(_, c)| c.provenance.origin == Origin::bred(["four-point"])));
     assert!(evolved.hypervolume() > 1.005 * evolved.seeds_hypervolume());
 }
 
@@ -477,14 +485,14 @@ fn imported_schedules_alone_are_each_measured_twice() {
     let schedule = |id: u64| source.schedule(CandidateId(id)).unwrap().as_ref().clone();
     draft.imported = (5..9).map(|id| Imported { name: id.to_string(), schedule: schedule(id) }).collect();
     let breeder = run(draft, small(), 2);
-    assert_eq!(breeder.candidates.len(), 10);
+    assert_eq!(breeder.ledger.all().count(), 10);
     assert!(breeder.standing().all(|(c, _)| breeder.latency_ratio(c).unwrap().measurements == 2));
     assert_eq!(breeder.ask(CandidateId(10)), None);
 }
 
 #[test]
 fn a_search_knows_when_it_has_stopped_growing() {
-    let mut draft = draft(Strategy::Random, &[20], 300, 1);
+    let mut draft = draft(Strategy::Nsga2, &[20], 300, 1);
     draft.budget.stagnation = Some(50);
     let breeder = run(draft, small(), 1);
     assert!(breeder.stagnant() > 0 && breeder.stagnant() < 300, "{}", breeder.stagnant());

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use evocache_proto::domain::Maker;
+
 /// What remains of a result's weight after each later one.
 const MEMORY: f64 = 0.99;
 /// Results that an operator is assumed to have had at the mean gain.
@@ -46,15 +48,31 @@ fn rate((results, gain): (f64, f64), mean: f64) -> f64 {
 }
 
 impl Credit {
-    /// Books a seed's result, which says nothing of operators to come.
-    pub(super) fn book_seed(&mut self, seed: &str, gain: f64) {
-        let account = self.accounts.entry(seed.to_owned()).or_default();
-        account.results += 1;
-        account.gain += gain;
+    /// Books a result: the hypervolume that it added is shared among the operators that made the schedule.
+    pub(super) fn book(&mut self, maker: &Maker, gain: f64) {
+        let operators = match maker {
+            Maker::Bred(operators) => operators.clone(),
+            Maker::Seed | Maker::Random | Maker::Planned(_) => vec![maker.to_string()],
+        };
+        // A seed's result says nothing of operators to come.
+        let recent = *maker != Maker::Seed;
+        if recent {
+            self.forget_a_little(matches!(maker, Maker::Planned(_)), gain);
+        }
+        let share = gain / operators.len() as f64;
+        for operator in operators {
+            let account = self.accounts.entry(operator).or_default();
+            account.results += 1;
+            account.gain += share;
+            if recent {
+                account.recent_results += 1.0;
+                account.recent_gain += share;
+            }
+        }
     }
 
-    /// Books a result of operators joined by `+`; `planned` says whether a model made it.
-    pub(super) fn book(&mut self, operators: &str, planned: bool, gain: f64) {
+    /// What happened before counts less; the gain counts for what was planned or for what was bred.
+    fn forget_a_little(&mut self, planned: bool, gain: f64) {
         for account in self.accounts.values_mut() {
             account.recent_results *= MEMORY;
             account.recent_gain *= MEMORY;
@@ -62,17 +80,6 @@ impl Credit {
         for (group, here) in [(&mut self.bred, !planned), (&mut self.planned, planned)] {
             group.0 = group.0 * MEMORY + f64::from(u8::from(here));
             group.1 = group.1 * MEMORY + if here { gain } else { 0.0 };
-        }
-        let share = gain / operators.split('+').count() as f64;
-        for operator in operators.split('+') {
-            let account = match self.accounts.get_mut(operator) {
-                Some(account) => account,
-                None => self.accounts.entry(operator.to_owned()).or_default(),
-            };
-            account.results += 1;
-            account.gain += share;
-            account.recent_results += 1.0;
-            account.recent_gain += share;
         }
     }
 
@@ -105,18 +112,22 @@ impl Credit {
 mod tests {
     use super::*;
 
+    fn bred(operators: &str) -> Maker {
+        Maker::Bred(operators.split('+').map(str::to_owned).collect())
+    }
+
     #[test]
     fn who_adds_more_is_chosen_more_often_and_nobody_dies_out() {
         let mut credit = Credit::default();
         assert_eq!(credit.factor("flip"), 1.0);
         for _ in 0..50 {
-            credit.book("flip+shift", false, 0.0);
-            credit.book("gap", false, 0.02);
+            credit.book(&bred("flip+shift"), 0.0);
+            credit.book(&bred("gap"), 0.02);
         }
         assert!(credit.factor("gap") > 1.3 && credit.factor("flip") == FACTOR.0 && credit.factor("new") == 1.0);
         // What was good long ago is forgotten.
-        (0..500).for_each(|_| credit.book("gap", false, 0.0));
-        (0..50).for_each(|_| credit.book("flip", false, 0.01));
+        (0..500).for_each(|_| credit.book(&bred("gap"), 0.0));
+        (0..50).for_each(|_| credit.book(&bred("flip"), 0.01));
         assert!(credit.factor("flip") > credit.factor("gap"));
         let shares = credit.shares();
         assert_eq!(shares.iter().map(|s| s.results).collect::<Vec<_>>(), [100, 550, 50]);

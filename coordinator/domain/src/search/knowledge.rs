@@ -167,8 +167,8 @@ impl Knowledge {
         self.reference = uncached_us;
     }
 
-    /// What was observed, with the latency that is believed.
-    pub(super) fn believed(&self, first: CandidateId, observed: &Observed) -> Observed {
+    /// What was observed, with the estimated latency in place of the measured one.
+    pub(super) fn with_estimated_latency(&self, first: CandidateId, observed: &Observed) -> Observed {
         match self.latencies.value(first) {
             Some(ratio) => self.objectives.with_latency_ratio(observed, ratio, self.reference),
             None => *observed,
@@ -177,7 +177,7 @@ impl Knowledge {
 
     /// The first result of a schedule on all prompts.
     pub(super) fn add(&mut self, candidate: CandidateId, first: CandidateId, observed: Observed, seed: bool) -> Added {
-        let score = self.objectives.judge(&self.believed(first, &observed));
+        let score = self.objectives.judge(&self.with_estimated_latency(first, &observed));
         self.evidence.insert(candidate, Evidence { observed, count: 1, score, seed, first });
         self.population.insert(Member { candidate, score });
         if seed {

@@ -102,7 +102,12 @@ fn survivors(all: &[Member], size: usize) -> Vec<Parent> {
 }
 
 /// A child of `a` and, for a crossover, `b`, and what made it.
-pub(super) fn child(space: &Space, mut a: Genome, b: Option<Genome>, stream: &mut Stream) -> (Genome, &'static str) {
+pub(super) fn child(
+    space: &Space,
+    mut a: Genome,
+    b: Option<Genome>,
+    stream: &mut Stream,
+) -> (Genome, Vec<&'static str>) {
     let (steps, slots) = (a.steps(), a.slots());
     let cells = steps * slots;
     if let Some(b) = &b {
@@ -125,12 +130,12 @@ pub(super) fn child(space: &Space, mut a: Genome, b: Option<Genome>, stream: &mu
             }
         }
     }
-    let operator = match (b.is_some(), mutates) {
-        (true, true) => "four-point+flip",
-        (true, false) => "four-point",
-        (false, _) => "flip",
+    let operators = match (b.is_some(), mutates) {
+        (true, true) => vec!["four-point", "flip"],
+        (true, false) => vec!["four-point"],
+        (false, _) => vec!["flip"],
     };
-    (a, operator)
+    (a, operators)
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
-//! What the breeder proposes next: what must be measured again, checks, seeds, plans, offspring, chance, in this order. See `README.md`.
+//! The order in which candidates are proposed. See `README.md` for the reasons.
 //!
-//! Everything here reads the breeder's state and changes nothing. Absent: results, which are in `breeder.rs`.
+//! Reads the breeder's state and changes nothing.
 
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, Schedule, Strategy};
+use evocache_proto::domain::{CandidateId, Maker, Origin, PromptSet, Schedule, Strategy};
 
-use super::breeder::{Breeder, PROMOTE, REMEASURE, SEED, maker};
+use super::breeder::Breeder;
 use super::genome::Genome;
+use super::provenance::{Proposal, Provenance};
 use super::remeasure::{self, Witness};
-use super::{Proposal, Provenance, nsga2, parents, random};
+use super::{nsga2, parents, random};
 use crate::rng::Stream;
 
 /// Offspring bred before the breeder falls back on random schedules.
@@ -26,112 +27,125 @@ const CLEAR: f64 = 0.8;
 const MODEL: &str = "model";
 
 impl Breeder {
-    /// The candidate to evaluate under this index. Pure: asking changes nothing, and asking again answers the same.
+    /// The candidate to evaluate under this index. Asking changes nothing, and asking again gives the same answer.
     ///
-    /// Candidate 0 is the all-compute schedule of the largest step count. No schedule that is already known (open,
-    /// measured or failed) is proposed again, but to measure a member of the front once more or to evaluate a promising
-    /// one on more prompts. `None`: nothing new was found, which happens in tiny spaces, or nothing can be bred before
-    /// open candidates have their results or the adviser has answered.
+    /// Candidate 0 is the all-compute schedule at the largest step count. A known schedule (open, measured or failed) is
+    /// proposed again only to repeat a measurement or to evaluate it on more prompts. `None` if nothing new was found, as in
+    /// tiny spaces, or if nothing can be proposed until open candidates have results or the adviser has answered.
     pub fn ask(&self, index: CandidateId) -> Option<Proposal> {
-        self.ask_for(index, Witness::NOBODY)
+        self.ask_for(index, Witness::ONLY_WORKER)
     }
 
     /// The same for one of several workers.
     pub fn ask_for(&self, index: CandidateId, witness: Witness<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
-            return Some(Proposal { prompts: 0, ..self.seed(self.baseline.clone(), "uncached") });
+            return Some(self.uncached());
         }
         if self.is_thinking() {
             return None;
         }
-        if let Some(proposal) = self.in_place_of_disowned() {
-            return Some(proposal);
-        }
         let mut stream = Stream::new(self.spec.seed, "offspring", index.0);
-        if self.spec.algorithm.strategy == Strategy::Imported {
-            return self.next_seed().or_else(|| self.check_all(witness));
-        }
-        if let Some(proposal) = self.promotion().or_else(|| self.check_at_the_end(witness)) {
-            return Some(proposal);
-        }
-        if let Some(breeds) = self.generations.as_ref().and_then(|g| g.breeds(index)) {
-            return if breeds { self.next_generation(&mut stream).or_else(|| self.draw(&mut stream)) } else { None };
-        }
-        if let Some(seed) = self.next_seed() {
-            return Some(seed);
-        }
-        let bred = match self.spec.algorithm.strategy {
-            Strategy::SteadyState => {
-                let again = self.check_in_between(index, witness, &mut stream);
-                again.or_else(|| self.planned(&mut stream)).or_else(|| self.breed(&mut stream))
+        self.replacement().or_else(|| match self.spec.algorithm.strategy {
+            Strategy::Imported => self.seed().or_else(|| self.repeat_of_all(witness)),
+            Strategy::Nsga2 => self.next_of_nsga2(index, witness, &mut stream),
+            Strategy::SteadyState if !self.parts.search => {
+                self.random(&mut stream).or_else(|| self.first_new_of_small_space())
             }
-            Strategy::Random | Strategy::Nsga2 | Strategy::Imported => None,
-        };
-        bred.or_else(|| self.draw(&mut stream)).or_else(|| self.look_through())
-    }
-
-    fn seed(&self, schedule: Arc<Schedule>, family: &str) -> Proposal {
-        let provenance = Provenance { parents: Vec::new(), operator: SEED.to_owned(), seed_family: family.to_owned() };
-        Proposal { schedule, provenance: Arc::new(provenance), prompts: self.rungs.first() }
-    }
-
-    fn next_seed(&self) -> Option<Proposal> {
-        let seed = self.next_seed.as_ref()?;
-        Some(self.seed(seed.schedule.clone(), seed.family))
-    }
-
-    /// The schedule of a candidate once more.
-    fn once_more(&self, parent: CandidateId, operator: String, prompts: u32) -> Option<Proposal> {
-        let candidate = self.candidates.get(&parent)?;
-        let provenance =
-            Provenance { parents: vec![parent], operator, seed_family: candidate.provenance.seed_family.clone() };
-        Some(Proposal { schedule: candidate.schedule.clone(), provenance: Arc::new(provenance), prompts })
-    }
-
-    /// The schedule of a result that is not believed.
-    fn in_place_of_disowned(&self) -> Option<Proposal> {
-        let waiting = self.disowned.waiting(|candidate| self.under_way.has(candidate))?;
-        self.once_more(waiting, REMEASURE.to_owned(), 0)
-    }
-
-    /// A candidate that is worth more prompts.
-    fn promotion(&self) -> Option<Proposal> {
-        let knowledge = &self.knowledge;
-        let (candidate, prompts) = self.rungs.next(knowledge.objectives(), knowledge.archive(), knowledge.stairs())?;
-        let made = maker(&self.candidates.get(&candidate)?.provenance.operator);
-        self.once_more(candidate, format!("{PROMOTE}{made}"), prompts)
-    }
-
-    fn check_in_between(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
-        let due = || remeasure::in_between(index, &self.knowledge, &self.under_way, witness, stream);
-        self.once_more(self.spec.algorithm.remeasure.then(due).flatten()?, REMEASURE.to_owned(), 0)
-    }
-
-    fn check_at_the_end(&self, witness: Witness<'_>) -> Option<Proposal> {
-        let budget = self.spec.budget.evaluations.filter(|_| self.spec.algorithm.remeasure)?;
-        let left = budget.saturating_sub(self.prompts / self.prompts_of(0));
-        let due = remeasure::at_the_end(left, budget, &self.knowledge, &self.under_way, witness)?;
-        self.once_more(due, REMEASURE.to_owned(), 0)
-    }
-
-    /// Whoever was measured only once.
-    fn check_all(&self, witness: Witness<'_>) -> Option<Proposal> {
-        let once = |c: &CandidateId| self.knowledge.count(*c) == 1 && !self.under_way.has(*c);
-        let due = self.knowledge.candidates().filter(once).min_by_key(|&c| ((witness.alone)(c), c));
-        let due = due.filter(|_| self.spec.algorithm.remeasure)?;
-        self.once_more(due, REMEASURE.to_owned(), 0)
-    }
-
-    fn propose(&self, genome: &Genome, provenance: impl FnOnce() -> Provenance) -> Option<Proposal> {
-        let schedule = genome.to_schedule(&self.space)?;
-        self.is_new(&schedule.id()).then(|| Proposal {
-            schedule: Arc::new(schedule),
-            provenance: Arc::new(provenance()),
-            prompts: self.rungs.first(),
+            Strategy::SteadyState => self.next_of_steady_state(index, witness, &mut stream),
         })
     }
 
-    /// The next schedule of the model's plan, as often as its credit allows.
+    fn next_of_steady_state(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
+        self.promotion()
+            .or_else(|| self.repeat_at_the_end(witness))
+            .or_else(|| self.seed())
+            .or_else(|| self.repeat_meanwhile(index, witness, stream))
+            .or_else(|| self.planned(stream))
+            .or_else(|| self.offspring(stream))
+            .or_else(|| self.random(stream))
+            .or_else(|| self.first_new_of_small_space())
+    }
+
+    /// The first generation is the seeds and random schedules; each later one waits for all results of the one before.
+    fn next_of_nsga2(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
+        if let Some(check) = self.promotion().or_else(|| self.repeat_at_the_end(witness)) {
+            return Some(check);
+        }
+        match self.generations.as_ref()?.breeds(index) {
+            Some(true) => self.child_of_generation(stream).or_else(|| self.random(stream)),
+            Some(false) => None,
+            None => self.seed().or_else(|| self.random(stream)).or_else(|| self.first_new_of_small_space()),
+        }
+    }
+
+    fn uncached(&self) -> Proposal {
+        Proposal {
+            schedule: self.baseline.clone(),
+            provenance: Arc::new(Provenance::founder(Maker::Seed, "uncached")),
+            prompts: PromptSet::All,
+        }
+    }
+
+    fn seed(&self) -> Option<Proposal> {
+        let seed = self.next_seed.as_ref()?;
+        Some(self.propose(seed.schedule.clone(), Provenance::founder(Maker::Seed, seed.family)))
+    }
+
+    /// A new schedule, on the prompts of the first rung.
+    fn propose(&self, schedule: Arc<Schedule>, provenance: Provenance) -> Proposal {
+        Proposal { schedule, provenance: Arc::new(provenance), prompts: self.rungs.first() }
+    }
+
+    /// A known schedule again.
+    fn again(&self, parent: CandidateId, origin: Origin, prompts: PromptSet) -> Option<Proposal> {
+        let candidate = self.ledger.get(parent)?;
+        let seed_family = candidate.provenance.seed_family.clone();
+        let provenance = Provenance { parents: vec![parent], origin, seed_family };
+        Some(Proposal { schedule: candidate.schedule.clone(), provenance: Arc::new(provenance), prompts })
+    }
+
+    fn repeat(&self, candidate: CandidateId) -> Option<Proposal> {
+        self.again(candidate, Origin::Repeat, PromptSet::All)
+    }
+
+    /// The schedule of a result that is excluded.
+    fn replacement(&self) -> Option<Proposal> {
+        self.repeat(self.repeats.to_replace()?)
+    }
+
+    /// A candidate that promises enough to be evaluated on more prompts.
+    fn promotion(&self) -> Option<Proposal> {
+        let knowledge = &self.knowledge;
+        let (candidate, prompts) = self.rungs.next(knowledge.objectives(), knowledge.archive(), knowledge.stairs())?;
+        let maker = self.ledger.get(candidate)?.provenance.origin.maker()?.clone();
+        self.again(candidate, Origin::Promotion(maker), prompts)
+    }
+
+    fn repeat_meanwhile(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
+        let due = || remeasure::in_between(index, &self.knowledge, &self.repeats, witness, stream);
+        self.repeat(self.spec.algorithm.remeasure.then(due).flatten()?)
+    }
+
+    fn repeat_at_the_end(&self, witness: Witness<'_>) -> Option<Proposal> {
+        let budget = self.spec.budget.evaluations.filter(|_| self.spec.algorithm.remeasure)?;
+        let left = budget.saturating_sub(self.ledger.evaluations_begun());
+        self.repeat(remeasure::at_the_end(left, budget, &self.knowledge, &self.repeats, witness)?)
+    }
+
+    /// Any schedule that was measured only once.
+    fn repeat_of_all(&self, witness: Witness<'_>) -> Option<Proposal> {
+        let once = |c: &CandidateId| self.knowledge.count(*c) == 1 && !self.repeats.is_under_way(*c);
+        let due = self.knowledge.candidates().filter(once).min_by_key(|&c| ((witness.alone)(c), c));
+        self.repeat(due.filter(|_| self.spec.algorithm.remeasure)?)
+    }
+
+    /// The genome's schedule, if it is new.
+    fn if_new(&self, genome: &Genome, provenance: impl FnOnce() -> Provenance) -> Option<Proposal> {
+        let schedule = genome.to_schedule(&self.space)?;
+        self.is_new(&schedule.id()).then(|| self.propose(Arc::new(schedule), provenance()))
+    }
+
+    /// The next schedule of the error model's plan, as often as its credit allows.
     fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
         let advised = self.advised.as_ref()?;
         let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
@@ -141,27 +155,22 @@ impl Breeder {
             return None;
         }
         let planned = advised.current().plan.iter().find(|planned| self.is_new(&planned.id))?;
-        let provenance =
-            Provenance { parents: Vec::new(), operator: planned.operator.to_owned(), seed_family: MODEL.to_owned() };
-        Some(Proposal {
-            schedule: planned.schedule.clone(),
-            provenance: Arc::new(provenance),
-            prompts: self.rungs.first(),
-        })
+        let maker = Maker::Planned(planned.how.to_owned());
+        Some(self.propose(planned.schedule.clone(), Provenance::founder(maker, MODEL)))
     }
 
     /// An offspring of measured parents; `None` without parents or luck.
-    fn breed(&self, stream: &mut Stream) -> Option<Proposal> {
+    fn offspring(&self, stream: &mut Stream) -> Option<Proposal> {
         for attempt in 0..BREEDING_TRIES {
             let first = self.parent(stream)?;
             let second = self.parent(stream)?;
-            let (a, b) = (self.candidates.get(&first)?, self.candidates.get(&second)?);
+            let (a, b) = (self.ledger.get(first)?, self.ledger.get(second)?);
             let other = (first != second).then(|| Genome::of(&b.schedule));
             let child =
                 self.variation.offspring(&self.space, Genome::of(&a.schedule), other, attempt, &self.credit, stream);
-            let proposal = self.propose(&child.genome, || Provenance {
+            let proposal = self.if_new(&child.genome, || Provenance {
                 parents: if child.crossed { vec![first, second] } else { vec![first] },
-                operator: child.operator,
+                origin: Origin::bred(child.operators),
                 seed_family: a.provenance.seed_family.clone(),
             });
             if proposal.is_some() {
@@ -172,17 +181,17 @@ impl Breeder {
     }
 
     /// An offspring in NSGA-II's next generation.
-    fn next_generation(&self, stream: &mut Stream) -> Option<Proposal> {
+    fn child_of_generation(&self, stream: &mut Stream) -> Option<Proposal> {
         let generations = self.generations.as_ref()?;
         (0..BREEDING_TRIES).find_map(|_| {
             let (first, second) = (generations.parent(stream)?, generations.parent(stream)?);
-            let (a, b) = (self.candidates.get(&first)?, self.candidates.get(&second)?);
+            let (a, b) = (self.ledger.get(first)?, self.ledger.get(second)?);
             let crosses = stream.chance(self.spec.algorithm.crossover);
             let other = crosses.then(|| Genome::of(&b.schedule));
-            let (genome, operator) = nsga2::child(&self.space, Genome::of(&a.schedule), other, stream);
-            self.propose(&genome, || Provenance {
+            let (genome, operators) = nsga2::child(&self.space, Genome::of(&a.schedule), other, stream);
+            self.if_new(&genome, || Provenance {
                 parents: if crosses { vec![first, second] } else { vec![first] },
-                operator: operator.to_owned(),
+                origin: Origin::bred(operators),
                 seed_family: a.provenance.seed_family.clone(),
             })
         })
@@ -201,16 +210,16 @@ impl Breeder {
         }
     }
 
-    fn draw(&self, stream: &mut Stream) -> Option<Proposal> {
-        (0..RANDOM_TRIES).find_map(|_| self.propose(&random::any_density(&self.space, stream), random_provenance))
+    fn random(&self, stream: &mut Stream) -> Option<Proposal> {
+        (0..RANDOM_TRIES).find_map(|_| self.if_new(&random::any_density(&self.space, stream), random_provenance))
     }
 
     /// The first new schedule of a space that is small enough to be listed.
-    fn look_through(&self) -> Option<Proposal> {
-        random::list(&self.space).find_map(|genome| self.propose(&genome, random_provenance))
+    fn first_new_of_small_space(&self) -> Option<Proposal> {
+        random::list(&self.space).find_map(|genome| self.if_new(&genome, random_provenance))
     }
 }
 
 fn random_provenance() -> Provenance {
-    Provenance { parents: Vec::new(), operator: "random".to_owned(), seed_family: "random".to_owned() }
+    Provenance::founder(Maker::Random, "random")
 }

@@ -7,11 +7,10 @@
 //! again by others until it is known of their worker that others measure the same. Absent: the statistics
 //! (`latency.rs`), and who is to be believed (`../trust.rs`).
 
-use std::collections::BTreeMap;
-
 use evocache_proto::domain::CandidateId;
 
 use super::knowledge::Knowledge;
+use super::repeats::Repeats;
 use crate::rng::Stream;
 
 /// One of so many candidates may be a repeated measurement.
@@ -28,29 +27,6 @@ const KEPT: u64 = 10;
 /// So many members of a large front are looked at.
 const LOOKED_AT: usize = 64;
 
-/// Repeated measurements that are under way.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct UnderWay(BTreeMap<CandidateId, u32>);
-
-impl UnderWay {
-    pub(super) fn begin(&mut self, candidate: CandidateId) {
-        *self.0.entry(candidate).or_default() += 1;
-    }
-
-    pub(super) fn end(&mut self, candidate: CandidateId) {
-        if let Some(count) = self.0.get_mut(&candidate) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&candidate);
-            }
-        }
-    }
-
-    pub(super) fn has(&self, candidate: CandidateId) -> bool {
-        self.0.contains_key(&candidate)
-    }
-}
-
 /// Who measured a candidate is the caller's to know.
 #[derive(Clone, Copy)]
 pub struct Witness<'a> {
@@ -61,15 +37,15 @@ pub struct Witness<'a> {
 }
 
 impl Witness<'_> {
-    /// For a worker that is the only one.
-    pub const NOBODY: Self = Self { alone: &|_| false, unproven: &|_| false };
+    /// There is one worker only.
+    pub const ONLY_WORKER: Self = Self { alone: &|_| false, unproven: &|_| false };
 }
 
 /// A member of the front to measure again while the search goes on.
 pub(super) fn in_between(
     index: CandidateId,
     knowledge: &Knowledge,
-    under_way: &UnderWay,
+    repeats: &Repeats,
     witness: Witness<'_>,
     stream: &mut Stream,
 ) -> Option<CandidateId> {
@@ -81,7 +57,7 @@ pub(super) fn in_between(
     let few = members.len() <= LOOKED_AT;
     let looked_at = if few { members.len() } else { LOOKED_AT };
     let chosen = (0..looked_at).map(|i| members[if few { i } else { stream.below(members.len()) }].candidate);
-    first_due(chosen, noisy, knowledge, under_way, witness)
+    first_due(chosen, noisy, knowledge, repeats, witness)
 }
 
 /// A member of the front to measure again before the budget is spent: `left` evaluations of `budget`. The parts of a large
@@ -90,7 +66,7 @@ pub(super) fn at_the_end(
     left: u64,
     budget: u64,
     knowledge: &Knowledge,
-    under_way: &UnderWay,
+    repeats: &Repeats,
     witness: Witness<'_>,
 ) -> Option<CandidateId> {
     let members = knowledge.archive().members();
@@ -99,7 +75,7 @@ pub(super) fn at_the_end(
     }
     let parts = members.len().div_ceil(LOOKED_AT).max(1);
     let part = members.chunks(LOOKED_AT).nth(left as usize % parts).unwrap_or_default();
-    first_due(part.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, under_way, witness)
+    first_due(part.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, repeats, witness)
 }
 
 /// Of candidates that are uncertain or unproven the one with the fewest measurements; of several, one that another worker
@@ -108,14 +84,14 @@ fn first_due(
     candidates: impl Iterator<Item = CandidateId>,
     uncertain: f64,
     knowledge: &Knowledge,
-    under_way: &UnderWay,
+    repeats: &Repeats,
     witness: Witness<'_>,
 ) -> Option<CandidateId> {
     // Fronts are large, and what makes a candidate due takes longer to tell than whether it would be the first.
     let mut first: Option<(u32, bool, CandidateId)> = None;
     for c in candidates {
         let count = knowledge.count(c);
-        if count >= MOST || first.is_some_and(|(least, ..)| count > least) || under_way.has(c) {
+        if count >= MOST || first.is_some_and(|(least, ..)| count > least) || repeats.is_under_way(c) {
             continue;
         }
         let key = (count, (witness.alone)(c), c);

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evocache_proto::domain::{CandidateId, Direction, Measurement, MetricValues};
+use evocache_proto::domain::{CandidateId, Direction, Measurement, MetricValues, Paired, PromptSet};
 
 use crate::archive::Archive;
 use crate::hypervolume::Staircase;
@@ -47,14 +47,24 @@ impl Rungs {
         Self { open: vec![Vec::new(); parts.len()], finished: vec![0; parts.len()], sizes, ..Self::default() }
     }
 
-    /// How many prompts a new candidate has; 0: all.
-    pub(super) fn first(&self) -> u32 {
-        if self.open.is_empty() { 0 } else { self.sizes[0] }
+    /// The prompts of a new candidate.
+    pub(super) fn first(&self) -> PromptSet {
+        self.prompts(0)
     }
 
-    /// The rung of a number of prompts; `None` for all of them.
-    pub(super) fn rung(&self, prompts: u32) -> Option<usize> {
-        self.sizes.iter().position(|&size| size == prompts).filter(|&rung| rung < self.open.len())
+    /// The prompts of a rung.
+    fn prompts(&self, rung: usize) -> PromptSet {
+        if rung < self.open.len() { PromptSet::from_number(self.sizes[rung]) } else { PromptSet::All }
+    }
+
+    /// The rung below the last that these prompts are.
+    fn rung(&self, prompts: PromptSet) -> Option<usize> {
+        (0..self.open.len()).find(|&rung| self.prompts(rung) == prompts)
+    }
+
+    /// Whether a result on these prompts is partial.
+    pub(super) fn is_partial(&self, prompts: PromptSet) -> bool {
+        self.rung(prompts).is_some()
     }
 
     /// The uncached run, on all prompts.
@@ -64,15 +74,17 @@ impl Rungs {
         }
     }
 
-    /// Takes a partial result and hands back what it would be on all prompts if the others differed alike.
+    /// Takes a partial result and returns what it would be on all prompts if the others differed alike; `None` if these are
+    /// all prompts.
     pub(super) fn tell(
         &mut self,
-        rung: usize,
         candidate: CandidateId,
+        prompts: PromptSet,
         objectives: &Objectives,
         observed: &Observed,
         measurement: &Measurement,
-    ) -> Observed {
+    ) -> Option<Observed> {
+        let rung = self.rung(prompts)?;
         let (mut likely, mut hopeful) = (*observed, *observed);
         for (metric, direction) in objectives.qualities() {
             let Some((mean, error, baseline)) = self.paired(measurement, metric) else { continue };
@@ -85,23 +97,19 @@ impl Rungs {
         }
         self.finished[rung] += 1;
         self.open[rung].push(Partial { candidate, hopeful });
-        likely
+        Some(likely)
     }
 
     /// The value over all prompts, its standard error, and the uncached run's over all prompts.
     fn paired(&self, measurement: &Measurement, metric: &str) -> Option<(f64, f64, f64)> {
         let uncached = self.baseline.iter().find(|m| m.name == metric)?;
         let values = &measurement.metric(metric)?.values;
-        let (n, all) = (values.len() as f64, uncached.values.len() as f64);
-        let differences = || values.iter().zip(&uncached.values).map(|(a, b)| a - b);
-        let mean = differences().sum::<f64>() / n;
-        let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        let error = (variance / n * (1.0 - n / all).max(0.0)).sqrt();
-        Some((uncached.mean() + mean, error, uncached.mean()))
+        let paired = Paired::of(values.iter().zip(&uncached.values).map(|(a, b)| a - b))?;
+        Some((uncached.mean() + paired.mean, paired.error_of_part(uncached.values.len()), uncached.mean()))
     }
 
     /// The candidate is evaluated on more prompts from now on.
-    pub(super) fn promote(&mut self, candidate: CandidateId, prompts: u32) {
+    pub(super) fn promote(&mut self, candidate: CandidateId, prompts: PromptSet) {
         let to = self.rung(prompts).unwrap_or(self.open.len());
         self.promoted.insert(candidate, to.saturating_sub(1));
     }
@@ -114,13 +122,13 @@ impl Rungs {
         }
     }
 
-    /// Who is to be evaluated on more prompts next, and on how many (0: all); the highest rung first.
+    /// The next candidate to evaluate on more prompts, and on which; the highest rung first.
     pub(super) fn next(
         &self,
         objectives: &Objectives,
         front: &Archive,
         stairs: Option<&Staircase>,
-    ) -> Option<(CandidateId, u32)> {
+    ) -> Option<(CandidateId, PromptSet)> {
         (0..self.open.len()).rev().find_map(|rung| {
             let already = self.promoted.values().filter(|&&from| from == rung).count();
             if already * PROMOTED >= self.finished[rung] {
@@ -133,8 +141,7 @@ impl Rungs {
                 (!front.covers(&score)).then_some((gain, partial.candidate))
             });
             let best = hopes.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))?;
-            let size = if rung + 1 < self.open.len() { self.sizes[rung + 1] } else { 0 };
-            Some((best.1, size))
+            Some((best.1, self.prompts(rung + 1)))
         })
     }
 }

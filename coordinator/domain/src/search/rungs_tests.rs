@@ -39,7 +39,11 @@ impl Case {
     fn new(parts: &[u32]) -> Self {
         let mut rungs = Rungs::new(parts, ALL);
         rungs.set_baseline(&measurement(1.0, uncached()));
-        Self { rungs, objectives: Objectives::new(&spec(draft(Strategy::Random, &[4], 10, 1))), front: Archive::new() }
+        Self {
+            rungs,
+            objectives: Objectives::new(&spec(draft(Strategy::SteadyState, &[4], 10, 1))),
+            front: Archive::new(),
+        }
     }
 
     /// Tells a result on the first prompts, each `loss` below the uncached run.
@@ -47,19 +51,22 @@ impl Case {
         let values = uncached().into_iter().zip(losses).take(prompts).map(|(u, loss)| u - loss).collect();
         let measurement = measurement(ratio, values);
         let observed = self.objectives.observe(&measurement, 0.0).unwrap();
-        let rung = self.rungs.rung(prompts as u32).unwrap();
-        self.rungs.tell(rung, CandidateId(id), &self.objectives, &observed, &measurement)
+        let prompts = PromptSet::from_number(prompts as u32);
+        self.rungs.tell(CandidateId(id), prompts, &self.objectives, &observed, &measurement).unwrap()
     }
 
     fn next(&self) -> Option<(u64, u32)> {
-        self.rungs.next(&self.objectives, &self.front, None).map(|(candidate, prompts)| (candidate.0, prompts))
+        self.rungs
+            .next(&self.objectives, &self.front, None)
+            .map(|(candidate, prompts)| (candidate.0, prompts.to_number()))
     }
 }
 
 #[test]
 fn without_rungs_everything_is_on_all_prompts() {
     let rungs = Rungs::new(&[], ALL);
-    assert_eq!((rungs.first(), rungs.rung(0), rungs.rung(ALL as u32)), (0, None, None));
+    assert_eq!(rungs.first(), PromptSet::All);
+    assert!(!rungs.is_partial(PromptSet::All) && !rungs.is_partial(PromptSet::from_number(ALL as u32)));
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn who_cannot_reach_the_front_even_with_luck_is_not_promoted() {
     assert_eq!(case.next(), Some((2, 0)));
     // Once promoted, or pruned, it is no candidate any more.
     let mut promoted = case.rungs.clone();
-    promoted.promote(CandidateId(2), 0);
+    promoted.promote(CandidateId(2), PromptSet::All);
     assert_eq!(promoted.next(&case.objectives, &case.front, None), None);
     case.rungs.prune(|_| false);
     assert_eq!(case.next(), None);
@@ -99,7 +106,7 @@ fn a_third_of_a_rung_is_promoted_and_the_highest_rung_goes_first() {
     let mut promoted = Vec::new();
     while let Some((candidate, prompts)) = case.next() {
         promoted.push((candidate, prompts));
-        case.rungs.promote(CandidateId(candidate), prompts);
+        case.rungs.promote(CandidateId(candidate), PromptSet::from_number(prompts));
     }
     assert_eq!(promoted, [(1, 4), (2, 4)]);
     case.tell(7, 4, 0.1, &[0.2; ALL]);

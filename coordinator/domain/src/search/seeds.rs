@@ -107,11 +107,12 @@ impl Seeds {
         spec: &Arc<SearchSpec>,
         space: &Space,
         baseline: ScheduleId,
+        heuristics: bool,
         profile: Option<Arc<Profile>>,
     ) -> Self {
         let heuristic = match spec.algorithm.strategy {
-            Strategy::SteadyState | Strategy::Nsga2 => spec.algorithm.seeds,
-            Strategy::Random | Strategy::Imported => false,
+            Strategy::SteadyState | Strategy::Nsga2 => heuristics && spec.algorithm.seeds,
+            Strategy::Imported => false,
         };
         Self {
             plain: 0..if heuristic { space.steps().len() } else { 0 },
@@ -168,6 +169,11 @@ impl Seeds {
     /// Another budget holds from now on: there may be more of them.
     pub(super) fn extend(&mut self, spec: Arc<SearchSpec>) {
         self.spec = spec;
+    }
+
+    /// Whether a calibration profile is known.
+    pub(super) fn are_profiled(&self) -> bool {
+        self.profile.is_some()
     }
 
     /// The names of the imported schedules so far.

@@ -8,7 +8,7 @@ use super::*;
 use evocache_testkit::landscape::{draft, spec};
 
 fn all(spec: &Arc<SearchSpec>, space: &Space, baseline: ScheduleId, profile: Option<&Profile>) -> Vec<Seed> {
-    let mut seeds = Seeds::new(spec, space, baseline, profile.cloned().map(Arc::new));
+    let mut seeds = Seeds::new(spec, space, baseline, true, profile.cloned().map(Arc::new));
     std::iter::from_fn(|| seeds.next(space)).collect()
 }
 
@@ -115,7 +115,7 @@ fn a_seed_of_the_largest_model_is_made_when_it_is_asked_for() {
     let baseline = Schedule::all_compute(layout, 1000).unwrap().id();
     let changes = vec![0.5; 5 * 1000 * space.slots()];
     let profile = Profile::new(1000, 5, changes).unwrap();
-    let mut seeds = Seeds::new(&spec, &space, baseline, Some(Arc::new(profile)));
+    let mut seeds = Seeds::new(&spec, &space, baseline, true, Some(Arc::new(profile)));
     assert_eq!(seeds.seen.len(), 1, "none is made yet");
     for made in 1..40 {
         assert!(seeds.next(&space).is_some());
@@ -134,7 +134,7 @@ fn a_random_or_seedless_search_has_no_heuristic_seeds() {
     let mut seedless = draft(Strategy::SteadyState, &[8], 100, 1);
     seedless.algorithm.seeds = false;
     assert!(all(&spec(seedless), &space, baseline, None).is_empty());
-    assert!(all(&spec(draft(Strategy::Random, &[8], 100, 1)), &space, baseline, None).is_empty());
+    assert!(all(&spec(draft(Strategy::Imported, &[8], 100, 1)), &space, baseline, None).is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evocache_proto::domain::{CandidateId, Layout, Measurement, SpecDraft};
 use evocache_testkit::landscape::{Landscape, spec};
 
-use super::{Adviser, Breeder, Proposal};
+use super::{Adviser, Breeder, Parts, Proposal};
 
 /// Runs a whole search with `workers` candidates in flight at a time, and hands the breeder back.
 pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {
@@ -14,15 +14,32 @@ pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {
     run_with(draft, layout, workers, |_, proposal| landscape.measure(&proposal.schedule))
 }
 
+/// The same with random schedules only.
+pub(crate) fn run_at_random(draft: SpecDraft, layout: Layout) -> Breeder {
+    let landscape = Landscape::new(&layout, draft.sampling.baseline_steps());
+    let parts = Parts { search: false, ..Parts::default() };
+    run_parts(draft, layout, parts, 1, |_, proposal| landscape.measure(&proposal.schedule))
+}
+
 /// The same with another idea of how candidates are measured.
 pub(crate) fn run_with(
     draft: SpecDraft,
     layout: Layout,
     workers: u64,
+    measure: impl FnMut(CandidateId, &Proposal) -> Measurement,
+) -> Breeder {
+    run_parts(draft, layout, Parts::default(), workers, measure)
+}
+
+fn run_parts(
+    draft: SpecDraft,
+    layout: Layout,
+    parts: Parts,
+    workers: u64,
     mut measure: impl FnMut(CandidateId, &Proposal) -> Measurement,
 ) -> Breeder {
     let evaluations = draft.budget.evaluations.unwrap_or(100);
-    let mut breeder = match Breeder::new(spec(draft), Arc::new(layout)) {
+    let mut breeder = match Breeder::with_parts(spec(draft), Arc::new(layout), parts) {
         Ok(breeder) => breeder,
         Err(error) => panic!("{error}"),
     };

@@ -84,8 +84,8 @@ pub(super) struct Variation {
 /// A genome and what it was made by.
 pub(super) struct Offspring {
     pub(super) genome: Genome,
-    /// Names of the operators, joined by `+`.
-    pub(super) operator: String,
+    /// The names of the operators, in the order in which they were applied.
+    pub(super) operators: Vec<&'static str>,
     /// Whether the second parent gave anything.
     pub(super) crossed: bool,
 }
@@ -128,7 +128,7 @@ impl Variation {
                 names.push(operator.name);
             }
         }
-        Offspring { genome, operator: names.join("+"), crossed }
+        Offspring { genome, operators: names, crossed }
     }
 }
 

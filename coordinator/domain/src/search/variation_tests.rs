@@ -79,10 +79,10 @@ proptest! {
                 let variation = Variation::new(crossover, true);
                 let credit = Credit::default();
                 let child = variation.offspring(space, first, Some(second), mutations, &credit, &mut stream);
-                check(space, &child.genome, &child.operator);
+                check(space, &child.genome, &child.operators.join("+"));
                 prop_assert_eq!(child.crossed, crossover > 0.5);
-                prop_assert!(child.operator.split('+').count() >= mutations.max(1));
-                prop_assert!(child.genome.steps() == steps || child.operator.contains("migrate"));
+                prop_assert!(child.operators.len() >= mutations.max(1));
+                prop_assert!(child.genome.steps() == steps || child.operators.contains(&"migrate"));
             }
         }
     }

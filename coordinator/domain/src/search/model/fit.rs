@@ -177,12 +177,12 @@ impl Adviser {
         let ranking = self.ranking();
         let mut lists = Vec::new();
         if let Some(&(record, best)) = ranking.first() {
-            lists.push(self.promising(best, "model-greedy", wanted));
+            lists.push(self.promising(best, "greedy", wanted));
             if !closing {
-                lists.push(self.promising(&self.draw(best), "model-draw", wanted));
+                lists.push(self.promising(&self.draw(best), "draw", wanted));
             }
             if let Some(&(_, second)) = ranking.get(1).filter(|r| r.0 >= SECOND * record && !closing) {
-                lists.push(self.promising(second, "model-second", wanted / 2));
+                lists.push(self.promising(second, "second", wanted / 2));
             }
         }
         let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
@@ -215,7 +215,7 @@ impl Adviser {
     }
 
     /// The schedules of a predicted front that promise most hypervolume beside what is measured, best first.
-    fn promising(&self, predictor: &Predictor, operator: &'static str, most: usize) -> Vec<Planned> {
+    fn promising(&self, predictor: &Predictor, how: &'static str, most: usize) -> Vec<Planned> {
         let (space, counts) = (&self.space, &self.grid.counts);
         // All step counts in turn, the one of the uncached run every other time.
         let turn = self.fits as usize;
@@ -240,7 +240,7 @@ impl Adviser {
             let (cost, error, stop) = open.swap_remove(at);
             stairs.insert(cost, error);
             if let Some(schedule) = stops[stop].genome.to_schedule(space) {
-                planned.push(Planned { id: schedule.id(), schedule: Arc::new(schedule), operator });
+                planned.push(Planned { id: schedule.id(), schedule: Arc::new(schedule), how });
             }
         }
         planned

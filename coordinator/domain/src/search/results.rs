@@ -1,0 +1,172 @@
+//! What the breeder learns: that a candidate exists, was measured, failed, or that its result is excluded.
+
+use std::sync::Arc;
+
+use evocache_proto::domain::{CandidateId, Maker, Measurement};
+
+use super::breeder::Breeder;
+use super::ledger::{Candidate, Status, TellError};
+use super::provenance::Proposal;
+use super::repeats::Repeated;
+use crate::archive::Inserted;
+use crate::objective::Observed;
+
+impl Breeder {
+    /// The candidate exists from now on, as proposed. Recording it again changes nothing.
+    pub fn record(&mut self, index: CandidateId, proposal: &Proposal) {
+        if !self.ledger.add(index, proposal) {
+            return;
+        }
+        if let Some(candidate) = proposal.provenance.repeats() {
+            self.repeats.begin(candidate);
+        }
+        if let Some(candidate) = proposal.provenance.promotes() {
+            self.rungs.promote(candidate, proposal.prompts);
+        }
+        self.skip_known_seeds();
+    }
+
+    /// The candidate was measured. Returns whether it joined the front; `None` for a repeated or partial measurement.
+    ///
+    /// # Errors
+    ///
+    /// When the candidate is unknown or finished, or the measurement has no score. Check that with
+    /// [`objectives`](Self::objectives) before the result is stored.
+    pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
+        let schedule = &self.ledger.open_candidate(index)?.schedule;
+        let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());
+        let observed = observed.map_err(|error| TellError::Score(index, error))?;
+        let candidate = self.ledger.finish(index, Status::Measured)?;
+        let repeated = candidate.provenance.repeats().map(|repeats| {
+            self.repeats.end(repeats);
+            self.repeats.measured(repeats, index)
+        });
+        if index == CandidateId(0) || repeated == Some(Repeated::InPlaceOf(CandidateId(0))) {
+            self.rungs.set_baseline(measurement);
+            self.calibrate(measurement);
+        }
+        self.knowledge.time(&self.space, candidate.first, &candidate.schedule, measurement.into());
+        let joined = match (repeated, candidate.prompts) {
+            (Some(Repeated::Another(of)), _) => {
+                self.knowledge.again(of, &observed);
+                None
+            }
+            (None, prompts) if self.rungs.is_partial(prompts) => {
+                self.tell_partial(index, &candidate, &observed, measurement);
+                None
+            }
+            (Some(Repeated::InPlaceOf(_)) | None, _) => Some(self.tell_whole(index, &candidate, repeated, observed)),
+        };
+        if let Some(generations) = &mut self.generations {
+            generations.tell(index, self.knowledge.score(index));
+        }
+        if self.knowledge.is_due() {
+            self.settle();
+        }
+        let (spent, open) = (self.spent(), self.ledger.open());
+        if let Some(advised) = &mut self.advised {
+            advised.pass(measurement.device_time, open, spent);
+        }
+        Ok(joined)
+    }
+
+    /// A result on a part of the prompts.
+    fn tell_partial(
+        &mut self,
+        index: CandidateId,
+        candidate: &Candidate,
+        observed: &Observed,
+        measurement: &Measurement,
+    ) {
+        let observed = self.knowledge.with_estimated_latency(candidate.first, observed);
+        let objectives = self.knowledge.objectives();
+        let Some(likely) = self.rungs.tell(index, candidate.prompts, objectives, &observed, measurement) else {
+            return;
+        };
+        if let Some(advised) = &mut self.advised {
+            advised.tell(index, &candidate.schedule, &objectives.judge(&likely), false);
+        }
+    }
+
+    /// The first result that counts of a schedule on all prompts.
+    fn tell_whole(
+        &mut self,
+        index: CandidateId,
+        candidate: &Candidate,
+        repeated: Option<Repeated>,
+        observed: Observed,
+    ) -> Inserted {
+        // The credit for a result that stands in for another goes to what made the schedule.
+        let made = match repeated {
+            Some(Repeated::InPlaceOf(other)) => self.ledger.get(other).map(|other| other.provenance.clone()),
+            Some(Repeated::Another(_)) | None => None,
+        };
+        let maker = made.as_ref().unwrap_or(&candidate.provenance).origin.maker();
+        let added = self.knowledge.add(index, candidate.first, observed, maker == Some(&Maker::Seed));
+        if let Some(maker) = maker {
+            self.credit.book(maker, added.gain);
+        }
+        if let Some(advised) = &mut self.advised {
+            advised.tell(index, &candidate.schedule, &added.score, true);
+        }
+        added.inserted
+    }
+
+    /// The candidate will have no measurement: every attempt failed, or it was canceled. It is not proposed again.
+    ///
+    /// # Errors
+    ///
+    /// When the candidate is unknown or finished.
+    pub fn fail(&mut self, index: CandidateId) -> Result<(), TellError> {
+        let candidate = self.ledger.finish(index, Status::Failed)?;
+        if let Some(repeats) = candidate.provenance.repeats() {
+            self.repeats.end(repeats);
+        }
+        if let Some(generations) = &mut self.generations {
+            generations.tell(index, None);
+        }
+        Ok(())
+    }
+
+    /// The candidate was measured by a quarantined worker: its result does not count, and its schedule is measured again.
+    ///
+    /// # Errors
+    ///
+    /// When the candidate is unknown or finished.
+    pub fn exclude(&mut self, index: CandidateId) -> Result<(), TellError> {
+        let is_repeat = self.ledger.open_candidate(index)?.provenance.repeats().is_some();
+        self.fail(index)?;
+        if !is_repeat {
+            self.repeats.exclude(index);
+        }
+        Ok(())
+    }
+
+    /// The candidate whose results count for this one: itself, unless its own result is excluded and has been replaced.
+    pub fn stand_in(&self, index: CandidateId) -> CandidateId {
+        self.repeats.stand_in(index)
+    }
+
+    /// Scores everything again with all that is known. Happens now and then by itself; call it when the search ends.
+    pub fn settle(&mut self) {
+        if !self.knowledge.rescore() {
+            return;
+        }
+        if let Some(advised) = &mut self.advised {
+            advised.rescore(self.knowledge.scores());
+        }
+        let (objectives, front) = (self.knowledge.objectives(), self.knowledge.archive());
+        self.rungs.prune(|hopeful| !front.covers(&objectives.judge(hopeful)));
+    }
+
+    /// A worker's calibration profile gives more seeds.
+    fn calibrate(&mut self, measurement: &Measurement) {
+        if let Some(profile) = measurement.profile.as_ref().filter(|p| p.slots() == self.space.slots()) {
+            let profile = Arc::new(profile.clone());
+            self.reseed(Some(profile.clone()));
+            if let Some(advised) = &mut self.advised {
+                advised.calibrate(profile);
+            }
+        }
+    }
+}
