@@ -19,7 +19,7 @@ use crate::engine::{Engine, EngineError, EnginePanic, Settings, Thinking};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
-use crate::store::{LOSS_HINT, RESTORE_HINT, ReopeningStore};
+use crate::store::{LOSS_HINT, RESTORE_HINT, ReopeningStore, format_hint};
 use crate::tokens::{Tokens, TokensError};
 use evocache_domain::lease::RetryPolicy;
 use evocache_domain::time::Timestamp;
@@ -146,10 +146,8 @@ impl ServeError {
                 Some("stop the other coordinator, or give this one another --data folder".into())
             }
             StoreError::Foreign { .. } => Some("give an empty or new folder with --data".into()),
-            StoreError::Version { found, supported, .. } if found > supported => {
-                Some("it was written by a newer evocache: use that one, or another --data folder".into())
-            }
-            StoreError::Version { .. } | StoreError::Corrupt { .. } | StoreError::Torn { .. } => Some(
+            StoreError::Version { found, supported, .. } => Some(format_hint(*found, *supported).into()),
+            StoreError::Corrupt { .. } | StoreError::Torn { .. } => Some(
                 "restore a backup into an empty folder with `evocache store restore`, or give another --data folder"
                     .into(),
             ),

@@ -1,4 +1,4 @@
-//! Backups: any bytes.
+//! Reads arbitrary bytes as a backup.
 
 #![no_main]
 

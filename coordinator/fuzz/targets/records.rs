@@ -1,4 +1,4 @@
-//! The store of a small search with damaged records: what is read of it is a state, or an error that says why.
+//! Damages records in the store of a small search: reading it gives a state, or an error that says why.
 
 #![no_main]
 
@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use evocache::domain::lease::RetryPolicy;
-use evocache::domain::rng::Stream;
-use evocache::domain::time::Timestamp;
 use evocache::engine::{Answer, Command, Context, State, decide};
 use evocache::ports::{IdSource, Store};
 use evocache::store::MemoryStore;
+use evocache_domain::lease::RetryPolicy;
+use evocache_domain::rng::Stream;
+use evocache_domain::time::Timestamp;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/chaos/toy.rs"]
 mod toy;
 
-/// One thing that happens to a store. Places count through all records, round and round.
+/// A change of the records. A place indexes them, modulo their number.
 #[derive(Debug, Arbitrary)]
 enum Damage {
     Remove(u16),
@@ -27,9 +27,9 @@ enum Damage {
     Add(Vec<u8>, Vec<u8>),
     Cut(u16, u16),
     Flip(u16, u16, u8),
-    /// Another record's value.
+    /// Gives a record another one's value.
     Take(u16, u16),
-    /// Under another key: the last byte is most often a number's.
+    /// Changes the last byte of a record's key, which mostly belongs to a number.
     Rename(u16, u8),
 }
 
@@ -50,7 +50,7 @@ fn policy() -> RetryPolicy {
     toy::policy(Duration::from_secs(60))
 }
 
-/// What a coordinator writes in a search of twelve evaluations, one failure, and one lease that is still held.
+/// What a coordinator writes for a search with twelve evaluations, one failure and one open lease.
 static WHOLE: LazyLock<Records> = LazyLock::new(|| {
     let (store, ids, policy) = (MemoryStore::new(), Counting::default(), policy());
     let (mut state, mut chance) = (State::default(), Stream::new(1, "fuzz", 0));

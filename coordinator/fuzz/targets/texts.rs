@@ -1,4 +1,4 @@
-//! Specifications and token files: any text.
+//! Reads arbitrary text as a specification and as a token file.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use evocache::tokens::Tokens;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    // Not resolved: that reads the files which the text names.
+    // Not resolved, because that would read the files that the text names.
     drop(SpecFile::parse(text, Path::new("fuzz.toml")));
     drop(Tokens::parse(text));
 });

@@ -1,14 +1,15 @@
-//! The store's twin in memory: the same records, no disk. For tests.
+//! The in-memory store: the same records, no disk. For tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::{Records, Visit, Write, codec};
+use super::codec::{self, keys};
+use super::medium::{Medium, Visit, Write};
 use crate::ports::{Cleared, Fact, Store, StoreError};
 
-/// Few, so that tests see searches of which something is left.
+/// Records that one call of `clear` removes. Few, so that tests see partly cleared searches.
 const CLEARED: usize = 8;
 
 /// Keeps records in a map.
@@ -23,7 +24,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// What it holds, by key.
+    /// Returns all records by key.
     pub fn into_records(self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         self.records.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -34,23 +35,23 @@ impl MemoryStore {
     }
 }
 
-/// A store that holds records which nobody need have written like that.
+/// A store with arbitrary records, as tests of damage need them.
 impl FromIterator<(Vec<u8>, Vec<u8>)> for MemoryStore {
     fn from_iter<I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>>(records: I) -> Self {
         Self { records: Mutex::new(records.into_iter().collect()) }
     }
 }
 
-impl Records for BTreeMap<Vec<u8>, Vec<u8>> {
-    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).try_for_each(|(k, v)| each(k, v))
+impl Medium for BTreeMap<Vec<u8>, Vec<u8>> {
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).try_for_each(|(k, v)| visit(k, v))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(BTreeMap::get(self, key).cloned())
     }
 
-    fn pass(&self, _prefix: &[u8]) -> Result<(), StoreError> {
+    fn skip(&self, _prefix: &[u8]) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -76,7 +77,7 @@ impl Store for MemoryStore {
     }
 
     fn clear(&self, search: &SearchId) -> Result<Cleared, StoreError> {
-        let (mut records, prefixes) = (self.lock(), codec::belonging(search));
+        let (mut records, prefixes) = (self.lock(), keys::belonging(search));
         let is_of = |key: &&Vec<u8>| prefixes.iter().any(|prefix| key.starts_with(prefix));
         let some: Vec<Vec<u8>> = records.keys().filter(is_of).take(CLEARED).cloned().collect();
         some.iter().for_each(|key| drop(records.remove(key)));

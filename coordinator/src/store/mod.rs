@@ -1,63 +1,48 @@
-//! Where facts outlive the process: on sled, and a twin in memory for tests.
+//! Where facts outlive the process: a store on sled, and an in-memory one for tests.
 //!
-//! Stored: searches (spec, extended budget, phase, what the first worker declared), candidates (schedule, provenance), the state of
-//! each candidate's lease, evaluations, thumbnails, worker registrations, request ids of bounded age.
+//! Stored: searches (specification, extended budget, phase, what the first worker declared), candidates (schedule,
+//! provenance), the state of each candidate's lease, evaluations, thumbnails, worker registrations, and request ids for a
+//! limited time.
 //!
-//! Not stored, because it follows from the rest or is not worth a write: renewals and deadlines (after a restart
-//! every lease gets a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
+//! Not stored, because it can be derived or is not worth a write: renewals and deadlines (after a restart every lease gets
+//! a full term), worker liveness, the order of the queue, fronts, running figures, watchers.
 //!
-//! Each record is one key with a prost message as value; all records of a decision are written as one batch, together
-//! with those of the decisions beside it, and what was acknowledged is known outside of the database too (`mark`). A
-//! coordinator that runs has a [`ReopeningStore`].
-//! One suite (`tests/server/store.rs`) runs over both stores. `inspect` is for the offline tools, and so is `backup`, which
-//! also reads one `moment` of a store that goes on.
+//! Each record is one key with a prost message as its value. All records of a decision go into one batch, together with
+//! those of neighboring decisions, and what was acknowledged is also known outside of the database (`sled/mark.rs`).
+//!
+//! **Formats.** Storage format 4 is the first that is kept: from 0.1.0 on, every release reads the stores and backups of
+//! the releases before it. Formats 1 to 3 belonged to development builds; they are refused by their number and nothing
+//! reads them. The number does not restart at 1, because a store that such a build wrote as format 1 would then be misread.
+//!
+//! Read in this order; nothing imports from a file below it in this list:
+//!
+//! | file | what |
+//! |---|---|
+//! | `hints` | ways out of a store that cannot be used |
+//! | `records` | the stored messages and the format's number |
+//! | `medium` | what the codec needs of a database |
+//! | `codec` | facts to records and back |
+//! | `memory` | the in-memory store |
+//! | `stream` | the byte format of a backup |
+//! | `sled` | everything that a replacement of sled would replace |
+//! | `inspect`, `backup` | what the offline tools do with a store |
+//!
+//! One suite (`tests/server/store.rs`) runs over both stores. A running coordinator has a [`ReopeningStore`].
+//!
+//! **Invariant:** knows the ports and the domain only; nothing of the engine, calls or the command line.
 
 pub mod backup;
 mod codec;
-mod creation;
+mod hints;
 mod inspect;
-mod mark;
+mod medium;
 mod memory;
-mod moment;
-mod opening;
-mod pending;
-mod pieces;
 mod records;
-mod reopening;
-mod sled_store;
-mod tally;
+mod sled;
+mod stream;
 
-pub use inspect::{Damage, Inspection, inspect};
-pub use memory::MemoryStore;
-pub use opening::set_aside;
-pub use reopening::ReopeningStore;
-pub use sled_store::{FORMAT_VERSION, SledStore};
-
-use crate::ports::StoreError;
-
-/// The way out for a store that cannot be read.
-pub(crate) const RESTORE_HINT: &str = "restore a backup into an empty folder with `evocache store restore`";
-
-/// The ways out for a store that is short of what was acknowledged.
-pub(crate) const LOSS_HINT: &str = "restore a backup into an empty folder with `evocache store restore`, or go on with \
-                                    what is left: `evocache serve --accept-loss`";
-
-/// What a fact does to the records.
-enum Write {
-    /// A record whose key was never written before, or was removed.
-    New(Vec<u8>, Vec<u8>),
-    /// A record in the place of one that may be there.
-    Put(Vec<u8>, Vec<u8>),
-    Remove(Vec<u8>),
-}
-
-/// Takes a record's key and value.
-type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
-
-/// A key-value view that both stores share, so that the memory twin differs from sled in nothing but the medium.
-trait Records {
-    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), StoreError>;
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Passes over records that nobody wants to read, but whoever adds all of them up.
-    fn pass(&self, prefix: &[u8]) -> Result<(), StoreError>;
-}
+pub(crate) use self::hints::{LOSS_HINT, RESTORE_HINT, format_hint};
+pub use self::inspect::{Damage, Inspection, inspect};
+pub use self::memory::MemoryStore;
+pub use self::records::FORMAT_VERSION;
+pub use self::sled::{ReopeningStore, SledStore, set_aside};

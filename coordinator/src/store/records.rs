@@ -1,15 +1,22 @@
-//! The records as prost messages. A field's tag never changes its meaning; what needs another has a new format version.
+//! The stored messages, and the number of their format.
+//!
+//! **Invariant:** a field's tag never changes its meaning. Adding a field keeps the format; any other change needs a new
+//! [`FORMAT_VERSION`] and code that reads the one before it.
 
 use evocache_proto::pb;
 
+/// The storage format that this program writes and reads, and the first that is kept: every release from 0.1.0 on reads it.
+/// Formats 1 to 3 were those of development builds and are refused.
+pub const FORMAT_VERSION: u64 = 4;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct WorkerRecord {
-    /// As it was sent, without its request id.
+    /// As the worker sent it, without its request id.
     #[prost(message, optional, tag = "1")]
     pub(super) declaration: Option<pb::RegisterWorkerRequest>,
     #[prost(uint64, tag = "2")]
     pub(super) at: u64,
-    /// Empty: nobody was asked.
+    /// Name of the token that registered it; empty on a coordinator without tokens.
     #[prost(string, tag = "3")]
     pub(super) principal: String,
 }
@@ -42,7 +49,7 @@ pub(super) struct ModelRecord {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PhaseRecord {
-    /// Index into the phases, from 1.
+    /// Place in the codec's list of phases, counted from 1.
     #[prost(uint32, tag = "1")]
     pub(super) phase: u32,
     #[prost(string, tag = "2")]
@@ -51,15 +58,15 @@ pub(super) struct PhaseRecord {
     pub(super) at: u64,
 }
 
-/// The budget of a search that was extended.
+/// The budget of an extended search.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct BudgetRecord {
     #[prost(message, optional, tag = "1")]
     pub(super) budget: Option<pb::Budget>,
-    /// Milliseconds that it had completed and was not extended yet, all together.
+    /// Milliseconds in which it was completed and not yet extended, summed.
     #[prost(uint64, tag = "2")]
     pub(super) rested: u64,
-    /// After how many evaluations it had completed, each time.
+    /// The number of evaluations at each completion.
     #[prost(uint64, repeated, tag = "3")]
     pub(super) settled: Vec<u64>,
 }
@@ -72,10 +79,10 @@ pub(super) struct CandidateRecord {
     pub(super) decisions: Vec<u8>,
     #[prost(message, optional, tag = "3")]
     pub(super) provenance: Option<pb::Provenance>,
-    /// 0: all.
+    /// On how many prompts it is measured; 0: all.
     #[prost(uint32, tag = "4")]
     pub(super) prompts: u32,
-    /// The lease that was granted by the decision that made the candidate.
+    /// The lease, if the decision that created the candidate granted one.
     #[prost(message, optional, tag = "5")]
     pub(super) lease: Option<LeaseRecord>,
 }
@@ -132,7 +139,7 @@ pub(super) struct LeasedRecord {
 pub(super) struct FailedRecord {
     #[prost(uint32, tag = "1")]
     pub(super) attempts: u32,
-    /// Absent: the last lease expired.
+    /// What the worker reported; absent if the last lease expired.
     #[prost(string, optional, tag = "2")]
     pub(super) message: Option<String>,
 }
@@ -144,7 +151,7 @@ pub(super) struct CancelledRecord {}
 pub(super) struct EvaluationRecord {
     #[prost(uint64, tag = "1")]
     pub(super) candidate: u64,
-    /// Without thumbnails.
+    /// Without its thumbnails.
     #[prost(message, optional, tag = "2")]
     pub(super) measurement: Option<pb::Measurement>,
     #[prost(string, tag = "3")]
@@ -159,7 +166,7 @@ pub(super) struct EvaluationRecord {
     pub(super) finished: u64,
     #[prost(uint32, tag = "8")]
     pub(super) attempt: u32,
-    /// The lease that the evaluation ended; absent where its decision did not end one.
+    /// Epoch of the lease that the evaluation ended; absent if its decision ended none.
     #[prost(uint64, optional, tag = "9")]
     pub(super) epoch: Option<u64>,
 }

@@ -1,35 +1,36 @@
-//! Reads all of a store and rebuilds the engine's state from it, as a coordinator would.
+//! Reads a whole store and rebuilds the engine's state from it, as a coordinator would.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Damage, Progress, UpkeepError, file, files};
+use super::error::{UpkeepError, file};
+use super::files;
 use crate::engine::{Search, State};
-use crate::ports::{Store, StoreError};
+use crate::ports::{Progress, Store, StoreError};
 use crate::serve::retry_policy;
-use crate::store::{FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
+use crate::store::{Damage, FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
 use evocache_domain::time::Timestamp;
 
-/// What a check has found.
+/// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// Storage format.
     pub format: u64,
-    /// Records of each kind.
+    /// The number of records of each kind.
     pub kinds: Vec<(&'static str, u64)>,
     /// Bytes of all keys and values.
     pub bytes: u64,
-    /// Bytes of the folder's files.
+    /// Bytes of all files in the folder.
     pub on_disk: u64,
-    /// What a coordinator would find; empty if something is damaged.
+    /// The searches that a coordinator would have; empty if a record is damaged.
     pub searches: Vec<SearchNote>,
     /// The first damaged records.
     pub damaged: Vec<Damage>,
-    /// How many are damaged.
+    /// The number of damaged records.
     pub damages: u64,
-    /// Records can be read, and yet contradict each other: how.
+    /// How records that can be read contradict each other.
     pub contradiction: Option<String>,
-    /// The records are not all of those that were acknowledged, or that cannot be known: how many are missing, or why.
+    /// How many acknowledged records are missing, or why that is unknown.
     pub lost: Option<String>,
 }
 
@@ -39,7 +40,7 @@ impl Checked {
         self.findings() == 0
     }
 
-    /// How much is wrong with it.
+    /// The number of problems.
     pub fn findings(&self) -> u64 {
         self.damages + u64::from(self.contradiction.is_some()) + u64::from(self.lost.is_some())
     }
@@ -50,26 +51,26 @@ impl Checked {
         if is_only_lost { LOSS_HINT } else { RESTORE_HINT }
     }
 
-    /// All records that can be read.
+    /// The number of undamaged records.
     pub fn records(&self) -> u64 {
         self.kinds.iter().map(|(_, count)| count).sum()
     }
 }
 
-/// A search in a few figures.
+/// A search in figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchNote {
     /// Its id.
     pub id: String,
-    /// Where it stands.
+    /// Its phase, in lower case.
     pub phase: String,
-    /// Candidates bred.
+    /// Number of candidates.
     pub candidates: u64,
-    /// Measurements accepted.
+    /// Number of evaluations.
     pub evaluations: u64,
-    /// Candidates given up.
+    /// Number of failed candidates.
     pub failed: u64,
-    /// Members of its front.
+    /// Number of schedules on its front.
     pub front: u64,
 }
 
@@ -106,8 +107,8 @@ pub fn check(data: &Path, progress: &mut Progress<'_>) -> Result<Checked, Upkeep
     }
     let mut facts = vec![];
     match store.replay(&mut |fact| facts.push(fact)) {
-        // What is lost is told already; what is left is told all the same. The lease's time to live changes when leases
-        // expire, not whether the records fit together.
+        // A loss is reported already, and the rest is checked all the same. The lease term does not matter here: it
+        // changes when leases expire, not whether records agree.
         Ok(()) | Err(StoreError::Lost { .. }) => {
             match State::recover(facts, Timestamp(0), &retry_policy(Duration::from_secs(60))) {
                 Ok(state) => checked.searches = state.searches.values().map(SearchNote::new).collect(),

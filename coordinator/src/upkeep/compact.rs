@@ -1,32 +1,34 @@
-//! Rewrites a store: sled appends, and gives little back of what was deleted.
+//! Rewrites a store, because sled appends and frees little of what was deleted.
 //!
-//! The new store is made beside the old one and read back. Then two renames swap them; between the two the store is
-//! at `.old`, and a coordinator that is started in that moment, or after a crash in it, refuses and says so.
+//! The new store is written beside the old one and read back. Then two renames swap them. Between the two, the store is at
+//! `.old`: a coordinator that starts then, or after a crash at that moment, refuses and says so.
 
 use std::path::{Path, PathBuf};
 
 use super::copies::make;
-use super::{Progress, UpkeepError, file, files};
+use super::error::{UpkeepError, file};
+use super::files;
+use crate::ports::Progress;
 use crate::store::backup::{self, StreamError};
 use crate::store::{SledStore, set_aside};
 
-/// What a compaction has done.
+/// What a compaction did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compacted {
-    /// Records.
+    /// Number of records.
     pub records: u64,
     /// Bytes on disk before.
     pub before: u64,
-    /// And after.
+    /// Bytes on disk after.
     pub after: u64,
 }
 
 /// Compacts the store in this folder.
 pub fn compact(data: &Path, progress: &mut Progress<'_>) -> Result<Compacted, UpkeepError> {
-    // Renames are of the folder itself, not of a link to it or of `.`.
+    // The renames must apply to the folder itself, not to a link to it or to `.`.
     let data: PathBuf = match data.canonicalize() {
         Ok(path) => path,
-        // Opening it says what is wrong with it.
+        // Opening it gives the error.
         Err(_) => data.to_owned(),
     };
     let store = SledStore::open_existing(&data)?;
@@ -45,14 +47,14 @@ pub fn compact(data: &Path, progress: &mut Progress<'_>) -> Result<Compacted, Up
         backup::digest(&store, &mut |_, _| {}).map_err(refused)
     });
     let summary = made.inspect_err(|_| {
-        // The old store is untouched; the first error is the one to tell.
+        // The old store is unchanged; the first error is the one that matters.
         let _ = std::fs::remove_dir_all(&fresh);
     })?;
-    // Closed before it moves: sled writes to where it was opened.
+    // Closed before it is renamed, because sled writes to the path that it opened.
     drop(store);
     std::fs::rename(&data, &old).map_err(file("rename", &data))?;
     if let Err(e) = std::fs::rename(&fresh, &data) {
-        // Back to where it was; if that fails too, opening the store says where it is.
+        // Back to its old name; if that fails too, opening the store says where it is.
         let _ = std::fs::rename(&old, &data);
         return Err(file("rename", &fresh)(e));
     }

@@ -1,17 +1,19 @@
-//! Backups: a store written to one file, and a store made from such a file.
+//! Backups: writes a store to one file, and makes a store from such a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Progress, Summary, UpkeepError, file, files};
+use super::error::{UpkeepError, file};
+use super::files;
+use crate::ports::Progress;
 use crate::store::SledStore;
-use crate::store::backup::{self, StreamError};
+use crate::store::backup::{self, StreamError, Summary};
 
-/// Names that are tried for a backup under way.
+/// The number of names that are tried for an unfinished backup.
 const ATTEMPTS: usize = 16;
 
-/// A backup that is being written: under another name until it is whole.
+/// A backup that is being written. It has another name until it is complete.
 #[derive(Debug)]
 pub struct Unfinished {
     to: PathBuf,
@@ -21,17 +23,17 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Begins a file that must not exist. Given a folder, the file is called `name` in it.
+    /// Creates a file that must not exist. If `to` is a folder, the file is called `name` in it.
     pub fn begin(to: &Path, name: &str) -> Result<Self, UpkeepError> {
         let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
         if to.to_string_lossy().ends_with(std::path::is_separator) {
             return Err(UpkeepError::NoFolder(to));
         }
-        // A link that leads nowhere is something too.
+        // A dangling link counts as existing too.
         if to.symlink_metadata().is_ok() {
             return Err(UpkeepError::Exists(to));
         }
-        // Of this run alone: others may write to the same place, and what they have there is not this one's.
+        // The name is unique to this process: another one may be writing a backup to the same place.
         for attempt in 0..ATTEMPTS {
             let partial = files::beside(&to, &format!(".{}-{attempt}.partial", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&partial) {
@@ -43,12 +45,12 @@ impl Unfinished {
         Err(UpkeepError::Exists(files::beside(&to, &format!(".{}-0.partial", std::process::id()))))
     }
 
-    /// Writes what follows on the bytes before.
+    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), UpkeepError> {
         self.out.write_all(bytes).map_err(file("write", &self.partial))
     }
 
-    /// Reads what came from elsewhere back from the disk, checks every byte of it, and gives it its name.
+    /// Reads the file back, checks every byte of it, and gives it its name.
     pub fn finish_verified(mut self) -> Result<(PathBuf, Summary), UpkeepError> {
         self.sync()?;
         let written = File::open(&self.partial).map_err(file("open", &self.partial))?;
@@ -63,7 +65,7 @@ impl Unfinished {
     }
 
     fn place(mut self) -> Result<PathBuf, UpkeepError> {
-        // A link does not take the place of what has come meanwhile, as a new name does; not every file system has links.
+        // Unlike a rename, a link does not replace a file that was created meanwhile; not every file system has links.
         match std::fs::hard_link(&self.partial, &self.to) {
             Ok(()) => std::fs::remove_file(&self.partial).map_err(file("remove", &self.partial))?,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(UpkeepError::Exists(self.to.clone())),
@@ -78,13 +80,13 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_placed {
-            // Half a backup is of no use; the first error is the one to tell.
+            // Part of a backup is useless; the first error is the one that matters.
             let _ = std::fs::remove_file(&self.partial);
         }
     }
 }
 
-/// Writes the store in `data` to a file that must not exist. Given a folder, the file is called `name` in it.
+/// Writes the store in `data` to a file that must not exist. If `to` is a folder, the file is called `name` in it.
 pub fn backup(
     data: &Path,
     to: &Path,
@@ -103,8 +105,8 @@ pub fn backup(
     Ok((unfinished.place()?, summary))
 }
 
-/// Makes a store in `data`, which is empty or not there yet, from a backup. Nothing is written before the file's digest
-/// is found right, and the folder is there only once it is whole.
+/// Makes a store from a backup in `data`, which must be empty or not exist. Nothing is written before the file's digest is
+/// verified, and the folder appears only once the store is complete.
 pub fn restore(from: &Path, data: &Path, progress: &mut Progress<'_>) -> Result<Summary, UpkeepError> {
     if !files::is_free(data)? {
         return Err(UpkeepError::NotEmpty(data.to_owned()));
@@ -125,7 +127,7 @@ pub fn restore(from: &Path, data: &Path, progress: &mut Progress<'_>) -> Result<
         Ok(summary)
     });
     if placed.is_err() {
-        // Half a store is of no use; the first error is the one to tell.
+        // Part of a store is useless; the first error is the one that matters.
         let _ = std::fs::remove_dir_all(&partial);
     }
     placed
@@ -139,7 +141,7 @@ pub(super) fn make(
     let store = SledStore::open(folder)?;
     let meant = fill(&store)?;
     drop(store);
-    // Opened again: what counts is what the disk gives back.
+    // Opened again, to compare what is on the disk.
     let store = SledStore::open_existing(folder)?;
     match backup::digest(&store, &mut |_, _| {}) {
         Ok(found) if found.digest == meant.digest => {}

@@ -1,9 +1,9 @@
-//! Damage after SIGKILL: a bit flips, 4 KiB turn to zeros, a file is cut off or gone, anywhere in a store whose coordinator
-//! was killed under load. Each damage either changes nothing, or the store is refused by name and with a way out: none
-//! may pass for a sound store that has less than what was answered. And without damage, none may be refused.
+//! Damage after SIGKILL: a bit flips, 4 KiB turn to zeros, or a file is cut off or removed, anywhere in a store whose
+//! coordinator was killed under load. Either the damage changes nothing, or the store is refused with a named reason and a
+//! way out; a store that lacks acknowledged results must never pass as sound. An undamaged store must never be refused.
 //!
-//! Each damage is one, on a fresh copy. A seed replays which damages; what the store held when its coordinator died is the
-//! system's.
+//! Each damage is applied alone, to a fresh copy. A seed replays the choice of damages, but not what the store held when its
+//! coordinator was killed.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,24 +25,24 @@ use crate::ledger::Ledger;
 use crate::process::{Started, start};
 use crate::toy;
 
-/// How long a coordinator may take to answer what it is to answer.
+/// How long a coordinator may take for all its answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BLOCK: usize = 4096;
 
 /// What happens to a file.
 #[derive(Debug, Clone, Copy)]
 enum Damage {
-    /// A bit of the byte at this place.
+    /// Flips a bit of the byte at this offset.
     Flip(usize, u8),
-    /// From this place on.
+    /// Zeros 4 KiB from this offset on.
     Zeros(usize),
-    /// At this place.
+    /// Cuts the file at this offset.
     Cut(usize),
     Gone,
 }
 
 impl Damage {
-    /// Whether it changed anything.
+    /// Returns whether the file changed.
     fn apply(self, file: &Path) -> bool {
         let before = std::fs::read(file).unwrap();
         let mut bytes = before.clone();
@@ -60,21 +60,20 @@ impl Damage {
     }
 }
 
-/// A store whose coordinator was killed, and what was promised on it.
+/// A store whose coordinator was killed, and what the coordinator had acknowledged.
 struct Base {
     folder: tempfile::TempDir,
     ledger: Ledger,
-    /// All that a restart keeps of it.
+    /// The state after a restart.
     digest: String,
-    /// The last batch was on its way when the process was killed: the database has it, and nobody was told of it. Damage may
-    /// take it back.
+    /// The last batch was not acknowledged when the process was killed, though the database has it: damage may remove it.
     is_ahead: bool,
-    /// Files by their names in the store, and how much of each is not zeros at its end.
+    /// The files by name, and the length of each without the zeros at its end.
     files: Vec<(PathBuf, usize)>,
 }
 
 impl Base {
-    /// So many lives, each ended by SIGKILL. With a second one there is a snapshot in the middle of the log.
+    /// Runs a coordinator `lives` times, each ended by SIGKILL. A second life leaves a snapshot in the middle of the log.
     async fn new(seed: u64, lives: usize, answers: usize, pictures: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (data, log) = (folder.path().join("store"), folder.path().join("log"));
@@ -104,7 +103,7 @@ impl Base {
         files.sort();
         let is_ahead = is_ahead(&data, &folder.path().join("copy"));
         let mut base = Self { folder, ledger, digest: String::new(), is_ahead, files };
-        // As it is, it is whole, however often it is looked at.
+        // Undamaged, it is sound every time it is opened.
         for _ in 0..3 {
             match base.look(|_| true) {
                 Found::Whole(digest) => base.digest = digest,
@@ -118,8 +117,7 @@ impl Base {
         self.folder.path().join("store")
     }
 
-    /// A file and what happens to it. Of the database mostly the part that is written, of which the end counts as much as
-    /// the rest.
+    /// Draws a file and its damage: mostly the database, in the part that is written, half of the time near its end.
     fn draw(&self, chance: &mut Stream) -> (PathBuf, Damage) {
         let weight = |(name, _): &(PathBuf, usize)| match name.to_str() {
             Some("db") => 12,
@@ -141,7 +139,7 @@ impl Base {
         (name.clone(), damage)
     }
 
-    /// A copy with a damage, or none, looked at as the next coordinator and as `store check` do.
+    /// Damages a copy, and opens it as the next coordinator and as `store check` do.
     fn look(&self, damage: impl FnOnce(&Path) -> bool) -> Found {
         let at = self.folder.path().join("copy");
         copy(&self.store(), &at);
@@ -167,7 +165,7 @@ impl Base {
         if let Err(problem) = invariants::state(&state).and_then(|()| invariants::acknowledged(&self.ledger, &state)) {
             return Found::Wrong(format!("unnoticed: {problem}"));
         }
-        // Pictures are not read when a store is opened. So whoever asks for them is told, and a check tells too.
+        // Opening a store does not read pictures, so their damage shows when they are read, and in a check.
         let mut refused = None;
         for taken in self.ledger.results.iter().filter(|taken| !taken.measurement.thumbnails.is_empty()) {
             match store.thumbnails(&taken.lease.search.id, taken.lease.candidate) {
@@ -186,7 +184,7 @@ impl Base {
         }
     }
 
-    /// A refusal must be one that a person can act on, and every tool must refuse as well.
+    /// A refusal must have a hint, and every tool must refuse too.
     fn refused(&self, at: &Path, error: StoreError) -> Found {
         let kind = match &error {
             StoreError::Lost { loss, .. } if loss.acknowledged.evaluations < self.ledger.results.len() as u64 => {
@@ -216,18 +214,18 @@ impl Base {
     }
 }
 
-/// What came of a damage.
+/// What a damage led to.
 #[derive(Debug)]
 enum Found {
-    /// All that was answered is there: the digest of it.
+    /// Everything acknowledged is there; the digest of the state.
     Whole(String),
-    /// By this name.
+    /// Refused with this reason.
     Refused(&'static str),
-    /// Anything else.
+    /// Anything else, which fails the test.
     Wrong(String),
 }
 
-/// Whether the database holds more than its mark says was acknowledged. Looks at a copy.
+/// Whether the database is ahead of what its mark file says was acknowledged. Opens a copy.
 fn is_ahead(store: &Path, at: &Path) -> bool {
     let sequence = |bytes: &[u8]| u64::from_be_bytes(bytes[..8].try_into().unwrap());
     copy(store, at);
@@ -269,7 +267,7 @@ async fn run(seed: u64, damages: usize, bases: &[(usize, usize, usize)]) {
     let refused: usize =
         tally.values().flatten().filter(|(kind, _)| !matches!(**kind, "harmless" | "unanswered")).map(|(_, n)| n).sum();
     assert!(refused * 4 > damages, "hardly any damage did harm: {tally:?}");
-    // These are what sled takes for a torn tail.
+    // These are the damages that sled takes for the end of its log.
     assert!(tally["db"].contains_key("lost"), "no damage was of the kind that only a mark tells: {tally:?}");
 }
 

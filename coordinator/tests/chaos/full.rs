@@ -1,5 +1,5 @@
-//! A disk that is full from one moment to the next, and has room again later: a coordinator that cannot write acknowledges
-//! nothing, and goes on by itself. The disk is the system's limit on how large a process may make its files.
+//! A disk that is suddenly full, and has space again later: a coordinator that cannot write acknowledges nothing, and
+//! recovers by itself. The full disk is simulated by the system's limit on the size of a process's files.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use crate::kills::{inspect, setting};
 use crate::ledger::Ledger;
 use crate::process::start_to_be_confined;
 
-/// How long anything may take.
+/// The longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Waits until the crew has had so many more answers.
+/// Waits until the crew has got `more` further answers.
 async fn answered(crew: &mut Crew, more: usize) {
     let (began, before) = (Instant::now(), crew.answers());
     while crew.answers() < before + more {
@@ -36,7 +36,7 @@ async fn a_coordinator_whose_disk_was_full_goes_on_when_there_is_room() {
         answered(&mut crew, 200).await;
         let size = std::fs::metadata(data.join("db")).unwrap().len();
         process.confine(Some(size + 100_000));
-        // Nothing is answered any more, for long enough that whatever was on its way has come.
+        // Wait until there was no answer for long enough that none is still on its way.
         let (began, mut last) = (Instant::now(), (crew.answers(), Instant::now()));
         while last.1.elapsed() < Duration::from_secs(2) {
             assert!(began.elapsed() < PATIENCE, "it never was full");

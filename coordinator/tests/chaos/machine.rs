@@ -1,6 +1,6 @@
-//! A state machine: random commands against the pure decisions on the store in memory, restarts and clock included. After
-//! every step all invariants hold, and a small model of its own says what each answer may be: who holds what, under which
-//! epoch, and what was answered to whom. proptest shrinks what fails to the few steps that matter.
+//! A state machine: random commands against the pure decisions and the in-memory store, with restarts and a clock. After
+//! every step all invariants must hold, and a small independent model says which answers are allowed: who holds which lease,
+//! under which epoch, and what was answered to whom. proptest shrinks a failure to the few steps that matter.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::toy;
 
 const TTL: Duration = Duration::from_secs(30);
 
-/// A step. Numbers choose among what there is: what they mean follows from the world, so that shrinking keeps it valid.
+/// A step. Its numbers index what exists when it runs, so a shrunk sequence stays valid.
 #[derive(Debug, Clone)]
 enum Step {
     Create {
@@ -31,7 +31,7 @@ enum Step {
         search: usize,
         to: Move,
     },
-    /// By so many evaluations, or by none.
+    /// Raises the budget by this many evaluations, or by none.
     Extend {
         search: usize,
         by: u64,
@@ -43,7 +43,7 @@ enum Step {
     Acquire {
         worker: usize,
     },
-    /// By its holder, or by somebody else.
+    /// By its holder, or by another worker.
     Renew {
         lease: usize,
         by: Option<usize>,
@@ -62,11 +62,11 @@ enum Step {
         lease: usize,
         by: Option<usize>,
     },
-    /// A call of before, again.
+    /// Repeats an earlier call.
     Repeat {
         call: usize,
     },
-    /// Another call under a request id of before.
+    /// Uses the request id of an earlier call for another one.
     Reuse {
         call: usize,
     },
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// As the engine does it: decide, commit, apply. Invariants before and after.
+    /// Decides, commits and applies, as the engine does, and checks the invariants before and after.
     fn carry_out(&mut self, request: Option<&Request>, command: &Command) -> Result<Result<Answer, Refusal>, String> {
         let before = self.state.clone();
         let context = Context { now: self.now, policy: &self.policy, ids: &self.ids, scarce: None };
@@ -174,14 +174,14 @@ impl World {
         }
         touches.into_iter().for_each(|touch| self.state.touch(touch));
         invariants::state(&self.state)?;
-        // Forgetting is what tidying is for.
+        // Only tidying forgets workers and requests.
         if !matches!(command, Command::Tidy) {
             invariants::sequence(&before, &self.state)?;
         }
         Ok(Ok(answer.unwrap_or(Answer::Accepted)))
     }
 
-    /// A call with a request id; what is answered is remembered.
+    /// Makes a call with a request id; its answer is remembered.
     fn call(&mut self, command: Command) -> Result<Result<Answer, Refusal>, String> {
         let id = RequestId::new(format!("r-{}", self.ids.unique())).map_err(|e| e.to_string())?;
         let request = Request { id: id.clone(), digest: [self.calls.len() as u8; 32] };
@@ -203,7 +203,7 @@ impl World {
         searches.get(number % searches.len().max(1)).map(|&id| id.clone())
     }
 
-    /// A lease of before, and whoever speaks for it.
+    /// An earlier lease, and the worker that claims it.
     fn lease(&self, number: usize, by: Option<usize>) -> Option<(WorkerId, Offer)> {
         let (holder, offer) = self.offers.get(number % self.offers.len().max(1))?;
         let by = by.and_then(|by| self.worker(by)).unwrap_or_else(|| holder.clone());
@@ -214,7 +214,7 @@ impl World {
         match step {
             Step::Create { evaluations } => {
                 let spec = Arc::new(toy::spec(*evaluations, self.chance.bits() >> 12));
-                // Half of them under one id, again and again.
+                // Half of the searches reuse one id.
                 let search = self.chance.bits().is_multiple_of(2).then(|| SearchId::new("again").unwrap());
                 match self.call(Command::Create { search, spec, from: vec![] })? {
                     Ok(Answer::Search(id)) => self.ledger.searches.push(id),
@@ -228,7 +228,7 @@ impl World {
                 if *to == Move::Delete && moved.is_ok() {
                     self.ledger.searches.retain(|id| *id != search);
                     self.ledger.results.retain(|taken| taken.lease.search.id != search);
-                    // Its leases are kept: whoever has one may come back when the id is used again.
+                    // Its leases are kept: their holders may report after the id is used again.
                     self.known.retain(|(known, _), _| known.id != search);
                 }
             }
@@ -305,7 +305,7 @@ impl World {
             (Err(Refusal::Budget { .. }), _) if by == 0 || evaluations.is_some_and(|n| before.spent() >= n as f64) => {
                 Ok(())
             }
-            // It may have nothing left to try.
+            // The search may have nothing left to try.
             (Err(Refusal::Budget { .. }), Phase::Completed) => Ok(()),
             (Ok(_), Phase::Completed) if by > 0 && after.phase == Phase::Running && after.ended.is_none() => Ok(()),
             (Ok(_), phase) if by > 0 && after.phase == phase => Ok(()),
@@ -400,7 +400,7 @@ impl World {
         Ok(())
     }
 
-    /// A repeat gets the first answer and changes nothing, as long as it is remembered.
+    /// A repeated call gets the first answer and changes nothing, as long as the answer is remembered.
     fn repeat(&mut self, call: usize) -> Result<(), String> {
         let Some(call) = self.calls.get(call % self.calls.len().max(1)) else { return Ok(()) };
         if !self.state.requests.contains_key(&call.request.id) {
@@ -432,7 +432,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let mut world = World::new(seed);
-        // Without these two nothing happens.
+        // Without a search and a worker nothing happens.
         world.take(&Step::Register).map_err(TestCaseError::fail)?;
         world.take(&Step::Create { evaluations: 8 }).map_err(TestCaseError::fail)?;
         for (i, step) in steps.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Backups of stores that go on: all of one moment, whatever is written meanwhile; one at a time; and nobody waits for them.
+//! Backups of running stores: each is of one moment, whatever is written meanwhile; there is one at a time; and writers do
+//! not wait for it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -21,8 +22,7 @@ use proptest::prelude::*;
 use crate::common::{BLOCKS, declaration, draft, measure};
 use crate::store::pictured;
 
-/// Something that is written. Searches are made where they are not there, deleted where they are, and cleared away where
-/// they were.
+/// A write. A search is created if it does not exist, deleted if it does, and cleared if it was deleted.
 #[derive(Debug, Clone)]
 enum Change {
     Quarantine { worker: u8, bytes: u16 },
@@ -45,7 +45,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Those that there are, and those that were deleted and may still have records.
+/// The searches that exist, and those that were deleted and may still have records.
 #[derive(Default)]
 struct Searches {
     there: BTreeSet<u8>,
@@ -93,13 +93,13 @@ fn search(number: u8) -> SearchId {
     SearchId::new(format!("s-{number}")).unwrap()
 }
 
-/// All that a store holds.
+/// Everything that a store holds.
 fn held(store: &SledStore) -> (Vec<Fact>, Vec<Vec<Vec<u8>>>) {
     let pictures = (0..4).map(|number| store.thumbnails(&search(number), CandidateId(1)).unwrap()).collect();
     (store.load().unwrap(), pictures)
 }
 
-/// Takes a backup, and does something at each so many writes of it.
+/// Takes a backup, and disturbs it after every `every` writes.
 struct Disturbing<F> {
     bytes: Vec<u8>,
     writes: usize,
@@ -122,7 +122,7 @@ impl<F: FnMut()> Write for Disturbing<F> {
     }
 }
 
-/// The store that the backup's bytes make.
+/// The store that is restored from a backup.
 fn restored(folder: &Path, bytes: &[u8]) -> SledStore {
     let (file, copy) = (folder.join("backup"), folder.join("copy"));
     std::fs::write(&file, bytes).unwrap();
@@ -146,14 +146,14 @@ proptest! {
         let expected = held(&store);
         let mut changes = meanwhile.iter();
         let disturb = || {
-            // Several at a time: a part of the reading has many records.
+            // Several at a time, because one part of the backup has many records.
             changes.by_ref().take(3).for_each(|change| write(&store, &mut searches, change));
         };
         let mut out = Disturbing { bytes: vec![], writes: 0, every, disturb };
         store.back_up(&mut out, &mut |_, _| {}).unwrap();
         let bytes = out.bytes;
         prop_assert!(held(&restored(folder.path(), &bytes)) == expected, "the backup is of another moment");
-        // The store itself has all that was written.
+        // The store itself has everything that was written.
         let after = held(&store);
         drop(store);
         prop_assert!(held(&SledStore::open(&folder.path().join("store")).unwrap()) == after);
@@ -202,7 +202,7 @@ async fn serve(data: &Path) -> (Running, Client) {
     (running, client)
 }
 
-/// Evaluates what there is, at most so many; each result comes with a large picture.
+/// Completes at most `most` evaluations, each with a large picture.
 async fn work(url: String, worker: &WorkerId, most: usize) {
     let layout = Arc::new(Layout::pixart(BLOCKS).unwrap());
     let mut stub = WorkerServiceClient::connect(url).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_coordinator_is_backed_up_while_it_works_and_the_copy_goes_on() {
     let worker = WorkerId::new(registered.into_inner().worker_id).unwrap();
     work(running.url(), &worker, 25).await;
 
-    // More than what is read ahead and what the connection takes: it waits for whoever reads.
+    // The backup exceeds what the server reads ahead and what the connection buffers, so it waits for its reader.
     let mut file = Unfinished::begin(folder.path(), "live.backup").unwrap();
     let mut backup = client.back_up().await.unwrap();
     let first = backup.next().await.unwrap().unwrap();
@@ -257,7 +257,7 @@ async fn a_coordinator_is_backed_up_while_it_works_and_the_copy_goes_on() {
     let (file, summary) = file.finish_verified().unwrap();
     assert_eq!(file, folder.path().join("live.backup"));
 
-    // One whose caller has gone makes room for the next.
+    // A backup whose caller has gone makes way for the next one.
     let mut next = Unfinished::begin(folder.path(), "next.backup").unwrap();
     client.create_search(Some(&id), &draft(40).validate().unwrap()).await.unwrap();
     work(running.url(), &worker, 25).await;
@@ -275,7 +275,7 @@ async fn a_coordinator_is_backed_up_while_it_works_and_the_copy_goes_on() {
     received(&mut next, &mut whole).await;
     drop(whole);
     next.finish_verified().unwrap();
-    // One that is under way does not keep a coordinator from stopping.
+    // A running backup does not keep the coordinator from stopping.
     let mut cut = client.back_up().await.unwrap();
     cut.next().await.unwrap().unwrap();
     running.shutdown().await.unwrap();

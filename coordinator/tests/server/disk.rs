@@ -1,4 +1,4 @@
-//! A disk that fills up, and one that fails, against an engine: what is refused, what is kept, and what brings it back.
+//! An engine on a disk that fills up, and on one that fails: what is refused, what is kept, and when it recovers.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -11,7 +11,7 @@ use evocache::ports::{Cleared, Fact, Room, Store, StoreError};
 use evocache::store::MemoryStore;
 use evocache_proto::domain::{CandidateId, SearchId};
 
-/// A store whose commits or flushes fail when told, and which forgets what was not synced when it is opened again.
+/// A store whose commits or syncs fail on demand, and which loses what was not synced when it is reopened.
 #[derive(Default)]
 struct Failing {
     inner: MemoryStore,
@@ -19,9 +19,9 @@ struct Failing {
     commit: AtomicBool,
     sync: AtomicBool,
     failed: AtomicBool,
-    /// Fails once the next commit is in.
+    /// The store fails after the next commit.
     fails_next: AtomicBool,
-    /// Bytes left, of a reserve of 100; 0: unknown.
+    /// Free bytes, with a reserve of 100; 0: unknown.
     left: AtomicU64,
 }
 
@@ -76,7 +76,7 @@ async fn a_disk_that_fills_up_ends_new_work_then_all_writing_and_room_brings_bot
     let worker = world.register("w").await;
     world.create("s", 10).await;
     let (first, second) = (world.offer(&worker).await.unwrap(), world.offer(&worker).await.unwrap());
-    // The clock looks at the room.
+    // The engine checks the free space every second, by its clock.
     let room = |left: u64| {
         store.left.store(left, SeqCst);
         world.clock.advance(Duration::from_secs(1));
@@ -84,7 +84,7 @@ async fn a_disk_that_fills_up_ends_new_work_then_all_writing_and_room_brings_bot
     };
     let create = || Command::Create { search: None, spec: crate::common::spec(5), from: vec![] };
     room(99).await.unwrap();
-    // The look comes at the end of a round.
+    // The check comes at the end of a round.
     room(99).await.unwrap();
     assert!(world.offer(&worker).await.is_none());
     let refused = world.handle.command(None, create()).await;
@@ -109,11 +109,11 @@ async fn a_disk_that_fills_up_ends_new_work_then_all_writing_and_room_brings_bot
     world.engine.stop().unwrap();
 }
 
-/// The engine looks at a store that has failed, as it does every five seconds.
+/// Lets the engine try to reopen a failed store, as it does every five seconds.
 async fn look_again(world: &World) {
     for _ in 0..2 {
         world.clock.advance(Duration::from_secs(5));
-        // The look comes at the end of a round.
+        // The check comes at the end of a round.
         world.handle.query(|_, _| ()).await.unwrap();
         world.handle.query(|_, _| ()).await.unwrap();
     }
@@ -133,7 +133,7 @@ async fn a_store_that_fails_acknowledges_nothing_and_is_opened_again() {
         switch.store(true, SeqCst);
         fails(world.handle.command(None, complete.clone()).await);
         assert!(world.handle.meters().read().broken);
-        // As long as it cannot be opened nothing is decided, whatever the disk would do.
+        // Until the store is open again nothing is decided, even if the disk would work.
         look_again(&world).await;
         fails(world.handle.acquire(worker.clone(), Duration::ZERO).await);
         switch.store(false, SeqCst);
@@ -165,7 +165,7 @@ async fn what_is_acknowledged_while_the_store_fails_is_in_it_when_it_is_open_aga
             lease: offer.lease.clone(),
             measurement: measure(&offer.schedule),
         };
-        // The store fails behind the engine's back, and in the same round the engine looks at it.
+        // The store fails after the commit, and the engine tries to reopen it in the same round.
         store.fails_next.store(true, SeqCst);
         world.clock.advance(Duration::from_secs(5));
         if world.handle.command(None, command).await.is_ok() {

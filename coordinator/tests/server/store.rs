@@ -1,4 +1,4 @@
-//! The contract of the stores: one suite over sled and its twin in memory, then what only a disk can do wrong.
+//! The contract of the stores: one suite over sled and the in-memory store, then what only a disk can do wrong.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::{declaration, measure, raw, spec};
 use evocache::ports::{Cleared, Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
 use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
-use evocache::upkeep;
+use evocache::upkeep::{self, UpkeepError};
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease::{Failure, Grant, State};
 use evocache_domain::search::{Proposal, Provenance};
@@ -24,7 +24,7 @@ fn worker(text: &str) -> WorkerId {
     WorkerId::new(text).unwrap()
 }
 
-/// A fact of every kind, in the order in which a store gives them back.
+/// A fact of every kind, in the order in which a store replays them.
 fn facts(search: &str) -> Vec<Fact> {
     let search = id(search);
     let declaration = declaration("w");
@@ -106,13 +106,13 @@ fn facts(search: &str) -> Vec<Fact> {
             proposal: Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: 2 },
         });
     }
-    // The deadline of a lease is not stored; the moment of its grant stands in until recovery sets a new one.
+    // The deadline of a lease is not stored; a replay gives the time of the grant until recovery sets a new one.
     let granted = Timestamp(7);
     let mut moved: Vec<_> = (0..)
         .zip(states)
         .map(|(i, state)| Fact::LeaseMoved { search: search.clone(), candidate: CandidateId(i), state, granted })
         .collect();
-    // What has ended is told with its evaluation, and before what has none.
+    // A lease that has ended comes with its evaluation, before the leases of candidates without one.
     facts.push(moved.remove(1));
     facts.push(Fact::Evaluated { search: search.clone(), sequence: 0, evaluation: Arc::new(evaluation) });
     facts.append(&mut moved);
@@ -130,7 +130,7 @@ fn evaluation_of(facts: &[Fact]) -> &Arc<Evaluation> {
     evaluation
 }
 
-/// Removes all records of a deleted search, as an engine does: part by part.
+/// Removes all records of a deleted search in parts, as the engine does.
 fn clear(store: &dyn Store, search: &str) {
     while store.clear(&id(search)).unwrap() != Cleared::All {}
     store.commit(&[Fact::SearchCleared { search: id(search) }]).unwrap();
@@ -150,7 +150,7 @@ fn suite(store: &dyn Store) {
     assert_eq!(loaded.len(), all.len());
     assert!(loaded.contains(&moved));
 
-    // Thumbnails are kept beside the evaluation and read on demand.
+    // Thumbnails are stored beside the evaluation and read on demand.
     let evaluation = evaluation_of(&all);
     let mut pictured = Evaluation::clone(evaluation);
     pictured.candidate = CandidateId(0);
@@ -160,7 +160,7 @@ fn suite(store: &dyn Store) {
     assert_eq!(store.thumbnails(&id("s"), CandidateId(0)).unwrap(), vec![vec![1; 3000], vec![2]]);
     assert_eq!(store.thumbnails(&id("s"), CandidateId(1)).unwrap(), Vec::<Vec<u8>>::new());
 
-    // Deleting takes all of one search and nothing of another, even of one whose name continues its own.
+    // Deleting removes all of one search and nothing of another, even if that one's id starts with its own.
     store.commit(&facts("s-2")).unwrap();
     let deleted = Fact::SearchDeleted { search: id("s") };
     store.commit(std::slice::from_ref(&deleted)).unwrap();
@@ -181,7 +181,7 @@ fn suite(store: &dyn Store) {
     assert_eq!(store.load().unwrap(), vec![]);
 }
 
-/// What is decided together is told by one record; what comes after it, by another.
+/// Facts that are decided together share a record; later ones get their own.
 fn a_life_in_two_records(store: &dyn Store) {
     let all = facts("s");
     let of = |kind: fn(&Fact) -> bool| all.iter().filter(move |f| kind(f)).cloned();
@@ -209,7 +209,7 @@ fn a_life_in_two_records(store: &dyn Store) {
         store.commit(&[created, moved(i, leased(1, 99, vec![]), 4)]).unwrap();
     }
     assert_eq!(leases(store), [moved(0, leased(1, 4, vec![]), 4), moved(1, leased(1, 4, vec![]), 4)]);
-    // A second grant has a record of its own, which counts from then on.
+    // A second grant gets its own record, which replaces the first lease.
     let grants = vec![Grant { epoch: Epoch(1), worker: worker("w-1") }];
     store.commit(&[moved(1, leased(2, 99, grants.clone()), 5)]).unwrap();
     assert_eq!(leases(store)[1], moved(1, leased(2, 5, grants), 5));
@@ -222,7 +222,7 @@ fn a_life_in_two_records(store: &dyn Store) {
 }
 
 #[test]
-fn both_stores_tell_a_candidate_and_its_end_in_two_records() {
+fn both_stores_keep_a_candidate_and_its_end_in_two_records() {
     a_life_in_two_records(&MemoryStore::new());
     let folder = tempfile::tempdir().unwrap();
     a_life_in_two_records(&SledStore::open(folder.path()).unwrap());
@@ -259,12 +259,15 @@ fn a_store_in_use_is_refused() {
 fn a_store_of_another_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
-    for version in [FORMAT_VERSION + 1, FORMAT_VERSION - 1] {
+    let older = (0..FORMAT_VERSION).map(|version| (version, "development build"));
+    for (version, way_out) in older.chain([(FORMAT_VERSION + 1, "newer evocache")]) {
         let db = raw(folder.path());
         db.insert(b"!format", &version.to_be_bytes()).unwrap();
         drop(db);
         let error = refusal(folder.path());
         assert!(matches!(&error, StoreError::Version { found, .. } if *found == version), "{error}");
+        let hint = UpkeepError::from(error).hint().unwrap();
+        assert!(hint.contains(way_out), "{version}: {hint}");
     }
 }
 
@@ -295,7 +298,7 @@ fn a_record_that_cannot_be_read_is_named() {
     assert_eq!(error, StoreError::Corrupt { key: "p/s".into(), problem: "unknown phase 99".into() });
 }
 
-/// An evaluation with pictures of so many bytes each.
+/// Facts of a search whose evaluation has pictures of this many bytes each, and the pictures.
 pub(crate) fn pictured(search: &str, bytes: u32) -> (Vec<Fact>, Vec<Vec<u8>>) {
     let mut all = facts(search);
     let pictures: Vec<Vec<u8>> =
@@ -312,7 +315,7 @@ pub(crate) fn pictured(search: &str, bytes: u32) -> (Vec<Fact>, Vec<Vec<u8>>) {
 fn large_values_are_split_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    // Larger than what sled keeps in its log.
+    // Larger than the values that sled keeps in its log.
     let (all, pictures) = pictured("s", 200_000);
     store.commit(&all).unwrap();
     store.sync().unwrap();
@@ -329,7 +332,7 @@ fn large_values_are_split_and_leave_nothing_behind() {
             Fact::RequestForgotten { request: RequestId::new("r-1").unwrap() },
         ])
         .unwrap();
-    // Whoever opens it in between has all that is left.
+    // A store that is opened between two parts has everything that is left.
     let mut store = store;
     for _ in 0..100 {
         drop(store);
@@ -358,7 +361,7 @@ fn a_large_value_may_change_and_come_back() {
     };
     let holds = |store: &SledStore, fact: &Fact| assert!(store.load().unwrap().contains(fact));
     let (a, b, small) = (quarantined('a', 10_000), quarantined('b', 90_000), quarantined('c', 1));
-    // In one batch, and in a batch each.
+    // All in one batch, then each in its own.
     for apart in [false, true] {
         for fact in [&a, &b, &a, &small, &b, &b, &a] {
             store.commit(std::slice::from_ref(fact)).unwrap();
@@ -376,7 +379,7 @@ fn a_large_value_may_change_and_come_back() {
 }
 
 #[test]
-fn a_store_whose_making_was_cut_off_is_made() {
+fn an_interrupted_creation_is_completed() {
     let folder = tempfile::tempdir().unwrap();
     let making = folder.path().join(".creating/database");
     std::fs::create_dir_all(making.join("blobs")).unwrap();
@@ -390,7 +393,7 @@ fn a_store_whose_making_was_cut_off_is_made() {
 }
 
 #[test]
-fn a_snapshot_that_was_being_written_is_not_taken_for_one() {
+fn an_unfinished_snapshot_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     SledStore::open(folder.path()).unwrap().commit(&facts("s")).unwrap();
     std::fs::write(folder.path().join("snap.7FFFFFFFFFFFFFFF.generating"), "half").unwrap();

@@ -1,4 +1,4 @@
-//! The offline tools on real stores: copies that are equal, damage that is found, and what is refused.
+//! The offline tools on real stores: copies are equal, damage is found, and unusable stores are refused.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ async fn a_restored_backup_is_the_same_state() {
     let (file, written) = upkeep::backup(&data, folder.path(), "named", &mut quiet).unwrap();
     assert_eq!(file, folder.path().join("named"));
     assert_eq!(std::fs::metadata(&file).unwrap().len(), written.bytes);
-    // A folder that is there and empty is as good as none; a slash at the end names the same folder.
+    // An empty folder counts as none; a slash at the end names the same folder.
     std::fs::create_dir(&copy).unwrap();
     let slashed = format!("{}/", copy.display());
     assert_eq!(upkeep::restore(&file, Path::new(&slashed), &mut quiet).unwrap(), written);
@@ -102,11 +102,11 @@ async fn a_check_counts_what_is_there_and_names_what_is_damaged() {
     assert_eq!(searches, [("done", "completed", 20), ("open", "running", 30)]);
     assert!(checked.kinds.contains(&("evaluations", 50)) && checked.kinds.contains(&("workers", 1)));
 
-    // Readable, and yet nonsense: only the whole load sees it.
+    // It can be decoded and is invalid: only a whole replay finds it.
     plant(&data, b"p/open", &[0x08, 99]);
     let checked = upkeep::check(&data, &mut quiet).unwrap();
     assert_eq!((checked.damaged[0].key.as_str(), checked.damages), ("p/open", 1));
-    // Not readable, without its search, of no kind: each is named.
+    // Unreadable, without its search, of no known kind: each is named.
     plant(&data, b"s/open", b"\xff\xff");
     plant(&data, b"p/gone", &[0x08, 1]);
     plant(&data, b"x", b"");
@@ -117,7 +117,7 @@ async fn a_check_counts_what_is_there_and_names_what_is_damaged() {
 }
 
 #[tokio::test]
-async fn records_that_contradict_each_other_are_told() {
+async fn records_that_contradict_each_other_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path()).await;
     let db = raw(folder.path());
@@ -134,7 +134,7 @@ async fn a_compacted_store_holds_the_same_in_less() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let before = filled(&data).await;
-    // sled keeps what was overwritten until it happens to be reused.
+    // sled keeps overwritten values until it reuses their space.
     let db = raw(&data);
     for round in 0..200_u8 {
         db.insert(b"waste", vec![round; 50_000]).unwrap();
@@ -195,7 +195,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A store whose database is that of some time ago: 12 of 62 results are gone. And the state that is left of it.
+/// A store whose database is an old copy, so that 12 of 62 results are lost, and the digest of the remaining state.
 async fn set_back(folder: &Path) -> (PathBuf, String) {
     let (data, old) = (folder.join("data"), folder.join("old"));
     let left = filled(&data).await;
@@ -223,7 +223,7 @@ fn serve(data: &Path, accept_loss: bool) -> ServeOptions {
     }
 }
 
-/// Every tool and a coordinator refuse the store with these words, and tell the way out.
+/// Every tool and a coordinator refuse the store with these words and a hint.
 async fn all_refuse(data: &Path, words: &[&str]) {
     let to = data.parent().unwrap().join("b");
     let refused = |e: UpkeepError| (e.to_string(), e.hint().unwrap_or_default());
@@ -245,7 +245,7 @@ async fn all_refuse(data: &Path, words: &[&str]) {
     assert!(checked.hint().contains("--accept-loss"));
 }
 
-/// A coordinator goes on with what there is when it is told to, and no second time needs to be told.
+/// A coordinator accepts the loss when it is told to, and need not be told again.
 async fn accepted(data: &Path) {
     for accept_loss in [true, false] {
         start(serve(data, accept_loss)).await.map_err(|e| e.to_string()).unwrap().shutdown().await.unwrap();
@@ -269,7 +269,7 @@ async fn a_store_that_has_lost_what_was_acknowledged_is_refused_until_the_loss_i
 async fn records_that_changed_without_their_mark_are_noticed() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path()).await;
-    // A search as it never was, in a record that can be read and fits the others.
+    // A phase that the search never had, in a record that is valid and agrees with the others.
     let db = raw(folder.path());
     let other = db.get(b"p/done").unwrap().unwrap();
     db.insert(b"p/open", other).unwrap();

@@ -1,55 +1,74 @@
-//! The store of a coordinator that runs: one that is opened anew when it has failed, and tells how much room it has.
+//! The store of a running coordinator: it can be reopened after it has failed, and reports the free space on its disk.
 //!
-//! A database that could not write does not know what is on disk, and is of no more use; opened anew it does. Not so after a sync
-//! of its file that failed: the system then takes for written what is not, and somebody has to look at the disk. Absent: when
-//! to try, which is the engine's.
+//! A database that could not write does not know what is on the disk; opened again it does. After a failed sync of one of its
+//! files that is not so: the system takes for written what is not, and somebody has to look at the disk.
+//!
+//! Does not decide when to reopen: that is the engine's.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use evocache_proto::domain::{CandidateId, SearchId};
 
-use super::SledStore;
-use super::backup::{self, StreamError};
-use super::moment::Steps;
+use super::live_backup::{self, Moments};
+use super::mark::Mark;
+use super::moment::Whole;
+use super::store::SledStore;
+use super::tally::Tally;
 #[cfg(unix)]
 use crate::ports::Room;
 use crate::ports::{BackupError, Cleared, Fact, Progress, Store, StoreError};
+use crate::store::stream::StreamError;
 
-/// A store in a folder.
+/// A store that can be reopened.
 #[derive(Debug)]
 pub struct ReopeningStore {
     path: PathBuf,
-    /// Bytes that are to stay free on its disk; 0: nobody minds.
+    /// Bytes that are to stay free on its disk; 0: the free space does not matter.
     reserve: u64,
-    /// `None` after a failure, while it cannot be opened.
+    /// `None` after a failure, until it can be opened again.
     inner: RwLock<Option<SledStore>>,
 }
 
 impl ReopeningStore {
-    /// Opens the store in this folder, or makes one if there is none. With `accept_loss`, one that has lost what was
-    /// acknowledged is taken as it is, this once.
+    /// Opens the store in this folder, or creates one if there is none. With `accept_loss`, a store that has lost
+    /// acknowledged records is accepted as it is; a reopening accepts no loss.
     pub fn open(path: &Path, reserve: u64, accept_loss: bool) -> Result<Self, StoreError> {
         let store = if accept_loss { SledStore::open_accepting_loss(path) } else { SledStore::open(path) };
         Ok(Self { path: path.to_owned(), reserve, inner: RwLock::new(Some(store?)) })
     }
 
     fn inner(&self) -> RwLockReadGuard<'_, Option<SledStore>> {
-        // It is replaced whole.
+        // It is only ever replaced as a whole, so a panic leaves it valid.
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T, E: From<StoreError>>(&self, ask: impl FnOnce(&SledStore) -> Result<T, E>) -> Result<T, E> {
-        let closed = || StoreError::Failed("it failed, and could not be opened again yet".into()).into();
+        let closed = || StoreError::Failed("it failed and could not be reopened yet".into()).into();
         self.inner().as_ref().ok_or_else(closed).and_then(ask)
     }
 }
 
-/// Whoever reads it part by part holds it no longer than a part takes: it can be opened again in between.
-impl Steps for ReopeningStore {
-    fn step<T>(&self, ask: impl FnOnce(&SledStore) -> Result<T, StreamError>) -> Result<T, StreamError> {
-        self.with(ask)
+/// Each call holds the store only for one part, so it can be reopened in between.
+impl Moments for ReopeningStore {
+    fn begin_moment(&self, most: usize) -> Result<(Arc<()>, Mark), StreamError> {
+        self.with(|store| store.begin_moment(most))
+    }
+
+    fn next_of_moment(&self, name: &Arc<()>) -> Result<Vec<Whole>, StreamError> {
+        self.with(|store| store.next_of_moment(name))
+    }
+
+    fn judge_moment(&self, mark: &Mark, found: &Tally) -> Result<(), StreamError> {
+        self.with(|store| store.judge_moment(mark, found))
+    }
+
+    fn end_moment(&self, name: &Arc<()>) {
+        // A store that was closed keeps nothing.
+        if let Some(store) = &*self.inner() {
+            store.end_moment(name);
+        }
     }
 }
 
@@ -75,7 +94,7 @@ impl Store for ReopeningStore {
     }
 
     fn back_up(&self, out: &mut dyn io::Write, progress: &mut Progress<'_>) -> Result<(), BackupError> {
-        backup::write_moment(self, out, progress)
+        live_backup::write(self, out, progress)
     }
 
     fn reopen(&self) -> Result<bool, StoreError> {
@@ -83,13 +102,13 @@ impl Store for ReopeningStore {
         if inner.as_ref().is_some_and(|store| !store.has_failed()) {
             return Ok(false);
         }
-        if inner.as_ref().is_some_and(SledStore::is_unsure) {
-            let problem = "its disk did not take what it was to keep; look at the disk, then restart the coordinator";
+        if inner.as_ref().is_some_and(SledStore::sync_failed) {
+            let problem = "a sync failed, so its disk may lack what the system takes for written; check the disk, then restart the coordinator";
             return Err(StoreError::Failed(problem.into()));
         }
-        // First of all: its lock goes with it.
+        // First, to release its lock.
         *inner = None;
-        // None is made: an empty folder is one whose disk is gone.
+        // Never creates a store: if the folder is empty, its disk is gone.
         *inner = Some(SledStore::open_existing(&self.path)?);
         Ok(true)
     }

@@ -1,9 +1,9 @@
-//! The mark: what a store acknowledged, known outside of its database.
+//! The mark: what a store acknowledged, kept outside of its database too.
 //!
-//! After a crash sled takes damage in its log for the end of what was written: it cuts the log there and goes on, without
-//! a word, with what came before. So what was acknowledged is kept twice. Every batch writes a mark into the database, as
-//! the record `!mark`: the batch's sequence number and the tally of all records after it. And after a batch is on the disk,
-//! before anybody is told so, the same mark goes into the file `mark` beside the database. That has three slots:
+//! After a crash sled takes damage in its log for the end of the log: it cuts the log there and continues, without an error,
+//! with what came before. So every batch writes a mark into the database, as the record `!mark`: the batch's sequence number
+//! and the tally of all records after it. Once the batch is on the disk, and before any answer that depends on it, the same
+//! mark goes into the file `mark` beside the database. The file has three slots:
 //!
 //! | bytes of a slot, at 0, 4096 and 8192 | what |
 //! |---|---|
@@ -14,23 +14,23 @@
 //!
 //! Numbers are big-endian. Invariants:
 //!
-//! 1. *The file is never ahead of the disk.* A mark is written to the file only after the database's file was synced with
-//!    that mark in it. So a power cut or a SIGKILL at any moment leaves a database that is at the file's mark or ahead of
-//!    it, by what nobody was told of.
+//! 1. *The file is never ahead of the disk.* A mark goes into the file only after the database's file was synced with that
+//!    mark in it. So a power cut or a SIGKILL at any moment leaves a database that is at the file's mark, or ahead of it by
+//!    batches that nobody was told of.
 //! 2. *The file is never behind an answer.* The mark is in the last slot before the first answer that depends on it. So a
-//!    database behind the file's mark has lost what was acknowledged.
-//! 3. *A torn write is no damage.* The last slot has the newest mark as the system has it. The first two take marks in turn,
-//!    each synced before the other is written: whatever a power cut tears, one of them is whole. Of all that are whole the
-//!    newest counts.
-//! 4. *The database's mark is true of its records*, since both are written by one batch: records that do not add up to it
-//!    were lost or changed.
+//!    database that is behind the file's mark has lost acknowledged records.
+//! 3. *A torn write is not damage.* The last slot has the newest mark, as far as the system has it. The first two take marks
+//!    in turn, each synced before the other is written: whatever a power cut tears, one of them is whole. The newest mark of
+//!    all whole slots counts.
+//! 4. *The database's mark agrees with its records*, because one batch writes both: if the records do not add up to it,
+//!    some were lost or changed.
 //!
-//! To sync the file after each batch would cost two fifths of the throughput, so that is done every 50 ms at most. A killed
-//! process loses nothing of what the system has; after a power cut the file may be behind by the answers of so long. What
-//! this does not see is therefore two misfortunes at once: a database damaged in what it wrote last, and either a power cut
-//! in the 50 ms after that, or the slot with the newest mark damaged as well.
+//! Syncing the file after each batch would cost two fifths of the throughput, so it is synced at most every 50 ms. A killed
+//! process loses nothing that the system has; after a power cut the file may lack the marks of the last 50 ms. So two
+//! failures at once go undetected: damage to the last batches in the database, and either a power cut within 50 ms of them
+//! or damage to the slot with the newest mark.
 //!
-//! Absent: when a mark is made (`pending`), and what to do about a store that falls short of it (`sled_store`).
+//! Does not decide when a mark is made (`pending`), nor what happens to a store that lacks records (`opening`).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -44,31 +44,34 @@ use crate::ports::StoreError;
 /// The file's name.
 const NAME: &str = "mark";
 const MAGIC: &[u8; 16] = b"evocache mark 1\n";
-/// The least that a disk writes at once, or more: a torn write of one slot leaves the other as it was.
+/// Bytes of a slot: at least what a disk writes at once, so that a torn write of one slot leaves the others as they were.
 const SLOT: usize = 4096;
-/// Slots that are synced, in turn.
+/// The number of slots that are written and synced in turn.
 const SYNCED: usize = 2;
 /// The slot of the newest mark.
 const NEWEST: usize = SYNCED;
 const SLOTS: usize = SYNCED + 1;
-/// The file is synced no more often.
+/// The shortest time between two syncs of the file.
 const EVERY: Duration = Duration::from_millis(50);
 
+/// The record of the mark in the database.
+pub(super) const KEY: &[u8] = b"!mark";
 /// Bytes of a mark.
 pub(super) const BYTES: usize = 8 + tally::BYTES;
+/// Bytes of a slot that are used.
 const WRITTEN: usize = MAGIC.len() + BYTES + 16;
 
 /// What a store held after a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// How many batches there were.
+    /// The number of batches so far.
     pub(super) sequence: u64,
     /// What all records add up to.
     pub(super) tally: Tally,
 }
 
 impl Mark {
-    /// As the database has it.
+    /// The form in the database.
     pub(super) fn encode(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&self.sequence.to_be_bytes());
@@ -76,14 +79,14 @@ impl Mark {
         bytes
     }
 
-    /// Back from the database.
+    /// Reads the form in the database.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (sequence, tally) = bytes.split_first_chunk()?;
         let tally = Tally::decode(tally.try_into().ok()?);
         Some(Self { sequence: u64::from_be_bytes(*sequence), tally })
     }
 
-    /// As a slot has it.
+    /// The form in a slot.
     fn slot(&self) -> [u8; WRITTEN] {
         let mut slot = [0; WRITTEN];
         slot[..16].copy_from_slice(MAGIC);
@@ -93,34 +96,34 @@ impl Mark {
         slot
     }
 
-    /// Back from a slot, if it is whole.
+    /// Reads a slot; `None` if it is not whole.
     fn from_slot(slot: &[u8]) -> Option<Self> {
         let mark = Self::decode(slot.get(16..16 + BYTES)?)?;
         (mark.slot() == *slot.get(..WRITTEN)?).then_some(mark)
     }
 }
 
-/// The file. Whoever has the database's lock has this.
+/// The file. The database's lock protects it too.
 #[derive(Debug)]
 pub(super) struct MarkFile {
     file: File,
-    /// The newest mark in it.
+    /// The newest mark in the file.
     newest: Mark,
-    /// The newest mark that was synced since it was opened, and when.
+    /// The newest mark that was synced since the file was opened, and when.
     synced: Option<(Mark, Instant)>,
-    /// Where the next one that is synced goes.
+    /// The slot of the next mark that is synced.
     next: usize,
-    /// The system may take for written what is not on the disk.
-    pub(super) unsure: bool,
+    /// A sync failed: the system may take for written what is not on the disk.
+    sync_failed: bool,
 }
 
-/// Where the mark of the store in this folder is.
+/// The mark file of the store in this folder.
 pub(super) fn path(store: &Path) -> PathBuf {
     store.join(NAME)
 }
 
 impl MarkFile {
-    /// Makes the file, or makes it anew, with this mark in all slots.
+    /// Creates the file, or overwrites it, with this mark in all slots.
     pub(super) fn create(store: &Path, mark: Mark) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path(store))?;
         let mut bytes = [0; SLOTS * SLOT];
@@ -129,10 +132,10 @@ impl MarkFile {
         }
         write_at(&file, &bytes, 0)?;
         file.sync_all()?;
-        Ok(Self { file, newest: mark, synced: None, next: 0, unsure: false })
+        Ok(Self { file, newest: mark, synced: None, next: 0, sync_failed: false })
     }
 
-    /// Opens the file; says what is wrong if nothing can be read of it.
+    /// Opens the file; an error if no slot is whole.
     pub(super) fn open(store: &Path) -> io::Result<Self> {
         let bytes = std::fs::read(path(store))?;
         let slot = |i: usize| bytes.get(i * SLOT..).and_then(Mark::from_slot).map(|mark| (i, mark));
@@ -141,16 +144,21 @@ impl MarkFile {
         let (_, newest) = newest_of(SLOTS).ok_or_else(damaged)?;
         let next = newest_of(SYNCED).map_or(0, |(place, _)| (place + 1) % SYNCED);
         let file = OpenOptions::new().write(true).open(path(store))?;
-        Ok(Self { file, newest, synced: None, next, unsure: false })
+        Ok(Self { file, newest, synced: None, next, sync_failed: false })
     }
 
-    /// What was acknowledged.
+    /// The newest mark: what was acknowledged.
     pub(super) fn newest(&self) -> Mark {
         self.newest
     }
 
-    /// Writes a mark that the database has on the disk, unless it is there already; syncs it if the last time was long ago.
-    #[expect(clippy::disallowed_methods, reason = "how often the disk is asked; nothing is decided by it")]
+    /// Whether a sync of the file failed.
+    pub(super) fn sync_failed(&self) -> bool {
+        self.sync_failed
+    }
+
+    /// Writes a mark that the database has on the disk, if it is newer, and syncs it if the last sync was long enough ago.
+    #[expect(clippy::disallowed_methods, reason = "it limits how often the disk is synced; no decision depends on it")]
     pub(super) fn advance(&mut self, mark: Mark) -> Result<(), StoreError> {
         if mark.sequence <= self.newest.sequence {
             return Ok(());
@@ -166,15 +174,15 @@ impl MarkFile {
     }
 
     fn write(&mut self, mark: Mark) -> Result<(), StoreError> {
-        write_at(&self.file, &mark.slot(), (NEWEST * SLOT) as u64).map_err(told)?;
+        write_at(&self.file, &mark.slot(), (NEWEST * SLOT) as u64).map_err(failed)?;
         self.newest = mark;
         Ok(())
     }
 
-    /// Puts the newest mark on the disk.
+    /// Writes the newest mark to a synced slot, and syncs.
     fn sync(&mut self) -> Result<(), StoreError> {
-        write_at(&self.file, &self.newest.slot(), (self.next * SLOT) as u64).map_err(told)?;
-        self.file.sync_data().inspect_err(|_| self.unsure = true).map_err(told)?;
+        write_at(&self.file, &self.newest.slot(), (self.next * SLOT) as u64).map_err(failed)?;
+        self.file.sync_data().inspect_err(|_| self.sync_failed = true).map_err(failed)?;
         self.next = (self.next + 1) % SYNCED;
         Ok(())
     }
@@ -183,13 +191,13 @@ impl MarkFile {
 impl Drop for MarkFile {
     fn drop(&mut self) {
         if self.synced.is_some_and(|(mark, _)| mark != self.newest) {
-            // An error changes nothing: the database is ahead of what is on the disk.
+            // An error is harmless: a file that is behind the database is not a loss.
             let _ = self.sync();
         }
     }
 }
 
-fn told(error: io::Error) -> StoreError {
+fn failed(error: io::Error) -> StoreError {
     StoreError::Failed(format!("the file '{NAME}': {error}"))
 }
 
@@ -215,7 +223,7 @@ mod tests {
         Mark { sequence, tally }
     }
 
-    /// A file whose synced slots hold these two, and its bytes.
+    /// A file with these sequences in its synced slots, and its bytes.
     fn file(first: u64, second: u64) -> (tempfile::TempDir, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
         let mut file = MarkFile::create(folder.path(), Mark::default()).unwrap();
@@ -233,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_all_marks_counts() {
+    fn the_newest_of_all_whole_marks_counts() {
         let (folder, bytes) = file(1, 2);
         let slots = |bytes: &[u8]| -> Vec<_> { bytes.chunks(SLOT).map(Mark::from_slot).collect() };
         assert_eq!(slots(&bytes), [1, 2, 2].map(|sequence| Some(mark(sequence))));
@@ -242,7 +250,7 @@ mod tests {
         for sequence in [7, 8, 9] {
             file.advance(mark(sequence)).unwrap();
         }
-        // An older one changes nothing.
+        // An older mark changes nothing.
         file.advance(mark(6)).unwrap();
         let read = std::fs::read(path(folder.path())).unwrap();
         assert_eq!(slots(&read)[NEWEST], Some(mark(9)), "whether synced or not");
@@ -258,13 +266,13 @@ mod tests {
         let next = mark(10).slot();
         for torn in 0..WRITTEN {
             let mut torn_bytes = bytes.clone();
-            // The next one is written to the last slot, then to the first.
+            // The next mark goes to the last slot, then to the first.
             for slot in [NEWEST, 0] {
                 torn_bytes[slot * SLOT..][..torn].copy_from_slice(&next[..torn]);
                 assert_eq!(read(&folder, &torn_bytes).unwrap(), mark(9), "{torn} bytes of the next mark");
             }
         }
-        // They are written over, so that whole ones follow.
+        // The next mark overwrites the torn slots.
         let mut file = MarkFile::open(folder.path()).unwrap();
         file.advance(mark(10)).unwrap();
         let bytes = std::fs::read(path(folder.path())).unwrap();
@@ -272,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_a_slot_is_seen() {
+    fn every_flipped_bit_of_a_slot_is_detected() {
         let (folder, bytes) = file(8, 9);
         for bit in 0..WRITTEN * 8 {
             for slot in 0..SLOTS {

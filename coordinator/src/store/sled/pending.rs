@@ -1,22 +1,23 @@
-//! Writes that are not yet in the database. sled writes to the disk twice for each of its batches, and wakes seven threads
-//! for it: so what is decided between two syncs goes into one. Each batch ends with the mark that is true after it.
+//! Decided writes that are not in the database yet. sled writes to the disk twice for each batch, and wakes seven threads for
+//! it, so everything that is decided between two syncs goes into one batch. Each batch ends with the mark that holds after
+//! it.
 
 use std::collections::BTreeMap;
 
+use super::errors::of_sled;
 use super::mark::{self, Mark};
 use super::pieces;
-use super::sled_store::{MARK_KEY, database};
 use crate::ports::StoreError;
 
-/// How much more may be removed in a batch.
+/// How much more a batch may remove.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Allowance {
     pub(super) records: usize,
     pub(super) bytes: usize,
 }
 
-impl Room {
-    fn take(&mut self, bytes: usize) {
+impl Allowance {
+    fn use_up(&mut self, bytes: usize) {
         self.records = self.records.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
@@ -26,28 +27,28 @@ impl Room {
     }
 }
 
-/// Writes by key; the last one counts.
+/// Writes by key; a later one replaces an earlier one.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// `None`: the key is removed.
+    /// The new value; `None` removes the key.
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
-    /// The database's sequence, and the tally of what it will hold.
+    /// The sequence of the last batch, and the tally of what the database will hold.
     mark: Mark,
 }
 
 impl Pending {
-    /// On a database with this mark.
+    /// Nothing pending, on a database with this mark.
     pub(super) fn on(mark: Mark) -> Self {
         Self { mark, ..Self::default() }
     }
 
-    /// What the database will hold; its sequence is that of the last batch.
+    /// The sequence of the last batch, and the tally of what the database will hold.
     pub(super) fn mark(&self) -> Mark {
         self.mark
     }
 
-    /// Takes what the key will hold out of the tally: something else is to be there, or nothing.
+    /// Subtracts the key's value from the tally, before it is replaced or removed.
     pub(super) fn discount(&mut self, db: &sled::Db, key: &[u8]) -> Result<(), StoreError> {
         if let Some(before) = self.get(db, key)? {
             self.mark.tally.subtract(key, &before);
@@ -55,7 +56,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Writes a record, or the head of one, where none is counted.
+    /// Writes a record, or the head of one, under a key that the tally does not count.
     pub(super) fn add(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.mark.tally.add(&key, &value);
         self.bytes += key.len() + value.len();
@@ -70,54 +71,61 @@ impl Pending {
         Ok(())
     }
 
-    /// Removes what no tally counts.
-    pub(super) fn remove_piece(&mut self, key: Vec<u8>) {
+    /// Removes the pieces of the key's value, unless the new value (`None`: it is removed) is the same.
+    pub(super) fn trim(&mut self, db: &sled::Db, key: &[u8], new: Option<&[u8]>) -> Result<(), StoreError> {
+        let Some(before) = self.get(db, key)?.filter(|before| new != Some(&before[..])) else { return Ok(()) };
+        pieces::keys_of(key, &before)?.into_iter().for_each(|piece| self.remove_piece(piece));
+        Ok(())
+    }
+
+    /// Removes a piece, which the tally does not count.
+    fn remove_piece(&mut self, key: Vec<u8>) {
         self.bytes += key.len();
         self.writes.insert(key, None);
     }
 
-    /// Keeps a piece that was to be removed with the value before, which has come back.
+    /// Keeps a piece that was to be removed: its value was replaced and has come back.
     pub(super) fn keep_piece(&mut self, key: &[u8]) {
         self.writes.remove(key);
     }
 
-    /// Bytes of keys and values, the mark's among them.
+    /// Bytes of keys and values, including the mark's; 0 if nothing is pending.
     pub(super) fn bytes(&self) -> usize {
-        if self.writes.is_empty() { 0 } else { self.bytes + MARK_KEY.len() + mark::BYTES }
+        if self.writes.is_empty() { 0 } else { self.bytes + mark::KEY.len() + mark::BYTES }
     }
 
-    /// Keys that are written or removed, ascending.
+    /// All keys that are written or removed, ascending.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.writes.keys()
     }
 
-    /// What the key will hold.
+    /// The value that the key will have.
     pub(super) fn get(&self, db: &sled::Db, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
         match self.writes.get(key) {
             Some(value) => Ok(value.as_deref().map(Into::into)),
-            None => db.get(key).map_err(database),
+            None => db.get(key).map_err(of_sled),
         }
     }
 
-    /// Removes records or, of large ones, pieces with this prefix, as long as there is room in the batch. What they hold counts
-    /// like what is written: sled writes the leaves that it takes them from.
-    pub(super) fn remove_some(&mut self, db: &sled::Db, prefix: &[u8], room: &mut Room) -> Result<(), StoreError> {
+    /// Removes records or pieces with this prefix until the allowance is used up. The removed bytes count like written ones,
+    /// because sled writes the leaves from which it removes them.
+    pub(super) fn remove_some(&mut self, db: &sled::Db, prefix: &[u8], left: &mut Allowance) -> Result<(), StoreError> {
         for entry in db.scan_prefix(prefix) {
-            if room.is_used_up() {
+            if left.is_used_up() {
                 return Ok(());
             }
-            let (key, value) = entry.map_err(database)?;
+            let (key, value) = entry.map_err(of_sled)?;
             if pieces::record(&key).is_none() {
                 self.mark.tally.subtract(&key, &value);
             }
             self.bytes += value.len();
-            room.take(key.len() + value.len());
+            left.use_up(key.len() + value.len());
             self.remove_piece(key.to_vec());
         }
         Ok(())
     }
 
-    /// All of it, for the database. Nothing is left but the mark.
+    /// Takes all writes as one batch, with the mark that holds after it.
     pub(super) fn take(&mut self) -> sled::Batch {
         self.mark.sequence += 1;
         let mut batch = sled::Batch::default();
@@ -127,7 +135,7 @@ impl Pending {
                 None => batch.remove(key),
             }
         }
-        batch.insert(MARK_KEY, &self.mark.encode()[..]);
+        batch.insert(mark::KEY, &self.mark.encode()[..]);
         self.bytes = 0;
         batch
     }
