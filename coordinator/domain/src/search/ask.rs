@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, Schedule, Strategy};
+use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchSpec, Strategy};
 
-use super::breeder::{Breeder, PROMOTE, REMEASURE, SEED, maker};
+use super::breeder::{Breeder, BreederError, PROMOTE, REMEASURE, SEED, baseline, maker};
 use super::genome::Genome;
 use super::remeasure::{self, Witness};
 use super::{Proposal, Provenance, nsga2, parents, random};
@@ -25,7 +25,22 @@ const CLEAR: f64 = 0.8;
 /// The family of what a model planned.
 const MODEL: &str = "model";
 
+/// The uncached run, on all prompts.
+fn uncached(baseline: Arc<Schedule>) -> Proposal {
+    seed(baseline, "uncached", 0)
+}
+
+fn seed(schedule: Arc<Schedule>, family: &str, prompts: u32) -> Proposal {
+    let provenance = Provenance { parents: Vec::new(), operator: SEED.to_owned(), seed_family: family.to_owned() };
+    Proposal { schedule, provenance: Arc::new(provenance), prompts }
+}
+
 impl Breeder {
+    /// What a new breeder proposes as candidate 0, without building one; fails as [`new`](Self::new) does.
+    pub fn first_proposal(spec: &SearchSpec, layout: &Arc<Layout>) -> Result<Proposal, BreederError> {
+        baseline(spec, layout).map(uncached)
+    }
+
     /// The candidate to evaluate under this index. Pure: asking changes nothing, and asking again answers the same.
     ///
     /// Candidate 0 is the all-compute schedule of the largest step count. No schedule that is already known (open,
@@ -39,7 +54,7 @@ impl Breeder {
     /// The same for one of several workers.
     pub fn ask_for(&self, index: CandidateId, witness: Witness<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
-            return Some(Proposal { prompts: 0, ..self.seed(self.baseline.clone(), "uncached") });
+            return Some(uncached(self.baseline.clone()));
         }
         if self.is_thinking() {
             return None;
@@ -71,8 +86,7 @@ impl Breeder {
     }
 
     fn seed(&self, schedule: Arc<Schedule>, family: &str) -> Proposal {
-        let provenance = Provenance { parents: Vec::new(), operator: SEED.to_owned(), seed_family: family.to_owned() };
-        Proposal { schedule, provenance: Arc::new(provenance), prompts: self.rungs.first() }
+        seed(schedule, family, self.rungs.first())
     }
 
     fn next_seed(&self) -> Option<Proposal> {

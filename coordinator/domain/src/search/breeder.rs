@@ -76,6 +76,18 @@ pub(super) struct Candidate {
     status: Status,
 }
 
+/// The uncached run's schedule, if the search can be bred for this layout.
+pub(super) fn baseline(spec: &SearchSpec, layout: &Arc<Layout>) -> Result<Arc<Schedule>, BreederError> {
+    if let Some(imported) = spec.imported.first().filter(|i| i.schedule.layout() != layout) {
+        return Err(BreederError::ImportedLayout {
+            name: imported.name.clone(),
+            found: imported.schedule.layout().to_string(),
+            layout: layout.to_string(),
+        });
+    }
+    Ok(Arc::new(Schedule::all_compute(layout.clone(), spec.sampling.baseline_steps())?))
+}
+
 /// The state of one search's breeding.
 ///
 /// The engine calls [`record`](Self::record), [`tell`](Self::tell) and [`fail`](Self::fail) when it applies a fact,
@@ -117,14 +129,7 @@ impl Breeder {
 
     /// The same with parts left out, to see what they are worth.
     pub fn with_parts(spec: Arc<SearchSpec>, layout: Arc<Layout>, parts: Parts) -> Result<Self, BreederError> {
-        if let Some(imported) = spec.imported.first().filter(|i| i.schedule.layout() != &layout) {
-            return Err(BreederError::ImportedLayout {
-                name: imported.name.clone(),
-                found: imported.schedule.layout().to_string(),
-                layout: layout.to_string(),
-            });
-        }
-        let baseline = Arc::new(Schedule::all_compute(layout.clone(), spec.sampling.baseline_steps())?);
+        let baseline = baseline(&spec, &layout)?;
         let space = Space::new(layout, &spec.sampling.steps, spec.forecast);
         let baseline_id = baseline.id();
         let strategy = spec.algorithm.strategy;
@@ -189,7 +194,7 @@ impl Breeder {
 
     /// The candidate was measured. Says whether it joined the front; `None` for a repeated or partial measurement.
     ///
-    /// Check with [`objectives`](Self::objectives) before the fact is stored whether the measurement has a score.
+    /// Check with [`Objectives::check`] before the fact is stored whether the measurement has a score.
     pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
         let Candidate { schedule, first, provenance, prompts, again, .. } = self.still_open(index)?.clone();
         let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());
