@@ -107,7 +107,7 @@ pub enum Fact {
         at: Timestamp,
     },
     /// A worker's results are excluded from a search.
-    Disowned {
+    WorkerExcluded {
         /// The search.
         search: SearchId,
         /// The worker whose results are excluded.

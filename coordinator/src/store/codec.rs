@@ -130,7 +130,7 @@ fn alone(fact: &Fact) -> Vec<Write> {
             let record = QuarantineRecord { reason: reason.clone(), at: at.0 };
             vec![Write::Put(key(b'q', worker.as_str()), record.encode_to_vec())]
         }
-        Fact::Disowned { search, worker } => {
+        Fact::WorkerExcluded { search, worker } => {
             let key = [of_search(b'x', search), worker.as_str().as_bytes().to_vec()].concat();
             vec![Write::Put(key, vec![])]
         }
@@ -295,7 +295,7 @@ fn replay_search(records: &dyn Records, search: &SearchId, each: &mut dyn FnMut(
     records.scan(&disowned, &mut |key, _| {
         let worker = String::from_utf8_lossy(&key[disowned.len()..]).into_owned();
         let worker = WorkerId::new(worker).map_err(|e| corrupt(key, e))?;
-        each(Fact::Disowned { search: search.clone(), worker });
+        each(Fact::WorkerExcluded { search: search.clone(), worker });
         Ok(())
     })?;
     // Candidates whose evaluation was not read yet: in a large search there is no room to keep all.
