@@ -1,54 +1,54 @@
-//! Named moments at which a test lets the coordinator die or its store fail: before and after each step of
+//! Named moments at which a test kills the coordinator or makes its store fail: before and after each step of
 //! decide → commit → apply → flush → fsync → mark → answer.
 //!
-//! Only in a build with `EVOCACHE_PLANT=faults`, which no release is; in others every call here is nothing. The environment says
-//! what happens: `EVOCACHE_FAULT=commit.after:17:kill` is SIGKILL at the 17th pass of that moment, by the process to
-//! itself, `apply.before:3:panic` a panic where the engine is then, and `commit.after:17:error` an error of the store there.
+//! Compiled in only with `EVOCACHE_PLANT=faults`, which no release build has; otherwise every call here does nothing. An
+//! environment variable selects the fault: with `EVOCACHE_FAULT=commit.after:17:kill` the process sends itself SIGKILL at the
+//! 17th pass of that moment; `apply.before:3:panic` panics there, and `commit.after:17:error` makes the store fail there.
 //!
-//! Absent: chance. Which moment, and which pass of it, is the test's to draw, from a seed that it prints.
+//! No randomness: the test draws the moment and the pass, from a seed that it prints.
 
 use crate::ports::StoreError;
 
-/// The variable that says what happens.
+/// The environment variable that selects the fault.
 pub const VARIABLE: &str = "EVOCACHE_FAULT";
 
-/// A moment.
+/// A moment at which a fault can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// A command is about to be decided.
     DecideBefore,
-    /// Its facts are known, and nowhere but in the decision.
+    /// The decision is made; its facts exist nowhere else.
     DecideAfter,
-    /// They are about to be handed to the database.
+    /// The facts are about to be handed to the database.
     CommitBefore,
-    /// The database has them; they need not be on disk.
+    /// The database has the facts, though perhaps not on disk.
     CommitAfter,
-    /// They are about to be applied to the state in memory.
+    /// The facts are about to be applied to the state in memory.
     ApplyBefore,
-    /// The state has them.
+    /// The state has the facts.
     ApplyAfter,
-    /// The database is about to write what it still holds.
+    /// The database is about to write out its buffers.
     FlushBefore,
-    /// It has handed everything to the system.
+    /// The operating system has everything.
     FlushAfter,
-    /// What the system has is about to be put on the disk.
+    /// The operating system is about to write it to the disk.
     FsyncBefore,
     /// The database is on the disk.
     FsyncAfter,
-    /// That it is acknowledged is about to be written beside it.
+    /// The mark of what is acknowledged is about to be written to its own file.
     MarkBefore,
-    /// The system has that mark.
+    /// The operating system has the mark.
     MarkWritten,
-    /// Everything is where it is to be before an answer.
+    /// The mark is on the disk: answers may go out.
     MarkAfter,
-    /// The first answer is about to go out.
+    /// The first answer is about to be sent.
     AnswerBefore,
-    /// All answers are out.
+    /// All answers are sent.
     AnswerAfter,
 }
 
 impl Point {
-    /// All of them: a test goes through this list, so a moment without a test fails it.
+    /// All moments, for tests that go through each.
     pub const ALL: [Self; 15] = [
         Self::DecideBefore,
         Self::DecideAfter,
@@ -67,7 +67,7 @@ impl Point {
         Self::AnswerAfter,
     ];
 
-    /// As the variable has it.
+    /// The moment's name in the variable.
     pub fn name(self) -> &'static str {
         match self {
             Self::DecideBefore => "decide.before",
@@ -88,7 +88,7 @@ impl Point {
         }
     }
 
-    /// Whether the store may fail there: the moment is one of the store's own.
+    /// Whether the moment is inside the store, which can fail there.
     pub fn is_of_the_store(self) -> bool {
         match self {
             Self::CommitBefore
@@ -110,17 +110,17 @@ impl Point {
     }
 }
 
-/// The variable cannot be read.
+/// The variable has a value that is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{VARIABLE}='{value}': {problem}")]
 pub struct FaultError {
-    /// What it holds.
+    /// The variable's value.
     pub value: String,
-    /// What is wrong with it.
+    /// What is wrong with the value.
     pub problem: String,
 }
 
-/// The engine passes this moment.
+/// The engine reaches this moment.
 #[inline(always)]
 pub fn pass(point: Point) {
     #[cfg(faults)]
@@ -129,7 +129,7 @@ pub fn pass(point: Point) {
     let _ = point;
 }
 
-/// The store passes this moment, at which it may be told to fail.
+/// The store reaches this moment; the error makes it fail.
 #[inline(always)]
 pub fn check(point: Point) -> Result<(), StoreError> {
     #[cfg(faults)]
@@ -169,8 +169,8 @@ mod armed {
 
     static FAULT: OnceLock<Fault> = OnceLock::new();
 
-    /// Reads the variable, once in the life of a process.
-    #[expect(clippy::disallowed_methods, reason = "for tests of the real binary, whose help is not to name it")]
+    /// Reads the variable; only the first call has an effect.
+    #[expect(clippy::disallowed_methods, reason = "for tests of the real binary, whose help must not list it")]
     pub fn arm() -> Result<(), FaultError> {
         if let Ok(value) = std::env::var(VARIABLE) {
             let fault = value.parse()?;
@@ -192,21 +192,21 @@ mod armed {
             let point = Point::ALL.into_iter().find(|point| point.name() == name);
             let point = point.ok_or_else(|| {
                 let names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
-                wrong(&format!("'{name}' is no moment; there are {}", names.join(", ")))
+                wrong(&format!("there is no moment '{name}'; there are {}", names.join(", ")))
             })?;
             let nth = nth.parse().ok().filter(|&nth| nth > 0).ok_or_else(|| wrong("passes are counted from 1"))?;
             let action = match action {
                 "kill" => Action::Kill,
                 "panic" => Action::Panic,
                 "error" if point.is_of_the_store() => Action::Error,
-                "error" => return Err(wrong("only the store can be told to fail; write kill")),
+                "error" => return Err(wrong("only moments of the store can have an error; write kill or panic")),
                 _ => return Err(wrong("the action is kill, panic or error")),
             };
             Ok(Self { point, nth, action, passed: AtomicU64::new(0) })
         }
     }
 
-    /// Counts a pass; dies if it is the one. Whether the store is to fail.
+    /// Counts a pass and does what the fault says. Returns whether the store must fail.
     pub(super) fn hit(point: Point) -> bool {
         let Some(fault) = FAULT.get().filter(|fault| fault.point == point) else { return false };
         if fault.passed.fetch_add(1, Ordering::Relaxed) + 1 != fault.nth {
@@ -220,10 +220,10 @@ mod armed {
         }
     }
 
-    /// SIGKILL: no handler runs, nothing is flushed.
+    /// Sends SIGKILL: no handler runs and nothing is flushed.
     #[cfg(unix)]
     fn die() -> bool {
-        // Nothing to do about a failure; it cannot fail for oneself.
+        // Cannot fail: a process may always signal itself.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         true
     }
@@ -238,7 +238,7 @@ mod armed {
         use super::*;
 
         #[test]
-        fn faults_are_read_and_what_is_wrong_is_named() {
+        fn faults_are_parsed_and_mistakes_are_named() {
             for point in Point::ALL {
                 let fault: Fault = format!("{}:3:kill", point.name()).parse().unwrap();
                 assert_eq!((fault.point, fault.nth, fault.action), (point, 3, Action::Kill));
@@ -246,7 +246,9 @@ mod armed {
                 assert_eq!(error.is_ok(), point.is_of_the_store(), "{error:?}");
             }
             let problem = |value: &str| value.parse::<Fault>().unwrap_err().to_string();
-            assert!(problem("commit.during:1:kill").contains("'commit.during' is no moment; there are decide.before"));
+            assert!(
+                problem("commit.during:1:kill").contains("there is no moment 'commit.during'; there are decide.before")
+            );
             assert!(problem("commit.after:0:kill").contains("from 1"));
             assert!(problem("commit.after:1:explode").contains("kill, panic or error"));
             assert!(problem("commit.after").contains("moment:pass:kill"));

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::{self, Calls, ConnectionLimits, Connections, Gate, Incoming, Limiter, Services, Tls};
-use crate::engine::{Engine, EngineError, EnginePanic, Settings, Thinking};
+use crate::engine::{Engine, EngineError, EnginePanic, ModelFitting, Settings};
 use crate::http::{Guard, Http, Parts};
 use crate::ports::{Clock, IdSource, StoreError};
 use crate::reload::Reloader;
@@ -222,7 +222,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let store = ReopeningStore::open(&options.data, options.reserve, options.accept_loss);
     let store = Arc::new(store.map_err(ServeError::Store)?);
     let policy = retry_policy(options.lease_ttl);
-    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, thinking: Thinking::Aside };
+    let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, fitting: ModelFitting::Background };
     let engine = Engine::start(settings)?;
     let (stopping, stop) = watch::channel(false);
     let services = Services { engine: engine.handle(), lease_ttl: options.lease_ttl, stopping: stop.clone() };

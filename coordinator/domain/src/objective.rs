@@ -125,17 +125,15 @@ impl Objectives {
     pub fn observe(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<Observed, ScoreError> {
         let mut observed = Observed { values: [0.0; MAX_OBJECTIVES], baselines: [0.0; MAX_OBJECTIVES] };
         for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {
-            let value = measurement
-                .value(&scale.metric, cache_hit_rate)
-                .ok_or_else(|| ScoreError::Missing(scale.metric.clone()))?;
-            let baseline = scale.baseline(measurement);
-            let loss = scale.loss(value, baseline);
-            if let Some(&bad) = [value, loss].iter().find(|v| !v.is_finite()) {
-                return Err(ScoreError::NotFinite { metric: scale.metric.clone(), value: bad });
-            }
-            (observed.values[i], observed.baselines[i]) = (value, baseline);
+            (observed.values[i], observed.baselines[i]) = scale.observe(measurement, cache_hit_rate)?;
         }
         Ok(observed)
+    }
+
+    /// Whether [`observe`](Self::observe) accepts a measurement, without its result.
+    pub fn check(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<(), ScoreError> {
+        let mut scales = self.0.iter().take(MAX_OBJECTIVES);
+        scales.try_for_each(|scale| scale.observe(measurement, cache_hit_rate).map(drop))
     }
 
     /// The same with another latency ratio, where latency is an objective; in time it is that ratio of `uncached_us`, if
@@ -192,6 +190,18 @@ impl Objectives {
 }
 
 impl Scale {
+    /// The objective's value in a measurement, and that of the uncached run beside it.
+    fn observe(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<(f64, f64), ScoreError> {
+        let value =
+            measurement.value(&self.metric, cache_hit_rate).ok_or_else(|| ScoreError::Missing(self.metric.clone()))?;
+        let baseline = self.baseline(measurement);
+        let loss = self.loss(value, baseline);
+        match [value, loss].into_iter().find(|v| !v.is_finite()) {
+            Some(value) => Err(ScoreError::NotFinite { metric: self.metric.clone(), value }),
+            None => Ok((value, baseline)),
+        }
+    }
+
     fn minimised(&self, value: f64) -> f64 {
         match self.direction {
             Direction::Minimize => value,

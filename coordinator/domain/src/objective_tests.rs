@@ -116,7 +116,10 @@ fn what_cannot_be_compared_has_no_score() {
     let objectives = Objectives::new(&spec(draft(evocache_proto::domain::Strategy::SteadyState, &[4], 10, 1)));
     let mut m = measurement(f64::NAN, 1.0);
     assert!(matches!(objectives.score(&m, 0.5), Err(ScoreError::NotFinite { .. })));
+    assert!(matches!(objectives.check(&m, 0.5), Err(ScoreError::NotFinite { .. })));
     m.metrics.clear();
     assert_eq!(objectives.score(&m, 0.5), Err(ScoreError::Missing("quality".into())));
+    assert_eq!(objectives.check(&m, 0.5), Err(ScoreError::Missing("quality".into())));
+    assert_eq!(objectives.check(&measurement(0.9, 1.0), 0.5), Ok(()));
     assert_eq!((objectives.len(), objectives.is_empty()), (2, false));
 }

@@ -63,7 +63,7 @@ pub(super) fn search(state: &State, search: &Search, now: Timestamp, ttl: Durati
         create_time: Some(time(search.created)),
         start_time: search.started.map(time),
         end_time: search.ended.map(time),
-        model: search.bound.as_ref().map(|(model, _)| model_facts(model)),
+        model: search.model().map(model_facts),
         progress: Some(progress(state, search, now)),
         insight: (detail == Detail::Full).then(|| insight(search)),
         reference_latencies: references(search),
@@ -80,11 +80,11 @@ pub(super) fn references(search: &Search) -> Vec<pb::ReferenceLatency> {
         spread: r.spread,
         measurements: r.measurements,
     };
-    search.references.all().into_iter().take(REFERENCES).map(message).collect()
+    search.totals.references.all().into_iter().take(REFERENCES).map(message).collect()
 }
 
 fn insight(search: &Search) -> pb::Insight {
-    let Some((_, breeder)) = &search.bound else { return pb::Insight::default() };
+    let Some(breeder) = search.breeder() else { return pb::Insight::default() };
     let operator =
         |share: OperatorShare| pb::OperatorShare { operator: share.operator, results: share.results, gain: share.gain };
     let models = breeder.model_correlations().into_iter();
@@ -111,7 +111,7 @@ fn model_facts(model: &ModelFacts) -> pb::ModelFacts {
 }
 
 pub(super) fn progress(state: &State, search: &Search, now: Timestamp) -> pb::Progress {
-    let breeder = search.bound.as_ref().map(|(_, breeder)| breeder);
+    let breeder = search.breeder();
     let mut holders: Vec<_> = search
         .leased
         .iter()
@@ -131,7 +131,7 @@ pub(super) fn progress(state: &State, search: &Search, now: Timestamp) -> pb::Pr
         seeds_hypervolume: breeder.map_or(0.0, |b| b.seeds_hypervolume()),
         best_speedup: breeder.and_then(Breeder::best_speedup),
         seeds_best_speedup: breeder.and_then(Breeder::seeds_best_speedup),
-        device_time: Some(span(search.device_time)),
+        device_time: Some(span(search.totals.device_time)),
         remaining: search.remaining(now).map(span),
         workers: holders.len() as u32,
         spent: search.spent(),
@@ -151,13 +151,13 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(search: &Search, evaluation: &Arc<Evaluation>) -> Self {
-        let breeder = search.bound.as_ref().map(|(_, breeder)| breeder);
+        let breeder = search.breeder();
         Self {
             search: search.id.clone(),
             evaluation: evaluation.clone(),
             latency: breeder.and_then(|breeder| breeder.latency_ratio(evaluation.candidate)),
-            uncached_us: search.references.uncached_us(),
-            is_disowned: search.disowned.contains(&evaluation.worker),
+            uncached_us: search.totals.references.uncached_us(),
+            is_disowned: search.excluded.contains(&evaluation.worker),
             imported: breeder.map_or_else(Arc::default, |breeder| breeder.imported().clone()),
         }
     }

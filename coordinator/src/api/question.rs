@@ -85,13 +85,13 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn of(search: &Search) -> Self {
-        let (model, breeder) = search.bound.as_ref().map(|(model, breeder)| (model, breeder)).unzip();
+        let (model, breeder) = (search.model(), search.breeder());
         let standing = |(candidate, ratio)| Some((search.evaluation(candidate)?.clone(), ratio));
         Self {
             search: search.reference(),
             spec: search.spec.clone(),
             metrics: model.map_or_else(Vec::new, |model| model.metrics.clone()),
-            uncached_us: search.references.uncached_us().unwrap_or(f64::NAN),
+            uncached_us: search.totals.references.uncached_us().unwrap_or(f64::NAN),
             standings: breeder.into_iter().flat_map(|breeder| breeder.standing().filter_map(standing)).collect(),
         }
     }
@@ -110,13 +110,13 @@ impl Chosen {
         // Since it was chosen the search may have been deleted.
         let evaluation = search.evaluation(self.candidate).filter(|_| search.is(&self.search));
         let evaluation = evaluation.ok_or_else(|| status::refusal(Refusal::NoSearch(search.id.clone())))?;
-        let latency = search.bound.as_ref().and_then(|(_, breeder)| breeder.latency_ratio(self.candidate));
+        let latency = search.breeder().and_then(|breeder| breeder.latency_ratio(self.candidate));
         let quality = search.spec.quality();
         let values = quality.and_then(|q| evaluation.measurement.metric(&q.metric));
         let bounds = if self.question.ignore_bounds { vec![] } else { query::bounds(&search.spec) };
         Ok(pb::GetBestScheduleResponse {
             evaluation: Some(Row::of(search, evaluation).message()),
-            layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
+            layout: search.model().map(|model| model.layout.as_ref().into()),
             baseline: search.baseline().map(|e| Row::of(search, e).message()),
             speedup: 1.0 / latency.map_or_else(|| evaluation.measurement.latency_ratio(), |l| l.value),
             quality_ratio: quality.zip(values).and_then(|(q, v)| quality_ratio(q.direction, v.mean(), v.baseline_mean)),

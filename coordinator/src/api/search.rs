@@ -265,8 +265,8 @@ impl SearchService for Searches {
             let response = pb::GetFrontResponse {
                 evaluations: vec![],
                 baseline: None,
-                layout: search.bound.as_ref().map(|(model, _)| model.layout.as_ref().into()),
-                hypervolume: search.bound.as_ref().map_or(0.0, |(_, breeder)| breeder.hypervolume()),
+                layout: search.model().map(|model| model.layout.as_ref().into()),
+                hypervolume: search.breeder().map_or(0.0, |breeder| breeder.hypervolume()),
                 reference_latencies: encode::references(search),
                 next_page_token: String::new(),
             };

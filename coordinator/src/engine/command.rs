@@ -1,4 +1,4 @@
-//! What the engine can be asked to do, and what it answers.
+//! What the engine can be asked to do, and what it answers. Refusals are in `refusal.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,10 @@ use evocache_proto::domain::{
     SearchSpec, WorkerId,
 };
 
-use crate::ports::{Room, StoreError};
-
 /// Names a mutating call so that a repeat gets the first answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The caller's id.
+    /// The id that the caller chose.
     pub id: RequestId,
     /// SHA-256 of the call's content.
     pub digest: [u8; 32],
@@ -22,11 +20,11 @@ pub struct Request {
 /// Names one lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseKey {
-    /// Of which search, and of no other with its id.
+    /// The search, by id and uid: a lease of a deleted search does not fit a new one with the same id.
     pub search: SearchRef,
-    /// Which candidate.
+    /// The leased candidate.
     pub candidate: CandidateId,
-    /// Which grant.
+    /// The epoch of the grant.
     pub epoch: Epoch,
 }
 
@@ -39,105 +37,105 @@ impl std::fmt::Display for LeaseKey {
 /// What a person does with a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    /// Hand out nothing until it is resumed.
+    /// Grant no leases until the search is resumed.
     Pause,
-    /// Go on.
+    /// Grant leases again.
     Resume,
-    /// End it for good.
+    /// End the search for good.
     Stop,
-    /// Remove it with all its results.
+    /// Remove the search and all its results.
     Delete,
 }
 
-/// Something to decide.
+/// Something for the engine to decide.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Create a search.
     Create {
-        /// The id that the caller wants.
+        /// The id that the caller wants; `None`: the engine chooses one.
         search: Option<SearchId>,
-        /// What it is for.
+        /// The specification.
         spec: Arc<SearchSpec>,
-        /// Searches whose fronts it starts from.
+        /// Searches whose fronts become seeds of the new one.
         from: Vec<SearchId>,
     },
     /// Pause, resume, stop or delete a search.
     Move {
-        /// Which.
+        /// The search to change.
         search: SearchId,
-        /// How.
+        /// The change.
         to: Move,
     },
     /// Raise the budget of a search.
     Extend {
-        /// Which.
+        /// The search to extend.
         search: SearchId,
-        /// The limits to raise; what is absent stays.
+        /// The new limits; absent ones stay as they are.
         budget: Budget,
     },
     /// Register a worker.
     Register {
-        /// What it declares.
+        /// What the worker declares.
         declaration: Arc<Declaration>,
-        /// Who registers it; empty where nobody is asked.
+        /// Name of the token that registers it; empty if the coordinator runs without tokens.
         principal: String,
     },
-    /// Drain a worker.
+    /// Drain a worker: it gets no more work and leaves when it has none.
     Drain {
-        /// Which.
+        /// The worker to drain.
         worker: WorkerId,
     },
-    /// A worker leaves for good: what it has goes back to the queue.
+    /// A worker leaves for good: its leases return to the queue.
     Deregister {
-        /// Which.
+        /// The leaving worker.
         worker: WorkerId,
     },
-    /// Give a worker something to do, if there is anything.
+    /// Grant a worker a lease, if a search has a candidate for it.
     Acquire {
-        /// Which.
+        /// The worker that asks.
         worker: WorkerId,
     },
-    /// Keep leases alive.
+    /// Extend the deadlines of leases.
     Renew {
-        /// Whose.
+        /// The worker that holds them.
         worker: WorkerId,
-        /// Which.
+        /// The leases to extend.
         leases: Vec<LeaseKey>,
     },
-    /// Take a result.
+    /// Accept a measurement.
     Complete {
-        /// Whose.
+        /// The worker that measured.
         worker: WorkerId,
-        /// For which lease.
+        /// The lease it measured under.
         lease: LeaseKey,
-        /// What was measured.
+        /// The measurement.
         measurement: Measurement,
     },
-    /// A candidate could not be evaluated.
+    /// A worker could not evaluate a candidate.
     Fail {
-        /// By whom.
+        /// The worker that tried.
         worker: WorkerId,
-        /// For which lease.
+        /// The lease it tried under.
         lease: LeaseKey,
-        /// Why.
+        /// The worker's error text.
         reason: String,
         /// Whether another attempt may succeed.
         retryable: bool,
     },
-    /// Take a candidate back untried.
+    /// A worker returns a candidate that it has not evaluated.
     Release {
-        /// From whom.
+        /// The worker that returns it.
         worker: WorkerId,
-        /// Which lease.
+        /// The lease it returns.
         lease: LeaseKey,
     },
-    /// Look at the clock: expire leases and budgets.
+    /// Look at the clock: expire leases, end searches whose budget is used up, quarantine a worker.
     Tick,
-    /// Forget what is too old to matter.
+    /// Forget old request ids and workers that left long ago.
     Tidy,
-    /// The store has nothing left of a deleted search.
+    /// The store has removed the last record of a deleted search.
     Clear {
-        /// Which.
+        /// The deleted search.
         search: SearchId,
     },
 }
@@ -145,140 +143,52 @@ pub enum Command {
 /// A granted lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
-    /// Which.
+    /// The lease.
     pub lease: LeaseKey,
-    /// What to run.
+    /// The schedule to evaluate.
     pub schedule: Arc<Schedule>,
-    /// How long it lives without renewal.
+    /// Time until the lease expires unless it is renewed.
     pub ttl: Duration,
-    /// 1 for the first.
+    /// Number of this attempt, from 1.
     pub attempt: u32,
     /// The prompts to evaluate it on.
     pub prompts: PromptSet,
-    /// Whether a calibration profile is welcome.
+    /// Whether the worker may send a calibration profile with the result.
     pub profile: bool,
 }
 
-/// How a renewal went.
+/// The answer to the renewal of one lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
-    /// Of which lease.
+    /// The lease.
     pub lease: LeaseKey,
-    /// How long it lives on; `None`: abandon the evaluation.
+    /// Time until it expires; `None`: the worker should abandon the evaluation.
     pub ttl: Option<Duration>,
 }
 
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// The search that was created or moved.
+    /// The search that was created or changed.
     Search(SearchId),
-    /// The worker that was registered or drained.
+    /// The worker that was registered, drained or deregistered.
     Worker(WorkerId),
-    /// Something to do, or nothing right now.
+    /// A lease, or none right now.
     Work {
-        /// The lease, if there is work.
+        /// The lease, if there is one.
         offer: Option<Offer>,
-        /// The worker is to leave.
+        /// The worker should leave.
         draining: bool,
-        /// Why there is no work, for people; empty if there is some, or none is to be had.
+        /// Why there is no work, as text for people; empty if there is work or the worker should leave.
         idle: String,
     },
-    /// In the order of the request.
+    /// Renewals, in the order of the request.
     Renewed {
-        /// One per lease.
+        /// One for each lease.
         leases: Vec<Renewal>,
-        /// The worker is to leave.
+        /// The worker should leave.
         draining: bool,
     },
-    /// Done, nothing more to say.
+    /// Done; there is nothing to return.
     Accepted,
-}
-
-/// Why a command is not carried out. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// No such search.
-    #[error("no search '{0}'")]
-    NoSearch(SearchId),
-    /// No such worker: it never registered, or was silent for so long that it was forgotten.
-    #[error("no worker '{0}'; register again")]
-    NoWorker(WorkerId),
-    /// The id is taken.
-    #[error("there is a search '{0}' already")]
-    Exists(SearchId),
-    /// A search with this id was deleted, and the store still has records of it.
-    #[error(
-        "a search '{0}' was deleted, and its records are still being removed: try again in a moment, or take another id"
-    )]
-    BeingDeleted(SearchId),
-    /// The same request id was used for another call.
-    #[error("request id '{0}' was used for another call; make a new one for each call")]
-    RequestReused(RequestId),
-    /// The search is in a phase in which this cannot be done.
-    #[error("search '{search}' {problem}")]
-    Phase {
-        /// Which search.
-        search: SearchId,
-        /// What does not go, and what would.
-        problem: String,
-    },
-    /// The search cannot go on with this budget.
-    #[error("search '{search}' cannot be extended: {problem}")]
-    Budget {
-        /// Which search.
-        search: SearchId,
-        /// Which limit, with its numbers, and what would do.
-        problem: String,
-    },
-    /// With the imported fronts, the specification is not valid.
-    #[error("{0}")]
-    Specification(String),
-    /// The lease is not (any more) the worker's.
-    #[error("the lease on candidate {} of search '{}' with epoch {} was superseded", .0.candidate, .0.search, .0.epoch)]
-    Superseded(LeaseKey),
-    /// The lease has a result already, and this is another one.
-    #[error(
-        "the lease on candidate {} of search '{}' with epoch {} has a result already, and this is another one: the first stays",
-        .0.candidate, .0.search.id, .0.epoch
-    )]
-    ResultDiffers(LeaseKey),
-    /// Others cannot repeat what the worker has measured.
-    #[error("worker '{worker}' is in quarantine: {reason}; look at its device, then start it again")]
-    Quarantined {
-        /// Which worker.
-        worker: WorkerId,
-        /// Why.
-        reason: String,
-    },
-    /// The worker asks for more and finishes nothing.
-    #[error("worker '{0}' has {most} candidates already; complete, fail or release some of them first", most = super::LEASES_PER_WORKER)]
-    TooManyLeases(WorkerId),
-    /// No worker that is kept in mind has left.
-    #[error("{0} workers are registered already, and none of them has left: end some, or wait until they are silent")]
-    TooManyWorkers(usize),
-    /// The search has ended; nobody wants the result.
-    #[error("search '{0}' has ended; drop the evaluation")]
-    Ended(SearchId),
-    /// The measurement is not believed.
-    #[error("the measurement is refused: {0}")]
-    Measurement(String),
-    /// Too many calls wait to be decided.
-    #[error("the coordinator has too many calls waiting")]
-    Busy,
-    /// The store's disk has no room for this now.
-    #[error(
-        "the store's disk has {} MiB left, and {} MiB are kept free: it goes on by itself when there is room",
-        .0.left >> 20, .0.reserve >> 20
-    )]
-    Full(Room),
-    /// The store failed; memory and disk are as they were.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The coordinator is stopping.
-    #[error("the coordinator is stopping")]
-    Stopping,
-    /// A bug: told in the log in full.
-    #[error("internal error: {0}")]
-    Internal(String),
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::command::{Answer, Command, Refusal, Request};
+use super::command::{Answer, Command, Request};
 use super::meters::Meters;
+use super::refusal::Refusal;
 use super::state::State;
 use crate::ports::{BackupError, Progress, Store, StoreError};
 use evocache_domain::evaluation::Evaluation;
@@ -19,9 +20,9 @@ use evocache_proto::domain::{CandidateId, SearchId, WorkerId};
 /// Something about a search changed.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// Which search.
+    /// The search.
     pub search: SearchId,
-    /// The evaluation that changed it, if it was one.
+    /// The new evaluation, if that is what changed.
     pub evaluation: Option<Arc<Evaluation>>,
 }
 
@@ -40,10 +41,10 @@ pub(super) enum Message {
         reply: Reply,
     },
     Look(Look),
-    /// What a search's models say; `None`: nothing, from now on.
-    Advised {
+    /// What an adviser says; `None`: it has failed.
+    Advice {
         search: SearchId,
-        /// Whose word it is.
+        /// The adviser's number.
         adviser: u64,
         advice: Option<Advice>,
     },
@@ -61,14 +62,14 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Carries out a command; returns when its effect is on disk. A `request` makes a repeat harmless.
+    /// Carries out a command and returns when its effect is on disk. With a `request`, repeating it is harmless.
     pub async fn command(&self, request: Option<Request>, command: Command) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Do { request, command: Box::new(command), reply })?;
         answer.await.map_err(|_| Refusal::Stopping)?
     }
 
-    /// Waits for work for a worker, at most `wait`.
+    /// Asks for work for a worker; waits at most `wait` for some.
     pub async fn acquire(&self, worker: WorkerId, wait: Duration) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Wait { worker, wait, reply })?;
@@ -83,51 +84,51 @@ impl Handle {
     {
         let (reply, answer) = oneshot::channel();
         let look = Box::new(move |state: &State, now| {
-            // The asker may have gone away; then nobody wants to know.
+            // Fails if the caller has gone away.
             let _ = reply.send(question(state, now));
         });
         self.send(Message::Look(look))?;
         answer.await.map_err(|_| Refusal::Stopping)
     }
 
-    /// Changes from now on, of all searches.
+    /// All changes of all searches from now on.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }
 
-    /// The pictures that came with an evaluation. Reads the disk.
+    /// The thumbnails that came with an evaluation. Reads the disk.
     pub fn thumbnails(&self, search: &SearchId, candidate: CandidateId) -> Result<Vec<Vec<u8>>, Refusal> {
         let store = self.store.upgrade().ok_or(Refusal::Stopping)?;
         Ok(store.thumbnails(search, candidate)?)
     }
 
-    /// Writes a backup of what is stored at this moment. Blocks: it reads the disk, and waits for whoever takes the bytes.
+    /// Writes a backup of what is stored at this moment. Blocks: it reads the disk and waits for `out`.
     pub fn back_up(&self, out: &mut dyn std::io::Write, progress: &mut Progress<'_>) -> Result<(), BackupError> {
-        let closed = || StoreError::Failed("it is closed: the coordinator is stopping".into());
+        let closed = || StoreError::Failed("it is closed because the coordinator is stopping".into());
         self.store.upgrade().ok_or_else(closed)?.back_up(out, progress)
     }
 
-    /// What the engine has counted.
+    /// The engine's counters.
     pub fn meters(&self) -> &Meters {
         &self.meters
     }
 
-    /// Whether the engine's thread is there: it takes the store with it when it ends, however it ends.
+    /// Whether the engine's thread is running. The store closes when it ends, however it ends.
     pub fn is_running(&self) -> bool {
         self.store.strong_count() > 0
     }
 
-    /// Makes the engine end after what is queued.
+    /// Makes the engine stop after what is queued.
     pub fn stop(&self) {
         self.meters.queued.fetch_add(1, Relaxed);
-        // If the thread is gone already, it has stopped. A full queue is soon shorter.
+        // A closed queue means that the engine has stopped. A full one gets shorter soon.
         while let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Stop) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     fn send(&self, message: Message) -> Result<(), Refusal> {
-        // Counted before: the engine may have taken it before this returns.
+        // Counted first, because the engine may take the message before `try_send` returns.
         self.meters.queued.fetch_add(1, Relaxed);
         self.queue.try_send(message).map_err(|e| {
             self.meters.queued.fetch_sub(1, Relaxed);

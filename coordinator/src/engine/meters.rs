@@ -1,18 +1,19 @@
-//! What the engine counts for its operators. Counters only; gauges are asked of the state. Not stored: a restart
-//! begins anew, as whoever reads counters expects.
+//! What the engine counts for its operators. Counters only; gauges are computed from the state. Not stored: counters start
+//! at 0 after a restart, as their readers expect.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::command::{Command, Refusal};
+use super::command::Command;
+use super::refusal::Refusal;
 use crate::ports::{Fact, Room};
 use evocache_domain::lease;
 
-/// Upper limits of a histogram's buckets in microseconds: what a disk or a call takes, from good to hopeless.
+/// Upper limits of a histogram's buckets in microseconds, for durations of disk writes and calls.
 const LIMITS: [u64; 14] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000, 60_000_000];
 
-/// How long something took, in buckets.
+/// Counts durations in buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; LIMITS.len()],
@@ -23,16 +24,16 @@ pub struct Histogram {
 /// A histogram at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Buckets {
-    /// Upper limit in seconds, and how many were at most that, ascending.
+    /// Upper limit in seconds and how many durations were at most that, ascending.
     pub limits: Vec<(f64, u64)>,
-    /// How many in all.
+    /// Number of durations.
     pub count: u64,
-    /// Seconds of all together.
+    /// Sum of all durations in seconds.
     pub sum: f64,
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Counts a duration.
     pub fn record(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if let Some(bucket) = LIMITS.iter().position(|&limit| micros <= limit).and_then(|i| self.buckets.get(i)) {
@@ -42,9 +43,9 @@ impl Histogram {
         self.micros.fetch_add(micros, Relaxed);
     }
 
-    /// What was counted so far.
+    /// The histogram now.
     pub fn read(&self) -> Buckets {
-        // Before the buckets: in a count that is read later a bucket could be larger than the whole.
+        // Read before the buckets, and the count then raised to their sum, so that no bucket exceeds the count.
         let (count, sum) = (self.count.load(Relaxed), self.micros.load(Relaxed) as f64 / 1e6);
         let mut below = 0;
         let limits = LIMITS.iter().zip(&self.buckets).map(|(&limit, bucket)| {
@@ -61,12 +62,12 @@ impl Histogram {
 pub struct Meters {
     /// Calls that wait to be decided.
     pub(super) queued: AtomicI64,
-    /// A store that cannot be flushed: nothing more is decided.
+    /// Whether the store has failed, so that nothing is decided.
     pub(super) broken: AtomicBool,
     pub(super) flushes: Histogram,
     pub(super) busy: Histogram,
     pub(super) looks: AtomicU64,
-    /// Bytes left for the store plus one; 0 while unknown.
+    /// Bytes left on the store's disk, plus one; 0 if unknown.
     room: AtomicU64,
     reserve: AtomicU64,
     accepted: AtomicU64,
@@ -80,29 +81,29 @@ pub struct Meters {
 /// The counters at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counts {
-    /// Results taken.
+    /// Results accepted.
     pub accepted: u64,
-    /// Results not taken.
+    /// Results refused.
     pub refused: u64,
-    /// Leases given.
+    /// Leases granted.
     pub granted: u64,
-    /// Leases whose time was over.
+    /// Leases that expired.
     pub expired: u64,
-    /// Calls with a lease that was another's by then.
+    /// Calls with a lease that was superseded.
     pub superseded: u64,
     /// Failures that workers reported.
     pub failed: u64,
     /// Calls that wait to be decided.
     pub queued: u64,
-    /// Whether the store cannot be flushed.
+    /// Whether the store has failed, so that nothing is decided.
     pub broken: bool,
     /// How long flushes took.
     pub flushes: Buckets,
-    /// How long the engine worked, from what it found waiting to the answers.
+    /// How long the engine worked at a stretch, from taking calls off the queue to their answers.
     pub busy: Buckets,
-    /// Questions that were answered from the state.
+    /// Questions answered from the state.
     pub looks: u64,
-    /// The room that the store has, where that is known.
+    /// The room on the store's disk, if known.
     pub room: Option<Room>,
 }
 
@@ -125,13 +126,13 @@ impl Meters {
         }
     }
 
-    /// The store's room was looked at.
+    /// Notes the room on the store's disk.
     pub(super) fn room(&self, room: Option<Room>) {
         self.reserve.store(room.map_or(0, |room| room.reserve), Relaxed);
         self.room.store(room.map_or(0, |room| room.left.saturating_add(1)), Relaxed);
     }
 
-    /// A command was carried out and made these facts.
+    /// Counts the facts of a command that was carried out.
     pub(super) fn decided(&self, command: &Command, facts: &[Fact]) {
         for fact in facts {
             let counter = match (fact, command) {
@@ -151,7 +152,7 @@ impl Meters {
         }
     }
 
-    /// A command was refused.
+    /// Counts a refused command.
     pub(super) fn refused(&self, command: &Command, refusal: &Refusal) {
         if matches!(command, Command::Complete { .. }) {
             self.refused.fetch_add(1, Relaxed);
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_hold_all_that_is_below_them() {
+    fn buckets_count_everything_up_to_their_limit() {
         let histogram = Histogram::default();
         for millis in [0, 1, 2, 90_000] {
             histogram.record(Duration::from_millis(millis));
@@ -176,6 +177,6 @@ mod tests {
         assert_eq!((read.count, read.sum), (4, 90.003));
         assert_eq!(read.limits.first(), Some(&(0.0001, 1)));
         assert_eq!(read.limits.iter().find(|(limit, _)| *limit == 0.001), Some(&(0.001, 2)));
-        assert_eq!(read.limits.last(), Some(&(60.0, 3)), "what is beyond the last limit is in the count only");
+        assert_eq!(read.limits.last(), Some(&(60.0, 3)), "durations beyond the last limit are in the count only");
     }
 }

@@ -1,4 +1,4 @@
-//! The facts: all that changes the engine's durable state, and all that is stored.
+//! The facts: everything that changes the engine's durable state, and everything that is stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use evocache_domain::lease;
 use evocache_domain::search::Proposal;
 use evocache_domain::time::Timestamp;
 
-/// Where a search stands.
+/// The phase of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Waits for the first worker with its model.
     Pending,
-    /// Hands out candidates.
+    /// Grants leases on candidates.
     Running,
-    /// Hands out nothing until it is resumed.
+    /// Grants no leases until it is resumed.
     Paused,
-    /// The budget is used up, or there is nothing left to try.
+    /// Ended because its budget is used up or no schedule is left to try.
     Completed,
     /// Ended by a person.
     Stopped,
-    /// Cannot go on.
+    /// Ended because hardly any candidate could be evaluated.
     Failed,
 }
 
 impl Phase {
-    /// Whether the search has ended for good.
+    /// Whether the search has ended; only an extension can resume a completed one.
     pub fn is_final(self) -> bool {
         match self {
             Self::Pending | Self::Running | Self::Paused => false,
@@ -40,171 +40,170 @@ impl Phase {
     }
 }
 
-/// What the first worker of a search declared; binding for all that follow.
+/// What the first worker of a search declared; later workers must declare the same.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFacts {
-    /// Digest of weights and configuration.
+    /// Digest of the model's weights and configuration.
     pub fingerprint: String,
-    /// What can be cached.
+    /// The model's slots: what can be cached.
     pub layout: Arc<Layout>,
-    /// The quality metrics.
+    /// The quality metrics that its workers measure.
     pub metrics: Vec<MetricDeclaration>,
-    /// Costs at the native resolution, if known.
+    /// Multiply-accumulates at the native resolution, if known.
     pub cost: Option<CostModel>,
 }
 
 /// A worker's registration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
-    /// What it declared.
+    /// What the worker declared.
     pub declaration: Arc<Declaration>,
-    /// When.
+    /// When it registered.
     pub at: Timestamp,
-    /// By whom: the name of a token. Empty: nobody was asked.
+    /// Name of the token that registered it; empty if the coordinator ran without tokens.
     pub principal: String,
 }
 
-/// A mutating call that was answered.
+/// The answer to a mutating call, kept so that a repeat gets the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestRecord {
-    /// Which call, such as `create_search`.
+    /// The kind of call, such as `create_search`.
     pub kind: String,
-    /// SHA-256 of the request, so that an id used twice for different things is noticed.
+    /// SHA-256 of the request: detects a request id that is used for two different calls.
     pub digest: [u8; 32],
-    /// What the answer is about: an id, or empty.
+    /// The id in the answer, or empty.
     pub subject: String,
-    /// When it was answered.
+    /// When the call was answered.
     pub at: Timestamp,
 }
 
-/// Something that happened and is remembered.
+/// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
     /// A worker registered.
     WorkerRegistered {
-        /// The new registration's id.
+        /// The id of the new registration.
         worker: WorkerId,
-        /// What it declared.
+        /// What the worker declared.
         registration: Registration,
     },
-    /// A worker gets no more work.
+    /// A worker is to leave: it gets no more work.
     WorkerDraining {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// A worker was silent for so long that it is no longer listed.
+    /// A worker is no longer listed: it deregistered, or was silent for too long.
     WorkerForgotten {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// A worker's results are not believed: it gets no more work.
+    /// Others could not reproduce a worker's measurements: it gets no more work.
     WorkerQuarantined {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// Why, for people.
+        /// How its measurements differ, as text for people.
         reason: String,
-        /// When.
+        /// When the engine decided it.
         at: Timestamp,
     },
-    /// What a worker has measured counts no more in a search.
-    Disowned {
-        /// Which search.
+    /// A worker's results are excluded from a search.
+    WorkerExcluded {
+        /// The search.
         search: SearchId,
-        /// Whose results.
+        /// The worker whose results are excluded.
         worker: WorkerId,
     },
     /// A search was created.
     SearchCreated {
-        /// Its id.
+        /// The search's id.
         search: SearchId,
-        /// What tells it from others of that id.
+        /// Distinguishes it from others that had or will have the same id.
         uid: SearchUid,
-        /// What it is for.
+        /// The specification.
         spec: Arc<SearchSpec>,
-        /// When.
+        /// When it was created.
         at: Timestamp,
     },
     /// The first worker joined a search.
     SearchBound {
-        /// Which search.
+        /// The search.
         search: SearchId,
         /// What the worker declared.
         model: ModelFacts,
-        /// When.
+        /// When it joined.
         at: Timestamp,
     },
     /// A search changed its phase.
     SearchMoved {
-        /// Which search.
+        /// The search.
         search: SearchId,
-        /// To where.
+        /// The new phase.
         phase: Phase,
-        /// Why, for people.
+        /// Why, as text for people.
         reason: String,
-        /// When.
+        /// When the phase changed.
         at: Timestamp,
     },
-    /// A search has another budget from now on.
+    /// A search has another budget.
     SearchExtended {
-        /// Which search.
+        /// The search.
         search: SearchId,
-        /// All limits, those that stay among them.
+        /// All limits, including those that stay.
         budget: Budget,
-        /// How long in all it had completed and was not extended yet: that is no wall time of the search.
+        /// Total time between its completions and extensions, which is not wall time of the search.
         rested: Duration,
-        /// After how many evaluations it had completed, each time: then everything was scored anew.
+        /// The number of evaluations at each of its completions: the breeder scored everything anew then.
         settled: Vec<u64>,
     },
-    /// A search was removed with all that belongs to it, though its records go one after the other
-    /// ([`Store::clear`](super::Store::clear)).
+    /// A search was deleted. Its records are removed a few at a time ([`Store::clear`](super::Store::clear)).
     SearchDeleted {
-        /// Which search.
+        /// The search.
         search: SearchId,
     },
-    /// Nothing is left of a deleted search: another may have its id.
+    /// The last record of a deleted search was removed: its id is free.
     SearchCleared {
-        /// Which search.
+        /// The deleted search.
         search: SearchId,
     },
     /// A candidate was bred.
     CandidateCreated {
-        /// Of which search.
+        /// The search.
         search: SearchId,
-        /// Its number: the number of candidates before it.
+        /// The candidate's id: the number of candidates before it.
         candidate: CandidateId,
-        /// What to run, and where it comes from.
+        /// The schedule, the prompts to evaluate, and where the candidate comes from.
         proposal: Proposal,
     },
-    /// A candidate's lease changed its state. Renewals are no facts: after a restart every lease gets a full term.
+    /// A candidate's lease changed its state. Renewals are not stored: after a restart every lease gets a full term.
     LeaseMoved {
-        /// Of which search.
+        /// The search.
         search: SearchId,
-        /// Which candidate.
+        /// The candidate.
         candidate: CandidateId,
-        /// The new state.
+        /// The new state of its lease.
         state: lease::State,
-        /// When the current or last grant was made.
+        /// When the current or last lease was granted.
         granted: Timestamp,
     },
     /// A measurement was accepted.
     Evaluated {
-        /// Of which search.
+        /// The search.
         search: SearchId,
         /// The number of evaluations before it.
         sequence: u64,
-        /// The result. Its thumbnails are stored beside it and not kept in memory.
+        /// The evaluation. Its thumbnails are stored separately and not kept in memory.
         evaluation: Arc<Evaluation>,
     },
     /// A mutating call was answered.
     RequestAnswered {
-        /// The caller's id of the call.
+        /// The id that the caller gave the call.
         request: RequestId,
-        /// Enough to give the same answer again.
+        /// What it takes to give the same answer again.
         record: RequestRecord,
     },
-    /// An answered call is so old that nobody will repeat it.
+    /// An answered call is so old that no caller will repeat it.
     RequestForgotten {
-        /// Which.
+        /// The call.
         request: RequestId,
     },
 }

@@ -1,19 +1,19 @@
-//! What a store has lost, in numbers.
+//! What a store has lost, in numbers of records.
 
 use std::fmt;
 
-/// How many records of the kinds that people ask about.
+/// Numbers of records, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// Of all kinds.
+    /// Records of all kinds.
     pub records: u64,
     /// Searches.
     pub searches: u64,
     /// Candidates.
     pub candidates: u64,
-    /// Results.
+    /// Evaluations.
     pub evaluations: u64,
-    /// Results with thumbnails.
+    /// Evaluations with thumbnails.
     pub pictures: u64,
 }
 
@@ -24,19 +24,19 @@ impl fmt::Display for Holding {
     }
 }
 
-/// How what is there differs from what was acknowledged.
+/// The difference between what was acknowledged and what the store has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Loss {
     /// What was acknowledged.
     pub acknowledged: Holding,
-    /// What is there.
+    /// What the store has.
     pub found: Holding,
-    /// How many of the last writes are missing; 0: what is missing or changed is from before.
+    /// Number of the last writes that are missing; 0: older records are missing or changed.
     pub writes: u64,
 }
 
 impl Loss {
-    /// Each kind with the number that was acknowledged and the number that is there.
+    /// Each kind with the acknowledged and the found number.
     fn kinds(&self) -> [(&'static str, u64, u64); 5] {
         let (a, f) = (self.acknowledged, self.found);
         [
@@ -55,15 +55,15 @@ impl fmt::Display for Loss {
         let missing = self.kinds().into_iter().filter(|(_, acknowledged, found)| acknowledged > found);
         let missing =
             missing.map(|(kind, acknowledged, found)| format!("{} of {acknowledged} {kind}", acknowledged - found));
-        // What was removed is there again.
+        // Removed records have come back.
         let back = self.kinds().into_iter().filter(|(_, acknowledged, found)| found > acknowledged);
         let back =
             back.map(|(kind, acknowledged, found)| format!("{kind}: {} more than acknowledged", found - acknowledged));
-        let told: Vec<String> = missing.chain(back).collect();
-        match (&told[..], self.writes) {
+        let parts: Vec<String> = missing.chain(back).collect();
+        match (&parts[..], self.writes) {
             ([], 0) => write!(f, "some of its {} records are not as they were written", self.acknowledged.records),
             ([], writes) => write!(f, "the last {writes} writes, which changed records and added none"),
-            (told, _) => f.write_str(&told.join(", ")),
+            (parts, _) => f.write_str(&parts.join(", ")),
         }
     }
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_is_told_in_numbers() {
+    fn a_loss_is_shown_in_numbers() {
         let acknowledged = Holding { records: 1431, searches: 3, candidates: 712, evaluations: 700, pictures: 0 };
         let found = Holding { records: 1404, candidates: 698, evaluations: 688, ..acknowledged };
         let loss = Loss { acknowledged, found, writes: 2 };

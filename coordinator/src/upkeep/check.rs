@@ -82,7 +82,7 @@ impl SearchNote {
             candidates: search.candidates.len() as u64,
             evaluations: search.evaluations.len() as u64,
             failed: search.failed,
-            front: search.bound.as_ref().map_or(0, |(_, breeder)| breeder.front().members().len() as u64),
+            front: search.breeder().map_or(0, |breeder| breeder.front().members().len() as u64),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use evocache::engine::{Candidate, Search, State};
+use evocache::engine::{Bound, Candidate, Search, State};
 use evocache::ports::{Phase, Store};
 use evocache_domain::lease::{RetryPolicy, State as Lease};
 use evocache_domain::time::Timestamp;
@@ -102,9 +102,10 @@ pub(crate) fn digest(state: &State) -> String {
     let mut text = String::new();
     for search in state.searches.values() {
         text += &format!("search {} {:?} {:?} {:?}\n", search.id, search.phase, search.reason, search.spec);
-        text += &format!("{:?} {:?} {:?} {:?}\n", search.created, search.started, search.ended, search.device_time);
-        text += &format!("{} {} {}\n", search.evaluated_prompts, search.open_prompts, search.failed);
-        text += &format!("{:?} {:?} {:?}\n", search.pending, search.leased, search.again);
+        text +=
+            &format!("{:?} {:?} {:?} {:?}\n", search.created, search.started, search.ended, search.totals.device_time);
+        text += &format!("{} {} {}\n", search.totals.evaluated_prompts, search.open_prompts, search.failed);
+        text += &format!("{:?} {:?} {:?}\n", search.pending, search.leased, search.totals.repeats);
         for (i, candidate) in search.candidates.iter().enumerate() {
             let lease = match candidate.lease.clone() {
                 Lease::Leased { worker, epoch, attempt, grants, .. } => {
@@ -118,7 +119,7 @@ pub(crate) fn digest(state: &State) -> String {
         for evaluation in &search.evaluations {
             text += &format!("evaluation {evaluation:?}\n");
         }
-        if let Some((model, breeder)) = &search.bound {
+        if let Some(Bound { model, breeder }) = &search.bound {
             text += &format!("{model:?} {:?} {}\n", breeder.front().members(), breeder.hypervolume());
             text += &format!("next {:?}\n", breeder.ask(CandidateId(search.candidates.len() as u64)));
         }
@@ -204,8 +205,8 @@ fn prompts_add_up(state: &State) -> Result<(), String> {
             search.candidates.iter().filter(|c| holds(c)).map(prompts).sum()
         };
         let (open, evaluated) = (sum(&|c| c.lease.is_open()), sum(&|c| c.evaluation.is_some()));
-        if (search.open_prompts, search.evaluated_prompts) != (open, evaluated) {
-            let told = (search.open_prompts, search.evaluated_prompts);
+        if (search.open_prompts, search.totals.evaluated_prompts) != (open, evaluated) {
+            let told = (search.open_prompts, search.totals.evaluated_prompts);
             return Err(format!("{}: {told:?} open and evaluated, should be {:?}", search.id, (open, evaluated)));
         }
     }
@@ -259,8 +260,11 @@ fn budget_is_kept(state: &State) -> Result<(), String> {
         let Some(most) = search.spec.budget.evaluations else { continue };
         let all = search.spec.prompts.len() as u64;
         // The last result may be of all prompts where one was left.
-        if search.evaluated_prompts >= most * all + all {
-            return Err(format!("{}: {} prompts for {most} evaluations of {all}", search.id, search.evaluated_prompts));
+        if search.totals.evaluated_prompts >= most * all + all {
+            return Err(format!(
+                "{}: {} prompts for {most} evaluations of {all}",
+                search.id, search.totals.evaluated_prompts
+            ));
         }
     }
     Ok(())

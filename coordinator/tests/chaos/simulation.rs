@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evocache::api::{self, Calls, Gate, Limiter, Quotas, Services};
-use evocache::engine::{LeaseKey, Settings, State, Thinking, open};
+use evocache::engine::{LeaseKey, ModelFitting, Settings, State, open};
 use evocache::ports::{Cleared, Clock, Fact, IdSource, Store, StoreError};
 use evocache::store::MemoryStore;
 use evocache_domain::lease::RetryPolicy;
@@ -123,7 +123,7 @@ type Ended = Result<(), Box<dyn std::error::Error>>;
 async fn coordinator(world: Arc<World>) -> Ended {
     let clock = Arc::new(SimulatedClock);
     let (store, ids) = (world.store.clone(), world.ids.clone());
-    let settings = Settings { store, clock: clock.clone(), ids, policy: policy(), thinking: Thinking::Here };
+    let settings = Settings { store, clock: clock.clone(), ids, policy: policy(), fitting: ModelFitting::Inline };
     let (engine, work) = open(settings)?;
     let (_stopping, stop) = tokio::sync::watch::channel(false);
     let services = Services { engine, lease_ttl: TTL, stopping: stop };

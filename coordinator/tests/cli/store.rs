@@ -84,7 +84,7 @@ fn a_coordinator_refuses_a_store_that_lost_what_it_acknowledged_and_accepts_it_w
     std::fs::copy(data.join("mark"), old.join("mark")).unwrap();
 
     let shown = old.to_str().unwrap();
-    let words = ["lost what was acknowledged", "1 of 1 searches", "hint:", "store restore", "serve --accept-loss"];
+    let words = ["lost acknowledged records", "1 of 1 searches", "hint:", "store restore", "serve --accept-loss"];
     evocache(&["serve", "--listen", "127.0.0.1:0", "--data", shown]).fails(1, &words);
     evocache(&["store", "backup", folder.path().to_str().unwrap(), "--data", shown]).fails(1, &words);
     let checked = evocache(&["store", "check", "--data", shown]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evocache::engine::{Answer, Command, Engine, Handle, LeaseKey, Offer, Settings, Thinking};
+use evocache::engine::{Answer, Command, Engine, Handle, LeaseKey, ModelFitting, Offer, Settings};
 use evocache::ports::{Clock, IdSource, Store};
 use evocache_domain::lease::RetryPolicy;
 use evocache_domain::time::Timestamp;
@@ -150,7 +150,7 @@ pub(crate) fn world(store: Arc<dyn Store>, first_id: u64) -> World {
     let clock = Arc::new(ManualClock::default());
     let ids = Arc::new(Counting(AtomicU64::new(first_id)));
     let engine =
-        Engine::start(Settings { store, clock: clock.clone(), ids, policy: policy(), thinking: Thinking::Here })
+        Engine::start(Settings { store, clock: clock.clone(), ids, policy: policy(), fitting: ModelFitting::Inline })
             .unwrap();
     let handle = engine.handle();
     World { busy: Duration::from_millis(10), engine, clock, handle }
@@ -216,7 +216,7 @@ impl World {
                 let mut text = String::new();
                 for search in state.searches.values() {
                     text += &format!("{} {:?} {:?}\n", search.id, search.phase, search.reason);
-                    text += &format!("{:?} {:?} {:?}\n", search.started, search.ended, search.device_time);
+                    text += &format!("{:?} {:?} {:?}\n", search.started, search.ended, search.totals.device_time);
                     for (i, c) in search.candidates.iter().enumerate() {
                         text += &format!("{i} {} {:?}\n", c.proposal.schedule.id(), c.proposal.provenance);
                         text += &format!("  {:?} {:?}\n", c.lease, c.evaluation);
@@ -224,7 +224,7 @@ impl World {
                     for e in &search.evaluations {
                         text += &format!("{e:?}\n");
                     }
-                    if let Some((model, breeder)) = &search.bound {
+                    if let Some(evocache::engine::Bound { model, breeder }) = &search.bound {
                         text += &format!("{model:?} {:?} {}\n", breeder.front().members(), breeder.hypervolume());
                         text += &format!("{:?}\n", breeder.population().collect::<Vec<_>>());
                         let next = evocache_proto::domain::CandidateId(search.candidates.len() as u64);
@@ -234,8 +234,8 @@ impl World {
                         text += &format!("next {:?}\n", breeder.ask(next));
                         text += &format!("{:?} {:?}\n", breeder.best_speedup(), breeder.seeds_best_speedup());
                     }
-                    text += &format!("{:?} {:?}\n", search.evaluated_prompts, search.open_prompts);
-                    text += &format!("{:?} {:?} {:?}\n", search.again, search.disowned, search.trust);
+                    text += &format!("{:?} {:?}\n", search.totals.evaluated_prompts, search.open_prompts);
+                    text += &format!("{:?} {:?} {:?}\n", search.totals.repeats, search.excluded, search.totals.trust);
                 }
                 for (id, worker) in &state.workers {
                     text += &format!("{id} {:?} {} {}", worker.registration, worker.draining, worker.completed);

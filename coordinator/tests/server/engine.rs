@@ -31,7 +31,7 @@ async fn a_search_runs_to_its_budget_and_improves_on_its_seeds() {
         .handle
         .query(move |state, _| {
             let search = &state.searches[&search];
-            let (_, breeder) = search.bound.as_ref().unwrap();
+            let breeder = search.breeder().unwrap();
             let ids: BTreeSet<_> = search.candidates.iter().map(|c| c.proposal.schedule.id()).collect();
             (breeder.hypervolume(), breeder.seeds_hypervolume(), ids.len())
         })
@@ -175,7 +175,7 @@ async fn a_calibration_profile_is_asked_for_once_and_must_fit() {
     world.handle.command(None, complete(&measurement)).await.unwrap();
     assert!(!world.offer(&worker).await.unwrap().profile);
     let profiled = move |state: &evocache::engine::State, _| {
-        state.searches[&search].bound.as_ref().is_some_and(|(_, breeder)| breeder.is_profiled())
+        state.searches[&search].breeder().is_some_and(|breeder| breeder.is_profiled())
     };
     assert!(world.handle.query(profiled).await.unwrap());
 }

@@ -116,7 +116,7 @@ async fn a_store_with_impossible_sums_is_replayed_and_worked_on() {
 
     let after = world(open(), 1000);
     let id = search.clone();
-    let summed = after.handle.query(move |state, _| state.searches[&id].device_time).await.unwrap();
+    let summed = after.handle.query(move |state, _| state.searches[&id].totals.device_time).await.unwrap();
     assert!(summed > Duration::from_secs(i64::MAX as u64), "the poison is there: {summed:?}");
     assert!(after.work(&worker, 5).await > 0, "and work goes on");
     let id = search.clone();

@@ -97,7 +97,7 @@ fn facts(search: &str) -> Vec<Fact> {
             },
             at: Timestamp(3),
         },
-        Fact::Disowned { search: search.clone(), worker: worker("w-1") },
+        Fact::WorkerExcluded { search: search.clone(), worker: worker("w-1") },
     ];
     for i in 0..states.len() as u64 {
         facts.push(Fact::CandidateCreated {

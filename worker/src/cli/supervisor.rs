@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::signals::Signals;
-use evocache_net::back_off::BackOff;
 use crate::evaluator::device::DeviceChoice;
+use evocache_net::back_off::BackOff;
 
 /// Waits before a restart.
 const WAITS: BackOff = BackOff { first: Duration::from_secs(1), most: Duration::from_secs(60) };

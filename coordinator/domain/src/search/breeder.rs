@@ -40,6 +40,18 @@ pub enum BreederError {
     Schedule(#[from] ScheduleError),
 }
 
+/// The uncached schedule, if the search fits the layout.
+pub(super) fn baseline(spec: &SearchSpec, layout: &Arc<Layout>) -> Result<Arc<Schedule>, BreederError> {
+    if let Some(imported) = spec.imported.first().filter(|i| i.schedule.layout() != layout) {
+        return Err(BreederError::ImportedLayout {
+            name: imported.name.clone(),
+            found: imported.schedule.layout().to_string(),
+            layout: layout.to_string(),
+        });
+    }
+    Ok(Arc::new(Schedule::all_compute(layout.clone(), spec.sampling.baseline_steps())?))
+}
+
 /// The state of one search.
 ///
 /// The engine calls [`record`](Self::record), [`tell`](Self::tell) and [`fail`](Self::fail) when it applies a fact, live and
@@ -80,14 +92,7 @@ impl Breeder {
     ///
     /// Those of [`new`](Self::new).
     pub fn with_parts(spec: Arc<SearchSpec>, layout: Arc<Layout>, parts: Parts) -> Result<Self, BreederError> {
-        if let Some(imported) = spec.imported.first().filter(|i| i.schedule.layout() != &layout) {
-            return Err(BreederError::ImportedLayout {
-                name: imported.name.clone(),
-                found: imported.schedule.layout().to_string(),
-                layout: layout.to_string(),
-            });
-        }
-        let baseline = Arc::new(Schedule::all_compute(layout.clone(), spec.sampling.baseline_steps())?);
+        let baseline = baseline(&spec, &layout)?;
         let space = Space::new(layout, &spec.sampling.steps, spec.forecast);
         let baseline_id = baseline.id();
         let strategy = spec.algorithm.strategy;

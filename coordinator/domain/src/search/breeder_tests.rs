@@ -51,6 +51,7 @@ fn candidate_zero_is_the_uncached_run_whatever_the_strategy() {
         let first = breeder.ask(CandidateId(0)).unwrap();
         assert_eq!((first.schedule.steps(), first.schedule.cache_hit_rate()), (8, 0.0));
         assert_eq!(first.provenance.origin, Origin::New(Maker::Seed));
+        assert_eq!(Breeder::first_proposal(&breeder.spec, breeder.layout()).unwrap(), first);
         assert_ne!(breeder.ask(CandidateId(1)).unwrap().schedule, first.schedule);
     }
 }
@@ -263,7 +264,9 @@ fn imported_schedules_come_first_and_must_fit_the_layout() {
     let breeder = Breeder::new(spec(draft.clone()), Arc::new(small())).unwrap();
     let first = breeder.ask(CandidateId(1)).unwrap();
     assert_eq!((first.schedule.id(), first.provenance.seed_family.as_str()), (imported.id(), "imported"));
-    let error = Breeder::new(spec(draft), Arc::new(one_slot())).unwrap_err();
+    let (spec, other) = (spec(draft), Arc::new(one_slot()));
+    let error = Breeder::new(spec.clone(), other.clone()).unwrap_err();
+    assert_eq!(Breeder::first_proposal(&spec, &other).unwrap_err(), error);
     assert!(error.to_string().contains("'mine' is for layout block*4"), "{error}");
 }
 

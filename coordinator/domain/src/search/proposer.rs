@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use evocache_proto::domain::{CandidateId, Maker, Origin, PromptSet, Schedule, Strategy};
+use evocache_proto::domain::{CandidateId, Layout, Maker, Origin, PromptSet, Schedule, SearchSpec, Strategy};
 
-use super::breeder::Breeder;
+use super::breeder::{Breeder, BreederError, baseline};
 use super::genome::Genome;
 use super::provenance::{Proposal, Provenance};
 use super::remeasure::{self, Witness};
@@ -27,6 +27,15 @@ const CLEAR: f64 = 0.8;
 const MODEL: &str = "model";
 
 impl Breeder {
+    /// What a new breeder proposes as candidate 0, without building one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn first_proposal(spec: &SearchSpec, layout: &Arc<Layout>) -> Result<Proposal, BreederError> {
+        baseline(spec, layout).map(uncached)
+    }
+
     /// The candidate to evaluate under this index. Asking changes nothing, and asking again gives the same answer.
     ///
     /// Candidate 0 is the all-compute schedule at the largest step count. A known schedule (open, measured or failed) is
@@ -39,7 +48,7 @@ impl Breeder {
     /// The same for one of several workers.
     pub fn ask_for(&self, index: CandidateId, witness: Witness<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
-            return Some(self.uncached());
+            return Some(uncached(self.baseline.clone()));
         }
         if self.is_thinking() {
             return None;
@@ -75,14 +84,6 @@ impl Breeder {
             Some(true) => self.child_of_generation(stream).or_else(|| self.random(stream)),
             Some(false) => None,
             None => self.seed().or_else(|| self.random(stream)).or_else(|| self.first_new_of_small_space()),
-        }
-    }
-
-    fn uncached(&self) -> Proposal {
-        Proposal {
-            schedule: self.baseline.clone(),
-            provenance: Arc::new(Provenance::founder(Maker::Seed, "uncached")),
-            prompts: PromptSet::All,
         }
     }
 
@@ -218,6 +219,11 @@ impl Breeder {
     fn first_new_of_small_space(&self) -> Option<Proposal> {
         random::list(&self.space).find_map(|genome| self.if_new(&genome, random_provenance))
     }
+}
+
+/// The uncached run, on all prompts.
+fn uncached(schedule: Arc<Schedule>) -> Proposal {
+    Proposal { schedule, provenance: Arc::new(Provenance::founder(Maker::Seed, "uncached")), prompts: PromptSet::All }
 }
 
 fn random_provenance() -> Provenance {

@@ -31,7 +31,7 @@ impl Breeder {
     /// # Errors
     ///
     /// When the candidate is unknown or finished, or the measurement has no score. Check that with
-    /// [`objectives`](Self::objectives) before the result is stored.
+    /// [`Objectives::check`](crate::objective::Objectives::check) before the result is stored.
     pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
         let schedule = &self.ledger.open_candidate(index)?.schedule;
         let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());

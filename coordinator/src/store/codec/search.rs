@@ -115,7 +115,7 @@ pub(super) fn replay_excluded(records: &dyn Medium, search: &SearchId, tell: &mu
     records.scan(&prefix, &mut |key, _| {
         let worker = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
         let worker = WorkerId::new(worker).map_err(|e| corrupt(key, e))?;
-        tell(Fact::Disowned { search: search.clone(), worker });
+        tell(Fact::WorkerExcluded { search: search.clone(), worker });
         Ok(())
     })
 }

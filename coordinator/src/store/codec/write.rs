@@ -54,7 +54,7 @@ fn single(fact: &Fact) -> Vec<Write> {
         Fact::WorkerDraining { worker } => vec![worker::draining(worker)],
         Fact::WorkerForgotten { worker } => worker::forgotten(worker).into(),
         Fact::WorkerQuarantined { worker, reason, at } => vec![worker::quarantined(worker, reason, *at)],
-        Fact::Disowned { search, worker } => vec![search::excluded(search, worker)],
+        Fact::WorkerExcluded { search, worker } => vec![search::excluded(search, worker)],
         Fact::SearchCreated { search, uid, spec, at } => vec![search::created(search, uid, spec, *at)],
         Fact::SearchBound { search, model, at } => vec![search::bound(search, model, *at)],
         Fact::SearchMoved { search, phase, reason, at } => vec![search::moved(search, *phase, reason, *at)],

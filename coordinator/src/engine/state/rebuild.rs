@@ -1,133 +1,95 @@
-//! Adds a search up anew, without the results of a worker that is not believed: as a restart would, but part by part, so that
-//! nobody waits for a large search.
+//! Excludes a worker's results from a search: rebuilds totals and breeder without them, as a restart would, but in parts, so
+//! that a large search delays nobody.
 //!
-//! Until it is done the search shows what it showed, takes results, and proposes nothing: what it has to go on with is not
-//! known. What comes of it depends on the facts only, not on when the parts are done. Absent: who is not believed, which
-//! is `domain/trust.rs`.
+//! Until the rebuild is done the search shows its old numbers, accepts results, and proposes nothing, because it does not
+//! know its front. The outcome depends on the facts only, not on when the parts are done. Which worker to exclude,
+//! `trust` in the domain says.
 
-use std::collections::BTreeMap;
 use std::mem::swap;
-use std::time::Duration;
 
 use evocache_proto::domain::{CandidateId, WorkerId};
 
 use super::search::Search;
+use super::totals::{Rebuild, Totals};
 use evocache_domain::lease;
-use evocache_domain::reference::References;
 use evocache_domain::search::Breeder;
-use evocache_domain::trust::Trust;
 
-/// Decisions of the schedules of one part: some four hundred evaluations of a small model, one of the largest.
+/// Decisions in the schedules of one part: some four hundred evaluations of a small model, one of the largest.
 const PART: usize = 1 << 18;
-/// A search of so few evaluations needs no second part, unless its model is large.
+/// A search with at most this many evaluations is rebuilt at once, unless its model is large.
 const SMALL: usize = 50;
 
-/// What evaluations add up to so far. While a part is done it stands in the search's own place, and the search's here.
-#[derive(Debug, Clone)]
-pub(super) struct Anew {
-    breeder: Breeder,
-    device_time: Duration,
-    evaluated_prompts: u64,
-    trust: Trust,
-    again: BTreeMap<CandidateId, Vec<CandidateId>>,
-    references: References,
-    /// Candidates that the breeder knows, and evaluations that are added up.
-    recorded: usize,
-    told: u64,
-}
-
-impl Anew {
-    pub(super) fn breeder(&mut self) -> &mut Breeder {
-        &mut self.breeder
-    }
-}
-
 impl Search {
-    /// A worker's results count no more.
-    pub(super) fn disown(&mut self, worker: WorkerId) -> Result<(), String> {
-        self.disowned.insert(worker);
-        let Some((model, _)) = &self.bound else { return Ok(()) };
-        self.anew = Some(Anew {
-            breeder: Breeder::new(self.spec.clone(), model.layout.clone()).map_err(|e| e.to_string())?,
-            device_time: Duration::ZERO,
-            evaluated_prompts: 0,
-            trust: Trust::default(),
-            again: BTreeMap::new(),
-            references: References::default(),
-            recorded: 0,
-            told: 0,
-        });
-        // A worker may have results in many searches: only what is done in an instant is done at once.
-        if self.evaluations.len() <= SMALL { self.add_up_some() } else { Ok(()) }
+    /// Excludes a worker's results.
+    pub(super) fn exclude(&mut self, worker: WorkerId) -> Result<(), String> {
+        self.excluded.insert(worker);
+        let Some(model) = self.model() else { return Ok(()) };
+        let breeder = Breeder::new(self.spec.clone(), model.layout.clone()).map_err(|e| e.to_string())?;
+        self.rebuild = Some(Rebuild { breeder, totals: Totals::default(), recorded: 0, told: 0 });
+        // The worker may have results in many searches, so only small ones are rebuilt here.
+        if self.evaluations.len() <= SMALL { self.rebuild_some() } else { Ok(()) }
     }
 
-    /// Whether it is being added up anew.
-    pub fn is_behind(&self) -> bool {
-        self.anew.is_some()
-    }
-
-    /// Adds up another part.
-    pub(super) fn add_up_some(&mut self) -> Result<(), String> {
-        let Some(mut anew) = self.anew.take() else { return Ok(()) };
-        self.exchange(&mut anew);
-        let done = self.part(&mut anew);
-        if !done? {
-            self.exchange(&mut anew);
-            self.anew = Some(anew);
+    /// Does another part of the rebuild.
+    pub(super) fn rebuild_some(&mut self) -> Result<(), String> {
+        let Some(mut rebuild) = self.rebuild.take() else { return Ok(()) };
+        self.exchange(&mut rebuild);
+        let is_done = self.rebuild_part(&mut rebuild)?;
+        if !is_done {
+            self.exchange(&mut rebuild);
+            self.rebuild = Some(rebuild);
             return Ok(());
         }
         let is_final = self.phase.is_final();
-        let Some((_, breeder)) = &mut self.bound else { return Ok(()) };
+        let Some(bound) = &mut self.bound else { return Ok(()) };
         for (number, candidate) in (0..).zip(&self.candidates) {
             if matches!(candidate.lease, lease::State::Failed { .. }) {
-                breeder.fail(CandidateId(number)).map_err(|e| e.to_string())?;
+                bound.breeder.fail(CandidateId(number)).map_err(|e| e.to_string())?;
             }
         }
         if is_final {
-            breeder.settle();
+            bound.breeder.settle();
         }
-        breeder.succeed(&anew.breeder);
+        bound.breeder.succeed(&rebuild.breeder);
         Ok(())
     }
 
-    /// Whether that was the last one. Candidates come before the first evaluation of a later one, as they did.
-    fn part(&mut self, anew: &mut Anew) -> Result<bool, String> {
+    /// Returns whether this was the last part. Each candidate is recorded before the first evaluation of a later one, as
+    /// it was originally.
+    fn rebuild_part(&mut self, rebuild: &mut Rebuild) -> Result<bool, String> {
         let mut decisions = 0;
         loop {
-            let next = usize::try_from(anew.told).ok().and_then(|told| self.evaluations.get(told)).cloned();
+            let next = usize::try_from(rebuild.told).ok().and_then(|told| self.evaluations.get(told)).cloned();
             let known = next.as_ref().map_or(self.candidates.len() as u64, |evaluation| evaluation.candidate.0 + 1);
-            let candidates = self.candidates.iter().enumerate().skip(anew.recorded);
+            let candidates = self.candidates.iter().enumerate().skip(rebuild.recorded);
             for (number, candidate) in candidates.take_while(|(number, _)| (*number as u64) < known) {
                 if decisions > PART {
                     return Ok(false);
                 }
-                if let Some((_, breeder)) = &mut self.bound {
-                    breeder.record(CandidateId(number as u64), &candidate.proposal);
+                if let Some(bound) = &mut self.bound {
+                    bound.breeder.record(CandidateId(number as u64), &candidate.proposal);
                 }
                 decisions += candidate.proposal.schedule.steps() as usize * candidate.proposal.schedule.slots();
-                anew.recorded += 1;
+                rebuild.recorded += 1;
             }
             let Some(evaluation) = next else { return Ok(true) };
-            self.add_up(anew.told, &evaluation).map_err(|e| e.to_string())?;
-            anew.told += 1;
+            self.add_up(rebuild.told, &evaluation).map_err(|e| e.to_string())?;
+            rebuild.told += 1;
         }
     }
 
-    fn exchange(&mut self, anew: &mut Anew) {
-        if let Some((_, breeder)) = &mut self.bound {
-            swap(breeder, &mut anew.breeder);
+    fn exchange(&mut self, rebuild: &mut Rebuild) {
+        if let Some(breeder) = self.breeder_mut() {
+            swap(breeder, &mut rebuild.breeder);
         }
-        swap(&mut self.device_time, &mut anew.device_time);
-        swap(&mut self.evaluated_prompts, &mut anew.evaluated_prompts);
-        swap(&mut self.trust, &mut anew.trust);
-        swap(&mut self.again, &mut anew.again);
-        swap(&mut self.references, &mut anew.references);
+        swap(&mut self.totals, &mut rebuild.totals);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use evocache_proto::domain::{
         BlockGroup, Component, Decision, Layout, Maker, PromptSet, Schedule, SearchId, SearchUid, Strategy,
@@ -142,13 +104,13 @@ mod tests {
     use evocache_domain::time::Timestamp;
     use evocache_testkit::landscape::{Landscape, draft, spec};
 
-    /// Large enough that three evaluations are more than a part.
+    /// Large enough that three evaluations exceed a part.
     fn layout() -> Arc<Layout> {
         let components = (0..64).map(|i| Component::new(format!("c{i}"))).collect();
         Arc::new(Layout::new(vec![BlockGroup { name: "block".into(), count: 64, components }]).unwrap())
     }
 
-    /// A search of so many evaluations, by `good` and `bad` in turn.
+    /// A search with this many evaluations, alternately by `good` and `bad`.
     fn facts(search: &SearchId, layout: &Arc<Layout>, evaluations: u64) -> Vec<Fact> {
         let uid = SearchUid::new("u").unwrap();
         let mut draft = draft(Strategy::SteadyState, &[64], 50, 0);
@@ -186,38 +148,39 @@ mod tests {
     }
 
     #[test]
-    fn a_large_search_is_added_up_anew_in_parts_and_is_what_a_restart_makes_of_it() {
+    fn a_large_search_is_rebuilt_in_parts_and_equals_what_a_restart_makes_of_it() {
         let (id, layout) = (SearchId::new("s").unwrap(), layout());
         let mut all = facts(&id, &layout, 14);
-        let disowned = Fact::Disowned { search: id.clone(), worker: WorkerId::new("bad").unwrap() };
+        let excluded = Fact::WorkerExcluded { search: id.clone(), worker: WorkerId::new("bad").unwrap() };
         let completed =
             Fact::SearchMoved { search: id.clone(), phase: Phase::Completed, reason: String::new(), at: Timestamp(5) };
 
         let mut live = State::default();
-        // The last results come while it is added up.
+        // The last results come during the rebuild.
         let late = all.split_off(all.len() - 4);
         all.iter().cloned().for_each(|fact| live.apply(fact).unwrap());
         let before = live.searches[&id].front().len();
-        live.apply(disowned.clone()).unwrap();
-        assert!(live.searches[&id].is_behind() && live.behind.contains(&id));
-        assert_eq!(live.searches[&id].front().len(), before, "it shows what it showed");
+        live.apply(excluded.clone()).unwrap();
+        assert!(live.searches[&id].is_rebuilding() && live.rebuilding.contains(&id));
+        assert_eq!(live.searches[&id].front().len(), before, "it shows its old front");
         late.iter().cloned().for_each(|fact| live.apply(fact).unwrap());
         let mut parts = 1;
-        while !live.add_up_some(&id).unwrap() {
+        while !live.rebuild_some(&id).unwrap() {
             parts += 1;
         }
-        assert!(parts > 1 && live.behind.is_empty(), "{parts} parts");
+        assert!(parts > 1 && live.rebuilding.is_empty(), "{parts} parts");
         live.apply(completed.clone()).unwrap();
 
         all.extend(late);
-        all.insert(2, disowned);
+        all.insert(2, excluded);
         all.push(completed);
         let second = Duration::from_secs(1);
         let policy = RetryPolicy { max_attempts: 3, base: second, cap: second, ttl: second };
         let stored = State::recover(all, Timestamp(9), &policy).unwrap();
         let (ours, theirs) = (&live.searches[&id], &stored.searches[&id]);
         assert_eq!(ours.bound, theirs.bound);
-        assert_eq!((ours.device_time, ours.evaluated_prompts), (theirs.device_time, theirs.evaluated_prompts));
-        assert_eq!((ours.evaluations.len(), ours.evaluated_prompts), (14, 7));
+        assert_eq!(ours.totals.device_time, theirs.totals.device_time);
+        assert_eq!((ours.evaluations.len(), ours.totals.evaluated_prompts), (14, 7));
+        assert_eq!(theirs.totals.evaluated_prompts, 7);
     }
 }

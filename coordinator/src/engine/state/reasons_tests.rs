@@ -1,4 +1,4 @@
-//! Tests of what people are told of workers and searches that wait.
+//! Tests of what people are told about workers, and about searches that wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ fn state(workers: &[(&str, &str)], searches: &[(&str, &str, &str)]) -> State {
     state
 }
 
-/// The worker gets the search's first candidate.
+/// Grants the worker a lease on the search's first candidate.
 fn lease(state: &mut State, search: &str, worker: &str) {
     let search = SearchId::new(search).unwrap();
     let layout = Arc::new(Layout::pixart(1).unwrap());
@@ -101,7 +101,7 @@ fn lease(state: &mut State, search: &str, worker: &str) {
 }
 
 #[test]
-fn a_worker_is_alive_then_silent_while_it_has_something_then_gone() {
+fn a_worker_is_alive_then_silent_with_a_lease_or_gone_without() {
     let mut state = state(&[("w", "m")], &[("s", "m", "psnr")]);
     let standing = |state: &State, after: u64| {
         state.workers.values().next().unwrap().standing(NOW.plus(Duration::from_secs(after)), SILENCE)
@@ -121,23 +121,23 @@ fn an_idle_worker_is_told_why() {
     let why = |state: &State| state.why_idle(&state.workers[&WorkerId::new("w").unwrap()]);
     assert_eq!(why(&state(&[("w", "m")], &[])), "no search is pending or running");
     let other = state(&[("w", "m")], &[("a", "x", "psnr"), ("b", "y", "psnr")]);
-    assert_eq!(why(&other), "no search is for model 'm'; those that go on are for 'x', 'y'");
+    assert_eq!(why(&other), "no search is for model 'm'; the active ones are for 'x', 'y'");
     let metric = state(&[("w", "m")], &[("a", "m", "clip_score")]);
     assert_eq!(why(&metric), "search 'a': the worker does not measure 'clip_score'");
     let mut busy = state(&[("w", "m")], &[("a", "m", "psnr")]);
     lease(&mut busy, "a", "w");
     assert_eq!(why(&busy), "");
-    let mut told = state(&[("w", "m")], &[]);
+    let mut grids = state(&[("w", "m")], &[]);
     let mut draft = (**spec("m", "psnr")).clone();
     draft.sampling.grids = vec![Grid { steps: 4, solver_order: Some(1), ..Grid::default() }];
     let (search, uid) = (SearchId::new("a").unwrap(), SearchUid::new("a").unwrap());
     let spec = Arc::new(draft.validate().unwrap());
-    told.apply(Fact::SearchCreated { search, uid, spec, at: NOW }).unwrap();
-    assert!(why(&told).contains("sampling.grids"), "{}", why(&told));
+    grids.apply(Fact::SearchCreated { search, uid, spec, at: NOW }).unwrap();
+    assert!(why(&grids).contains("sampling.grids"), "{}", why(&grids));
 }
 
 #[test]
-fn a_search_that_waits_says_for_what() {
+fn a_search_says_what_it_waits_for() {
     let why = |state: &State, id: &str| state.why_waiting(&state.searches[&SearchId::new(id).unwrap()], NOW, SILENCE);
     assert_eq!(why(&state(&[("w", "other")], &[("s", "m", "psnr")]), "s"), "waits for a worker with model 'm'");
     let refused = state(&[("w", "m")], &[("s", "m", "clip_score")]);

@@ -1,43 +1,37 @@
-//! Decides whether a search goes on with a larger budget. Pure.
+//! Raises the budget of a search, and resumes a search that has completed.
 //!
-//! One that has completed runs on with all that it has: what was cancelled when it ended is wanted again, and what was
-//! found wrong of its workers since counts. One that was stopped or has failed has ended for good. Absent: what a budget
-//! changes in a breeder, which is the breeder's to know.
+//! A search that has completed goes on with everything it has: candidates that its end cancelled are reopened, and results
+//! of workers that were quarantined since are excluded. A search that was stopped or has failed has ended for good. What a
+//! budget changes in a breeder, the breeder decides.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use evocache_proto::domain::{Budget, CandidateId, WorkerId};
+use evocache_proto::domain::{Budget, CandidateId, SearchId, WorkerId};
 
-use super::command::{Answer, Refusal};
-use super::decide::{Context, Decision};
-use super::evaluate::{moved, nothing_left};
-use super::search::Search;
-use super::state::State;
+use super::ending::nothing_left;
+use super::lease::{moved, quarantine};
+use crate::engine::command::Answer;
+use crate::engine::decision::{Context, Decision, find};
+use crate::engine::refusal::Refusal;
+use crate::engine::state::{Search, State};
 use crate::ports::{Fact, Phase};
 use evocache_domain::lease::{self, Event, Transition};
 use evocache_domain::time::Timestamp;
 
-pub(super) fn extend(
+pub(in crate::engine) fn extend(
     state: &State,
-    search: &Search,
+    search: &SearchId,
     raised: &Budget,
     context: &Context<'_>,
 ) -> Result<Decision, Refusal> {
+    let search = find(state, search)?;
     let (id, now) = (&search.id, context.now);
-    let ended = |how: &str| {
-        let way = if search.evaluations.is_empty() {
-            "launch another one".to_owned()
-        } else {
-            format!("launch one that begins with its front: `evocache launch SPEC.toml --start-from {id}`")
-        };
-        Err(Refusal::Phase { search: id.clone(), problem: format!("{how}; {way}") })
-    };
     match search.phase {
         Phase::Pending | Phase::Running | Phase::Paused | Phase::Completed => {}
-        Phase::Stopped => return ended("was stopped for good"),
-        Phase::Failed => return ended("has failed, which a larger budget does not mend"),
+        Phase::Stopped => return Err(ended(search, "was stopped for good")),
+        Phase::Failed => return Err(ended(search, "has failed, and a larger budget does not help")),
     }
     let refuse = |problem| Refusal::Budget { search: id.clone(), problem };
     let budget = raise(search, raised, now).map_err(refuse)?;
@@ -52,27 +46,35 @@ pub(super) fn extend(
     if search.phase != Phase::Completed {
         return Ok(decision);
     }
-    let decision = reopen(search, disown(state, search, decision), context);
+    let decision = reopen(search, exclude(state, search, decision), context);
     let reopened = decision.facts.iter().any(|fact| matches!(fact, Fact::LeaseMoved { .. }));
     if !reopened && nothing_left(search) {
         return Err(refuse("there is no schedule left to try, whatever its budget".to_owned()));
     }
-    let phase = if search.bound.is_some() { Phase::Running } else { Phase::Pending };
+    let phase = search.active_phase();
     Ok(decision.fact(Fact::SearchMoved { search: id.clone(), phase, reason: String::new(), at: now }))
 }
 
-/// Whose results were found wrong after the search had ended.
-fn disown(state: &State, search: &Search, decision: Decision) -> Decision {
-    let workers: BTreeSet<&WorkerId> = search.evaluations.iter().map(|evaluation| &evaluation.worker).collect();
-    let wrong = workers.into_iter().filter(|worker| {
-        let quarantined = state.workers.get(worker).is_some_and(|worker| worker.quarantine.is_some());
-        quarantined && !search.disowned.contains(worker)
-    });
-    let disowned = |worker: &WorkerId| Fact::Disowned { search: search.id.clone(), worker: worker.clone() };
-    wrong.fold(decision, |decision, worker| decision.fact(disowned(worker)))
+/// Refuses to extend a search that has ended for good.
+fn ended(search: &Search, how: &str) -> Refusal {
+    let id = &search.id;
+    let instead = if search.evaluations.is_empty() {
+        "launch another one".to_owned()
+    } else {
+        format!("launch one that starts from its front: `evocache launch SPEC.toml --start-from {id}`")
+    };
+    Refusal::Phase { search: id.clone(), problem: format!("{how}; {instead}") }
 }
 
-/// Candidates that nobody wanted any more when the search ended.
+/// Excludes the results of workers that were quarantined after the search had ended.
+fn exclude(state: &State, search: &Search, decision: Decision) -> Decision {
+    let workers: BTreeSet<&WorkerId> = search.evaluations.iter().map(|evaluation| &evaluation.worker).collect();
+    let wrong = workers.into_iter().filter(|w| quarantine(state, w).is_some() && !search.excluded.contains(w));
+    let fact = |worker: &WorkerId| Fact::WorkerExcluded { search: search.id.clone(), worker: worker.clone() };
+    wrong.fold(decision, |decision, worker| decision.fact(fact(worker)))
+}
+
+/// Returns the candidates that the search's end cancelled to the queue.
 fn reopen(search: &Search, decision: Decision, context: &Context<'_>) -> Decision {
     (0..).zip(&search.candidates).fold(decision, |decision, (number, candidate)| {
         match lease::step(&candidate.lease, &Event::Reopen, context.now, context.policy) {
@@ -82,7 +84,7 @@ fn reopen(search: &Search, decision: Decision, context: &Context<'_>) -> Decisio
     })
 }
 
-/// The budget with these limits raised.
+/// The present budget with these limits raised, or why it cannot be.
 fn raise(search: &Search, raised: &Budget, now: Timestamp) -> Result<Budget, String> {
     let present = &search.spec.budget;
     let given = [
@@ -91,14 +93,19 @@ fn raise(search: &Search, raised: &Budget, now: Timestamp) -> Result<Budget, Str
         ("device_time", present.device_time.is_none(), raised.device_time.is_some()),
         ("stagnation", present.stagnation.is_none(), raised.stagnation.is_some()),
     ];
-    // Before all others, which ask for more.
+    // First, because the other checks ask for a larger number.
     if let Some((field, ..)) = given.into_iter().find(|&(_, is_missing, is_raised)| is_missing && is_raised) {
-        return Err(format!("its budget has no {field} that could be raised: leave it out"));
+        return Err(format!("its budget has no {field} to raise: leave it out"));
     }
     let count = |n: Option<u64>| n.map(|n| n as f64);
     limit("evaluations", search.spent(), count(present.evaluations), count(raised.evaluations))?;
     limit("of wall time", Span(search.wall_time(now)), present.wall_time.map(Span), raised.wall_time.map(Span))?;
-    limit("of device time", Span(search.device_time), present.device_time.map(Span), raised.device_time.map(Span))?;
+    limit(
+        "of device time",
+        Span(search.totals.device_time),
+        present.device_time.map(Span),
+        raised.device_time.map(Span),
+    )?;
     limit("evaluations without growth", search.stagnant(), present.stagnation, raised.stagnation)?;
     Ok(Budget {
         evaluations: raised.evaluations.or(present.evaluations),
@@ -108,8 +115,7 @@ fn raise(search: &Search, raised: &Budget, now: Timestamp) -> Result<Budget, Str
     })
 }
 
-/// Whether the search can go on with one limit: raised beyond the present one and what is used, or, where nobody raises
-/// it, not used up.
+/// Checks one limit: a raised one must exceed the present one and what is used; one that stays must not be used up.
 fn limit<T: PartialOrd + Display>(name: &str, used: T, present: Option<T>, raised: Option<T>) -> Result<(), String> {
     match (present, raised) {
         (Some(present), None) if used >= present => {
@@ -117,7 +123,7 @@ fn limit<T: PartialOrd + Display>(name: &str, used: T, present: Option<T>, raise
         }
         (_, None) | (None, Some(_)) => Ok(()),
         (Some(present), Some(raised)) if raised <= present => {
-            Err(format!("{raised} {name} are no more than the {present} that it has: name a larger limit"))
+            Err(format!("{raised} {name} are no more than the {present} it already has: name a larger limit"))
         }
         (Some(_), Some(raised)) if used >= raised => {
             Err(format!("{raised} {name} are used up already ({used}): name a larger limit"))
@@ -126,7 +132,7 @@ fn limit<T: PartialOrd + Display>(name: &str, used: T, present: Option<T>, raise
     }
 }
 
-/// A time for people.
+/// A duration in an error text.
 #[derive(PartialEq, PartialOrd)]
 struct Span(Duration);
 

@@ -1,7 +1,7 @@
-//! Workers that wait for work: many that have nothing to do cost nothing but their memory.
+//! Workers that wait for work. Waiting costs memory only, however many wait.
 //!
-//! Workers that declared the same are one class: when there is nothing for the one that waits longest, the others are
-//! not asked. Absent: what there is to do.
+//! Workers that declared the same are one class: if there is no work for the one that waits longest, there is none for the
+//! others. Does not know what work there is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -9,20 +9,21 @@ use std::sync::Arc;
 
 use evocache_proto::domain::WorkerId;
 
-use super::handle::Reply;
+use crate::engine::handle::Reply;
 use evocache_domain::time::Timestamp;
 
-/// What workers of one class have in common.
+/// What workers of one class have in common: [`Worker::class`](crate::engine::Worker::class).
 pub(super) type Class = Arc<str>;
 
-/// One that waits.
+/// A worker that waits.
 pub(super) struct Waiter {
     pub(super) worker: WorkerId,
+    /// When it is answered at the latest.
     pub(super) until: Timestamp,
     pub(super) reply: Reply,
 }
 
-/// All that wait.
+/// All workers that wait.
 #[derive(Default)]
 pub(super) struct Waiters {
     classes: BTreeMap<Class, BTreeMap<u64, Waiter>>,
@@ -44,14 +45,14 @@ impl Waiters {
         self.patience.len()
     }
 
-    /// All classes of which somebody waits, beginning with the one after this.
+    /// All classes that have a waiting worker, starting with the one after `class`.
     pub(super) fn classes_after(&self, class: Option<&Class>) -> VecDeque<Class> {
         let after = class.map_or(Unbounded, |class| Excluded(class.clone()));
         let up_to = class.into_iter().flat_map(|class| self.classes.range(..=class.clone()));
         self.classes.range((after, Unbounded)).chain(up_to).map(|(class, _)| class.clone()).collect()
     }
 
-    /// The worker of this class that waits longest and is still there. It stays until it is taken.
+    /// Place and id of the worker of this class that waits longest and whose call is still open. It stays in line.
     pub(super) fn first(&mut self, class: &Class) -> Option<(u64, WorkerId)> {
         loop {
             let (&place, waiter) = self.classes.get(class)?.first_key_value()?;
@@ -62,6 +63,7 @@ impl Waiters {
         }
     }
 
+    /// Takes the worker at this place out of the line.
     pub(super) fn take(&mut self, class: &Class, place: u64) -> Option<Waiter> {
         let of_class = self.classes.get_mut(class)?;
         let waiter = of_class.remove(&place)?;
@@ -78,13 +80,13 @@ impl Waiters {
         Some(waiter)
     }
 
-    /// Takes one whose patience is over.
+    /// Takes a worker whose time to wait is over.
     pub(super) fn take_impatient(&mut self, now: Timestamp) -> Option<Waiter> {
         let (_, place, class) = self.patience.first().filter(|(until, ..)| *until <= now).cloned()?;
         self.take(&class, place)
     }
 
-    /// Takes all of one worker.
+    /// Takes all waiting calls of one worker.
     pub(super) fn take_worker(&mut self, worker: &WorkerId) -> Vec<Waiter> {
         let places = self.places.get(worker).cloned().unwrap_or_default();
         places.into_iter().filter_map(|(class, place)| self.take(&class, place)).collect()
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_served_in_turn_and_leave_no_trace() {
+    fn workers_are_served_in_turn_and_leave_no_trace() {
         let mut waiters = Waiters::default();
         let classes: [Class; 2] = ["a".into(), "b".into()];
         let worker = |i: usize| WorkerId::new(format!("w{i}")).unwrap();
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(waiters.len(), 6);
         assert_eq!(waiters.classes_after(None), classes.clone());
         assert_eq!(waiters.classes_after(Some(&classes[0])), [classes[1].clone(), classes[0].clone()]);
-        // The one that waits longest has gone away.
+        // The call of the worker that waits longest is closed.
         answers[0].close();
         assert_eq!(waiters.first(&classes[0]).unwrap().1, worker(2));
         assert_eq!(waiters.len(), 5);

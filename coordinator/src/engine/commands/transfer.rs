@@ -1,21 +1,20 @@
-//! A search that starts from the fronts of others: their schedules become its imported ones. Pure.
+//! Starts a search from the fronts of others: their schedules become its imported schedules.
 
 use std::sync::Arc;
 
 use evocache_proto::domain::{Decision, Imported, Schedule, SearchId, SearchSpec};
 
-use super::command::Refusal;
-use super::decide::find;
-use super::search::Search;
-use super::state::State;
+use crate::engine::decision::find;
+use crate::engine::refusal::Refusal;
+use crate::engine::state::{Search, State};
 
-/// A large front is represented by so many of its members, evenly along it: an eighth of the budget, within limits.
+/// Limits of the number of members that represent a large front; between them it is an eighth of the budget.
 const MEMBERS: (u64, u64) = (12, 64);
 
-/// The specification with the fronts of `from` among its imported schedules, each named after where it comes from.
+/// The specification with the fronts of `from` added to its imported schedules, named `search:candidate`.
 ///
-/// They are copied now: what becomes of the other searches later changes nothing. Where the new search allows no
-/// forecasts, they are reuses.
+/// The schedules are copied, so later changes of the other searches have no effect. If the new search allows no forecasts,
+/// forecasts become reuses.
 pub(super) fn with_fronts(
     state: &State,
     spec: &Arc<SearchSpec>,
@@ -30,7 +29,7 @@ pub(super) fn with_fronts(
         let most = spec.budget.evaluations.map_or(MEMBERS.1, |n| (n / 8).clamp(MEMBERS.0, MEMBERS.1));
         let members = members(search, most as usize);
         if members.is_empty() {
-            let problem = "has no front to start from yet: it has no evaluation".to_owned();
+            let problem = "has no evaluations yet, so no front to start from".to_owned();
             return Err(Refusal::Phase { search: id.clone(), problem });
         }
         for (name, schedule) in members {
@@ -42,6 +41,7 @@ pub(super) fn with_fronts(
     Ok(Arc::new(spec))
 }
 
+/// At most `most` members of the front, evenly spaced along it.
 fn members(search: &Search, most: usize) -> Vec<(String, Schedule)> {
     let front = search.front();
     let wanted = front.len().min(most);
@@ -56,6 +56,6 @@ fn without_forecasts(schedule: &Schedule) -> Schedule {
             Decision::Reuse | Decision::Forecast => Decision::Reuse,
         }
     });
-    // The step count is that of a schedule, so it is one that schedules may have.
+    // Cannot fail: the step count is that of a valid schedule.
     reuses.unwrap_or_else(|_| schedule.clone())
 }

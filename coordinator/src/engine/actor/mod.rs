@@ -1,0 +1,27 @@
+//! The engine's thread: takes calls from a queue, decides, commits, applies, flushes once, answers.
+//!
+//! From bottom to top: `store_state`, `line` and `advisers` are what the actor is made of, `parts` puts them together; `flush`,
+//! `advise` and `carry_out` are the steps of a command; `serve`, `background`, `recovery` and `clock` are what it does besides;
+//! `run` is the loop; `engine` starts and stops it.
+
+mod advise;
+mod advisers;
+mod background;
+mod carry_out;
+mod clock;
+mod effects;
+mod engine;
+mod flush;
+mod line;
+mod parts;
+mod recovery;
+mod replay;
+mod run;
+mod serve;
+mod settings;
+mod store_state;
+mod waiters;
+
+pub use advisers::ModelFitting;
+pub use engine::{Engine, EnginePanic, Work, open};
+pub use settings::{EngineError, Settings};
