@@ -121,7 +121,7 @@ async fn a_search_starts_from_the_front_of_another() {
         .query(move |state, _| {
             let front = state.searches[&source].front().len();
             let seeded = |e: &&Arc<evocache_domain::evaluation::Evaluation>| {
-                e.provenance.operator == "seed" && e.provenance.seed_family == "imported"
+                e.provenance.origin.is_seed() && e.provenance.seed_family == "imported"
             };
             (front, state.searches[&target].evaluations.iter().filter(seeded).count())
         })

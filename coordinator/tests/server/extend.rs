@@ -11,7 +11,7 @@ use evocache::ports::{Phase, Store};
 use evocache::serve::{Running, Security, ServeOptions, start};
 use evocache::store::{MemoryStore, SledStore};
 use evocache::upkeep;
-use evocache_proto::domain::{Budget, CandidateId, Layout, RequestId, SearchId, Strategy, WorkerId};
+use evocache_proto::domain::{Budget, CandidateId, Layout, Maker, RequestId, SearchId, Strategy, WorkerId};
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};
 
@@ -123,7 +123,7 @@ async fn models_of_the_error_go_on_too() {
         let id = search.clone();
         let look = move |state: &evocache::engine::State, _| {
             let candidates = state.searches[&id].candidates.iter().skip(from);
-            candidates.filter(|c| c.proposal.provenance.operator.starts_with("model-")).count()
+            candidates.filter(|c| matches!(c.proposal.provenance.origin.maker(), Some(Maker::Planned(_)))).count()
         };
         world.handle.query(look).await.unwrap()
     };

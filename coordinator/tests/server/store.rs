@@ -13,7 +13,7 @@ use evocache_domain::lease::{Failure, Grant, State};
 use evocache_domain::search::{Proposal, Provenance};
 use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{
-    Budget, CandidateId, CostModel, Epoch, RequestId, Schedule, SearchId, SearchUid, WorkerId,
+    Budget, CandidateId, CostModel, Epoch, Origin, PromptSet, RequestId, Schedule, SearchId, SearchUid, WorkerId,
 };
 
 fn id(text: &str) -> SearchId {
@@ -33,7 +33,7 @@ fn facts(search: &str) -> Vec<Fact> {
     let schedule = Arc::new(Schedule::all_compute(layout.clone(), 12).unwrap());
     let provenance = Arc::new(Provenance {
         parents: vec![CandidateId(3), CandidateId(1)],
-        operator: "shift".into(),
+        origin: Origin::bred(["shift"]),
         seed_family: "fora_2".into(),
     });
     let mut measurement = measure(&schedule);
@@ -103,7 +103,11 @@ fn facts(search: &str) -> Vec<Fact> {
         facts.push(Fact::CandidateCreated {
             search: search.clone(),
             candidate: CandidateId(i),
-            proposal: Proposal { schedule: schedule.clone(), provenance: provenance.clone(), prompts: 2 },
+            proposal: Proposal {
+                schedule: schedule.clone(),
+                provenance: provenance.clone(),
+                prompts: PromptSet::from_number(2),
+            },
         });
     }
     // The deadline of a lease is not stored; a replay gives the time of the grant until recovery sets a new one.
