@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{FormatError, Read};
+use super::common::{FormatError, Read};
 use crate::domain::{Decision, Layout, Schedule, Slot};
 use crate::text;
 

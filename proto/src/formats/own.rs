@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::FormatError;
+use super::common::FormatError;
 use crate::domain::{BlockGroup, Component, Decision, Grid, Layout, Schedule};
 use crate::text;
 

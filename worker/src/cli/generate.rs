@@ -9,7 +9,8 @@ use evocache_proto::formats;
 
 use super::model::ModelArgs;
 use super::sampler::{SamplerArgs, guidance};
-use super::{CliError, Result, prompts, read_schedule};
+use super::schedule::read_schedule;
+use super::{CliError, Result, prompts};
 use crate::cancel::CancelToken;
 use crate::evaluator::api::EvaluateError;
 use crate::evaluator::binning;

@@ -2,7 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use super::{cpu, is_fused};
+use super::cpu;
+use super::fused::is_fused;
 
 /// Most scores held at once by the composed form, which writes them to memory: 128 MiB of bf16.
 const SCORES: usize = 1 << 26;

@@ -2,7 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 
-use super::{cpu, is_fused};
+use super::cpu;
+use super::fused::is_fused;
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 

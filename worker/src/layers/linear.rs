@@ -2,7 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::{Activation, cpu, is_fused};
+use super::cpu;
+use super::function::Activation;
+use super::fused::is_fused;
 use crate::files::error::Result as ModelResult;
 use crate::files::weights::Params;
 

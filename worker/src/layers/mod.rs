@@ -11,20 +11,15 @@ mod activation;
 mod attention;
 mod conv;
 pub mod cpu;
+mod function;
+mod fused;
 mod linear;
 mod norm;
 mod rotary;
 
-use candle_core::{DType, Tensor};
-
-/// Whether the fused kernels can take this tensor.
-fn is_fused(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
-}
-
-pub use activation::Activation;
 pub use attention::{AttentionBias, attention};
 pub use conv::Conv2d;
+pub use function::Activation;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm, gated_add, layer_norm_modulated};
 pub use rotary::rotate;

@@ -2,7 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use super::{cpu, is_fused};
+use super::cpu;
+use super::fused::is_fused;
 
 /// Rotates each pair `(2i, 2i + 1)` of every head of `x` `[b, t, heads · d]` by an angle whose cosine and sine are at
 /// `(token, i)` of `cos` and `sin`, `[t, d / 2]`.

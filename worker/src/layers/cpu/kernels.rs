@@ -6,7 +6,7 @@ use super::bf16;
 use super::gemm::{Matrix, gemm};
 use super::rows::{BatchRows, TokenRows};
 use super::simd;
-use crate::layers::Activation;
+use crate::layers::function::Activation;
 
 /// Rows of a matrix product per task: enough to be fast, few enough to stay in cache.
 const ROW_BLOCK: usize = 256;
