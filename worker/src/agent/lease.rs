@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use evocache_net::telemetry;
 use evocache_proto::domain::{Layout, Measurement, Schedule};
-use evocache_proto::{pb, telemetry, wire};
+use evocache_proto::{pb, wire};
 use tokio::time::sleep;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 

@@ -24,17 +24,17 @@ use std::time::Duration;
 
 use evocache_net::channel::AddressError;
 use evocache_net::credentials::Credentials;
+use evocache_net::telemetry::{self, Remote};
 use evocache_proto::domain::{Declaration, DeclarationError};
 use evocache_proto::pb;
-use evocache_net::telemetry::{self, Remote};
 use evocache_proto::text::plain;
 use evocache_proto::wire::register_request;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Span, field, info, info_span, warn};
 
-pub use evocache_net::back_off::BackOff;
 use client::{CallError, Coordinator, positive, request_id};
+pub use evocache_net::back_off::BackOff;
 use lease::{Bench, Verdict};
 use thread::EvaluatorThread;
 
