@@ -20,7 +20,6 @@ mod prompts;
 pub mod run;
 mod sampler;
 mod score;
-mod signals;
 mod supervisor;
 mod table;
 
