@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
+use evocache_net::signals;
 use evocache_proto::domain::{Budget, SearchId};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::exit::Failure;
 use super::printer::Printer;
 use super::progress::Live;
-use super::{signals, view};
+use super::view;
 use crate::client::{Client, Foreign, SearchState, WatchEvent};
 
 /// How following ended.

@@ -10,7 +10,6 @@ pub mod printer;
 pub mod progress;
 pub mod results;
 pub mod security_args;
-pub mod signals;
 pub mod spec;
 pub mod table;
 pub mod units;

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use evocache_net::log::LogFormat;
+use evocache_net::signals::{Reloads, interruption};
 
 use super::args::ServeArgs;
 use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::security_args::GuardArgs;
-use super::signals::{Reloads, interruption};
 use crate::serve::{Quotas, Security, ServeError, ServeOptions, TlsFiles, start};
 
 impl From<ServeError> for Failure {

@@ -1,16 +1,18 @@
-//! The worker processes of `local`: started, looked after, and asked to leave.
+//! The worker processes of `local`: what they are, how they report, and what their ends mean for the search.
 //!
-//! Each is this program again, with a hidden verb. It runs in a process group of its own, so that Ctrl-C reaches only
-//! the parent, which then ends the workers in order; and it watches its stdin, so that it never outlives the parent.
+//! Each is this program again, with a hidden verb, and logs to a file of its own. Does not start or wait for processes
+//! itself: that is [`evocache_net::children`].
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
+use evocache_net::back_off::BackOff;
+use evocache_net::children::{Children, Event, Restarts};
 use evocache_proto::domain::SearchId;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use evocache_worker::cli::run::RunArgs as WorkerArgs;
@@ -21,17 +23,21 @@ use crate::cli::exit::Failure;
 use crate::cli::{Told, names};
 use crate::client::{Client, SearchState};
 
-/// How often one worker is started again.
-const RESTARTS: u32 = 3;
-/// How long a worker may take to give back its candidate and leave.
+/// A worker is restarted three times in its life, after 1, 2 and 4 s.
+const RESTARTS: Restarts = Restarts {
+    most: 3,
+    waits: BackOff { first: Duration::from_secs(1), most: Duration::from_secs(4) },
+    healthy_after: Duration::MAX,
+};
+/// How long workers may take to release their candidates and end.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the logs are looked at for what the workers do.
+/// How often the logs are read for what the workers do.
 const NARRATE_EVERY: Duration = Duration::from_millis(100);
-/// What stands before such a message in a log.
+/// What precedes such a message in a log.
 const INFO: &str = " INFO ";
-/// Lines of a log that are shown.
+/// How many of a log's last lines are shown.
 const TAIL: usize = 12;
-/// What the environment may say of credentials.
+/// The environment variables with credentials.
 const CREDENTIALS: [&str; 5] =
     ["EVOCACHE_CA", "EVOCACHE_CLIENT_CERT", "EVOCACHE_CLIENT_KEY", "EVOCACHE_TOKEN_FILE", "EVOCACHE_TOKEN"];
 /// More workers than this do not make a search on one machine better, only its timings worse.
@@ -47,7 +53,7 @@ pub(super) struct WorkerSettings {
     device: String,
     metrics: Vec<String>,
     logs: PathBuf,
-    /// How many.
+    /// The number of workers.
     pub(super) count: usize,
 }
 
@@ -73,7 +79,7 @@ impl WorkerSettings {
         self.logs.join(format!("worker-{number}.log"))
     }
 
-    fn command(&self, number: usize, log: &File) -> std::io::Result<Command> {
+    fn command(&self, number: usize, log: &File) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command
             .arg("worker-process")
@@ -82,119 +88,105 @@ impl WorkerSettings {
             .args(self.metrics.iter().flat_map(|metric| ["--metric", metric]))
             .arg("--model")
             .arg(&self.model)
-            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
-            .stderr(log.try_clone()?)
-            .kill_on_drop(true);
-        // Credentials are for other coordinators; this one is ours alone.
+            .stderr(log.try_clone()?);
+        // They are meant for another coordinator; this one asks for none.
         for name in CREDENTIALS {
             command.env_remove(name);
         }
         if self.device == "cpu" {
-            // One thread each: workers that share cores would measure each other.
+            // One thread each: workers that share cores would disturb each other's measurements.
             command.args(["--threads", "1"]).env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
         }
-        #[cfg(unix)]
-        command.process_group(0);
         Ok(command)
     }
 }
 
-#[derive(Debug)]
-struct Member {
-    number: usize,
-    child: Child,
-    /// Open as long as the worker is wanted.
-    stdin: Option<ChildStdin>,
-    /// Where this process began in the log.
-    log_start: u64,
-    restarts: u32,
-}
-
-/// The workers.
+/// The workers, numbered from 1; each is the child of that number less one.
 #[derive(Debug)]
 pub(super) struct Fleet {
     settings: WorkerSettings,
     client: Client,
-    members: Vec<Member>,
+    children: Children,
+    /// Where the output of each worker's latest process begins in its log, in bytes.
+    log_starts: Vec<u64>,
 }
 
 impl Fleet {
-    /// Starts all of them.
+    /// Starts all workers.
     pub(super) fn start(settings: WorkerSettings, client: Client) -> Result<Self, Failure> {
-        let members = (1..=settings.count).map(|number| spawn(&settings, number, 0)).collect::<Result<_, _>>()?;
-        Ok(Self { settings, client, members })
+        let count = settings.count;
+        let children = Children::new(count, RESTARTS);
+        let mut fleet = Self { settings, client, children, log_starts: vec![0; count] };
+        (0..count).try_for_each(|child| fleet.start_one(child))?;
+        Ok(fleet)
     }
 
-    /// Starts workers that die again, a few times; ends when there is none left.
+    fn start_one(&mut self, child: usize) -> Result<(), Failure> {
+        let number = child + 1;
+        let path = self.settings.log(number);
+        let failed = |e: io::Error| Failure::file("write", &path, &e);
+        let mut log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        self.log_starts[child] = log.seek(SeekFrom::End(0)).map_err(failed)?;
+        let started = self.settings.command(number, &log).and_then(|command| self.children.start(child, command));
+        started.map_err(|e| Failure::new(format!("cannot start worker {number}: {e}")))?;
+        Ok(())
+    }
+
+    /// Restarts workers that crash. Returns only if the search cannot go on, with the reason.
     pub(super) async fn supervise(&mut self, tell: UnboundedSender<Told>) -> Failure {
-        loop {
-            if self.members.is_empty() {
-                return Failure::new("all workers have left before the search ended")
-                    .hint(format!("their logs are in {}", self.settings.logs.display()));
-            }
-            let (index, status) = self.next_exit().await;
-            let member = self.members.remove(index);
-            let log = self.settings.log(member.number);
-            let end = ending(member.number, status, &log, member.log_start);
-            if status.success() {
-                // Drained by somebody: it is not wanted back.
-                let _ = tell.send(Told::Warning(format!("worker {} has left", member.number)));
-                continue;
-            }
-            // If none has ever come as far as to register, the next one will not either.
-            let registered = self.client.workers().await.is_ok_and(|workers| !workers.is_empty());
-            if !registered || (member.restarts >= RESTARTS && self.members.is_empty()) {
-                return Failure::new(end).hint(format!("the whole log is {}", log.display()));
-            }
-            if member.restarts >= RESTARTS {
-                let left = self.members.len();
-                let _ = tell.send(Told::Warning(format!("{end}\n  it is not started again; {left} go on")));
-                continue;
-            }
-            let _ = tell.send(Told::Warning(format!("{end}\n  it is started again")));
-            tokio::time::sleep(Duration::from_secs(1 << member.restarts)).await;
-            match spawn(&self.settings, member.number, member.restarts + 1) {
-                Ok(member) => self.members.push(member),
-                Err(failure) => return failure,
+        while let Some((child, event)) = self.children.next().await {
+            let handled = match event {
+                Event::Due => self.start_one(child),
+                Event::Ended(status) => self.ended(child, status, &tell).await,
+                // Only after `stop`.
+                Event::Overdue => Ok(()),
+            };
+            if let Err(failure) = handled {
+                return failure;
             }
         }
+        Failure::new("all workers have ended before the search did")
+            .hint(format!("their logs are in {}", self.settings.logs.display()))
     }
 
-    /// Waits for any of them; there is at least one.
-    async fn next_exit(&mut self) -> (usize, ExitStatus) {
-        let waits = self.members.iter_mut().map(|member| Box::pin(member.child.wait()));
-        match futures::future::select_all(waits).await {
-            (Ok(status), index, _) => (index, status),
-            // A child that cannot be waited for is as good as gone.
-            (Err(_), index, _) => (index, ExitStatus::default()),
+    async fn ended(
+        &mut self,
+        child: usize,
+        status: io::Result<ExitStatus>,
+        tell: &UnboundedSender<Told>,
+    ) -> Result<(), Failure> {
+        let number = child + 1;
+        if status.as_ref().is_ok_and(ExitStatus::success) {
+            // Somebody drained it.
+            let _ = tell.send(Told::Warning(format!("worker {number} has ended")));
+            return Ok(());
         }
+        let log = self.settings.log(number);
+        let end = ending(number, &status, &log, self.log_starts[child]);
+        // If no worker has ever registered, none will: they all run the same command.
+        let registered = self.client.workers().await.is_ok_and(|workers| !workers.is_empty());
+        let restart = if registered { self.children.restart(child) } else { None };
+        let then = match (restart, self.children.active()) {
+            (Some(_), _) => "it is restarted".to_owned(),
+            (None, others) if registered && others > 0 => format!("it is not restarted; {others} workers go on"),
+            (None, _) => return Err(Failure::new(end).hint(format!("the whole log is {}", log.display()))),
+        };
+        let _ = tell.send(Told::Warning(format!("{end}\n  {then}")));
+        Ok(())
     }
 
-    /// Asks all of them to leave, waits, and ends those that do not.
+    /// Stops all workers, and kills those that do not end in time.
     pub(super) async fn stop(mut self) {
-        for member in &mut self.members {
-            #[cfg(unix)]
-            if let Some(pid) = member.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-                // It may have gone by itself.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-            member.stdin = None;
-        }
-        let all = futures::future::join_all(self.members.iter_mut().map(|member| member.child.wait()));
-        if tokio::time::timeout(GRACE, all).await.is_err() {
-            for member in &mut self.members {
-                // Those that have left are not there to be killed.
-                let _ = member.child.kill().await;
-            }
-        }
+        self.children.stop(GRACE);
+        while self.children.next().await.is_some() {}
     }
 }
 
-/// Says what each worker does until the search has its first result: they load a model and measure it uncached, which
-/// may take minutes. Then it is silent; what comes after is progress of the search.
+/// Reports what each worker does until the search has its first result: loading a model and measuring it uncached may
+/// take minutes. Afterwards the progress of the search says enough.
 ///
-/// Returns only if the search asks for what none of its workers has: they are all that it will ever get.
+/// Returns only if the search requires something that none of its workers offers, because it will get no others.
 pub(super) async fn narrate(
     settings: WorkerSettings,
     client: Client,
@@ -207,17 +199,17 @@ pub(super) async fn narrate(
         for (i, (start, said)) in starts.iter().zip(&mut said).enumerate() {
             let lines = lines(&settings.log(i + 1), *start).unwrap_or_default();
             let last = lines.iter().rev().find_map(|line| line.split_once(INFO)).map(|(_, text)| text.trim());
-            // Without the spans that it was said in.
+            // Without the spans in which it was logged.
             let last = last.map(|text| text.rsplit("}: ").next().unwrap_or(text).to_owned());
             if let Some(text) = last.filter(|text| text != said) {
                 let _ = tell.send(Told::Note(format!("worker {}: {text}", i + 1)));
                 *said = text;
             }
         }
-        // Asked last: of workers that are fast, too, what they did first is told once.
+        // Asked after the logs are read, so that a fast worker is reported at least once.
         let search = match client.search(&id).await {
             Ok(search) if search.progress.evaluations == 0 && !search.state.is_final() => search,
-            // Whoever follows the search says what is wrong with the coordinator.
+            // The task that follows the search reports errors of the coordinator.
             Ok(_) | Err(_) => return std::future::pending().await,
         };
         if search.state == SearchState::Pending
@@ -227,9 +219,8 @@ pub(super) async fn narrate(
             let unknown = names::unknown(&search.spec, &workers);
             if !unknown.is_empty() {
                 let lines: String = unknown.iter().map(|line| format!("\n  {line}")).collect();
-                return Failure::usage(format!("no worker of this search can take it:{lines}")).hint(
-                    "--metric says what they measure beside CLIP score and PSNR; a new search needs another --out",
-                );
+                return Failure::usage(format!("no worker of this search can evaluate it:{lines}"))
+                    .hint("add metrics to CLIP score and PSNR with --metric; start a new search with another --out");
             }
         }
         tokio::time::sleep(NARRATE_EVERY).await;
@@ -240,31 +231,21 @@ fn length(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |metadata| metadata.len())
 }
 
-fn spawn(settings: &WorkerSettings, number: usize, restarts: u32) -> Result<Member, Failure> {
-    let path = settings.log(number);
-    let failed = |e: std::io::Error| Failure::file("write", &path, &e);
-    let mut log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-    let log_start = log.seek(SeekFrom::End(0)).map_err(failed)?;
-    let started = settings.command(number, &log).and_then(|mut command| command.spawn());
-    let mut child = started.map_err(|e| Failure::new(format!("cannot start worker {number}: {e}")))?;
-    // Waiting for a child closes its stdin, and that would end it.
-    let stdin = child.stdin.take();
-    Ok(Member { number, child, stdin, log_start, restarts })
-}
-
-fn ending(number: usize, status: ExitStatus, log: &Path, start: u64) -> String {
+/// How a worker ended, with the last lines of its log from the byte `start` on.
+fn ending(number: usize, status: &io::Result<ExitStatus>, log: &Path, start: u64) -> String {
+    let status = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
     let tail = tail(log, start).unwrap_or_default();
     let lines: String = tail.iter().map(|line| format!("\n  | {line}")).collect();
     format!("worker {number} ended with {status}; its log ends with:{lines}")
 }
 
-/// The last lines of a log, from where this process began.
-fn tail(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
+/// The last lines of a log, from the byte `start` on.
+fn tail(log: &Path, start: u64) -> io::Result<Vec<String>> {
     let mut lines = lines(log, start)?;
     Ok(lines.split_off(lines.len().saturating_sub(TAIL)))
 }
 
-fn lines(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
+fn lines(log: &Path, start: u64) -> io::Result<Vec<String>> {
     let mut file = File::open(log)?;
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = vec![];
@@ -273,15 +254,9 @@ fn lines(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
-/// The hidden verb: one worker, until it is asked to leave or its parent is gone.
+/// The hidden verb that the workers run: `evocache-worker run`, always under a supervising process.
 pub fn worker_process(args: WorkerArgs) -> ExitCode {
-    #[cfg(unix)]
-    std::thread::spawn(|| {
-        // The parent never writes: the end of stdin is the end of the parent.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
-    });
-    evocache_worker::cli::run::run(args)
+    evocache_worker::cli::run::run(WorkerArgs { supervised: true, ..args })
 }
 
 #[cfg(test)]

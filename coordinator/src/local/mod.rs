@@ -11,6 +11,7 @@ mod setup;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use evocache_net::signals;
 use evocache_proto::domain::SearchId;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -21,7 +22,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::results::{self, Results};
 use crate::cli::units::show_duration;
-use crate::cli::{Followed, follow, signals, view};
+use crate::cli::{Followed, follow, view};
 use crate::client::{Client, ErrorKind, Search, SearchState};
 use crate::serve::{self, Security, ServeOptions};
 

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evocache_net::channel;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::dice::Dice;
 use super::measure::measure;
 use super::plan::Plan;
 use crate::cli::exit::Failure;
-use crate::client::{is_unanswered, new_request_id};
+use crate::client::{ConnectOptions, is_unanswered, new_request_id};
 
 /// Workers that share a connection. HTTP/2 servers take some hundred calls at a time on one.
 const SHARE: u32 = 100;
@@ -123,8 +124,9 @@ impl Crew {
 }
 
 pub(super) async fn connect(url: &str) -> Result<WorkerServiceClient<Channel>, Failure> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| Failure::usage(format!("'{url}': {e}")))?;
-    let channel = endpoint.tcp_nodelay(true).connect().await;
+    let ConnectOptions { credentials, connect_timeout, .. } = ConnectOptions::default();
+    let endpoint = channel::endpoint(url, &credentials, connect_timeout).map_err(Failure::usage)?;
+    let channel = endpoint.connect().await;
     Ok(WorkerServiceClient::new(channel.map_err(|e| Failure::new(format!("cannot connect to {url}: {e}")))?))
 }
 

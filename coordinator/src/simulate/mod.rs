@@ -15,6 +15,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evocache_net::signals;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -23,7 +24,6 @@ pub use plan::{SimulateArgs, TimeLaw};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::progress::Live;
-use crate::cli::signals;
 use crate::client::{Client, Search, SearchState};
 use coordinator::{Own, Usage};
 use crew::Crew;

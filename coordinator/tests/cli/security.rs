@@ -194,7 +194,7 @@ fn an_expired_certificate_is_called_so() {
     let data = folder.path().join("data");
     let data = data.to_str().unwrap();
     let listen = ["serve", "--listen", "127.0.0.1:0", "--data", data, "--tls-cert", &certificate, "--tls-key", &key];
-    evocache(&listen).fails(1, &[&certificate, "has expired", "hint:", "signed anew"]);
+    evocache(&listen).fails(1, &[&certificate, "expired", "hint:", "renew it"]);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
     serve("/no/such.pem", &key).fails(1, &["/no/such.pem", "no such file", "hint:"]);
     serve(&garbage, &key).fails(1, &["garbage.pem", "PEM", "hint:"]);
     serve(&key, &certificate).fails(1, &["server.key", "hint:", "swapped"]);
-    serve(&certificate, &other_key).fails(1, &["other.key", "does not fit", "server.pem", "hint:"]);
+    serve(&certificate, &other_key).fails(1, &["other.key", "does not match", "server.pem", "hint:"]);
     evocache(&["serve", "--tls-cert", &certificate]).fails(2, &["--tls-key"]);
     evocache(&["serve", "--client-ca", &authority.file]).fails(2, &["--tls-cert"]);
     assert!(!data.exists());

@@ -23,6 +23,11 @@ impl Default for BackOff {
 }
 
 impl BackOff {
+    /// The wait after `taken` earlier ones, without jitter.
+    pub fn wait(self, taken: u32) -> Duration {
+        self.first.saturating_mul(1 << taken.min(20)).min(self.most)
+    }
+
     /// A new series of waits with its own jitter.
     pub fn start(self) -> Waits {
         Waits { shape: self, taken: 0, jitter: jitter() }
@@ -40,9 +45,9 @@ pub struct Waits {
 impl Waits {
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
-        let doubled = self.shape.first.saturating_mul(1 << self.taken.min(20));
+        let wait = self.shape.wait(self.taken);
         self.taken += 1;
-        doubled.min(self.shape.most).mul_f64(self.jitter)
+        wait.mul_f64(self.jitter)
     }
 
     /// After a success: the next wait is the first again.

@@ -1,4 +1,4 @@
-//! gRPC connections: the address, keep-alive and the size of messages, the same for people and workers.
+//! gRPC connections: address, keep-alive and message size, the same for clients and workers.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tonic::transport::Endpoint;
 
 use crate::credentials::{CredentialError, Credentials};
 
-/// The largest message, in bytes, that a client or a worker sends or accepts. Pages end before 3 MiB, and a measurement with
-/// its thumbnails is smaller still.
+/// The largest message, in bytes, that a client or a worker sends or accepts. Pages stay below 3 MiB, and measurements
+/// with their thumbnails are smaller still.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -55,7 +55,7 @@ pub fn endpoint(url: &str, credentials: &Credentials, connect_timeout: Duration)
     Ok(endpoint)
 }
 
-/// The address in full.
+/// The address with its scheme and without a trailing slash.
 ///
 /// # Errors
 ///

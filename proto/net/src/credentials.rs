@@ -1,8 +1,9 @@
-//! What a caller shows to a coordinator: certificates for TLS and a bearer token, read from files.
+//! What a caller presents to a coordinator: certificates for TLS and a bearer token, read from files.
 //!
-//! Stands beside the contract because client and worker must read the same files in the same way and fail with the same
-//! words. Absent on purpose: the command line and the environment, from which the paths come; and any way to print a
-//! token or a key.
+//! Client and worker read the same files with the same checks and the same error messages. Does not look for the paths:
+//! they come from the command line or the environment.
+//!
+//! **Invariant:** never prints a token or a key.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,16 +14,16 @@ use tonic::service::Interceptor;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-/// Where a caller's credentials are.
+/// Where to read a caller's credentials.
 #[derive(Clone, Default)]
 pub struct CredentialSources {
-    /// Certificates of the authorities that a coordinator's certificate may be signed by; without it the system's.
+    /// PEM file with the authorities that may sign the coordinator's certificate; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// The caller's certificate and its private key.
+    /// PEM files with the caller's certificate and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// A file with the token in it.
+    /// File with the token.
     pub token_file: Option<PathBuf>,
-    /// The token itself; `token_file` goes first.
+    /// The token itself, used if there is no `token_file`.
     pub token: Option<String>,
 }
 
@@ -35,7 +36,7 @@ pub struct CredentialError {
 }
 
 impl CredentialError {
-    /// The way out.
+    /// What the user can do about it.
     pub fn hint(&self) -> &str {
         &self.hint
     }
@@ -48,57 +49,57 @@ impl CredentialError {
         let text = error.to_string();
         let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
         let problem = format!("cannot read {what} '{}': {reason}", path.display());
-        Self::new(problem, "look at the path and at who may read it")
+        Self::new(problem, "check the path and its permissions")
     }
 
-    /// What TLS said of a certificate and its key.
+    /// TLS refused a certificate with its key.
     pub fn pair(certificate: &Path, key: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
         let (certificate, key) = (certificate.display(), key.display());
         let reason = innermost(error);
         if reason.contains("KeyMismatch") {
-            let problem = format!("private key '{key}' does not fit certificate '{certificate}'");
-            return Self::new(problem, "give the key that the certificate was made with; the certificate comes first");
+            let problem = format!("private key '{key}' does not match certificate '{certificate}'");
+            return Self::new(problem, "give the key of the file's first certificate");
         }
         let problem = format!("certificate '{certificate}' with private key '{key}' cannot be used: {reason}");
-        Self::new(problem, "both must be whole PEM files, as `openssl` writes them")
+        Self::new(problem, "give both as complete PEM files, as `openssl` writes them")
     }
 
-    /// A certificate that nobody would accept any more.
+    /// A certificate that expired `seconds_ago`, so that no caller would accept it.
     pub fn expired(path: &Path, seconds_ago: u64) -> Self {
-        let problem = format!("certificate '{}' has expired: it ended {} h ago", path.display(), seconds_ago / 3600);
-        Self::new(problem, "have it signed anew; `openssl x509 -enddate -noout -in FILE` tells when a certificate ends")
+        let problem = format!("certificate '{}' expired {} h ago", path.display(), seconds_ago / 3600);
+        Self::new(problem, "renew it; `openssl x509 -enddate -noout -in FILE` shows when a certificate expires")
     }
 
-    /// What TLS said of a file of certificates by itself.
+    /// TLS refused a file of authorities' certificates.
     pub fn authority(path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
         let problem = format!("the certificates in '{}' cannot be used: {}", path.display(), innermost(error));
-        Self::new(problem, "it must be a whole PEM file, as `openssl` writes it")
+        Self::new(problem, "give a complete PEM file, as `openssl` writes it")
     }
 }
 
-/// The certificates in a PEM file.
+/// Reads a PEM file of certificates.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or holds none.
+/// When the file cannot be read or contains no certificate.
 pub fn read_certificates(path: &Path) -> Result<Vec<u8>, CredentialError> {
     let pem = std::fs::read(path).map_err(|e| CredentialError::unreadable("certificate", path, &e))?;
     if holds(&pem, "-----BEGIN CERTIFICATE-----") {
         return Ok(pem);
     }
-    let problem = format!("'{}' holds no certificate in PEM", path.display());
+    let problem = format!("'{}' contains no PEM certificate", path.display());
     Err(if holds(&pem, "PRIVATE KEY-----") {
-        CredentialError::new(problem, "it holds a private key: are certificate and key swapped?")
+        CredentialError::new(problem, "it contains a private key: check that certificate and key are not swapped")
     } else {
-        CredentialError::new(problem, "a PEM file has a line '-----BEGIN CERTIFICATE-----'; `openssl x509` converts")
+        CredentialError::new(problem, "give a PEM file; `openssl x509` converts other formats")
     })
 }
 
-/// The private key in a PEM file.
+/// Reads a PEM file with a private key.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, holds none, or one that is encrypted.
+/// When the file cannot be read, contains no key, or the key is encrypted.
 pub fn read_private_key(path: &Path) -> Result<Vec<u8>, CredentialError> {
     let pem = std::fs::read(path).map_err(|e| CredentialError::unreadable("private key", path, &e))?;
     if holds(&pem, "ENCRYPTED") {
@@ -108,11 +109,11 @@ pub fn read_private_key(path: &Path) -> Result<Vec<u8>, CredentialError> {
     if holds(&pem, "PRIVATE KEY-----") {
         return Ok(pem);
     }
-    let problem = format!("'{}' holds no private key in PEM", path.display());
+    let problem = format!("'{}' contains no PEM private key", path.display());
     Err(if holds(&pem, "-----BEGIN CERTIFICATE-----") {
-        CredentialError::new(problem, "it holds a certificate: are certificate and key swapped?")
+        CredentialError::new(problem, "it contains a certificate: check that certificate and key are not swapped")
     } else {
-        CredentialError::new(problem, "a PEM file has a line '-----BEGIN PRIVATE KEY-----'; `openssl pkey` converts")
+        CredentialError::new(problem, "give a PEM file; `openssl pkey` converts other formats")
     })
 }
 
@@ -120,7 +121,7 @@ fn holds(pem: &[u8], mark: &str) -> bool {
     pem.windows(mark.len()).any(|window| window == mark.as_bytes())
 }
 
-/// A caller's credentials, ready for use. The default has none: plaintext without a token, or TLS by the system's
+/// A caller's credentials, ready for use. By default there is no token and no certificate, and TLS trusts the system's
 /// authorities.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -131,7 +132,7 @@ pub struct Credentials {
 }
 
 impl fmt::Debug for Credentials {
-    /// Nothing of what is secret, and so nothing at all.
+    /// Prints the type's name only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
     }
@@ -142,7 +143,7 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// When one cannot be read or does not hold what it should; the error names it.
+    /// When a file cannot be read or is malformed; the error names the file.
     pub fn read(sources: &CredentialSources) -> Result<Self, CredentialError> {
         let mut tls = ClientTlsConfig::new();
         if let Some(ca) = &sources.ca {
@@ -150,7 +151,7 @@ impl Credentials {
         }
         if let Some((certificate, key)) = &sources.identity {
             tls = tls.identity(Identity::from_pem(read_certificates(certificate)?, read_private_key(key)?));
-            // Nobody is called: this only has the pair checked while the names of the files are at hand.
+            // No connection is made: this checks the pair here, where an error can name the files.
             let checked = Endpoint::from_static("https://localhost:1").tls_config(tls.clone());
             checked.map_err(|e| CredentialError::pair(certificate, key, &e))?;
         }
@@ -165,28 +166,28 @@ impl Credentials {
         Ok(Self { tls, has_ca: sources.ca.is_some(), has_identity: sources.identity.is_some(), token })
     }
 
-    /// Sets up TLS where the address is `https://`.
+    /// Sets up TLS if the address is `https://`.
     ///
     /// # Errors
     ///
-    /// When TLS cannot be set up, and when there are certificates for an address that is not encrypted.
+    /// When TLS cannot be set up, or certificates were given for an `http://` address.
     pub fn secure(&self, endpoint: Endpoint) -> Result<Endpoint, CredentialError> {
         let url = endpoint.uri().to_string();
         if endpoint.uri().scheme_str() == Some("https") {
             let tls = if self.has_ca { self.tls.clone() } else { self.tls.clone().with_enabled_roots() };
             return endpoint.tls_config(tls).map_err(|e| {
                 let problem = format!("TLS to {url} cannot be set up: {}", innermost(&e));
-                CredentialError::new(problem, "name the authority that signed its certificate with --ca FILE")
+                CredentialError::new(problem, "give the authority that signed its certificate with --ca FILE")
             });
         }
         if self.has_ca || self.has_identity {
-            let problem = format!("there are certificates for {url}, which is not encrypted");
+            let problem = format!("certificates were given, but {url} is not encrypted");
             return Err(CredentialError::new(problem, "write the address as https://HOST:PORT"));
         }
         Ok(endpoint)
     }
 
-    /// Whether others on the network could read the token on its way to this address.
+    /// Whether the token would cross a network unencrypted.
     pub fn is_exposed(&self, endpoint: &Endpoint) -> bool {
         let uri = endpoint.uri();
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -206,17 +207,17 @@ impl Interceptor for Credentials {
 
 fn bearer(text: &str, place: &str) -> Result<MetadataValue<Ascii>, CredentialError> {
     let token = text.trim();
-    let hint = "it holds the token and nothing else, as `evocache token new` prints it";
+    let hint = "give the token alone, as `evocache token new` prints it";
     if token.is_empty() {
         return Err(CredentialError::new(format!("there is no token in {place}"), hint));
     }
-    // The text is not told: it is a secret, or may be part of one.
-    let wrong = || CredentialError::new(format!("what is in {place} is no token"), hint);
+    // The message does not show the text: it may be a secret, or part of one.
+    let wrong = || CredentialError::new(format!("{place} contains something other than a token"), hint);
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(wrong());
     }
     let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| wrong())?;
-    // Kept out of logs and of header compression.
+    // Keeps it out of logs and of header compression.
     value.set_sensitive(true);
     Ok(value)
 }
@@ -249,8 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused_without_being_told() {
-        for (text, expected) in [("", "there is no token"), ("two words", "is no token"), ("tökén", "is no token")] {
+    fn a_malformed_token_is_refused_and_not_shown() {
+        for (text, expected) in
+            [("", "there is no token"), ("two words", "other than a token"), ("tökén", "other than a token")]
+        {
             let sources = CredentialSources { token: Some(text.into()), ..CredentialSources::default() };
             let error = Credentials::read(&sources).unwrap_err();
             assert!(error.to_string().contains(expected) && error.to_string().contains("EVOCACHE_TOKEN"), "{error}");
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_over_an_open_network_is_noticed() {
+    fn a_token_on_an_unencrypted_network_is_exposed() {
         let sources = CredentialSources { token: Some("t".into()), ..CredentialSources::default() };
         let credentials = Credentials::read(&sources).unwrap();
         for near in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://far:1"] {
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let ca = Some(PathBuf::from("/no/such/ca.pem"));
         let error = Credentials::read(&CredentialSources { ca, ..CredentialSources::default() }).unwrap_err();
         assert_eq!(error.to_string(), "cannot read certificate '/no/such/ca.pem': no such file or directory");

@@ -1,15 +1,20 @@
-//! How the programs of evocache speak: one implementation for the coordinator, its client and the workers.
+//! What the coordinator, its client and the workers have in common as processes: how they connect, log, trace, wait and
+//! supervise each other.
 //!
 //! - [`channel`]: addresses, keep-alive and message sizes of gRPC connections;
 //! - [`credentials`]: certificates and the bearer token that a caller presents;
 //! - [`back_off`]: waits between attempts, with jitter;
 //! - [`log`]: the log on stderr, as text or JSON;
-//! - [`telemetry`]: traces across processes.
+//! - [`telemetry`]: traces across processes;
+//! - [`children`]: child processes, restarted after crashes and stopped in order;
+//! - [`signals`]: SIGINT, SIGTERM and SIGHUP.
 //!
 //! **Invariant:** knows no message of the contract, no search and no model.
 
 pub mod back_off;
 pub mod channel;
+pub mod children;
 pub mod credentials;
 pub mod log;
+pub mod signals;
 pub mod telemetry;

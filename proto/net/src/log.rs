@@ -1,6 +1,6 @@
-//! The log on stderr, and where spans are sent.
+//! Sets up a process's log on stderr and the export of its spans.
 //!
-//! Does not decide what is logged. Both writers escape control characters, so no text from outside acts on a terminal.
+//! **Invariant:** both formats escape control characters, so that no text from outside acts on a terminal.
 
 use std::io::{self, IsTerminal};
 
@@ -24,27 +24,27 @@ pub enum LogFormat {
     Json,
 }
 
-/// What a process logs, and how.
+/// What a process logs, in which format, and where it sends spans.
 #[derive(Debug, Default)]
 pub struct LogOptions {
     /// Which events are logged.
     pub filter: EnvFilter,
     /// The format of a line.
     pub format: LogFormat,
-    /// No colors, even on a terminal.
+    /// Writes no colors, even to a terminal.
     pub no_color: bool,
-    /// The name that each line begins with, where several processes write to one stderr. It must not need escaping in JSON.
+    /// What each line starts with, if several processes write to one stderr. Must not need escaping in JSON.
     pub prefix: Option<String>,
-    /// Where spans are sent.
+    /// The collector that receives spans; `None`: spans are not sent.
     #[cfg(feature = "otlp")]
     pub collector: Option<Collector>,
 }
 
-/// A collector of spans, and the name this process has there.
+/// A collector of spans, and how this process identifies itself to it.
 #[cfg(feature = "otlp")]
 #[derive(Debug, Clone)]
 pub struct Collector {
-    /// Such as `http://127.0.0.1:4317`.
+    /// The address, such as `http://127.0.0.1:4317`.
     pub endpoint: String,
     /// The service's name.
     pub service: &'static str,
@@ -52,7 +52,7 @@ pub struct Collector {
     pub version: &'static str,
 }
 
-/// A running log. End it to send the last spans.
+/// A running log. Call [`end`](Self::end) to send the last spans.
 #[derive(Default)]
 pub struct Logging {
     #[cfg(feature = "otlp")]
@@ -62,7 +62,7 @@ pub struct Logging {
 /// Why logging could not start.
 #[cfg(feature = "otlp")]
 pub type LogError = crate::telemetry::TelemetryError;
-/// Why logging could not start: without traces it always can.
+/// Why logging could not start: it cannot fail without traces.
 #[cfg(not(feature = "otlp"))]
 pub type LogError = std::convert::Infallible;
 
@@ -77,7 +77,7 @@ impl Logging {
         let LogOptions { filter, format, no_color, prefix, .. } = options;
         let colors = !no_color && io::stderr().is_terminal();
         let lines = match format {
-            // With the target, which tells the lines of the audit from others.
+            // Includes the target, which distinguishes the lines of the audit log.
             LogFormat::Json => {
                 let inner = fmt::format().json().flatten_event(true);
                 let lines = fmt::layer().with_ansi(false).with_writer(|| text::Json(io::stderr()));
@@ -95,19 +95,19 @@ impl Logging {
         {
             let telemetry = options.collector.map(|c| crate::telemetry::Telemetry::start(&c)).transpose()?;
             let spans = telemetry.as_ref().map(crate::telemetry::Telemetry::layer);
-            // Fails only if the process has a subscriber already, and then that one is used.
+            // An error means that the process already has a subscriber, which then stays in use.
             let _ = subscriber.with(spans).try_init();
             Ok(Self { telemetry })
         }
         #[cfg(not(feature = "otlp"))]
         {
-            // Fails only if the process has a subscriber already, and then that one is used.
+            // An error means that the process already has a subscriber, which then stays in use.
             let _ = subscriber.try_init();
             Ok(Self {})
         }
     }
 
-    /// Sends the spans that are left.
+    /// Sends the remaining spans.
     pub async fn end(self) {
         #[cfg(feature = "otlp")]
         if let Some(telemetry) = self.telemetry {
@@ -116,7 +116,7 @@ impl Logging {
     }
 }
 
-/// Lines that begin with a name, if there is one.
+/// Writes events in another format, after a prefix if there is one.
 struct Prefixed<F> {
     prefix: Option<String>,
     inner: F,

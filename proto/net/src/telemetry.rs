@@ -1,17 +1,17 @@
 //! Traces: spans to an OTLP collector, and their context in the metadata of calls (W3C `traceparent`).
 //!
-//! Stands beside the contract because coordinator and worker must agree on it: the answer that brings a lease carries the
-//! coordinator's span, the worker's evaluation is a child of it, and so are the calls that report it. One evaluation is
-//! one trace, across both processes.
+//! One evaluation is one trace across both processes: the answer that grants a lease carries the coordinator's span, and
+//! the worker's evaluation and the calls that report it are its children.
 //!
-//! Only spans of the target [`TARGET`] are sent, with the attributes that stand where they are made: ids, methods, codes.
-//! Absent on purpose: the text of logs, prompts, tokens, measurements. Without the feature `otlp` there is the context's
-//! type, which is empty, and functions that do nothing.
+//! Without the feature `otlp`, the same functions do nothing.
+//!
+//! **Invariant:** sends only spans with the target [`TARGET`], whose attributes are ids, methods and codes; never log
+//! lines, prompts, tokens or measurements.
 
 #[cfg(not(feature = "otlp"))]
 use tonic::codegen::http::HeaderMap;
 
-/// The target of spans that are sent.
+/// The `tracing` target of the spans that are sent.
 pub const TARGET: &str = "trace";
 
 #[cfg(feature = "otlp")]
@@ -24,19 +24,19 @@ pub use unsent::{Remote, adopt, inject, remote};
 mod unsent {
     use super::HeaderMap;
 
-    /// The span of another process: none.
+    /// The span of another process: always empty without traces.
     #[derive(Debug, Clone, Default)]
     pub struct Remote;
 
-    /// The span that metadata carry: none is looked for.
+    /// The span in a message's metadata: ignored without traces.
     pub fn remote(_: &HeaderMap) -> Remote {
         Remote
     }
 
-    /// Makes a span the child of one of another process: there is none.
+    /// Makes a span the child of another process's span: does nothing without traces.
     pub fn adopt<S>(_: &S, _: &Remote) {}
 
-    /// Writes the present span into metadata: nothing is written.
+    /// Writes a span into a message's metadata: does nothing without traces.
     pub fn inject<S>(_: &S, _: &mut HeaderMap) {}
 }
 
@@ -61,30 +61,30 @@ mod sent {
     use super::TARGET;
     use crate::log::Collector;
 
-    /// How long the last spans may take on their way when a process ends.
+    /// How long sending the last spans may take when a process ends.
     const FLUSH: Duration = Duration::from_secs(3);
 
-    /// Why there are no traces.
+    /// Why traces cannot be sent.
     #[derive(Debug, thiserror::Error)]
-    #[error("no traces can be sent to '{endpoint}': {source}")]
+    #[error("cannot send traces to '{endpoint}': {source}")]
     pub struct TelemetryError {
         endpoint: String,
         source: ExporterBuildError,
     }
 
-    /// Sends spans in the background. A collector that is away is nobody's problem: spans that find no room are dropped.
+    /// Sends spans in the background. If the collector is unreachable, spans are dropped once the queue is full.
     pub struct Telemetry {
         provider: SdkTracerProvider,
     }
 
     impl Telemetry {
-        /// Sends spans to a collector such as `http://127.0.0.1:4317`, over gRPC. Connects by itself; needs a runtime.
-        /// The sampler and more attributes come from the environment, as the OpenTelemetry specification names them
-        /// (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, …).
+        /// Sends spans over gRPC to a collector such as `http://127.0.0.1:4317`. Connects in the background; needs a
+        /// runtime. Reads sampler and further attributes from the environment variables of the OpenTelemetry
+        /// specification (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, …).
         ///
         /// # Errors
         ///
-        /// When the address is none.
+        /// When the address is malformed.
         pub fn start(collector: &Collector) -> Result<Self, TelemetryError> {
             let endpoint = &collector.endpoint;
             let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
@@ -95,7 +95,7 @@ mod sent {
             Ok(Self { provider })
         }
 
-        /// What a subscriber needs to hand its spans over.
+        /// The layer that passes a subscriber's spans on.
         pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
         where
             S: tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -108,33 +108,33 @@ mod sent {
                 .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
         }
 
-        /// Sends what is left. The runtime goes on meanwhile: it carries the connection.
+        /// Sends the remaining spans. Does not block the runtime, which drives the connection.
         pub async fn shutdown(self) {
             let sent = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(FLUSH)).await;
             if let Ok(Err(error)) = sent {
-                tracing::warn!(%error, "the last spans could not be sent");
+                tracing::warn!(%error, "cannot send the last spans");
             }
         }
     }
 
-    /// The span of another process, or none.
+    /// The span of another process; may be empty.
     #[derive(Debug, Clone, Default)]
     pub struct Remote(Context);
 
-    /// The span that a message's metadata carry.
+    /// The span in a message's metadata.
     pub fn remote(headers: &HeaderMap) -> Remote {
         Remote(TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers)))
     }
 
-    /// Makes a new span the child of one of another process, if there is one.
+    /// Makes a new span the child of another process's span, unless that is empty.
     pub fn adopt(span: &Span, remote: &Remote) {
         if remote.0.span().span_context().is_valid() {
-            // An error means that this span is not sent, and then neither is its parent of interest.
+            // An error means that this span is not sent, so its parent does not matter.
             let _ = span.set_parent(remote.0.clone());
         }
     }
 
-    /// Writes a span into a message's metadata, if it is one that is sent.
+    /// Writes a span into a message's metadata, if the span is sent.
     pub fn inject(span: &Span, headers: &mut HeaderMap) {
         let context = span.context();
         if context.span().span_context().is_valid() {

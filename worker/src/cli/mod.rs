@@ -22,7 +22,6 @@ pub mod run;
 mod sampler;
 mod schedule;
 mod score;
-mod signals;
 mod supervisor;
 mod table;
 

@@ -10,6 +10,10 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Args;
+use evocache_net::channel::AddressError;
+use evocache_net::children;
+use evocache_net::log::{LogFormat, LogOptions, Logging};
+use evocache_net::signals::Signals;
 use evocache_proto::units::{parse_bytes, parse_duration};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -19,7 +23,6 @@ use tracing_subscriber::EnvFilter;
 use super::caller::CallerArgs;
 use super::metrics::MetricArgs;
 use super::model::ModelArgs;
-use super::signals::Signals;
 use super::supervisor::{self, Post};
 use super::{CliError, report};
 use crate::agent::{self, AgentConfig, AgentError, Ended};
@@ -27,8 +30,6 @@ use crate::evaluator::api::Evaluate;
 use crate::evaluator::device::{DeviceChoice, DeviceList};
 use crate::evaluator::{DiffusionEvaluator, EvaluatorOptions};
 use crate::samplers::SamplerOptions;
-use evocache_net::channel::AddressError;
-use evocache_net::log::{LogFormat, LogOptions, Logging};
 
 /// The variables in which rayon and candle look for the number of threads, once, before they start the first thread.
 const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
@@ -75,9 +76,12 @@ pub struct RunArgs {
     /// count resets once a worker has run for ten minutes
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub restarts: u32,
-    /// Set by the supervising process: log lines start with the device, and the end of stdin means that it has exited.
-    #[arg(long, hide = true)]
+    /// Set by a supervising process: stop when stdin ends, because then the supervising process has ended.
+    #[arg(long, hide = true, overrides_with = "supervised")]
     pub supervised: bool,
+    /// Set by a supervising process whose workers share a log: the device that each line starts with.
+    #[arg(long, hide = true, overrides_with = "log_prefix")]
+    pub log_prefix: Option<String>,
     /// The metrics to measure.
     #[command(flatten)]
     pub metrics: MetricArgs,
@@ -109,6 +113,9 @@ enum End {
 /// With `--threads`, the process may replace itself: rayon and candle read the number from the environment, which must
 /// not be changed in a running process.
 pub fn run(args: RunArgs) -> ExitCode {
+    if args.supervised {
+        children::end_with_parent();
+    }
     let end = match &args.devices {
         Some(devices) => supervise(&args, devices),
         None => work_alone(&args),
@@ -139,7 +146,7 @@ fn supervise(args: &RunArgs, devices: &DeviceList) -> Result<ExitCode, CliError>
     let runtime = runtime()?;
     let logging = {
         let _inside = runtime.enter();
-        start_log(args, filter, None)?
+        start_log(args, filter)?
     };
     let posts = Post::all(&program, &devices, &base);
     let end = runtime.block_on(supervisor::run(posts, args.restarts));
@@ -166,7 +173,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     let runtime = runtime()?;
     let logging = {
         let _inside = runtime.enter();
-        start_log(args, filter, args.supervised.then(|| args.device.to_string()))?
+        start_log(args, filter)?
     };
     // Report a wrong URL or certificate before the model is loaded, which may take minutes.
     config(args)?.check()?;
@@ -195,13 +202,12 @@ fn filter(args: &RunArgs) -> Result<EnvFilter, CliError> {
         .map_err(|e| CliError::new(format!("--log '{}' is invalid: {e}", args.log)).hint("use a level, such as info"))
 }
 
-/// Starts the log. Each line starts with `device`, if given.
-fn start_log(args: &RunArgs, filter: EnvFilter, device: Option<String>) -> Result<Logging, CliError> {
+fn start_log(args: &RunArgs, filter: EnvFilter) -> Result<Logging, CliError> {
     let options = LogOptions {
         filter,
         format: args.log_format,
         no_color: false,
-        prefix: device,
+        prefix: args.log_prefix.clone(),
         #[cfg(feature = "otlp")]
         collector: args.otlp_endpoint.clone().map(|endpoint| evocache_net::log::Collector {
             endpoint,
@@ -231,7 +237,7 @@ fn work(
     logging: Logging,
 ) -> Result<ExitCode, CliError> {
     let config = config(args)?;
-    let end = runtime.block_on(until_told(config, evaluator, args.supervised));
+    let end = runtime.block_on(until_told(config, evaluator));
     runtime.block_on(logging.end());
     let end = end.map_err(|e| CliError::new(format!("cannot install signal handlers: {e}")))?;
     runtime.shutdown_background();
@@ -242,10 +248,9 @@ fn work(
     }
 }
 
-/// Runs the agent. A signal or the exit of the supervising process shuts it down; a second signal abandons it.
-async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervised: bool) -> io::Result<End> {
+/// Runs the agent. A signal shuts it down; a second signal abandons it.
+async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>) -> io::Result<End> {
     let mut signals = Signals::listen()?;
-    let orphaned = async { if supervised { supervisor::orphaned().await } else { pending().await } };
     let (ask, asked) = oneshot::channel::<()>();
     let mut agent = pin!(agent::run(config, evaluator, async {
         if asked.await.is_err() {
@@ -255,7 +260,6 @@ async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervise
     tokio::select! {
         ended = &mut agent => return Ok(End::Agent(ended)),
         _ = signals.next() => info!("shutting down; a second signal ends at once"),
-        () = orphaned => info!("the supervising process has exited; shutting down"),
     }
     let _ = ask.send(());
     Ok(tokio::select! {

@@ -5,68 +5,25 @@
 //! come last, so that they do not disturb timed runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
-use evocache_proto::domain::{
-    Calibration, CostModel, Declaration, Measurement, MetricDeclaration, MetricValues, Schedule,
-};
+use candle_core::Tensor;
+use evocache_proto::domain::{Calibration, CostModel, Declaration, Measurement, Schedule};
 
 use super::api::{CancelToken, Evaluate, EvaluateError, Task};
 use super::clock::Stopwatch;
-use super::device::{DeviceChoice, Precision};
-use super::drift;
-use super::energy::{self, EnergyMeter, Reading};
+use super::energy::{self, EnergyMeter};
+use super::evaluation::Evaluation;
+use super::options::EvaluatorOptions;
 use super::pipeline::Pipeline;
-use super::prepared::{Prepared, microseconds_per_image};
+use super::prepared::Prepared;
 use super::threads;
-use super::timing::{Turn, batches, is_timed, turns};
+use super::timing::batches;
 use crate::files::ModelError;
-use crate::files::fingerprint::Snapshot;
 use crate::metrics::Metric;
-use crate::metrics::choice::{MetricChoice, MetricKind};
-use crate::models::diffusers::TextOptions;
-use crate::picture::Picture;
-use crate::samplers::SamplerOptions;
 
 /// How many uncached batches an evaluation is compared with: its own and the latest of earlier evaluations. Its own few
 /// give a poor estimate, and more of them would take as long as the candidate.
 const BASELINE_WINDOW: usize = 8;
-
-/// Longest side of a thumbnail in pixels; as a PNG it stays below [`Measurement::MAX_THUMBNAIL`].
-const THUMBNAIL_SIDE: usize = 256;
-
-/// What to load and how to run it.
-#[derive(Debug, Clone)]
-pub struct EvaluatorOptions {
-    /// The model's folder.
-    pub model: PathBuf,
-    /// The model name to declare; `None`: the folder's name.
-    pub model_name: Option<String>,
-    /// The worker's display name.
-    pub worker_name: String,
-    /// The operator's labels for this worker.
-    pub labels: BTreeMap<String, String>,
-    /// Memory of the device in bytes; 0: unknown.
-    pub memory_bytes: u64,
-    /// The device to run on.
-    pub device: DeviceChoice,
-    /// The transformer's number format.
-    pub precision: Precision,
-    /// A CLIP folder; `None`: the folder `clip` inside the model's, if it exists. Without either, no CLIP score is
-    /// measured.
-    pub clip: Option<PathBuf>,
-    /// Metrics in addition to CLIP score and PSNR.
-    pub metrics: Vec<MetricChoice>,
-    /// Whether to decode large pictures in tiles.
-    pub vae_tiling: bool,
-    /// How prompts become tokens.
-    pub texts: TextOptions,
-    /// Overrides of the sampler's settings.
-    pub samplers: SamplerOptions,
-    /// Bytes that a run may use, including weights; `None`: what is free after model and metrics are loaded.
-    pub memory: Option<u64>,
-}
 
 /// Evaluates schedules with one loaded model on one device.
 pub struct DiffusionEvaluator {
@@ -107,7 +64,7 @@ impl DiffusionEvaluator {
         let pipeline = Pipeline::load_with(&options.model, device.clone(), options.precision.dtype(), options.texts)?
             .with_sampler(&options.samplers)?;
         let pipeline = if options.vae_tiling { pipeline.with_tiles() } else { pipeline };
-        let (metrics, mut declared) = load_metrics(options, &device)?;
+        let (metrics, mut declared) = options.load_metrics(&device)?;
         let energy = energy::meter(options.device);
         declared.extend(energy.is_some().then(energy::declaration));
         let declaration = Declaration {
@@ -115,7 +72,7 @@ impl DiffusionEvaluator {
             device: options.device.describe(),
             software: format!("evocache-worker {}", env!("CARGO_PKG_VERSION")),
             model: options.model_name.clone().unwrap_or_else(|| pipeline.folder().name()),
-            fingerprint: fingerprint(&pipeline, options)?,
+            fingerprint: options.fingerprint(&pipeline)?,
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
             profiles: true,
@@ -145,18 +102,6 @@ impl DiffusionEvaluator {
         match self.memory {
             Some(limit) if needed > limit => Err(EvaluateError::Memory { what, needed, limit }),
             _ => Ok(()),
-        }
-    }
-
-    /// Fails unless every value is finite.
-    fn all_finite(what: &str, first: usize, values: &[f64], calibration: &Calibration) -> Result<(), EvaluateError> {
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(i) => Err(EvaluateError::NotFinite {
-                what: what.into(),
-                prompt: first + i,
-                text: calibration.prompts[first + i].text.clone(),
-            }),
         }
     }
 }
@@ -233,7 +178,7 @@ impl DiffusionEvaluator {
             for (batch, &(first, _)) in pictures.iter().zip(&batches) {
                 values.extend(metric.measure(first, batch)?);
             }
-            Self::all_finite(&format!("{} of the uncached run", metric.declaration().name), 0, &values, calibration)?;
+            prepared.all_finite(&format!("{} of the uncached run", metric.declaration().name), 0, &values)?;
             prepared.baseline_values.push(values);
         }
         self.prepared = Some(prepared);
@@ -243,156 +188,35 @@ impl DiffusionEvaluator {
 
     fn evaluate_here(&mut self, task: Task<'_>, cancel: &CancelToken) -> Result<Measurement, EvaluateError> {
         let prepared = self.prepared.as_ref().ok_or(EvaluateError::NotPrepared)?;
-        let Calibration { sampling, plan, .. } = &prepared.calibration;
-        let schedule = task.schedule;
-        if !sampling.steps.contains(&schedule.steps()) {
-            return Err(EvaluateError::Schedule(format!(
-                "it has {} steps, but the calibration lists {:?}",
-                schedule.steps(),
-                sampling.steps
-            )));
-        }
-        let prompts = prepared.prompts(task.prompts)?;
-        let batches = batches(prompts, plan.batch as usize);
-        let largest = batches.iter().map(|&(_, count)| count as u64).max().unwrap_or(1);
-        self.fits("the schedule", prepared.memory.peak(schedule, &prepared.cost, largest))?;
+        let evaluation = Evaluation::new(prepared, &self.pipeline, task, cancel)?;
+        self.fits("the schedule", evaluation.peak_memory())?;
         let stopwatch = Stopwatch::start();
-        for i in 0..plan.warmup as usize {
-            prepared.generate(&self.pipeline, schedule, batches[i % batches.len()], cancel)?;
-        }
-        let mut metrics: Vec<MetricValues> = self
-            .metrics
-            .iter()
-            .zip(&prepared.baseline_values)
-            .map(|(metric, baseline)| MetricValues {
-                name: metric.declaration().name,
-                values: Vec::with_capacity(prompts),
-                baseline_mean: baseline[..prompts].iter().sum::<f64>() / prompts as f64,
-            })
-            .collect();
-        let (mut latency_us, mut baseline_latency_us, mut thumbnails) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut energy, mut baseline_energy) = (Vec::new(), Vec::new());
-        let meter = self.energy.as_deref();
-        for turn in turns(&batches, plan.repeats as usize) {
-            match turn {
-                Turn::Baseline { batch } => {
-                    let reading = Reading::start(meter)?;
-                    let (_, took) = prepared.generate(&self.pipeline, &prepared.baseline, batches[batch], cancel)?;
-                    baseline_energy.extend(reading.per_image(batches[batch].1)?);
-                    baseline_latency_us.push(microseconds_per_image(batches[batch], took));
-                }
-                Turn::Candidate { batch, first: is_new } => {
-                    let reading = Reading::start(meter)?;
-                    let (generated, took) = prepared.generate(&self.pipeline, schedule, batches[batch], cancel)?;
-                    if is_timed(&batches, batch) {
-                        latency_us.push(microseconds_per_image(batches[batch], took));
-                    }
-                    if !is_new {
-                        continue;
-                    }
-                    let (first, count) = batches[batch];
-                    energy.extend(reading.per_image(count)?.into_iter().flat_map(|joules| vec![joules; count]));
-                    for (metric, result) in self.metrics.iter().zip(&mut metrics) {
-                        let values = metric.measure(first, &generated.pictures)?;
-                        Self::all_finite(&result.name, first, &values, &prepared.calibration)?;
-                        result.values.extend(values);
-                    }
-                    for index in 0..count.min((plan.thumbnails as usize).saturating_sub(first)) {
-                        let picture = Picture::from_batch(&generated.pictures, index)?;
-                        thumbnails.push(picture.shrunk_to(THUMBNAIL_SIDE).png()?);
-                    }
-                }
-            }
-        }
-        if meter.is_some() {
-            let baseline_mean = baseline_energy.iter().sum::<f64>() / baseline_energy.len() as f64;
-            metrics.push(MetricValues { name: energy::METRIC.into(), values: energy, baseline_mean });
-        }
-        let recent = self.recent_baselines.entry(batches[0].1).or_default();
-        let mut disturbed = 0;
-        while drift::disturbed(&baseline_latency_us, recent) {
-            disturbed += 1;
-            if disturbed > drift::REPEATS {
-                tracing::warn!("the device is still slower than before; discarding earlier uncached latencies");
-                recent.clear();
-                break;
-            }
-            tracing::warn!("the uncached batches took longer than before; repeating the measurement");
-            (latency_us, baseline_latency_us) = prepared.times(&self.pipeline, schedule, &batches, cancel)?;
-        }
-        let profile =
-            if task.profile { prepared.profile(&self.pipeline, schedule.steps(), prompts, cancel) } else { Ok(None) };
-        let profile = match profile {
-            Err(EvaluateError::Cancelled) => return Err(EvaluateError::Cancelled),
-            // The profile is optional: do not lose the measurement because it, for instance, does not fit into memory.
-            Err(error) => {
-                tracing::warn!("no calibration profile: {error}");
-                None
-            }
-            Ok(profile) => profile,
-        };
-        let own = baseline_latency_us.len();
-        recent.append(&mut baseline_latency_us);
-        let stale = recent.len().saturating_sub(own.max(BASELINE_WINDOW));
-        recent.drain(..stale);
+        evaluation.warm_up()?;
+        let mut collected = evaluation.measure(&self.metrics, self.energy.as_deref())?;
+        let recent = self.recent_baselines.entry(evaluation.batch_size()).or_default();
+        let disturbed = evaluation.repeat_while_disturbed(&mut collected, recent)?;
+        let profile = if task.profile { evaluation.profile()? } else { None };
+        remember(recent, collected.baseline_latency_us);
         Ok(Measurement {
-            metrics,
-            latency_us,
+            metrics: collected.metrics,
+            latency_us: collected.latency_us,
             baseline_latency_us: recent.clone(),
-            macs: schedule.macs(&prepared.cost),
+            macs: task.schedule.macs(&prepared.cost),
             baseline_macs: prepared.baseline.macs(&prepared.cost),
-            peak_cache_bytes: schedule.peak_cache_bytes(&prepared.cost),
+            peak_cache_bytes: task.schedule.peak_cache_bytes(&prepared.cost),
             device_time: stopwatch.elapsed(),
             disturbed,
-            thumbnails,
+            thumbnails: collected.thumbnails,
             profile,
         })
     }
 }
 
-/// The folder's fingerprint, extended by the options that change its pictures: results of different options must not be
-/// compared.
-fn fingerprint(pipeline: &Pipeline, options: &EvaluatorOptions) -> Result<String, ModelError> {
-    let mut fingerprint = pipeline.folder().fingerprint()?.to_string();
-    if options.precision != Precision::F32 {
-        fingerprint.push_str(&format!("-{}", options.precision));
-    }
-    if options.vae_tiling {
-        fingerprint.push_str("-tiles");
-    }
-    fingerprint.push_str(&options.texts.mark());
-    Ok(fingerprint)
-}
-
-/// Metrics with their declarations.
-type Metrics = (Vec<Box<dyn Metric>>, Vec<MetricDeclaration>);
-
-/// Loads CLIP score if a CLIP is available, PSNR, then the chosen metrics. A declaration contains a digest of the
-/// weights, because a search accepts only workers with equal declarations.
-fn load_metrics(options: &EvaluatorOptions, device: &Device) -> Result<Metrics, ModelError> {
-    let inside = options.model.join("clip");
-    let clip = options.clip.clone().or_else(|| inside.is_dir().then_some(inside));
-    let usual = clip.map(|path| MetricChoice { kind: MetricKind::ClipScore, path });
-    let usual = usual.into_iter().chain([MetricChoice { kind: MetricKind::Psnr, path: PathBuf::new() }]);
-    // A metric that is chosen by name replaces the default one.
-    let chosen = |usual: &MetricChoice| options.metrics.iter().any(|choice| choice.kind == usual.kind);
-    let usual: Vec<MetricChoice> = usual.filter(|usual| !chosen(usual)).collect();
-    let (mut metrics, mut declared) = (Vec::new(), Vec::<MetricDeclaration>::new());
-    for choice in usual.iter().chain(&options.metrics) {
-        let files = Snapshot::of_path(&choice.path);
-        let metric = choice.load(device)?;
-        let mut declaration = metric.declaration();
-        if declared.iter().any(|other| other.name == declaration.name) {
-            return Err(ModelError::Input(format!("metric '{}' is chosen twice", declaration.name)));
-        }
-        if let Some(files) = files {
-            let digest = files.fingerprint()?.to_string();
-            declaration.description.push_str(&format!(", by weights {}", &digest[..12]));
-        }
-        metrics.push(metric);
-        declared.push(declaration);
-    }
-    Ok((metrics, declared))
+/// Appends an evaluation's own latencies to the recent ones and drops the oldest beyond the window, but none of its own.
+fn remember(recent: &mut Vec<f64>, own: Vec<f64>) {
+    let window = own.len().max(BASELINE_WINDOW);
+    recent.extend(own);
+    recent.drain(..recent.len().saturating_sub(window));
 }
 
 #[cfg(test)]
@@ -402,6 +226,10 @@ mod tests {
     use evocache_proto::domain::{MeasurementPlan, Prompt, Sampling};
 
     use super::*;
+    use crate::evaluator::device::{DeviceChoice, Precision};
+    use crate::evaluator::drift;
+    use crate::models::diffusers::TextOptions;
+    use crate::samplers::SamplerOptions;
 
     /// A counter that increases by one joule with each reading.
     struct Steady(Mutex<f64>);

@@ -17,7 +17,11 @@ mod drift;
 #[cfg(feature = "candle")]
 pub mod energy;
 #[cfg(feature = "candle")]
+mod evaluation;
+#[cfg(feature = "candle")]
 pub mod memory;
+#[cfg(feature = "candle")]
+mod options;
 #[cfg(feature = "candle")]
 pub mod pipeline;
 #[cfg(feature = "candle")]
@@ -28,4 +32,6 @@ pub mod threads;
 pub mod timing;
 
 #[cfg(feature = "candle")]
-pub use diffusion::{DiffusionEvaluator, EvaluatorOptions};
+pub use diffusion::DiffusionEvaluator;
+#[cfg(feature = "candle")]
+pub use options::EvaluatorOptions;

@@ -1,6 +1,6 @@
 //! The state that all candidates of a calibration share, and the runs over its prompts.
 //!
-//! Does not order the runs of an evaluation or use their latencies and pictures: that is `diffusion.rs`.
+//! Does not order the runs of an evaluation or use their latencies and pictures: that is `evaluation.rs`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use super::api::{CancelToken, EvaluateError};
 use super::clock::Stopwatch;
 use super::memory::Memory;
 use super::pipeline::{BatchRequest, Generated, Pipeline};
-use super::timing::{Turn, turns};
 use crate::executor::{ExecuteError, Guidance, ProfileRecorder};
 use crate::models::block_model::{LatentSize, Prompts};
 
@@ -62,28 +61,6 @@ impl Prepared {
         Ok((Generated { pictures, ..generated }, took))
     }
 
-    /// Times the first batch with the schedule and uncached in turn, each as often as the plan asks for. Returns both
-    /// lists of latencies, in microseconds per image.
-    pub(super) fn times(
-        &self,
-        pipeline: &Pipeline,
-        schedule: &Schedule,
-        batches: &[(usize, usize)],
-        cancel: &CancelToken,
-    ) -> Result<(Vec<f64>, Vec<f64>), EvaluateError> {
-        let (mut candidate, mut uncached) = (Vec::new(), Vec::new());
-        let first = &batches[..1];
-        for turn in turns(first, self.calibration.plan.repeats as usize) {
-            let (schedule, times) = match turn {
-                Turn::Candidate { .. } => (schedule, &mut candidate),
-                Turn::Baseline { .. } => (&self.baseline, &mut uncached),
-            };
-            let (_, took) = self.generate(pipeline, schedule, first[0], cancel)?;
-            times.push(microseconds_per_image(first[0], took));
-        }
-        Ok((candidate, uncached))
-    }
-
     /// The calibration profile of the uncached run of `steps` steps, over at most [`PROFILE_PROMPTS`] of the first
     /// `prompts` prompts. `None` for a single step. Images run one at a time, so that each change belongs to one image
     /// and the outputs of one image only are in memory.
@@ -110,6 +87,18 @@ impl Prepared {
         })
     }
 
+    /// Fails unless the values of the prompts from `first` on are all finite.
+    pub(super) fn all_finite(&self, what: &str, first: usize, values: &[f64]) -> Result<(), EvaluateError> {
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(i) => Err(self.not_finite(what, first + i)),
+        }
+    }
+
+    fn not_finite(&self, what: &str, prompt: usize) -> EvaluateError {
+        EvaluateError::NotFinite { what: what.into(), prompt, text: self.calibration.prompts[prompt].text.clone() }
+    }
+
     fn seeds(&self, (first, count): (usize, usize)) -> Vec<u64> {
         self.calibration.prompts[first..first + count].iter().map(|prompt| prompt.seed).collect()
     }
@@ -134,11 +123,7 @@ impl Prepared {
         match error {
             ExecuteError::Cancelled { .. } => EvaluateError::Cancelled,
             ExecuteError::Layout { .. } | ExecuteError::Steps { .. } => EvaluateError::Schedule(error.to_string()),
-            ExecuteError::NotFinite { .. } => EvaluateError::NotFinite {
-                what: "a latent".into(),
-                prompt: first,
-                text: self.calibration.prompts[first].text.clone(),
-            },
+            ExecuteError::NotFinite { .. } => self.not_finite("a latent", first),
             ExecuteError::Model(error) => error.into(),
         }
     }

@@ -101,7 +101,7 @@ async fn a_worker_that_crashes_is_started_again_under_the_same_name_so_often() {
     coordinator.start();
     let rack = Rack::start(&coordinator.url(), &["--devices", "cpu", "--restarts", "1"]);
     let mut names = vec![];
-    for (id, end) in [("w1", "starting it again in 1s, 1 of 1"), ("w2", "not started again after 1 restarts")] {
+    for (id, end) in [("w1", "restarting it in 1s, 1 of 1"), ("w2", "not restarted after 1 restarts")] {
         let process = rack.started();
         names.push(occupy(&mut coordinator, id).await.name);
         kill(process);
@@ -148,7 +148,7 @@ async fn a_worker_that_has_told_its_error_is_not_started_again() {
     let nobody = Coordinator::new();
     let rack = Rack::start(&nobody.url(), &["--devices", "cpu", "--connect-timeout", "200ms"]);
     rack.says("error: no coordinator answered");
-    rack.says("not started again");
+    rack.says("not restarted");
     assert_eq!(rack.ended().await, Some(1));
 }
 
