@@ -27,12 +27,12 @@ def pair(bits):
 
 
 def age(bits):
-    since, drift = np.zeros(SLOTS), 0.0
+    since, accumulated = np.zeros(SLOTS), 0.0
     for row, weight in zip(bits.reshape(STEPS, SLOTS), step_weight):
         since = np.where(row > 0, 0.0, since + 1.0)
         error = np.sqrt(((sensitivity * since**1.3) ** 2).sum())
-        drift = drift * (1 + 0.02 * np.tanh(error / 20)) + weight * error
-    return 1 - np.exp(-drift / 2500.0)
+        accumulated = accumulated * (1 + 0.02 * np.tanh(error / 20)) + weight * error
+    return 1 - np.exp(-accumulated / 2500.0)
 
 
 with open(HERE / "weights.txt", "w") as out:

@@ -128,12 +128,12 @@ impl Landscape {
                 (3.0 * (alone + both) / all).tanh()
             }
             Kind::Age { powers, step_weight } => {
-                let mut drift = 0.0f64;
+                let mut accumulated = 0.0f64;
                 ages(bits, |step, age| {
                     let error = (0..SLOTS).map(|s| powers[age[s] * SLOTS + s]).sum::<f64>().sqrt();
-                    drift = drift * (1.0 + 0.02 * (error / 20.0).tanh()) + step_weight[step] * error;
+                    accumulated = accumulated * (1.0 + 0.02 * (error / 20.0).tanh()) + step_weight[step] * error;
                 });
-                1.0 - (-drift / 2500.0).exp()
+                1.0 - (-accumulated / 2500.0).exp()
             }
             Kind::Plateau { tolerance, price } => {
                 let mut sum = 0.0;

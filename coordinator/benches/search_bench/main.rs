@@ -41,7 +41,7 @@ const STRATEGIES: [&str; 10] = [
     "no-seeds",
     "no-operators",
     "no-selection",
-    "no-model",
+    "no-planning",
 ];
 
 struct Options {

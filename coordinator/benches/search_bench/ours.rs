@@ -77,7 +77,7 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
         search: name != "random",
         operators: name != "no-operators",
         selection: name != "no-selection",
-        model: name != "no-model",
+        planning: name != "no-planning",
     };
     let steps = if name == "no-steps" { &landscape.steps()[..1] } else { landscape.steps() };
     let mut draft = spec(strategy, name != "no-seeds", seed, evaluations, steps);
@@ -85,7 +85,7 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
         draft.algorithm.population = super::ecad::POPULATION as u32;
     }
     let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
-    let mut adviser = breeder.adviser();
+    let mut planner = breeder.new_planner();
     let verbose = std::env::args().any(|a| a == "--shares");
     for index in 0..evaluations {
         let id = CandidateId(index);
@@ -94,7 +94,7 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
         let truth = landscape.truth(&bits(&proposal.schedule));
         seen(truth);
         breeder.tell(id, &measurement(landscape.measured(truth, seed, index))).unwrap();
-        breeder.think(&mut adviser);
+        breeder.plan_now(&mut planner);
     }
     if verbose && seed == 1 {
         println!("{} {name}:", landscape.name);
@@ -118,7 +118,7 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
     let mut draft = spec(Strategy::SteadyState, true, seed, evaluations, landscape.steps());
     draft.algorithm.remeasure = remeasure;
     let mut breeder = Breeder::new(checked(draft), layout()).unwrap();
-    let mut adviser = breeder.adviser();
+    let mut planner = breeder.new_planner();
     let (mut truths, mut repeated) = (Vec::new(), 0);
     for index in 0..evaluations {
         let id = CandidateId(index);
@@ -130,9 +130,9 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
         let mut stream = Stream::new(seed, "luck", index);
         let normal = (0..12).map(|_| stream.unit()).sum::<f64>() - 6.0;
         breeder.tell(id, &measurement((share * (noise * normal).exp(), error))).unwrap();
-        breeder.think(&mut adviser);
+        breeder.plan_now(&mut planner);
     }
-    breeder.settle();
+    breeder.rescore();
     let slower = |id: CandidateId| {
         let (share, error) = truths[id.0 as usize];
         truths.iter().filter(|t| t.1 <= error).map(|t| share / t.0 - 1.0).fold(0.0, f64::max)
@@ -144,14 +144,14 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
 
 /// Times ask and tell with 10,000 members in the archive and 1,680 decisions, with and without the model.
 pub(crate) fn timing() {
-    for model in [false, true] {
-        let parts = Parts { model, ..Parts::default() };
+    for planning in [false, true] {
+        let parts = Parts { planning, ..Parts::default() };
         let mut draft = spec(Strategy::SteadyState, true, 1, 100_000, &[STEPS as u32]);
         // Of a latency that has nothing to do with the schedule hardly anything would be believed.
         draft.objectives[0].metric = "macs_ratio".into();
         let before = resident_bytes();
         let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
-        let mut adviser = breeder.adviser();
+        let mut planner = breeder.new_planner();
         let mut stream = Stream::new(1, "timing", 0);
         // All on one front, so that the archive grows with every result.
         let mut result = || {
@@ -163,7 +163,7 @@ pub(crate) fn timing() {
             let proposal = breeder.ask(id).unwrap();
             breeder.record(id, &proposal);
             breeder.tell(id, &result()).unwrap();
-            breeder.think(&mut adviser);
+            breeder.plan_now(&mut planner);
         }
         let later = || (members..members + timed).map(CandidateId);
         let begin = cpu_micros();
@@ -175,7 +175,7 @@ pub(crate) fn timing() {
         }
         let told = cpu_micros();
         println!(
-            "model {model}: archive {}, {CELLS} decisions: ask {:.1} µs, record and tell {:.1} µs of one core",
+            "planning {planning}: archive {}, {CELLS} decisions: ask {:.1} µs, record and tell {:.1} µs of one core",
             breeder.front().len(),
             (asked - begin) / timed as f64,
             (told - asked) / timed as f64,

@@ -76,7 +76,7 @@ pub struct Observed {
 
 impl Observed {
     /// The mean of `count` observations and one more.
-    pub fn and(&self, count: u32, other: &Self) -> Self {
+    pub fn averaged_with(&self, count: u32, other: &Self) -> Self {
         let n = f64::from(count);
         let mean = |a: &[f64; MAX_OBJECTIVES], b: &[f64; MAX_OBJECTIVES]| {
             std::array::from_fn(|i| if a[i] == b[i] { a[i] } else { (a[i] * n + b[i]) / (n + 1.0) })
@@ -154,7 +154,7 @@ impl Objectives {
     }
 
     /// Whether a latency in time is an objective.
-    pub fn are_in_time(&self) -> bool {
+    pub fn include_latency_us(&self) -> bool {
         self.0.iter().any(|scale| scale.metric == "latency_us")
     }
 

@@ -30,7 +30,7 @@ const POOLED: f64 = 8.0;
 /// Uncached runs are compared anew when the spread is known so much better.
 const BETTER: f64 = 1.5;
 /// Different others that it takes.
-const WITNESSES: usize = 2;
+const MIN_OTHERS: usize = 2;
 /// Workers that a new one's uncached scores are compared with: enough for a majority, and not a thousand.
 const COMPARED: usize = 7;
 
@@ -132,9 +132,9 @@ struct Record {
 
 /// Who agrees with whom about one kind of thing.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Opinions(BTreeMap<WorkerId, Record>);
+struct Comparisons(BTreeMap<WorkerId, Record>);
 
-impl Opinions {
+impl Comparisons {
     fn note(&mut self, a: &WorkerId, b: &WorkerId, difference: Option<&str>) {
         for (one, other) in [(a, b), (b, a)] {
             let record = self.0.entry(one.clone()).or_default();
@@ -159,7 +159,7 @@ impl Opinions {
     }
 
     /// How many others have been compared with this worker.
-    fn witnesses(&self, worker: &WorkerId) -> usize {
+    fn compared_with(&self, worker: &WorkerId) -> usize {
         self.0.get(worker).map_or(0, |record| record.agrees.len().max(record.differs.len()))
     }
 
@@ -169,7 +169,7 @@ impl Opinions {
         let differs = record.differs.len();
         let agrees = record.agrees.iter().filter(|other| !record.differs.contains_key(other)).count();
         let last = record.differs.values().next_back()?;
-        (differs >= WITNESSES && differs > agrees)
+        (differs >= MIN_OTHERS && differs > agrees)
             .then(|| format!("{differs} workers measure something else than it does, {agrees} the same: {last}"))
     }
 
@@ -184,8 +184,8 @@ impl Opinions {
 /// Who can be believed in one search.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trust {
-    repeated: Opinions,
-    uncached: Opinions,
+    repeated: Comparisons,
+    uncached: Comparisons,
     /// The uncached run's scores on all prompts, as each worker told them last.
     means: BTreeMap<WorkerId, Means>,
     noise: Noise,
@@ -219,7 +219,7 @@ impl Trust {
         let freedom = self.noise.freedom();
         if freedom > BETTER * self.known && self.known < POOLED * self.noise.0.len() as f64 {
             self.known = freedom;
-            self.uncached = Opinions::default();
+            self.uncached = Comparisons::default();
             for (worker, means) in self.means.clone() {
                 self.compare(&worker, &means);
             }
@@ -240,14 +240,14 @@ impl Trust {
 
     /// Whether enough others have repeated results of this worker; also where there are too few to tell.
     pub fn is_proven(&self, worker: &WorkerId) -> bool {
-        self.means.len() <= WITNESSES || self.repeated.witnesses(worker) >= WITNESSES
+        self.means.len() <= MIN_OTHERS || self.repeated.compared_with(worker) >= MIN_OTHERS
     }
 
     /// Who is not to be believed, and why: the worst, because without it others may look better.
     pub fn suspect(&self) -> Option<(WorkerId, String)> {
-        [&self.repeated, &self.uncached].into_iter().find_map(|opinions| {
-            let worst = opinions.suspects().into_iter().next()?;
-            Some((worst.clone(), opinions.suspicion(worst)?))
+        [&self.repeated, &self.uncached].into_iter().find_map(|comparisons| {
+            let worst = comparisons.suspects().into_iter().next()?;
+            Some((worst.clone(), comparisons.suspicion(worst)?))
         })
     }
 }

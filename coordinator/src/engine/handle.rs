@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::state::State;
 use crate::ports::{BackupError, Progress, Store, StoreError};
 use evocache_domain::evaluation::Evaluation;
-use evocache_domain::search::Advice;
+use evocache_domain::search::Plan;
 use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{CandidateId, SearchId, WorkerId};
 
@@ -41,12 +41,12 @@ pub(super) enum Message {
         reply: Reply,
     },
     Look(Look),
-    /// What an adviser says; `None`: it has failed.
-    Advice {
+    /// What an planner says; `None`: it has failed.
+    Plan {
         search: SearchId,
-        /// The adviser's number.
-        adviser: u64,
-        advice: Option<Advice>,
+        /// The planner's number.
+        planner: u64,
+        plan: Option<Plan>,
     },
     Stop,
 }

@@ -40,7 +40,7 @@ impl Landscape {
     fn error(&self, schedule: &Schedule) -> f64 {
         let (slots, steps) = (schedule.slots(), f64::from(schedule.steps()));
         let stretch = f64::from(self.baseline_steps) / steps;
-        let (mut age, mut drift) = (vec![0.0f64; slots], 0.0f64);
+        let (mut age, mut accumulated) = (vec![0.0f64; slots], 0.0f64);
         let scale = self.sensitivity.iter().map(|s| s * s).sum::<f64>().sqrt() * f64::from(self.baseline_steps);
         for step in 0..schedule.steps() {
             let mut sum = 0.0;
@@ -54,9 +54,9 @@ impl Landscape {
             }
             let place = f64::from(step) / steps;
             let weight = 0.5 + (place - 0.6) * (place - 0.6) * 4.0;
-            drift = drift * (1.0 + 0.02 * stretch) + stretch * weight * sum.sqrt();
+            accumulated = accumulated * (1.0 + 0.02 * stretch) + stretch * weight * sum.sqrt();
         }
-        1.0 - (-drift / scale).exp() * (1.0 - 0.02 * (stretch - 1.0))
+        1.0 - (-accumulated / scale).exp() * (1.0 - 0.02 * (stretch - 1.0))
     }
 
     /// Latency is the share computed and a fixed tenth; quality is 1 without error.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use evocache_proto::domain::{CandidateId, Layout, Profile, Schedule, ScheduleError, ScheduleId, SearchSpec, Strategy};
 
 use super::Parts;
-use super::advice::Advised;
+use super::planner_link::PlannerLink;
 use super::credit::{Credit, OperatorShare};
 use super::genome::Space;
 use super::knowledge::Knowledge;
 use super::ledger::Ledger;
-use super::model::Adviser;
+use super::error_models::Planner;
 use super::nsga2::Generations;
 use super::repeats::Repeats;
 use super::rungs::Rungs;
@@ -73,7 +73,7 @@ pub struct Breeder {
     pub(super) credit: Credit,
     pub(super) variation: Variation,
     pub(super) generations: Option<Generations>,
-    pub(super) advised: Option<Advised>,
+    pub(super) planner_link: Option<PlannerLink>,
 }
 
 impl Breeder {
@@ -98,7 +98,7 @@ impl Breeder {
         let strategy = spec.algorithm.strategy;
         let size = spec.algorithm.population as usize;
         let mut seeds = Seeds::new(&spec, &space, baseline_id, parts.search, None);
-        let models = parts.model && parts.search && strategy == Strategy::SteadyState;
+        let models = parts.planning && parts.search && strategy == Strategy::SteadyState;
         Ok(Self {
             next_seed: seeds.next(&space),
             seeds,
@@ -109,7 +109,7 @@ impl Breeder {
             credit: Credit::default(),
             variation: Variation::new(spec.algorithm.crossover, parts.operators),
             generations: (strategy == Strategy::Nsga2).then(|| Generations::new(size)),
-            advised: Adviser::new(&spec, &space).filter(|_| models).and_then(|_| Advised::new(&spec, &space)),
+            planner_link: Planner::new(&spec, &space).filter(|_| models).and_then(|_| PlannerLink::new(&spec, &space)),
             parts,
             spec,
             space,
@@ -128,14 +128,14 @@ impl Breeder {
             self.skip_known_seeds();
         }
         let spent = self.spent();
-        if let Some(advised) = &mut self.advised {
-            advised.close(spent);
+        if let Some(link) = &mut self.planner_link {
+            link.update_closing(spent);
         }
     }
 
     /// Latencies in time are ratios times this uncached latency, in microseconds per image.
-    pub fn refer(&mut self, uncached_us: Option<f64>) {
-        self.knowledge.refer(uncached_us);
+    pub fn set_uncached_latency(&mut self, uncached_us: Option<f64>) {
+        self.knowledge.set_uncached_latency(uncached_us);
     }
 
     /// Starts the list of seeds again, with those that need a profile if there is one.
@@ -213,7 +213,7 @@ impl Breeder {
     /// For each error model, its rank correlation with new results of about equal cost; `None` until there are enough. A
     /// model with a poor correlation plans nothing.
     pub fn model_correlations(&self) -> Vec<(&'static str, Option<f64>)> {
-        self.advised.as_ref().map_or_else(Vec::new, |advised| advised.current().correlations.clone())
+        self.planner_link.as_ref().map_or_else(Vec::new, |link| link.plan().correlations.clone())
     }
 
     /// The estimate of a candidate's latency ratio from all measurements of its schedule.

@@ -134,13 +134,13 @@ fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorde
     // Live, a candidate is recorded when it is asked for; after a restart all are recorded before the first result.
     let mut live = Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
     let landscape = Landscape::new(&small(), 10);
-    let mut adviser = live.adviser();
+    let mut planner = live.new_planner();
     let mut proposals = Vec::new();
     for index in (0..120).map(CandidateId) {
         let proposal = live.ask(index).unwrap();
         live.record(index, &proposal);
         live.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
-        live.think(&mut adviser);
+        live.plan_now(&mut planner);
         proposals.push(proposal);
     }
     let mut replayed = Breeder::new(live.spec.clone(), Arc::new(small())).unwrap();
@@ -152,38 +152,38 @@ fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorde
     }
     assert!(facts(&live) == facts(&replayed));
     assert_eq!(facts(&live).ask(CandidateId(120)), facts(&replayed).ask(CandidateId(120)));
-    // A new adviser hears everything, and what it says counts only when the next advice would.
-    replayed.resume();
-    let mut adviser = replayed.adviser();
-    replayed.think(&mut adviser);
-    assert!(!replayed.is_thinking() && replayed.model_correlations().is_empty());
+    // A new planner hears everything, and what it says counts only when the next advice would.
+    replayed.restart_planner();
+    let mut planner = replayed.new_planner();
+    replayed.plan_now(&mut planner);
+    assert!(!replayed.awaits_plan() && replayed.model_correlations().is_empty());
     for index in (120..140).map(CandidateId) {
         let proposal = replayed.ask(index).unwrap();
         replayed.record(index, &proposal);
         replayed.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
-        replayed.think(&mut adviser);
+        replayed.plan_now(&mut planner);
     }
     assert!(!replayed.model_correlations().is_empty());
 }
 
-/// What rests on facts alone: without what an adviser said.
+/// What rests on facts alone: without what an planner said.
 fn facts(breeder: &Breeder) -> Breeder {
-    Breeder { advised: None, ..breeder.clone() }
+    Breeder { planner_link: None, ..breeder.clone() }
 }
 
 #[test]
 fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_comes() {
     let landscape = Landscape::new(&small(), 10);
-    // Three candidates in flight, results in order; the adviser answers at once, or as late as can be.
+    // Three candidates in flight, results in order; the planner answers at once, or as late as can be.
     let run = |late: bool| {
         let mut breeder =
             Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
-        let (mut adviser, mut open, mut waited) = (breeder.adviser(), VecDeque::new(), 0);
+        let (mut planner, mut open, mut waited) = (breeder.new_planner(), VecDeque::new(), 0);
         let mut proposals = Vec::new();
         for index in (0..120).map(CandidateId) {
-            if breeder.is_thinking() {
+            if breeder.awaits_plan() {
                 assert_eq!(breeder.ask(index), None);
-                breeder.think(&mut adviser);
+                breeder.plan_now(&mut planner);
                 waited += 1;
             }
             let proposal = breeder.ask(index).unwrap();
@@ -195,7 +195,7 @@ fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_co
                 breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
             }
             if !late {
-                breeder.think(&mut adviser);
+                breeder.plan_now(&mut planner);
             }
         }
         (proposals, waited)
@@ -234,21 +234,21 @@ fn a_search_without_a_part_still_searches() {
     for parts in [
         Parts { operators: false, ..Parts::default() },
         Parts { selection: false, ..Parts::default() },
-        Parts { model: false, ..Parts::default() },
+        Parts { planning: false, ..Parts::default() },
     ] {
         let spec = spec(draft(Strategy::SteadyState, &[10], 80, 3));
         let mut breeder = Breeder::with_parts(spec, Arc::new(small()), parts).unwrap();
         let landscape = Landscape::new(&small(), 10);
-        let mut adviser = breeder.adviser();
-        assert_eq!(adviser.is_some(), parts.model);
+        let mut planner = breeder.new_planner();
+        assert_eq!(planner.is_some(), parts.planning);
         for index in (0..80).map(CandidateId) {
             let proposal = breeder.ask(index).unwrap();
             breeder.record(index, &proposal);
             breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
-            breeder.think(&mut adviser);
+            breeder.plan_now(&mut planner);
         }
         let planned = breeder.operator_shares().iter().any(|s| s.operator.starts_with("model-"));
-        assert_eq!(planned, parts.model);
+        assert_eq!(planned, parts.planning);
         assert!(breeder.hypervolume() >= breeder.seeds_hypervolume());
     }
 }
@@ -365,12 +365,12 @@ fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
 fn members_of_the_front_are_measured_by_others_if_there_are_any() {
     let landscape = Landscape::new(&small(), 20);
     let mut breeder = Breeder::new(spec(draft(Strategy::SteadyState, &[20, 12], 100, 2)), Arc::new(small())).unwrap();
-    let mut adviser = breeder.adviser();
+    let mut planner = breeder.new_planner();
     for index in (0..32).map(CandidateId) {
         let proposal = breeder.ask(index).unwrap();
         breeder.record(index, &proposal);
         breeder.tell(index, &landscape.measure(&proposal.schedule)).unwrap();
-        breeder.think(&mut adviser);
+        breeder.plan_now(&mut planner);
     }
     let next = (32..48).map(CandidateId).find_map(|index| {
         let proposal = breeder.ask(index)?;
@@ -423,7 +423,7 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
         let proposal = Proposal { schedule: c.schedule.clone(), provenance: c.provenance.clone(), prompts: c.prompts };
         replayed.tell(index, &by_prompt(&landscape, &proposal)).unwrap();
     }
-    replayed.settle();
+    replayed.rescore();
     assert!(facts(&breeder) == facts(&replayed));
 }
 

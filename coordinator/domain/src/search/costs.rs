@@ -61,7 +61,7 @@ impl Costs {
 
     /// The mean square by which the line may be off there, where one result is off by this variance: by the results, and
     /// because the prior pulls it.
-    pub(super) fn doubt(&self, features: &[f64], variance: f64) -> f64 {
+    pub(super) fn variance_at(&self, features: &[f64], variance: f64) -> f64 {
         let solved = self.precision.solve(features.to_vec());
         let by_results: f64 = solved.iter().zip(features).map(|(s, x)| s * x).sum();
         let by_prior: f64 = solved.iter().map(|s| (PRIOR * UNLIKE * s).powi(2)).sum();

@@ -157,13 +157,13 @@ impl Knowledge {
     }
 
     /// Takes in a measured latency; `first` is the first candidate with this schedule.
-    pub(super) fn time(&mut self, space: &Space, first: CandidateId, schedule: &Schedule, timing: Timing<'_>) {
+    pub(super) fn add_latency(&mut self, space: &Space, first: CandidateId, schedule: &Schedule, timing: Timing<'_>) {
         self.latencies.tell(space, first, schedule, timing);
         self.told += 1;
     }
 
     /// What latencies in time rest on.
-    pub(super) fn refer(&mut self, uncached_us: Option<f64>) {
+    pub(super) fn set_uncached_latency(&mut self, uncached_us: Option<f64>) {
         self.reference = uncached_us;
     }
 
@@ -198,9 +198,9 @@ impl Knowledge {
     }
 
     /// Another result of a schedule that has one.
-    pub(super) fn again(&mut self, candidate: CandidateId, observed: &Observed) {
+    pub(super) fn add_repeat(&mut self, candidate: CandidateId, observed: &Observed) {
         if let Some(evidence) = self.evidence.get_mut(&candidate) {
-            evidence.observed = evidence.observed.and(evidence.count, observed);
+            evidence.observed = evidence.observed.averaged_with(evidence.count, observed);
             evidence.count += 1;
         }
     }
@@ -228,8 +228,8 @@ impl Knowledge {
         self.latencies.fit();
         let (latencies, objectives, reference) = (&self.latencies, &self.objectives, self.reference);
         for evidence in self.evidence.values_mut() {
-            let believed = |ratio| objectives.with_latency_ratio(&evidence.observed, ratio, reference);
-            let observed = latencies.value(evidence.first).map_or(evidence.observed, believed);
+            let estimated = |ratio| objectives.with_latency_ratio(&evidence.observed, ratio, reference);
+            let observed = latencies.value(evidence.first).map_or(evidence.observed, estimated);
             evidence.score = objectives.judge(&observed);
         }
         let member = |(&candidate, evidence): (&CandidateId, &Evidence)| Member { candidate, score: evidence.score };

@@ -104,7 +104,7 @@ impl Row {
 }
 
 /// What is believed of a latency ratio, and how it comes about.
-struct Believed {
+struct Blend {
     value: f64,
     /// Of the measurements, beside the line.
     weight: f64,
@@ -124,7 +124,7 @@ struct Pair {
 
 /// What is left open after so many measurements, in squared logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Open {
+struct Uncertainty {
     /// The mean of `w' σ'²/n`.
     variance: f64,
     /// The mean of `(w' - w)²`.
@@ -141,7 +141,7 @@ pub(super) struct Latencies {
     /// Deviations of the logarithms of each measurement's uncached batches.
     paired: Vec<f64>,
     /// By the number of measurements.
-    open: BTreeMap<usize, Open>,
+    uncertainty: BTreeMap<usize, Uncertainty>,
     /// Variances of one measurement, and of schedules around the line.
     noise: f64,
     misfit: f64,
@@ -179,12 +179,12 @@ impl Latencies {
             whole: whole.map_or_else(|_| vec![], |whole| line.features_of(space, &whole)),
             line,
             paired: vec![],
-            open: BTreeMap::new(),
+            uncertainty: BTreeMap::new(),
             noise: NOISE.0 * NOISE.0,
             misfit: MISFIT.0 * MISFIT.0,
             repeats: 0,
         };
-        latencies.weigh();
+        latencies.fit_deviations();
         latencies
     }
 
@@ -215,11 +215,11 @@ impl Latencies {
                 (&row.features, old * (1.0 + row.mean() - old.ln()), row.count() / (old * old))
             }));
         }
-        self.weigh();
+        self.fit_deviations();
     }
 
     /// Noise and misfit by all that was measured.
-    fn weigh(&mut self) {
+    fn fit_deviations(&mut self) {
         let repeated = || self.rows.values().filter(|row| row.freedom() > 0.0);
         let within = squares(
             repeated()
@@ -268,21 +268,21 @@ impl Latencies {
         }
         // The likeliest pair has weight 1, so there is something to divide by.
         (self.noise, self.misfit) = ((2.0 * noise / all).exp(), (2.0 * misfit / all).exp());
-        self.open = counts.into_iter().map(|n| (n, self.left_open(n, &posterior, all))).collect();
+        self.uncertainty = counts.into_iter().map(|n| (n, self.uncertainty_after(n, &posterior, all))).collect();
     }
 
     /// What is left open after `n` measurements, over pairs that are likely by `all` together.
-    fn left_open(&self, n: usize, posterior: &[Pair], all: f64) -> Open {
+    fn uncertainty_after(&self, n: usize, posterior: &[Pair], all: f64) -> Uncertainty {
         let weight = |noise: f64, misfit: f64| misfit / (misfit + noise / n as f64);
         let chosen = weight(self.noise, self.misfit);
-        let mut open = Open { variance: 0.0, weight: 0.0 };
+        let mut uncertainty = Uncertainty { variance: 0.0, weight: 0.0 };
         for &Pair { likely, noise, misfit } in posterior {
             let noise = noise * noise;
             let weight = weight(noise, misfit * misfit);
-            open.variance += likely / all * weight * noise / n as f64;
-            open.weight += likely / all * (weight - chosen).powi(2);
+            uncertainty.variance += likely / all * weight * noise / n as f64;
+            uncertainty.weight += likely / all * (weight - chosen).powi(2);
         }
-        open
+        uncertainty
     }
 
     /// What the uncached batches say of the noise.
@@ -307,29 +307,29 @@ impl Latencies {
 
     /// What is believed of a schedule's latency ratio; `None` before its first measurement.
     pub(super) fn value(&self, key: CandidateId) -> Option<f64> {
-        self.rows.get(&key).map(|row| self.believed(row).value)
+        self.rows.get(&key).map(|row| self.blend(row).value)
     }
 
-    fn believed(&self, row: &Row) -> Believed {
+    fn blend(&self, row: &Row) -> Blend {
         let (weight, line) = (self.misfit / (self.misfit + self.noise / row.count()), row.line(&self.line));
         let off = row.mean() - line.ln();
         let value = if row.uncached { 1.0 } else { (line.ln() + weight * off).exp().max(row.least) };
-        Believed { value, weight, line, off }
+        Blend { value, weight, line, off }
     }
 
     /// The same with its deviation, which takes longer to tell.
     pub(super) fn estimate(&self, key: CandidateId) -> Option<Estimate> {
         let row = self.rows.get(&key)?;
         let measurements = u32::try_from(row.ratios.len()).unwrap_or(u32::MAX);
-        let Believed { value, weight, line, off } = self.believed(row);
+        let Blend { value, weight, line, off } = self.blend(row);
         if row.uncached {
             return Some(Estimate { value, deviation: 0.0, measurements });
         }
         // A number of measurements that is new since the last fit has no more left open than a smaller one.
-        let known = self.open.range(..=row.ratios.len()).next_back();
-        let open = known.map_or(Open { variance: self.noise, weight: 0.0 }, |(_, open)| *open);
-        let doubt = self.line.doubt(&row.features, self.noise + self.misfit) / line.powi(2);
-        let variance = open.variance + open.weight * off.powi(2) + (1.0 - weight).powi(2) * doubt;
+        let known = self.uncertainty.range(..=row.ratios.len()).next_back();
+        let uncertainty = known.map_or(Uncertainty { variance: self.noise, weight: 0.0 }, |(_, uncertainty)| *uncertainty);
+        let line_variance = self.line.variance_at(&row.features, self.noise + self.misfit) / line.powi(2);
+        let variance = uncertainty.variance + uncertainty.weight * off.powi(2) + (1.0 - weight).powi(2) * line_variance;
         Some(Estimate { value, deviation: variance.sqrt(), measurements })
     }
 }

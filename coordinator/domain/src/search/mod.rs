@@ -3,7 +3,7 @@
 //! Absent: time, threads, storage, workers and leases. [`Breeder::ask`] depends on nothing but the facts recorded so
 //! far and the index asked for; equal facts in equal order give equal candidates.
 
-mod advice;
+mod planner_link;
 mod breeder;
 mod calibrated;
 mod costs;
@@ -14,7 +14,7 @@ mod genome;
 mod knowledge;
 mod latency;
 mod ledger;
-mod model;
+mod error_models;
 mod mutation;
 mod nsga2;
 mod parents;
@@ -35,12 +35,12 @@ mod seeds;
 mod toy_run;
 mod variation;
 
-pub use advice::{Advice, Lesson};
+pub use planner_link::{Plan, PlannerInput};
 pub use breeder::{Breeder, BreederError};
 pub use credit::OperatorShare;
 pub use knowledge::REPORTED_QUALITY_RATIO;
 pub use ledger::TellError;
-pub use model::Adviser;
+pub use error_models::Planner;
 pub use parts::Parts;
 pub use provenance::{Proposal, Provenance};
 pub use remeasure::Witness;

@@ -10,11 +10,11 @@ pub struct Parts {
     /// Parents from the archive, by gaps and contribution, and by tournament; otherwise drawn evenly from the population.
     pub selection: bool,
     /// Schedules planned with an error model.
-    pub model: bool,
+    pub planning: bool,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { search: true, operators: true, selection: true, model: true }
+        Self { search: true, operators: true, selection: true, planning: true }
     }
 }

@@ -1,58 +1,60 @@
-//! The breeder's side of planning: an adviser fits error models outside of the breeder and answers with a plan.
+//! The breeder's side of planning. A [`Planner`] fits error models outside of the breeder and answers with a [`Plan`].
+//!
+//! Does not decide when a plan is requested: that is `planner_link.rs`.
 
-use super::advice::{Advice, Advised, Lesson};
 use super::breeder::Breeder;
-use super::model::Adviser;
+use super::error_models::Planner;
+use super::planner_link::{Plan, PlannerInput, PlannerLink};
 
 impl Breeder {
-    /// A new adviser for this search; `None` if the search has nothing to model.
-    pub fn adviser(&self) -> Option<Adviser> {
-        self.advised.as_ref().and_then(|_| Adviser::new(&self.spec, &self.space))
+    /// A new planner for this search; `None` if the search has nothing to model.
+    pub fn new_planner(&self) -> Option<Planner> {
+        self.planner_link.as_ref().and_then(|_| Planner::new(&self.spec, &self.space))
     }
 
-    /// What the adviser has to hear since the last call.
-    pub fn lessons(&mut self) -> Vec<Lesson> {
-        self.advised.as_mut().map_or_else(Vec::new, Advised::lessons)
+    /// The planner's inputs since the last call.
+    pub fn take_planner_inputs(&mut self) -> Vec<PlannerInput> {
+        self.planner_link.as_mut().map_or_else(Vec::new, PlannerLink::take_inputs)
     }
 
-    /// Takes the adviser's answer. An answer that was not asked for changes nothing.
-    pub fn give(&mut self, advice: Advice) {
-        if let Some(advised) = &mut self.advised {
-            advised.give(advice);
+    /// Takes the planner's answer. A plan that was not requested is ignored.
+    pub fn accept_plan(&mut self, plan: Plan) {
+        if let Some(link) = &mut self.planner_link {
+            link.accept(plan);
         }
     }
 
-    /// The adviser is new and has to hear all lessons again, as after a replay.
-    pub fn resume(&mut self) {
+    /// Sends all inputs again, to a new planner, as after a replay.
+    pub fn restart_planner(&mut self) {
         let open = self.ledger.open();
-        if let Some(advised) = &mut self.advised {
-            advised.resume(open);
+        if let Some(link) = &mut self.planner_link {
+            link.restart(open);
         }
     }
 
-    /// Replaces another breeder whose adviser may still answer.
-    pub fn succeed(&mut self, other: &Self) {
-        self.resume();
-        if let (Some(mine), Some(theirs)) = (&mut self.advised, &other.advised) {
+    /// Replaces another breeder whose planner may still answer: such answers are ignored.
+    pub fn take_over_from(&mut self, other: &Self) {
+        self.restart_planner();
+        if let (Some(mine), Some(theirs)) = (&mut self.planner_link, &other.planner_link) {
             mine.ignore_answers_to(theirs);
         }
     }
 
-    /// Goes on without plans.
-    pub fn go_unadvised(&mut self) {
-        self.advised = None;
+    /// Continues without plans.
+    pub fn disable_planner(&mut self) {
+        self.planner_link = None;
     }
 
-    /// Whether nothing can be proposed until the adviser has answered.
-    pub fn is_thinking(&self) -> bool {
-        self.advised.as_ref().is_some_and(Advised::is_awaited)
+    /// Whether nothing can be proposed until the planner has answered.
+    pub fn awaits_plan(&self) -> bool {
+        self.planner_link.as_ref().is_some_and(PlannerLink::is_awaited)
     }
 
-    /// Lets an adviser hear all lessons here and now, and takes its answers.
-    pub fn think(&mut self, adviser: &mut Option<Adviser>) {
-        for lesson in self.lessons() {
-            if let Some(advice) = adviser.as_mut().and_then(|adviser| adviser.hear(lesson)) {
-                self.give(advice);
+    /// Runs the planner on all new inputs, on the calling thread, and accepts its plans.
+    pub fn plan_now(&mut self, planner: &mut Option<Planner>) {
+        for input in self.take_planner_inputs() {
+            if let Some(plan) = planner.as_mut().and_then(|planner| planner.process(input)) {
+                self.accept_plan(plan);
             }
         }
     }

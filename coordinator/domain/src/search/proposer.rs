@@ -40,7 +40,7 @@ impl Breeder {
     ///
     /// Candidate 0 is the all-compute schedule at the largest step count. A known schedule (open, measured or failed) is
     /// proposed again only to repeat a measurement or to evaluate it on more prompts. `None` if nothing new was found, as in
-    /// tiny spaces, or if nothing can be proposed until open candidates have results or the adviser has answered.
+    /// tiny spaces, or if nothing can be proposed until open candidates have results or the planner has answered.
     pub fn ask(&self, index: CandidateId) -> Option<Proposal> {
         self.ask_for(index, Witness::ONLY_WORKER)
     }
@@ -50,7 +50,7 @@ impl Breeder {
         if index == CandidateId(0) {
             return Some(uncached(self.baseline.clone()));
         }
-        if self.is_thinking() {
+        if self.awaits_plan() {
             return None;
         }
         let mut stream = Stream::new(self.spec.seed, "offspring", index.0);
@@ -98,7 +98,7 @@ impl Breeder {
     }
 
     /// A known schedule again.
-    fn again(&self, parent: CandidateId, origin: Origin, prompts: PromptSet) -> Option<Proposal> {
+    fn propose_known(&self, parent: CandidateId, origin: Origin, prompts: PromptSet) -> Option<Proposal> {
         let candidate = self.ledger.get(parent)?;
         let seed_family = candidate.provenance.seed_family.clone();
         let provenance = Provenance { parents: vec![parent], origin, seed_family };
@@ -106,7 +106,7 @@ impl Breeder {
     }
 
     fn repeat(&self, candidate: CandidateId) -> Option<Proposal> {
-        self.again(candidate, Origin::Repeat, PromptSet::All)
+        self.propose_known(candidate, Origin::Repeat, PromptSet::All)
     }
 
     /// The schedule of a result that is excluded.
@@ -119,7 +119,7 @@ impl Breeder {
         let knowledge = &self.knowledge;
         let (candidate, prompts) = self.rungs.next(knowledge.objectives(), knowledge.archive(), knowledge.stairs())?;
         let maker = self.ledger.get(candidate)?.provenance.origin.maker()?.clone();
-        self.again(candidate, Origin::Promotion(maker), prompts)
+        self.propose_known(candidate, Origin::Promotion(maker), prompts)
     }
 
     fn repeat_meanwhile(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
@@ -148,14 +148,14 @@ impl Breeder {
 
     /// The next schedule of the error model's plan, as often as its credit allows.
     fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
-        let advised = self.advised.as_ref()?;
+        let link = self.planner_link.as_ref()?;
         let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
         let chance = stream.chance(share);
-        let certain = advised.is_closing() && share > CLEAR;
+        let certain = link.is_closing() && share > CLEAR;
         if !(chance || certain) {
             return None;
         }
-        let planned = advised.current().plan.iter().find(|planned| self.is_new(&planned.id))?;
+        let planned = link.plan().schedules.iter().find(|planned| self.is_new(&planned.id))?;
         let maker = Maker::Planned(planned.how.to_owned());
         Some(self.propose(planned.schedule.clone(), Provenance::founder(maker, MODEL)))
     }

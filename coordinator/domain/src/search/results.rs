@@ -45,10 +45,10 @@ impl Breeder {
             self.rungs.set_baseline(measurement);
             self.calibrate(measurement);
         }
-        self.knowledge.time(&self.space, candidate.first, &candidate.schedule, measurement.into());
+        self.knowledge.add_latency(&self.space, candidate.first, &candidate.schedule, measurement.into());
         let joined = match (repeated, candidate.prompts) {
             (Some(Repeated::Another(of)), _) => {
-                self.knowledge.again(of, &observed);
+                self.knowledge.add_repeat(of, &observed);
                 None
             }
             (None, prompts) if self.rungs.is_partial(prompts) => {
@@ -61,11 +61,11 @@ impl Breeder {
             generations.tell(index, self.knowledge.score(index));
         }
         if self.knowledge.is_due() {
-            self.settle();
+            self.rescore();
         }
         let (spent, open) = (self.spent(), self.ledger.open());
-        if let Some(advised) = &mut self.advised {
-            advised.pass(measurement.device_time, open, spent);
+        if let Some(link) = &mut self.planner_link {
+            link.after_result(measurement.device_time, open, spent);
         }
         Ok(joined)
     }
@@ -83,8 +83,8 @@ impl Breeder {
         let Some(likely) = self.rungs.tell(index, candidate.prompts, objectives, &observed, measurement) else {
             return;
         };
-        if let Some(advised) = &mut self.advised {
-            advised.tell(index, &candidate.schedule, &objectives.judge(&likely), false);
+        if let Some(link) = &mut self.planner_link {
+            link.tell(index, &candidate.schedule, &objectives.judge(&likely), false);
         }
     }
 
@@ -106,8 +106,8 @@ impl Breeder {
         if let Some(maker) = maker {
             self.credit.book(maker, added.gain);
         }
-        if let Some(advised) = &mut self.advised {
-            advised.tell(index, &candidate.schedule, &added.score, true);
+        if let Some(link) = &mut self.planner_link {
+            link.tell(index, &candidate.schedule, &added.score, true);
         }
         added.inserted
     }
@@ -148,12 +148,12 @@ impl Breeder {
     }
 
     /// Scores everything again with all that is known. Happens now and then by itself; call it when the search ends.
-    pub fn settle(&mut self) {
+    pub fn rescore(&mut self) {
         if !self.knowledge.rescore() {
             return;
         }
-        if let Some(advised) = &mut self.advised {
-            advised.rescore(self.knowledge.scores());
+        if let Some(link) = &mut self.planner_link {
+            link.rescore(self.knowledge.scores());
         }
         let (objectives, front) = (self.knowledge.objectives(), self.knowledge.archive());
         self.rungs.prune(|hopeful| !front.covers(&objectives.judge(hopeful)));
@@ -164,8 +164,8 @@ impl Breeder {
         if let Some(profile) = measurement.profile.as_ref().filter(|p| p.slots() == self.space.slots()) {
             let profile = Arc::new(profile.clone());
             self.reseed(Some(profile.clone()));
-            if let Some(advised) = &mut self.advised {
-                advised.calibrate(profile);
+            if let Some(link) = &mut self.planner_link {
+                link.calibrate(profile);
             }
         }
     }

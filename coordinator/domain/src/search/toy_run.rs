@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evocache_proto::domain::{CandidateId, Layout, Measurement, SpecDraft};
 use evocache_testkit::landscape::{Landscape, spec};
 
-use super::{Adviser, Breeder, Parts, Proposal};
+use super::{Planner, Breeder, Parts, Proposal};
 
 /// Runs a whole search with `workers` candidates in flight at a time, and hands the breeder back.
 pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {
@@ -43,7 +43,7 @@ fn run_parts(
         Ok(breeder) => breeder,
         Err(error) => panic!("{error}"),
     };
-    let mut run = Run { adviser: breeder.adviser(), open: VecDeque::new() };
+    let mut run = Run { planner: breeder.new_planner(), open: VecDeque::new() };
     for index in 0..evaluations {
         let proposal = loop {
             let proposal = breeder.ask(CandidateId(index));
@@ -59,12 +59,12 @@ fn run_parts(
             run.finish(&mut breeder, &mut measure);
         }
     }
-    breeder.settle();
+    breeder.rescore();
     breeder
 }
 
 struct Run {
-    adviser: Option<Adviser>,
+    planner: Option<Planner>,
     open: VecDeque<(CandidateId, Proposal)>,
 }
 
@@ -75,6 +75,6 @@ impl Run {
         {
             panic!("{error}");
         }
-        breeder.think(&mut self.adviser);
+        breeder.plan_now(&mut self.planner);
     }
 }

@@ -43,7 +43,7 @@ impl Actor {
         match self.state.rebuild_some(&search) {
             Ok(false) => {}
             Ok(true) => {
-                self.teach(&search);
+                self.feed_planner(&search);
                 self.news.push(Change { search, evaluation: None });
                 self.line.wake();
             }

@@ -87,12 +87,12 @@ impl Actor {
         Ok(())
     }
 
-    fn cause(&mut self, Effects { changes, misled, taught, leaving }: Effects) {
+    fn cause(&mut self, Effects { changes, planners_lost, fed, leaving }: Effects) {
         self.news.extend(changes);
-        misled.iter().for_each(|search| self.advisers.dismiss(search));
+        planners_lost.iter().for_each(|search| self.planners.dismiss(search));
         // All taken before the first is answered: answering carries out another command.
         let leavers: Vec<Waiter> = leaving.iter().flat_map(|worker| self.line.waiters.take_worker(worker)).collect();
-        taught.iter().for_each(|search| self.teach(search));
+        fed.iter().for_each(|search| self.feed_planner(search));
         leavers.into_iter().for_each(|waiter| self.answer(waiter));
     }
 }

@@ -1,4 +1,4 @@
-//! What facts cause outside of the state: news for watchers, lessons for advisers, answers to workers that leave.
+//! What facts cause outside of the state: news for watchers, inputs for planners, answers to workers that leave.
 
 use evocache_proto::domain::{SearchId, WorkerId};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use evocache_domain::evaluation::Evaluation;
 pub(super) struct Effects {
     /// For watchers, after the flush.
     pub(super) changes: Vec<Change>,
-    /// Searches whose advisers have learned from results that are now excluded; new ones take their place.
-    pub(super) misled: Vec<SearchId>,
-    /// Searches whose advisers have something to learn, or are no longer needed.
-    pub(super) taught: Vec<SearchId>,
+    /// Searches whose planners have learned from results that are now excluded; new ones take their place.
+    pub(super) planners_lost: Vec<SearchId>,
+    /// Searches whose planners have something to learn, or are no longer needed.
+    pub(super) fed: Vec<SearchId>,
     /// Workers that get no more work: those that wait are answered.
     pub(super) leaving: Vec<WorkerId>,
 }
@@ -27,18 +27,18 @@ impl Effects {
             match fact {
                 Fact::Evaluated { search, evaluation, .. } => {
                     effects.changed(search, Some(evaluation));
-                    effects.taught.push(search.clone());
+                    effects.fed.push(search.clone());
                 }
                 Fact::WorkerExcluded { search, .. } => {
                     effects.changed(search, None);
-                    effects.misled.push(search.clone());
-                    effects.taught.push(search.clone());
+                    effects.planners_lost.push(search.clone());
+                    effects.fed.push(search.clone());
                 }
                 Fact::SearchMoved { search, .. }
                 | Fact::SearchExtended { search, .. }
                 | Fact::SearchDeleted { search } => {
                     effects.changed(search, None);
-                    effects.taught.push(search.clone());
+                    effects.fed.push(search.clone());
                 }
                 Fact::SearchCreated { search, .. } | Fact::SearchBound { search, .. } => effects.changed(search, None),
                 Fact::LeaseMoved { search, state, .. } if !state.is_open() => effects.changed(search, None),

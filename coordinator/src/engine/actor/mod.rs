@@ -1,11 +1,11 @@
 //! The engine's thread: takes calls from a queue, decides, commits, applies, flushes once, answers.
 //!
-//! From bottom to top: `store_state`, `line` and `advisers` are what the actor is made of, `parts` puts them together; `flush`,
-//! `advise` and `carry_out` are the steps of a command; `serve`, `background`, `recovery` and `clock` are what it does besides;
+//! From bottom to top: `store_state`, `line` and `planners` are what the actor is made of, `parts` puts them together; `flush`,
+//! `planning` and `carry_out` are the steps of a command; `serve`, `background`, `recovery` and `clock` are what it does besides;
 //! `run` is the loop; `engine` starts and stops it.
 
-mod advise;
-mod advisers;
+mod planning;
+mod planners;
 mod background;
 mod carry_out;
 mod clock;
@@ -22,6 +22,6 @@ mod settings;
 mod store_state;
 mod waiters;
 
-pub use advisers::ModelFitting;
+pub use planners::ModelFitting;
 pub use engine::{Engine, EnginePanic, Work, open};
 pub use settings::{EngineError, Settings};

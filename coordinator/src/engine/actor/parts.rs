@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc};
 
-use super::advisers::{Advisers, ModelFitting};
+use super::planners::{Planners, ModelFitting};
 use super::line::Line;
 use super::settings::Settings;
 use super::store_state::{Event, StoreState};
@@ -22,7 +22,7 @@ pub(super) struct Actor {
     pub(super) state: State,
     pub(super) settings: Settings,
     pub(super) inbox: mpsc::Receiver<Message>,
-    pub(super) advisers: Advisers,
+    pub(super) planners: Planners,
     pub(super) line: Line,
     pub(super) store_state: StoreState,
     /// Answers that wait for the flush.
@@ -49,7 +49,7 @@ impl Actor {
         meters: Arc<Meters>,
     ) -> Self {
         Self {
-            advisers: Advisers::new(settings.fitting, queue),
+            planners: Planners::new(settings.fitting, queue),
             state,
             settings,
             inbox,

@@ -45,16 +45,16 @@ impl Actor {
         tracing::info!("the store is open again: the coordinator goes on from what it holds");
         let old = std::mem::replace(&mut self.state, state);
         for (id, old) in &old.searches {
-            self.advisers.dismiss(id);
+            self.planners.dismiss(id);
             let new = self.state.searches.get_mut(id).and_then(|search| search.breeder_mut());
             if let (Some(new), Some(old)) = (new, old.breeder()) {
-                new.succeed(old);
+                new.take_over_from(old);
             }
         }
         let searches: BTreeSet<SearchId> =
             old.searches.into_keys().chain(self.state.searches.keys().cloned()).collect();
         for search in searches {
-            self.teach(&search);
+            self.feed_planner(&search);
             // Watchers look for themselves what has become of it.
             self.news.push(Change { search, evaluation: None });
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evocache_proto::domain::SearchId;
 
-use super::advisers::Taught;
+use super::planners::Submitted;
 use super::clock::TICK;
 use super::parts::{Actor, moment};
 use super::waiters::Waiter;
@@ -23,7 +23,7 @@ impl Actor {
     pub(super) async fn run(mut self) {
         self.look_at_room();
         let searches: Vec<SearchId> = self.state.searches.keys().cloned().collect();
-        searches.iter().for_each(|search| self.teach(search));
+        searches.iter().for_each(|search| self.feed_planner(search));
         let (mut heard, mut messages) = (Vec::with_capacity(BATCH), VecDeque::with_capacity(BATCH));
         loop {
             if messages.is_empty() {
@@ -56,7 +56,7 @@ impl Actor {
 
     /// Breaks if the message is to stop.
     fn handle(&mut self, message: Message) -> ControlFlow<()> {
-        if !matches!(message, Message::Advice { .. }) {
+        if !matches!(message, Message::Plan { .. }) {
             self.meters.queued.fetch_sub(1, Relaxed);
         }
         match message {
@@ -73,9 +73,9 @@ impl Actor {
                 let until = self.settings.clock.now().plus(wait);
                 self.receive(Waiter { worker, until, reply });
             }
-            Message::Advice { search, adviser, advice } => {
-                if self.advisers.is_current(&search, adviser) {
-                    self.taught(&search, advice.map_or(Taught::NoAdviser, Taught::Advice));
+            Message::Plan { search, planner, plan } => {
+                if self.planners.is_current(&search, planner) {
+                    self.take_plan(&search, plan.map_or(Submitted::NoPlanner, Submitted::Plan));
                 }
             }
         }

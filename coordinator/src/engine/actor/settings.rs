@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::advisers::ModelFitting;
+use super::planners::ModelFitting;
 use crate::engine::state::Inconsistent;
 use crate::ports::{Clock, IdSource, Store, StoreError};
 use evocache_domain::lease::RetryPolicy;

@@ -57,7 +57,7 @@ pub(super) fn used_up(search: &Search, more: u64, device_time: Duration, now: Ti
 /// Whether the search has no candidate to propose and never will.
 pub(super) fn nothing_left(search: &Search) -> bool {
     let next = CandidateId(search.candidates.len() as u64);
-    search.breeder().is_some_and(|breeder| !breeder.is_thinking() && breeder.ask(next).is_none())
+    search.breeder().is_some_and(|breeder| !breeder.awaits_plan() && breeder.ask(next).is_none())
 }
 
 /// Fails a search in which hardly any candidate can be evaluated, rather than breeding failures without end.

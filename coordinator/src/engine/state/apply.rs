@@ -32,7 +32,7 @@ impl State {
                 candidate.lease = std::mem::take(&mut candidate.lease).after_restart(now, policy);
             }
             if let Some(breeder) = search.breeder_mut() {
-                breeder.resume();
+                breeder.restart_planner();
             }
         }
         Ok(state)

@@ -48,9 +48,9 @@ impl Search {
             }
         }
         if is_final {
-            bound.breeder.settle();
+            bound.breeder.rescore();
         }
-        bound.breeder.succeed(&rebuild.breeder);
+        bound.breeder.take_over_from(&rebuild.breeder);
         Ok(())
     }
 

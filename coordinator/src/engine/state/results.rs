@@ -38,7 +38,7 @@ impl Search {
         if self.settled.contains(&(sequence + 1))
             && let Some(breeder) = self.breeder_mut()
         {
-            breeder.settle();
+            breeder.rescore();
         }
         Ok(())
     }
@@ -50,8 +50,8 @@ impl Search {
         }
         self.totals.references.tell(&evaluation.device, evaluation.measurement.baseline_latency());
         if let Some(bound) = &mut self.bound {
-            if bound.breeder.objectives().are_in_time() {
-                bound.breeder.refer(self.totals.references.uncached_us());
+            if bound.breeder.objectives().include_latency_us() {
+                bound.breeder.set_uncached_latency(self.totals.references.uncached_us());
             }
             bound.breeder.tell(evaluation.candidate, &evaluation.measurement)?;
         }

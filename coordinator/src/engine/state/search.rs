@@ -251,9 +251,9 @@ impl Search {
         let was_final = self.phase.is_final();
         if let Some(breeder) = self.breeder_mut() {
             match (was_final, phase.is_final()) {
-                (_, true) => breeder.settle(),
-                // The end of the search dismissed its adviser; a new one hears everything again.
-                (true, false) => breeder.resume(),
+                (_, true) => breeder.rescore(),
+                // The end of the search dismissed its planner; a new one hears everything again.
+                (true, false) => breeder.restart_planner(),
                 (false, false) => {}
             }
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use evocache_proto::domain::Decision;
 
-use super::cells::{Cells, Features, Setting, normal};
-use super::drift::{Data, Drift, MOST_PARAMETERS};
+use super::cells::{CellModel, Features, Setting, normal};
+use super::ages::{Data, AgeModel, MOST_PARAMETERS};
 use super::link::Link;
-use super::{Adviser, Predictor, plan};
+use super::{Planner, ErrorModel, predicted_front};
 use crate::rng::Stream;
-use crate::search::advice::Planned;
+use crate::search::planner_link::PlannedSchedule;
 use crate::search::dense::Factor;
 
 /// Results that the additive model holds, at most. When it is full it begins anew with half of them: the last ones,
@@ -20,7 +20,7 @@ const SETTLED: usize = 400;
 /// Results by which link and noise are chosen.
 const SETTING_ROWS: usize = 200;
 /// Results that the drift model is fitted to: it has fewer parameters.
-const DRIFT_ROWS: usize = 300;
+const AGE_ROWS: usize = 300;
 /// Results that the line of costs is fitted to.
 const COST_ROWS: usize = 400;
 /// Assumed deviations of errors, as shares of their spread.
@@ -41,7 +41,7 @@ fn chosen(n: usize, most: usize) -> Vec<usize> {
     (0..early).map(|i| i * (n - late) / early).chain(n - late..n).collect()
 }
 
-impl Adviser {
+impl Planner {
     /// Fits all models anew.
     pub(super) fn fit(&mut self) {
         self.fits += 1;
@@ -49,25 +49,25 @@ impl Adviser {
         let rows = rows.into_iter().map(|row| (self.costs.features_of(&self.space, &row.schedule), row.cost, 1.0));
         let rows: Vec<_> = rows.collect();
         self.costs.fit(rows.into_iter());
-        self.fit_additive();
-        let drift = self.fit_drift();
-        let Some(additive) = &self.additive else { return };
-        let link = additive.setting.link;
-        let weights = Arc::new(additive.weights(&self.grid, None));
-        self.experts[0].predictor = Some(Predictor { link, drift: None, tables: None, weights: Some(weights) });
-        if let Some(drift) = drift {
-            let alone = Predictor {
-                link: drift.link,
-                tables: Some(Arc::new(drift.tables(&self.grid))),
-                drift: Some(drift),
+        self.fit_cells();
+        let ages = self.fit_ages();
+        let Some(cells) = &self.cell_model else { return };
+        let link = cells.setting.link;
+        let weights = Arc::new(cells.weights(&self.grid, None));
+        self.rivals[0].fitted = Some(ErrorModel { link, age_model: None, tables: None, weights: Some(weights) });
+        if let Some(ages) = ages {
+            let alone = ErrorModel {
+                link: ages.link,
+                tables: Some(Arc::new(ages.tables(&self.grid))),
+                age_model: Some(ages),
                 weights: None,
             };
             // Together they must mean the same by a sum.
-            self.experts[2].predictor = (alone.link == link).then(|| {
-                let rest = additive.weights(&self.grid, Some(&additive.explained(&self.grid, &alone)));
-                Predictor { weights: Some(Arc::new(rest)), ..alone.clone() }
+            self.rivals[2].fitted = (alone.link == link).then(|| {
+                let rest = cells.weights(&self.grid, Some(&cells.explained(&self.grid, &alone)));
+                ErrorModel { weights: Some(Arc::new(rest)), ..alone.clone() }
             });
-            self.experts[1].predictor = Some(alone);
+            self.rivals[1].fitted = Some(alone);
         }
     }
 
@@ -83,23 +83,23 @@ impl Adviser {
         Features::new(&self.grid, &self.grid.lay(schedule), self.grid.count_index(schedule.steps()))
     }
 
-    fn fit_additive(&mut self) {
+    fn fit_cells(&mut self) {
         let n = self.rows.len();
         let doubled = n <= SETTLED && n >= 2 * self.begun;
-        let full = self.additive.as_ref().is_some_and(|a| a.len() >= MOST_ROWS);
-        let settled = self.additive.take().filter(|_| !doubled && !full);
-        let (mut additive, new) = match settled {
-            Some(additive) => (additive, (self.learnt..n).collect()),
+        let full = self.cell_model.as_ref().is_some_and(|a| a.len() >= MOST_ROWS);
+        let settled = self.cell_model.take().filter(|_| !doubled && !full);
+        let (mut cells, new) = match settled {
+            Some(cells) => (cells, (self.learnt..n).collect()),
             None => {
                 self.begun = n;
-                (Cells::new(self.choose_setting()), chosen(n, MOST_ROWS / 2))
+                (CellModel::new(self.choose_setting()), chosen(n, MOST_ROWS / 2))
             }
         };
         for row in new {
-            additive.add(&self.grid, self.features(row), self.rows[row].error);
+            cells.add(&self.grid, self.features(row), self.rows[row].error);
         }
         self.learnt = n;
-        self.additive = Some(additive);
+        self.cell_model = Some(cells);
     }
 
     /// Link and noise by the likelihood of what came back last.
@@ -138,18 +138,18 @@ impl Adviser {
         best.map_or(fallback, |(_, setting)| setting)
     }
 
-    fn fit_drift(&self) -> Option<Drift> {
+    fn fit_ages(&self) -> Option<AgeModel> {
         if self.grid.steps + self.grid.slots + self.grid.counts.len() > MOST_PARAMETERS {
             return None;
         }
         let mut data = Data::default();
-        for row in chosen(self.rows.len(), DRIFT_ROWS).into_iter().map(|i| &self.rows[i]) {
+        for row in chosen(self.rows.len(), AGE_ROWS).into_iter().map(|i| &self.rows[i]) {
             data.cells.extend(self.grid.lay(&row.schedule));
             data.count.push(self.grid.count_index(row.schedule.steps()));
             data.errors.push(row.error);
         }
         let spread = self.spread();
-        let before = self.experts[1].predictor.as_ref().and_then(|p| p.drift.as_ref());
+        let before = self.rivals[1].fitted.as_ref().and_then(|p| p.age_model.as_ref());
         let noise = before.map_or(0.05 * spread, |d| d.misfit.sqrt().clamp(0.003 * spread, 0.1 * spread));
         let fresh = self.fits % 8 == 1;
         let links = Link::ALL.into_iter().filter(|&link| fresh || before.is_none_or(|d| d.link == link));
@@ -157,23 +157,23 @@ impl Adviser {
             let start = before.filter(|d| d.link == link).cloned();
             let steps = if start.is_some() { 3 } else { 8 };
             start
-                .unwrap_or_else(|| Drift::start(&self.grid, link, &data, &self.prior))
+                .unwrap_or_else(|| AgeModel::start(&self.grid, link, &data, &self.prior))
                 .fit(&self.grid, &data, noise, steps)
         });
         fits.filter(|d| d.misfit.is_finite()).min_by(|a, b| a.misfit.total_cmp(&b.misfit))
     }
 
     /// The trusted models with their records, best first.
-    fn ranking(&self) -> Vec<(f64, &Predictor)> {
-        let trusted = self.experts.iter().filter(|e| e.guard.trusts());
-        let mut ranking: Vec<(f64, &Predictor)> =
-            trusted.filter_map(|e| Some((e.guard.correlation().unwrap_or(0.3), e.predictor.as_ref()?))).collect();
+    fn ranking(&self) -> Vec<(f64, &ErrorModel)> {
+        let trusted = self.rivals.iter().filter(|e| e.guard.trusts());
+        let mut ranking: Vec<(f64, &ErrorModel)> =
+            trusted.filter_map(|e| Some((e.guard.correlation().unwrap_or(0.3), e.fitted.as_ref()?))).collect();
         ranking.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranking
     }
 
     /// What the trusted models would try, best first.
-    pub(super) fn plan(&self, wanted: usize, closing: bool) -> Vec<Planned> {
+    pub(super) fn plan(&self, wanted: usize, closing: bool) -> Vec<PlannedSchedule> {
         let ranking = self.ranking();
         let mut lists = Vec::new();
         if let Some(&(record, best)) = ranking.first() {
@@ -200,22 +200,22 @@ impl Adviser {
     }
 
     /// Another model that explains the results about as well.
-    fn draw(&self, predictor: &Predictor) -> Predictor {
+    fn draw(&self, predictor: &ErrorModel) -> ErrorModel {
         let mut stream = Stream::new(self.seed, "model-draw", self.fits);
         let mut drawn = predictor.clone();
-        if let Some(drift) = &predictor.drift {
-            let jittered = drift.jittered(|| JITTER * normal(&mut stream));
+        if let Some(ages) = &predictor.age_model {
+            let jittered = ages.jittered(|| JITTER * normal(&mut stream));
             drawn.tables = Some(Arc::new(jittered.tables(&self.grid)));
         }
-        if let Some(additive) = self.additive.as_ref().filter(|_| predictor.weights.is_some()) {
-            let explained = predictor.drift.as_ref().map(|_| additive.explained(&self.grid, predictor));
-            drawn.weights = Some(Arc::new(additive.draw(&self.grid, explained.as_deref(), DRAW, &mut stream)));
+        if let Some(cells) = self.cell_model.as_ref().filter(|_| predictor.weights.is_some()) {
+            let explained = predictor.age_model.as_ref().map(|_| cells.explained(&self.grid, predictor));
+            drawn.weights = Some(Arc::new(cells.draw(&self.grid, explained.as_deref(), DRAW, &mut stream)));
         }
         drawn
     }
 
     /// The schedules of a predicted front that promise most hypervolume beside what is measured, best first.
-    fn promising(&self, predictor: &Predictor, how: &'static str, most: usize) -> Vec<Planned> {
+    fn promising(&self, predictor: &ErrorModel, how: &'static str, most: usize) -> Vec<PlannedSchedule> {
         let (space, counts) = (&self.space, &self.grid.counts);
         // All step counts in turn, the one of the uncached run every other time.
         let turn = self.fits as usize;
@@ -223,11 +223,11 @@ impl Adviser {
         let cached = if space.forecast() && turn % 4 >= 2 { Decision::Forecast } else { Decision::Reuse };
         let slots = self.costs.slots(space);
         let count = self.grid.count_index(steps);
-        let stops = plan::path(space, &self.grid, predictor, steps, &slots, cached);
-        let mut open: Vec<(f64, f64, usize)> = stops
+        let schedules = predicted_front::build(space, &self.grid, predictor, steps, &slots, cached);
+        let mut open: Vec<(f64, f64, usize)> = schedules
             .iter()
             .enumerate()
-            .map(|(i, stop)| (self.costs.of(space, &stop.genome), predictor.error(&self.grid, &stop.cells, count), i))
+            .map(|(i, predicted)| (self.costs.of(space, &predicted.genome), predictor.error(&self.grid, &predicted.cells, count), i))
             .collect();
         let mut stairs = self.stairs.clone();
         let mut planned = Vec::new();
@@ -239,8 +239,8 @@ impl Adviser {
             }
             let (cost, error, stop) = open.swap_remove(at);
             stairs.insert(cost, error);
-            if let Some(schedule) = stops[stop].genome.to_schedule(space) {
-                planned.push(Planned { id: schedule.id(), schedule: Arc::new(schedule), how });
+            if let Some(schedule) = schedules[stop].genome.to_schedule(space) {
+                planned.push(PlannedSchedule { id: schedule.id(), schedule: Arc::new(schedule), how });
             }
         }
         planned

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use evocache_proto::domain::Decision;
 
-use super::Predictor;
+use super::ErrorModel;
 use super::cells::Weights;
-use super::drift::Tables;
+use super::ages::Tables;
 use super::grid::Grid;
 use crate::search::genome::{Genome, Space};
 
@@ -17,12 +17,12 @@ use crate::search::genome::{Genome, Space};
 const BATCHES: usize = 200;
 
 /// A schedule on the way, and the predicted sum.
-pub(super) struct Stop {
+pub(super) struct PredictedSchedule {
     pub(super) genome: Genome,
     pub(super) cells: Vec<f32>,
 }
 
-struct Path<'a> {
+struct Builder<'a> {
     grid: &'a Grid,
     weights: Option<&'a Weights>,
     tables: Option<Arc<Tables>>,
@@ -33,8 +33,8 @@ struct Path<'a> {
     rooted: Vec<f64>,
 }
 
-impl Path<'_> {
-    fn own(&self, i: usize) -> f64 {
+impl Builder<'_> {
+    fn by_cell(&self, i: usize) -> f64 {
         let Some(w) = self.weights else { return 0.0 };
         let slots = self.grid.slots;
         let z = |i: usize| f64::from(self.cells[i]);
@@ -59,7 +59,7 @@ impl Path<'_> {
         (at, at + 1 + after, before)
     }
 
-    fn drift(&self, i: usize) -> f64 {
+    fn by_age(&self, i: usize) -> f64 {
         let Some(tables) = &self.tables else { return 0.0 };
         let (slots, slot) = (self.grid.slots, i % self.grid.slots);
         let (from, to, before) = self.run(i);
@@ -91,24 +91,24 @@ impl Path<'_> {
         let slots = self.grid.slots;
         if covered.len() == 1 {
             let i = covered.start * slots + slot;
-            return self.own(i) + self.drift(i);
+            return self.by_cell(i) + self.by_age(i);
         }
         // Several at once: as if one after the other. What the first of them changes is small beside the whole.
-        covered.clone().map(|b| self.own(b * slots + slot) + self.drift(b * slots + slot)).sum()
+        covered.clone().map(|b| self.by_cell(b * slots + slot) + self.by_age(b * slots + slot)).sum()
     }
 }
 
 /// The predicted front at one step count. `cost` is what a cell of each slot costs, `cached` the way not to compute.
-pub(super) fn path(
+pub(super) fn build(
     space: &Space,
     grid: &Grid,
-    predictor: &Predictor,
+    predictor: &ErrorModel,
     steps: u32,
     cost: &[f64],
     cached: Decision,
-) -> Vec<Stop> {
+) -> Vec<PredictedSchedule> {
     let of = steps as usize;
-    let mut path = Path {
+    let mut builder = Builder {
         grid,
         weights: predictor.weights.as_deref(),
         tables: predictor.tables.clone(),
@@ -120,10 +120,10 @@ pub(super) fn path(
     let mut genome = Genome::from_fn(space, steps, |_, _| Decision::Compute);
     let mut open: Vec<(usize, usize)> = (1..of).flat_map(|t| (0..grid.slots).map(move |s| (t, s))).collect();
     let batch = open.len().div_ceil(BATCHES).max(1);
-    let mut stops = Vec::new();
+    let mut schedules = Vec::new();
     while !open.is_empty() {
         let mut order: Vec<(f64, (usize, usize))> =
-            open.iter().map(|&(t, s)| (path.marginal(&grid.covered(t, of), s) / cost[s].max(1e-9), (t, s))).collect();
+            open.iter().map(|&(t, s)| (builder.marginal(&grid.covered(t, of), s) / cost[s].max(1e-9), (t, s))).collect();
         let last = batch.min(order.len()) - 1;
         order.select_nth_unstable_by(last, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let limit = order[last].0 + 0.02 * order[last].0.abs();
@@ -140,15 +140,15 @@ pub(super) fn path(
                 break;
             }
             let covered = grid.covered(t, of);
-            let again = path.marginal(&covered, s) / cost[s].max(1e-9);
+            let again = builder.marginal(&covered, s) / cost[s].max(1e-9);
             if n == 0 || again <= limit {
-                covered.for_each(|b| path.cache(b * grid.slots + s));
+                covered.for_each(|b| builder.cache(b * grid.slots + s));
                 genome.set(t, s, cached);
                 taken += 1;
             }
         }
         open.retain(|&(t, s)| genome.computes(t, s));
-        stops.push(Stop { genome: genome.clone(), cells: path.cells.clone() });
+        schedules.push(PredictedSchedule { genome: genome.clone(), cells: builder.cells.clone() });
     }
-    stops
+    schedules
 }

@@ -37,7 +37,7 @@ const STEP: f64 = 0.7;
 
 /// A fitted model.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Drift {
+pub(super) struct AgeModel {
     pub(super) link: Link,
     /// Common, step counts, slots, steps.
     parameters: Vec<f64>,
@@ -58,7 +58,7 @@ pub(super) struct Tables {
     pub(super) offset: Vec<f64>,
 }
 
-impl Drift {
+impl AgeModel {
     /// Where a fit begins: at the prior's means.
     pub(super) fn start(grid: &Grid, link: Link, data: &Data, prior: &Prior) -> Self {
         let counts = vec![0.0; grid.counts.len()];

@@ -9,7 +9,7 @@
 
 use crate::rng::Stream;
 
-use super::Predictor;
+use super::ErrorModel;
 use super::grid::Grid;
 use super::link::Link;
 use crate::search::dense::Factor;
@@ -180,7 +180,7 @@ impl Setting {
 
 /// The model with all that it was told.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Cells {
+pub(super) struct CellModel {
     pub(super) setting: Setting,
     rows: Vec<Features>,
     pub(super) sums: Vec<f64>,
@@ -188,7 +188,7 @@ pub(super) struct Cells {
     factor: Factor,
 }
 
-impl Cells {
+impl CellModel {
     pub(super) fn new(setting: Setting) -> Self {
         Self { setting, rows: Vec::new(), sums: Vec::new(), variances: Vec::new(), factor: Factor::default() }
     }
@@ -211,7 +211,7 @@ impl Cells {
     }
 
     /// What a model with ages explains of the rows' sums.
-    pub(super) fn explained(&self, grid: &Grid, predictor: &Predictor) -> Vec<f64> {
+    pub(super) fn explained(&self, grid: &Grid, predictor: &ErrorModel) -> Vec<f64> {
         let mut cells = Vec::new();
         let sum = |row: &Features| {
             row.unpack(grid, &mut cells);
@@ -308,7 +308,7 @@ mod tests {
         let mut truth = Weights::zero(&grid);
         truth.own.iter_mut().for_each(|w| *w = (0.01 + 0.02 * stream.unit()) as f32);
         truth.next.iter_mut().for_each(|w| *w = 0.01);
-        let mut model = Cells::new(Setting { link: Link::Exponential, noise: 1e-4, scale: 0.02 });
+        let mut model = CellModel::new(Setting { link: Link::Exponential, noise: 1e-4, scale: 0.02 });
         let mut draw = |share: f64| {
             let mut cells = vec![0.0; grid.padded()];
             cells[4..32].iter_mut().for_each(|c| *c = f32::from(u8::from(stream.chance(share))));
