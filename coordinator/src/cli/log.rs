@@ -1,20 +1,15 @@
-//! What the command line logs, and where a server sends its spans.
+//! What the program logs, and where a server sends its spans.
 
 use evocache_net::log::{LogFormat, LogOptions, Logging};
 use tracing_subscriber::EnvFilter;
 
-use super::args::Cli;
-#[cfg(feature = "server")]
-use super::args::Verb;
-use super::exit::Failure;
-use super::printer::Printer;
+use super::args::{Cli, Verb};
+use super::kit::exit::Failure;
+use super::kit::printer::Printer;
 
-/// Starts the log: warnings only, unless more is asked for; a server also logs what it does.
-pub(super) fn start(cli: &Cli, printer: Printer) -> Result<Logging, Failure> {
-    #[cfg(feature = "server")]
+/// Starts the log: warnings only, more with `--verbose`; a server also logs what it does.
+pub(crate) fn start(cli: &Cli, printer: Printer) -> Result<Logging, Failure> {
     let server = if let Verb::Serve(args) = &cli.verb { Some(args) } else { None };
-    #[cfg(not(feature = "server"))]
-    let server: Option<&super::args::ServeArgs> = None;
     let filter = match cli.global.verbose + u8::from(server.is_some()) {
         0 => "warn",
         1 => "warn,evocache=info,evocache_net=info,audit=info",

@@ -1,7 +1,7 @@
-//! The worker processes of `local`: started, looked after, and asked to leave.
+//! The worker processes of `local`: starts, supervises and stops them.
 //!
 //! Each is this program again, with a hidden verb. It runs in a process group of its own, so that Ctrl-C reaches only
-//! the parent, which then ends the workers in order; and it watches its stdin, so that it never outlives the parent.
+//! the parent, which then stops the workers in order; and it watches its stdin, so that it never outlives the parent.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -15,26 +15,27 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use evocache_worker::cli::run::RunArgs as WorkerArgs;
 
+use super::args::LocalArgs;
 use super::setup::Plan;
-use crate::cli::args::LocalArgs;
-use crate::cli::exit::Failure;
-use crate::cli::{Told, names};
+use crate::cli::kit::exit::Failure;
+use crate::cli::kit::follow::Message;
+use crate::cli::kit::names;
 use crate::client::{Client, SearchState};
 
-/// How often one worker is started again.
+/// The most restarts of one worker.
 const RESTARTS: u32 = 3;
-/// How long a worker may take to give back its candidate and leave.
+/// How long a worker may take to release its candidate and exit.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the logs are looked at for what the workers do.
+/// How often the logs are read for what the workers do.
 const NARRATE_EVERY: Duration = Duration::from_millis(100);
-/// What stands before such a message in a log.
+/// The level that precedes such a message in a log.
 const INFO: &str = " INFO ";
-/// Lines of a log that are shown.
+/// The last lines of a log that are shown when its worker dies.
 const TAIL: usize = 12;
-/// What the environment may say of credentials.
+/// Variables of the environment that hold credentials.
 const CREDENTIALS: [&str; 5] =
     ["EVOCACHE_CA", "EVOCACHE_CLIENT_CERT", "EVOCACHE_CLIENT_KEY", "EVOCACHE_TOKEN_FILE", "EVOCACHE_TOKEN"];
-/// More workers than this do not make a search on one machine better, only its timings worse.
+/// More workers than this do not improve a search on one machine; they only disturb its timings.
 const MAX_DEFAULT_WORKERS: usize = 4;
 
 /// How the workers are started.
@@ -47,7 +48,7 @@ pub(super) struct WorkerSettings {
     device: String,
     metrics: Vec<String>,
     logs: PathBuf,
-    /// How many.
+    /// Number of workers.
     pub(super) count: usize,
 }
 
@@ -86,12 +87,12 @@ impl WorkerSettings {
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .kill_on_drop(true);
-        // Credentials are for other coordinators; this one is ours alone.
+        // Credentials in the environment are for other coordinators.
         for name in CREDENTIALS {
             command.env_remove(name);
         }
         if self.device == "cpu" {
-            // One thread each: workers that share cores would measure each other.
+            // One thread each: workers that share cores would disturb each other's timings.
             command.args(["--threads", "1"]).env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
         }
         #[cfg(unix)]
@@ -104,14 +105,14 @@ impl WorkerSettings {
 struct Member {
     number: usize,
     child: Child,
-    /// Open as long as the worker is wanted.
+    /// Its end tells the worker to exit.
     stdin: Option<ChildStdin>,
-    /// Where this process began in the log.
+    /// Offset in the log where this process started.
     log_start: u64,
     restarts: u32,
 }
 
-/// The workers.
+/// The running workers.
 #[derive(Debug)]
 pub(super) struct Fleet {
     settings: WorkerSettings,
@@ -120,17 +121,17 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts all of them.
+    /// Starts all workers.
     pub(super) fn start(settings: WorkerSettings, client: Client) -> Result<Self, Failure> {
         let members = (1..=settings.count).map(|number| spawn(&settings, number, 0)).collect::<Result<_, _>>()?;
         Ok(Self { settings, client, members })
     }
 
-    /// Starts workers that die again, a few times; ends when there is none left.
-    pub(super) async fn supervise(&mut self, tell: UnboundedSender<Told>) -> Failure {
+    /// Restarts workers that die, a few times each. Returns when no worker is left.
+    pub(super) async fn supervise(&mut self, notes: UnboundedSender<Message>) -> Failure {
         loop {
             if self.members.is_empty() {
-                return Failure::new("all workers have left before the search ended")
+                return Failure::new("all workers exited before the search ended")
                     .hint(format!("their logs are in {}", self.settings.logs.display()));
             }
             let (index, status) = self.next_exit().await;
@@ -138,21 +139,21 @@ impl Fleet {
             let log = self.settings.log(member.number);
             let end = ending(member.number, status, &log, member.log_start);
             if status.success() {
-                // Drained by somebody: it is not wanted back.
-                let _ = tell.send(Told::Warning(format!("worker {} has left", member.number)));
+                // It was drained: it is not restarted.
+                let _ = notes.send(Message::Warning(format!("worker {} has exited", member.number)));
                 continue;
             }
-            // If none has ever come as far as to register, the next one will not either.
+            // If no worker has ever registered, a restarted one will not either.
             let registered = self.client.workers().await.is_ok_and(|workers| !workers.is_empty());
             if !registered || (member.restarts >= RESTARTS && self.members.is_empty()) {
-                return Failure::new(end).hint(format!("the whole log is {}", log.display()));
+                return Failure::new(end).hint(format!("the complete log is {}", log.display()));
             }
             if member.restarts >= RESTARTS {
                 let left = self.members.len();
-                let _ = tell.send(Told::Warning(format!("{end}\n  it is not started again; {left} go on")));
+                let _ = notes.send(Message::Warning(format!("{end}\n  it is not restarted; {left} go on")));
                 continue;
             }
-            let _ = tell.send(Told::Warning(format!("{end}\n  it is started again")));
+            let _ = notes.send(Message::Warning(format!("{end}\n  it is restarted")));
             tokio::time::sleep(Duration::from_secs(1 << member.restarts)).await;
             match spawn(&self.settings, member.number, member.restarts + 1) {
                 Ok(member) => self.members.push(member),
@@ -161,22 +162,22 @@ impl Fleet {
         }
     }
 
-    /// Waits for any of them; there is at least one.
+    /// Waits for one of them to exit. There must be at least one.
     async fn next_exit(&mut self) -> (usize, ExitStatus) {
         let waits = self.members.iter_mut().map(|member| Box::pin(member.child.wait()));
         match futures::future::select_all(waits).await {
             (Ok(status), index, _) => (index, status),
-            // A child that cannot be waited for is as good as gone.
+            // A child that cannot be waited for counts as gone.
             (Err(_), index, _) => (index, ExitStatus::default()),
         }
     }
 
-    /// Asks all of them to leave, waits, and ends those that do not.
+    /// Asks all workers to exit, waits, and kills those that do not.
     pub(super) async fn stop(mut self) {
         for member in &mut self.members {
             #[cfg(unix)]
             if let Some(pid) = member.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-                // It may have gone by itself.
+                // Fails if it has already exited.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
             member.stdin = None;
@@ -184,40 +185,40 @@ impl Fleet {
         let all = futures::future::join_all(self.members.iter_mut().map(|member| member.child.wait()));
         if tokio::time::timeout(GRACE, all).await.is_err() {
             for member in &mut self.members {
-                // Those that have left are not there to be killed.
+                // Fails for those that have exited.
                 let _ = member.child.kill().await;
             }
         }
     }
 }
 
-/// Says what each worker does until the search has its first result: they load a model and measure it uncached, which
-/// may take minutes. Then it is silent; what comes after is progress of the search.
+/// Reports what each worker does until the search has its first result: loading the model and measuring it uncached may
+/// take minutes. After that, the progress line says enough.
 ///
-/// Returns only if the search asks for what none of its workers has: they are all that it will ever get.
+/// Returns only if no worker offers what the search names: no others will come.
 pub(super) async fn narrate(
     settings: WorkerSettings,
     client: Client,
     id: SearchId,
-    tell: UnboundedSender<Told>,
+    notes: UnboundedSender<Message>,
 ) -> Failure {
     let starts: Vec<u64> = (1..=settings.count).map(|number| length(&settings.log(number))).collect();
-    let mut said = vec![String::new(); settings.count];
+    let mut reported = vec![String::new(); settings.count];
     loop {
-        for (i, (start, said)) in starts.iter().zip(&mut said).enumerate() {
+        for (i, (start, reported)) in starts.iter().zip(&mut reported).enumerate() {
             let lines = lines(&settings.log(i + 1), *start).unwrap_or_default();
             let last = lines.iter().rev().find_map(|line| line.split_once(INFO)).map(|(_, text)| text.trim());
-            // Without the spans that it was said in.
+            // Without the spans in front of the message.
             let last = last.map(|text| text.rsplit("}: ").next().unwrap_or(text).to_owned());
-            if let Some(text) = last.filter(|text| text != said) {
-                let _ = tell.send(Told::Note(format!("worker {}: {text}", i + 1)));
-                *said = text;
+            if let Some(text) = last.filter(|text| text != reported) {
+                let _ = notes.send(Message::Note(format!("worker {}: {text}", i + 1)));
+                *reported = text;
             }
         }
-        // Asked last: of workers that are fast, too, what they did first is told once.
+        // After reading the logs, so that a fast worker's first messages are reported too.
         let search = match client.search(&id).await {
             Ok(search) if search.progress.evaluations == 0 && !search.state.is_final() => search,
-            // Whoever follows the search says what is wrong with the coordinator.
+            // `follow` reports what is wrong with the coordinator.
             Ok(_) | Err(_) => return std::future::pending().await,
         };
         if search.state == SearchState::Pending
@@ -227,9 +228,8 @@ pub(super) async fn narrate(
             let unknown = names::unknown(&search.spec, &workers);
             if !unknown.is_empty() {
                 let lines: String = unknown.iter().map(|line| format!("\n  {line}")).collect();
-                return Failure::usage(format!("no worker of this search can take it:{lines}")).hint(
-                    "--metric says what they measure beside CLIP score and PSNR; a new search needs another --out",
-                );
+                return Failure::usage(format!("no worker can take this search:{lines}"))
+                    .hint("--metric adds metrics to CLIP score and PSNR; a new search needs another --out");
             }
         }
         tokio::time::sleep(NARRATE_EVERY).await;
@@ -247,7 +247,7 @@ fn spawn(settings: &WorkerSettings, number: usize, restarts: u32) -> Result<Memb
     let log_start = log.seek(SeekFrom::End(0)).map_err(failed)?;
     let started = settings.command(number, &log).and_then(|mut command| command.spawn());
     let mut child = started.map_err(|e| Failure::new(format!("cannot start worker {number}: {e}")))?;
-    // Waiting for a child closes its stdin, and that would end it.
+    // Waiting for a child closes its stdin, which would end it.
     let stdin = child.stdin.take();
     Ok(Member { number, child, stdin, log_start, restarts })
 }
@@ -255,10 +255,10 @@ fn spawn(settings: &WorkerSettings, number: usize, restarts: u32) -> Result<Memb
 fn ending(number: usize, status: ExitStatus, log: &Path, start: u64) -> String {
     let tail = tail(log, start).unwrap_or_default();
     let lines: String = tail.iter().map(|line| format!("\n  | {line}")).collect();
-    format!("worker {number} ended with {status}; its log ends with:{lines}")
+    format!("worker {number} exited with {status}; its log ends with:{lines}")
 }
 
-/// The last lines of a log, from where this process began.
+/// The last lines of a log that this process wrote.
 fn tail(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
     let mut lines = lines(log, start)?;
     Ok(lines.split_off(lines.len().saturating_sub(TAIL)))
@@ -273,7 +273,7 @@ fn lines(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
-/// The hidden verb: one worker, until it is asked to leave or its parent is gone.
+/// The hidden verb: one worker, until it is asked to exit or its parent has exited.
 pub fn worker_process(args: WorkerArgs) -> ExitCode {
     #[cfg(unix)]
     std::thread::spawn(|| {

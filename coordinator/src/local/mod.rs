@@ -1,9 +1,12 @@
 //! `evocache local`: coordinator, workers and results on this machine in one command.
 //!
 //! The coordinator runs in this process, on a loopback port and with a store on disk; each worker is a process of its
-//! own that connects over gRPC, as it would from another machine. The search is created, followed and read through
-//! the client. Absent on purpose: any other way to do what `serve`, `evocache-worker`, `launch`, `front` and `best` do.
+//! own that connects over gRPC, as from another machine. The search is created, followed and read through the client.
+//!
+//! **Invariant:** has no code path of its own for what `serve`, `evocache-worker`, `launch`, `front` and `best` do.
 
+mod args;
+mod bundled;
 mod fleet;
 mod settings;
 mod setup;
@@ -16,24 +19,27 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::cli::args::LocalArgs;
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::printer::Printer;
+use crate::cli::kit::exit::{Exit, Failure};
+use crate::cli::kit::follow::{Followed, follow};
+use crate::cli::kit::printer::Printer;
+use crate::cli::kit::units::show_duration;
+use crate::cli::kit::{signals, view};
 use crate::cli::results::{self, Results};
-use crate::cli::units::show_duration;
-use crate::cli::{Followed, follow, signals, view};
+use crate::cli::spec::differences;
 use crate::client::{Client, ErrorKind, Search, SearchState};
 use crate::serve::{self, Security, ServeOptions};
 
 use fleet::{Fleet, WorkerSettings};
 use setup::Plan;
 
+pub use args::LocalArgs;
 pub use fleet::{WorkerArgs, worker_process};
 
-/// How long a worker may be silent. Workers of one machine seldom are, so a dead one is noticed soon.
+/// How long a worker may be silent. Workers on one machine seldom are, so this can be short, and a dead one is noticed
+/// soon.
 const LEASE_TTL: Duration = Duration::from_secs(30);
 
-/// Rows of the front's table.
+/// The most rows of the front's table.
 const ROWS: usize = 20;
 
 /// Runs the verb.
@@ -54,7 +60,7 @@ pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     let url = coordinator.url();
     let outcome = session(&plan, &args, &url, printer, interrupted).await;
     let stopped = coordinator.shutdown().await;
-    // Whatever went wrong in the session then came of that.
+    // A panic of the coordinator comes first: it is the cause of whatever went wrong in the session.
     stopped.map_err(|panic| Failure::new(&panic))?;
     outcome
 }
@@ -67,7 +73,7 @@ async fn session(
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let client = Client::connect(url).await?;
-    plan.told.iter().for_each(|text| printer.warning(text));
+    plan.warnings.iter().for_each(|text| printer.warning(text));
     let search = open_search(&client, plan, args).await?;
     let started = Instant::now();
     let before = search.progress.evaluations;
@@ -83,14 +89,14 @@ async fn session(
         let narrated = settings.clone();
         let mut fleet = Fleet::start(settings, client.clone())?;
         let followed = accompany(&client, &search, (&mut fleet, narrated), printer, interrupted).await;
-        // Whatever happened, the workers give back what they have before the coordinator goes.
+        // In any case, the workers release their candidates before the coordinator stops.
         fleet.stop().await;
         match followed? {
             Followed::Interrupted => {
-                // What there is, is the person's: a search may be good enough before its budget is used up.
+                // The results so far are written: they may be good enough.
                 let results = Results::fetch(&client, &search.id).await?;
                 if results.front.evaluations.is_empty() {
-                    printer.note("there is no result yet");
+                    printer.note("no results yet");
                 } else {
                     report(&results, plan, before, started.elapsed(), printer)?;
                 }
@@ -98,7 +104,7 @@ async fn session(
                 return Ok(Exit::Interrupted);
             }
             Followed::Ended { state: SearchState::Failed, reason } => {
-                return Err(Failure::new(format!("the search has failed: {reason}"))
+                return Err(Failure::new(format!("the search failed: {reason}"))
                     .hint(format!("the workers' logs are in {}", plan.out.display())));
             }
             Followed::Ended { .. } => {}
@@ -116,16 +122,16 @@ async fn accompany(
     printer: Printer,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Followed, Failure> {
-    let (tell, mut notes) = mpsc::unbounded_channel();
+    let (sender, mut notes) = mpsc::unbounded_channel();
     let budget = search.spec.budget;
     tokio::select! {
         followed = follow(client, &search.id, budget, printer, false, &mut notes, interrupted) => followed,
-        failure = fleet.supervise(tell.clone()) => Err(failure),
-        failure = fleet::narrate(settings, client.clone(), search.id.clone(), tell) => Err(failure),
+        failure = fleet.supervise(sender.clone()) => Err(failure),
+        failure = fleet::narrate(settings, client.clone(), search.id.clone(), sender) => Err(failure),
     }
 }
 
-/// The search of this folder: a new one, or that which was interrupted.
+/// The search in this folder: a new one, or the interrupted one.
 async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs) -> Result<Search, Failure> {
     let id = SearchId::new("local").map_err(Failure::new)?;
     let existing = match client.search(&id).await {
@@ -135,26 +141,26 @@ async fn open_search(client: &Client, plan: &Plan, args: &LocalArgs) -> Result<S
     };
     let Some(search) = existing else {
         let spec = plan.spec.as_ref().ok_or_else(|| {
-            Failure::usage(format!("the search in '{}' was interrupted before it was created", plan.out.display()))
-                .hint("name its specification with --spec")
+            Failure::usage(format!("the run in '{}' was interrupted before its search was created", plan.out.display()))
+                .hint("pass its specification with --spec")
         })?;
         return Ok(client.create_search(Some(&id), spec).await?);
     };
-    let mut differences = match &plan.spec {
-        Some(spec) if plan.is_given => settings::differences(&search, spec),
+    let mut found = match &plan.spec {
+        Some(spec) if plan.is_given => differences(&search, spec),
         Some(_) | None => vec![],
     };
     if let Some(seed) = args.seed.filter(|&seed| seed != search.spec.seed && !plan.is_given) {
-        differences.push(format!("--seed: it has {}, not {seed}", search.spec.seed));
+        found.push(format!("--seed: it has {}, not {seed}", search.spec.seed));
     }
-    // The same command again, with --resume, says nothing new.
+    // Repeating the values that the search has is fine.
     let evaluations = search.spec.budget.evaluations;
     if let Some(budget) = args.budget.filter(|&budget| evaluations != Some(budget) && !plan.is_given) {
         let has = evaluations.map_or("none".to_owned(), |n| n.to_string());
-        differences.push(format!("--budget: it has {has}, not {budget}"));
+        found.push(format!("--budget: it has {has}, not {budget}"));
     }
-    if !differences.is_empty() {
-        return Err(settings::refused(&plan.out, &differences));
+    if !found.is_empty() {
+        return Err(settings::refused(&plan.out, &found));
     }
     match search.state {
         SearchState::Paused => Ok(client.resume_search(&id).await?),
@@ -168,7 +174,7 @@ fn report(results: &Results, plan: &Plan, before: u64, took: Duration, printer: 
         let why = format!("no candidate could be evaluated: {}", results.search.end_reason);
         let out = plan.out.display();
         return Err(Failure::new(why.trim_end_matches(": ")).hint(format!(
-            "the workers' logs are in {out}; once it is mended, begin a new search in another folder (--out), or delete this one"
+            "the workers' logs are in {out}; once the cause is fixed, start a new search in another folder (--out), or delete this one"
         )));
     }
     let notes = results::write_folder(results, &plan.out)?;

@@ -1,39 +1,33 @@
-//! What `local` is going to do: which model, which search, which folder. Refuses before anything is started.
+//! Plans a run of `local`: which model, which search, which folder. Mistakes are refused before anything starts.
 
 use std::path::{Path, PathBuf};
 
 use evocache_proto::domain::SearchSpec;
 
-use crate::cli::args::LocalArgs;
-use crate::cli::exit::{Exit, Failure};
+use super::args::LocalArgs;
+use super::bundled;
+use super::settings::{Settings, refused};
+use crate::cli::kit::exit::{Exit, Failure};
 use crate::cli::spec::{SpecFile, Specification, load};
 
-use super::settings::{Settings, refused};
-
-/// The search that `local` runs when none is given: the example, word for word.
+/// The search that `local` runs by default: the example, unchanged.
 const DEFAULT_SPEC: &str = include_str!("../../../deploy/examples/emoji.toml");
 const DEFAULT_SPEC_NAME: &str = "deploy/examples/emoji.toml";
 
-/// Where the bundled model lies in the source tree that this program was built from.
-const BUNDLED_MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/models/emoji");
-
-/// Something that every model folder has.
-const MODEL_MARK: &str = "model_index.json";
-
-/// What is going to be done.
+/// What a run is going to do.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The model's folder.
+    /// Folder of the model.
     pub(super) model: PathBuf,
-    /// The search; `None` only if one goes on that has its own.
+    /// Specification of the search; `None` only if a resumed search brings its own.
     pub(super) spec: Option<SearchSpec>,
-    /// Whether a file says so, and not the example.
+    /// Whether --spec gave the specification.
     pub(super) is_given: bool,
-    /// With what the workers are started.
+    /// The settings of the workers.
     pub(super) settings: Settings,
-    /// What people should know of the specification.
-    pub(super) told: Vec<String>,
-    /// Where results, store and logs go.
+    /// Warnings about the specification.
+    pub(super) warnings: Vec<String>,
+    /// Folder of results, store and logs.
     pub(super) out: PathBuf,
 }
 
@@ -44,24 +38,24 @@ impl Plan {
     }
 }
 
-/// Reads and checks what the command line names, and makes the folder.
+/// Reads and checks what the command line names, and creates the folder.
 pub(super) fn plan(args: &LocalArgs) -> Result<Plan, Failure> {
     check_folder(&args.out, args.resume)?;
     let given = Settings::of(args);
-    let begun = if args.resume { Settings::read(&args.out)? } else { None };
-    let (settings, differences) = match begun {
-        Some(begun) => begun.resumed(given),
+    let previous = if args.resume { Settings::read(&args.out)? } else { None };
+    let (settings, differences) = match previous {
+        Some(previous) => previous.resumed(given),
         None => (given, vec![]),
     };
     if !differences.is_empty() {
         return Err(refused(&args.out, &differences));
     }
-    // By the name that was given, where one was: errors say that.
+    // A name from the command line comes first, so that errors quote it.
     let named = args.model.as_deref().or(settings.model.as_deref());
     let model = model(named)?;
-    let (spec, mut told) = match spec(args, &model) {
-        Ok(Specification { spec, told, .. }) => (Some(spec), told),
-        // The search that goes on has one.
+    let (spec, mut warnings) = match spec(args, &model) {
+        Ok(Specification { spec, warnings, .. }) => (Some(spec), warnings),
+        // The resumed search has one.
         Err(_) if args.resume && args.spec.is_none() => (None, vec![]),
         Err(failure) => return Err(failure),
     };
@@ -69,11 +63,11 @@ pub(super) fn plan(args: &LocalArgs) -> Result<Plan, Failure> {
         && !model.ends_with(&spec.model.name)
     {
         let name = &spec.model.name;
-        told.push(format!("the specification is for model '{name}'; without --model it is tried on the bundled one"));
+        warnings.push(format!("the specification is for model '{name}'; without --model the bundled model is used"));
     }
     std::fs::create_dir_all(&args.out).map_err(|e| Failure::file("create", &args.out, &e))?;
     settings.write(&args.out)?;
-    Ok(Plan { model, spec, is_given: args.spec.is_some(), settings, told, out: args.out.clone() })
+    Ok(Plan { model, spec, is_given: args.spec.is_some(), settings, warnings, out: args.out.clone() })
 }
 
 fn check_folder(out: &Path, resume: bool) -> Result<(), Failure> {
@@ -83,28 +77,26 @@ fn check_folder(out: &Path, resume: bool) -> Result<(), Failure> {
         Err(e) => return Err(Failure::file("read the folder", out, &e)),
     };
     if resume && !out.join("store").is_dir() {
-        return Err(Failure::new(format!("there is no search in '{}' to go on with", out.display()))
-            .hint("leave --resume out to begin one, or name its folder with --out")
+        return Err(Failure::new(format!("no search in '{}' to resume", out.display()))
+            .hint("leave out --resume to start one, or name its folder with --out")
             .exit(Exit::NotFound));
     }
     if !resume && !is_empty {
         return Err(Failure::usage(format!("'{}' is not empty", out.display()))
-            .hint("--resume goes on with the search in it; --out names another folder for a new one"));
+            .hint("--resume goes on with the search in it; --out sets another folder for a new one"));
     }
     Ok(())
 }
 
 fn model(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let folder = given.unwrap_or(Path::new(BUNDLED_MODEL));
-    if !folder.join(MODEL_MARK).is_file() {
-        return Err(match given {
-            Some(folder) => {
-                Failure::usage(format!("'{}' is no model folder: it has no {MODEL_MARK}", folder.display()))
-                    .hint("--model takes a folder in the layout of diffusers' save_pretrained")
-            }
-            None => Failure::usage(format!("the bundled model is not at {BUNDLED_MODEL}"))
-                .hint("it lies in the source tree this program was built from; name a model folder with --model"),
-        });
+    let Some(folder) = given else { return bundled::find() };
+    if !folder.join(bundled::MARK).is_file() {
+        return Err(Failure::usage(format!(
+            "'{}' is not a model folder: it has no {}",
+            folder.display(),
+            bundled::MARK
+        ))
+        .hint("--model takes a folder in the layout of diffusers' save_pretrained"));
     }
     std::fs::canonicalize(folder).map_err(|e| Failure::file("find the model folder", folder, &e))
 }
@@ -120,7 +112,7 @@ fn spec(args: &LocalArgs, model: &Path) -> Result<Specification, Failure> {
         None => {
             let prompts = model.join("prompts.txt");
             if !prompts.is_file() {
-                return Err(Failure::usage(format!("'{}' has no prompts.txt to calibrate with", model.display()))
+                return Err(Failure::usage(format!("'{}' has no prompts.txt to measure with", model.display()))
                     .hint("describe the search, prompts included, in a file and name it with --spec"));
             }
             let name = model.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
@@ -164,16 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn a_search_for_another_model_than_the_bundled_one_is_told_so() {
+    fn a_specification_for_another_model_than_the_bundled_one_gives_a_warning() {
         let folder = tempfile::tempdir().unwrap();
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
-        let told = |spec: &str, out: &str| {
+        let warnings = |spec: &str, out: &str| {
             let spec = Some(examples.join(spec));
-            plan(&LocalArgs { spec, ..args(&folder.path().join(out)) }).unwrap().told
+            plan(&LocalArgs { spec, ..args(&folder.path().join(out)) }).unwrap().warnings
         };
-        assert_eq!(told("emoji.toml", "a"), Vec::<String>::new());
-        let told = told("pixart-alpha-512.toml", "b");
-        assert!(told.iter().any(|text| text.contains("'pixart-alpha-512'") && text.contains("--model")), "{told:?}");
+        assert_eq!(warnings("emoji.toml", "a"), Vec::<String>::new());
+        let warnings = warnings("pixart-alpha-512.toml", "b");
+        assert!(
+            warnings.iter().any(|text| text.contains("'pixart-alpha-512'") && text.contains("--model")),
+            "{warnings:?}"
+        );
     }
 
     #[test]
@@ -187,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_refused_before_anything_starts() {
+    fn a_folder_without_a_model_is_refused_before_anything_starts() {
         let folder = tempfile::tempdir().unwrap();
         let failure =
             plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
-        assert!(failure.message.contains(MODEL_MARK) && failure.exit == Exit::Usage, "{failure:?}");
-        std::fs::write(folder.path().join(MODEL_MARK), "{}").unwrap();
+        assert!(failure.message.contains(bundled::MARK) && failure.exit == Exit::Usage, "{failure:?}");
+        std::fs::write(folder.path().join(bundled::MARK), "{}").unwrap();
         let failure =
             plan(&LocalArgs { model: Some(folder.path().into()), ..args(&folder.path().join("o")) }).unwrap_err();
         assert!(failure.message.contains("prompts.txt") && failure.hint.unwrap().contains("--spec"));
