@@ -16,7 +16,7 @@ use evocache::store::MemoryStore;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/chaos/toy.rs"]
+#[path = "../../program/tests/chaos/toy.rs"]
 mod toy;
 
 /// One thing that happens to a store. Places count through all records, round and round.

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use evocache::cli::kit::exit::Failure;
 use serde_json::{Value, json};
 
 use super::args::LocalArgs;
-use crate::cli::kit::exit::Failure;
 
 const FILE: &str = "local.json";
 
@@ -55,8 +55,8 @@ impl Settings {
         std::fs::write(&path, text).map_err(|e| Failure::file("write", &path, &e))
     }
 
-    /// The settings of a resumed search, and how those of the command line differ. Another device is allowed: latencies
-    /// are compared on each device by itself.
+    /// The settings of a resumed search, and how those of the command line differ. Another device is allowed: latency ratios
+    /// are measured against the uncached run on the same device.
     pub(super) fn resumed(self, given: Self) -> (Self, Vec<String>) {
         let mut differences = vec![];
         let shown = |model: &Option<PathBuf>| {

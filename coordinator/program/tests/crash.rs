@@ -56,7 +56,7 @@ fn coordinator(data: &Path, port: u16) -> (Process, u16) {
 }
 
 fn worker(port: u16, name: &str) -> Process {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/models/emoji");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../worker/models/emoji");
     let child = Command::new(env!("CARGO_BIN_EXE_evocache"))
         .args(["worker-process", "--coordinator", &format!("http://127.0.0.1:{port}"), "--name", name])
         .args(["--threads", "1", "--model-name", "emoji", "--model"])

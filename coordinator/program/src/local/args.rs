@@ -16,32 +16,32 @@ Examples:
 Writes to --out: front.json, front.svg, the three chosen schedules, sheet.png,
 the store and the workers' logs. Ctrl-C ends the search and writes the results
 so far.")]
-pub struct LocalArgs {
+pub(crate) struct LocalArgs {
     /// Number of evaluations [default: that of the specification]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    pub budget: Option<u64>,
+    pub(super) budget: Option<u64>,
     /// Worker processes [default: one per core, at most 4; 1 with --device cuda:N]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub workers: Option<u16>,
+    pub(super) workers: Option<u16>,
     /// Folder of a model in the diffusers layout [default: the bundled model]
     #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// Specification of the search [default: that of the bundled model]
     #[arg(long, value_name = "FILE")]
-    pub spec: Option<PathBuf>,
+    pub(super) spec: Option<PathBuf>,
     /// Folder for results, store and logs
     #[arg(long, value_name = "DIR", default_value = "evocache-local")]
-    pub out: PathBuf,
+    pub(super) out: PathBuf,
     /// Go on with the search in --out, with its specification, budget, model and metrics
     #[arg(long)]
-    pub resume: bool,
+    pub(super) resume: bool,
     /// Seed of the search [default: that of the specification]
     #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Device of the workers: cpu, or cuda:N in a build with CUDA [default: cpu, or that of the resumed search]
     #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
+    pub(super) device: Option<String>,
     /// Metric to measure besides CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated
     #[arg(long = "metric", value_name = "NAME[=PATH]")]
-    pub metrics: Vec<String>,
+    pub(super) metrics: Vec<String>,
 }

@@ -97,7 +97,7 @@ fn an_interrupted_validation_goes_on() {
     let mut talk = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     // The progress line comes when it follows, and then it listens.
     let before: Vec<String> = talk.by_ref().take_while(|line| !line.contains("evaluations")).collect();
-    assert!(before.iter().any(|line| line.contains("1 of 2 prompts are prompts of search s")), "{before:#?}");
+    assert!(before.iter().any(|line| line.contains("1 of 2 prompts are also prompts of search s")), "{before:#?}");
     crate::support::signal(&child, "INT");
     let after: Vec<String> = talk.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{after:#?}");

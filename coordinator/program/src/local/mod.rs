@@ -14,26 +14,25 @@ mod setup;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use evocache::cli::kit::exit::{Exit, Failure};
+use evocache::cli::kit::follow::{Followed, follow};
+use evocache::cli::kit::printer::Printer;
+use evocache::cli::kit::units::show_duration;
+use evocache::cli::kit::{signals, view};
+use evocache::cli::results::{self, Results};
+use evocache::cli::spec::differences;
+use evocache::client::{Client, ErrorKind, Search, SearchState};
+use evocache::serve::{self, Security, ServeOptions};
 use evocache_proto::domain::SearchId;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::cli::kit::exit::{Exit, Failure};
-use crate::cli::kit::follow::{Followed, follow};
-use crate::cli::kit::printer::Printer;
-use crate::cli::kit::units::show_duration;
-use crate::cli::kit::{signals, view};
-use crate::cli::results::{self, Results};
-use crate::cli::spec::differences;
-use crate::client::{Client, ErrorKind, Search, SearchState};
-use crate::serve::{self, Security, ServeOptions};
-
 use fleet::{Fleet, WorkerSettings};
 use setup::Plan;
 
-pub use args::LocalArgs;
-pub use fleet::{WorkerArgs, worker_process};
+pub(crate) use args::LocalArgs;
+pub(crate) use fleet::{WorkerArgs, worker_process};
 
 /// How long a worker may be silent. Workers on one machine seldom are, so this can be short, and a dead one is noticed
 /// soon.
@@ -43,7 +42,7 @@ const LEASE_TTL: Duration = Duration::from_secs(30);
 const ROWS: usize = 20;
 
 /// Runs the verb.
-pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
     let plan = setup::plan(&args)?;
     let coordinator = serve::start(ServeOptions {

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use evocache::cli::kit::exit::{Exit, Failure};
+use evocache::cli::spec::{SpecFile, Specification, load};
 use evocache_proto::domain::SearchSpec;
 
 use super::args::LocalArgs;
 use super::bundled;
 use super::settings::{Settings, refused};
-use crate::cli::kit::exit::{Exit, Failure};
-use crate::cli::spec::{SpecFile, Specification, load};
 
 /// The search that `local` runs by default: the example, unchanged.
-const DEFAULT_SPEC: &str = include_str!("../../../deploy/examples/emoji.toml");
+const DEFAULT_SPEC: &str = include_str!("../../../../deploy/examples/emoji.toml");
 const DEFAULT_SPEC_NAME: &str = "deploy/examples/emoji.toml";
 
 /// What a run is going to do.
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_specification_for_another_model_than_the_bundled_one_gives_a_warning() {
         let folder = tempfile::tempdir().unwrap();
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");
         let warnings = |spec: &str, out: &str| {
             let spec = Some(examples.join(spec));
             plan(&LocalArgs { spec, ..args(&folder.path().join(out)) }).unwrap().warnings

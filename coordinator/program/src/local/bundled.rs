@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::kit::exit::Failure;
+use evocache::cli::kit::exit::Failure;
 
 /// A file that every model folder has.
 pub(super) const MARK: &str = "model_index.json";
@@ -16,7 +16,7 @@ const INSTALLED: &str = "share/evocache/models/emoji";
 /// The model in the source tree that this program was built from.
 const IN_SOURCE_TREE: Option<&str> = match option_env!("EVOCACHE_RELEASE") {
     Some(_) => None,
-    None => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/models/emoji")),
+    None => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker/models/emoji")),
 };
 
 /// The folder of the bundled model.

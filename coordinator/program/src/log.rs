@@ -1,11 +1,11 @@
 //! What the program logs, and where a server sends its spans.
 
+use evocache::cli::kit::exit::Failure;
+use evocache::cli::kit::printer::Printer;
 use evocache_net::log::{LogFormat, LogOptions, Logging};
 use tracing_subscriber::EnvFilter;
 
-use super::args::{Cli, Verb};
-use super::kit::exit::Failure;
-use super::kit::printer::Printer;
+use crate::args::{Cli, Verb};
 
 /// Starts the log: warnings only, more with `--verbose`; a server also logs what it does.
 pub(crate) fn start(cli: &Cli, printer: Printer) -> Result<Logging, Failure> {

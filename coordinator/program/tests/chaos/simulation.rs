@@ -6,7 +6,7 @@
 //! With `EVOCACHE_PLANT=bug` leases are not fenced, and the suite must find it:
 //!
 //! ```text
-//! EVOCACHE_PLANT=bug cargo test -p evocache --test chaos -- --ignored --nocapture simulation_finds
+//! EVOCACHE_PLANT=bug cargo test -p evocache-program --test chaos -- --ignored --nocapture simulation_finds
 //! ```
 
 use std::collections::BTreeMap;

@@ -231,7 +231,7 @@ fn attacks() -> Vec<(&'static str, &'static str, Attacker)> {
 
 /// Prints what 64 of each at once cost, and how long somebody honest waits beside them.
 ///
-/// `cargo test --release -p evocache --test cli -- --ignored --nocapture the_worst`
+/// `cargo test --release -p evocache-program --test cli -- --ignored --nocapture the_worst`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes, and prints seconds that are the machine's"]
 #[expect(clippy::disallowed_methods, reason = "prints seconds, and holds nothing to them")]

@@ -3,18 +3,18 @@
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use evocache_proto::domain::SearchId;
-
-use super::commands::{
+use evocache::cli::commands::{
     backup::BackupArgs, best::BestArgs, completions::CompletionsArgs, delete::DeleteArgs, drain::DrainArgs,
     explain::ExplainArgs, extend::ExtendArgs, front::FrontArgs, launch::LaunchArgs, list::ListArgs, pause::PauseArgs,
     resume::ResumeArgs, serve::ServeArgs, show::ShowArgs, stop::StopArgs, store::StoreArgs, token::TokenArgs,
     validate::ValidateArgs, watch::WatchArgs, workers::WorkersArgs,
 };
-use super::kit::global::{ABOUT_COORDINATOR, Global};
+use evocache::cli::kit::global::{ABOUT_COORDINATOR, Global};
+use evocache::simulate::SimulateArgs;
+use evocache_proto::domain::SearchId;
+
 #[cfg(feature = "local")]
 use crate::local::{LocalArgs, WorkerArgs};
-use crate::simulate::SimulateArgs;
 
 const AFTER: &str = "\
 Examples:

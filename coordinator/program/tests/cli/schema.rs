@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// The schema.
 fn schema() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/schema/evocache.schema.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/schema/evocache.schema.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 

@@ -74,7 +74,7 @@ fn token(folder: &Path, name: &str, role: &str) -> String {
 }
 
 fn worker(url: &str, collector: &str, token: &str, log: &Path) -> Child {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/models/emoji");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker/models/emoji");
     let args = ["worker-process", "--coordinator", url, "--model", model, "--model-name", "emoji", "--threads", "1"];
     let more = ["--token-file", token, "--otlp-endpoint", collector, "--log", "trace", "--log-format", "json"];
     let mut command = command(&[&args[..], &more].concat());

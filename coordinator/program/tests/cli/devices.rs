@@ -10,7 +10,7 @@ use crate::support::{Coordinator, command, signal};
 fn a_search_outlives_the_crash_of_a_worker_that_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start_with(&folder.path().join("store"), &["--lease-ttl", "3s"]);
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/models/emoji");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker/models/emoji");
     let mut rack = command(&["worker-process", "--devices", "cpu,cpu", "--name", "rack", "--threads", "1"])
         .args(["--coordinator", &coordinator.url, "--model", model, "--model-name", "emoji"])
         .stdin(Stdio::piped())

@@ -9,18 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
+use evocache::cli::kit::exit::Failure;
+use evocache::cli::kit::follow::Message;
+use evocache::cli::kit::names;
+use evocache::client::{Client, SearchState};
 use evocache_proto::domain::SearchId;
+pub(crate) use evocache_worker::cli::run::RunArgs as WorkerArgs;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use evocache_worker::cli::run::RunArgs as WorkerArgs;
-
 use super::args::LocalArgs;
 use super::setup::Plan;
-use crate::cli::kit::exit::Failure;
-use crate::cli::kit::follow::Message;
-use crate::cli::kit::names;
-use crate::client::{Client, SearchState};
 
 /// The most restarts of one worker.
 const RESTARTS: u32 = 3;
@@ -274,7 +273,8 @@ fn lines(log: &Path, start: u64) -> std::io::Result<Vec<String>> {
 }
 
 /// The hidden verb: one worker, until it is asked to exit or its parent has exited.
-pub fn worker_process(args: WorkerArgs) -> ExitCode {
+pub(crate) fn worker_process(args: WorkerArgs) -> ExitCode {
+    evocache_worker::allocator::keep_pages();
     #[cfg(unix)]
     std::thread::spawn(|| {
         // The parent never writes: the end of stdin is the end of the parent.

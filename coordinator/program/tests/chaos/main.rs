@@ -7,11 +7,11 @@
 //! are the same at full length; `CHAOS_SEED` and `CHAOS_ROUNDS` choose where they begin and how long they are:
 //!
 //! ```text
-//! EVOCACHE_PLANT=faults cargo test -p evocache --test chaos -- --ignored --nocapture kills
-//! cargo test -p evocache --test chaos -- --ignored --nocapture power
-//! cargo test -p evocache --test chaos -- --ignored --nocapture damage
-//! cargo test -p evocache --test chaos -- --ignored --nocapture simulation
-//! cargo test -p evocache --test chaos -- --ignored --nocapture disturbed
+//! EVOCACHE_PLANT=faults cargo test -p evocache-program --test chaos -- --ignored --nocapture kills
+//! cargo test -p evocache-program --test chaos -- --ignored --nocapture power
+//! cargo test -p evocache-program --test chaos -- --ignored --nocapture damage
+//! cargo test -p evocache-program --test chaos -- --ignored --nocapture simulation
+//! cargo test -p evocache-program --test chaos -- --ignored --nocapture disturbed
 //! ```
 
 #![expect(

@@ -3,25 +3,25 @@
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use evocache_proto::domain::SearchId;
-use evocache_proto::text::plain;
-
-use super::args::{Cli, Verb, command, parse};
-use super::commands::{
+use evocache::cli::commands::{
     backup, best, completions, delete, drain, explain, extend, front, launch, list, pause, resume, serve, show, stop,
     store, token, validate, watch, workers,
 };
-use super::kit::exit::{Exit, Failure};
-use super::kit::global::Global;
-use super::kit::names;
-use super::kit::printer::Printer;
-use super::log;
+use evocache::cli::kit::exit::{Exit, Failure};
+use evocache::cli::kit::global::Global;
+use evocache::cli::kit::names;
+use evocache::cli::kit::printer::Printer;
+use evocache::simulate;
+use evocache_proto::domain::SearchId;
+use evocache_proto::text::plain;
+
+use crate::args::{Cli, Verb, command, parse};
 #[cfg(feature = "local")]
 use crate::local;
-use crate::simulate;
+use crate::log;
 
 /// Runs the command line of this process.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(error),
