@@ -18,9 +18,11 @@
 //! - [`faults`]: named moments at which tests let the process die or the store fail; nothing unless it is compiled in.
 //! - [`serve`]: puts these together into a running coordinator.
 //! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
-//! - [`client`], [`cli`]: the typed client and the command line; they know the coordinator by its gRPC API only.
-//! - [`local`]: a coordinator and its workers on this machine in one command.
+//! - [`client`], [`cli`]: the typed client and the verbs of the command line; they know the coordinator by its gRPC API only.
 //! - [`simulate`]: a real coordinator with workers that only wait: plans a cluster, measures the coordinator.
+//!
+//! The program `evocache` is a crate of its own (`coordinator/program`). It adds `evocache local`, whose workers bring candle
+//! in; this library compiles without it.
 
 #[cfg(all(faults, not(debug_assertions)))]
 compile_error!("EVOCACHE_PLANT is for tests: unset it, or build with debug assertions");
@@ -49,9 +51,6 @@ pub mod upkeep;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod client;
-
-#[cfg(feature = "local")]
-pub mod local;
 
 #[cfg(all(feature = "server", feature = "cli"))]
 pub mod simulate;

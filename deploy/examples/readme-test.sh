@@ -1,15 +1,45 @@
 #!/usr/bin/env bash
-# Runs every ```sh block of the README, in order, in one shell: what the README tells people to type works.
-# Blocks marked ```console are shown only; CI runs those two commands by themselves. Needs a release build.
+# Runs every ```sh block of the given documents: what they tell people to type works. The blocks of a document run in order,
+# in one shell and in a scratch folder of its own, with the top-level folders of the repository in it. Blocks marked
+# ```console or ```text are shown only: they need a GPU or hours, or CI runs them as steps of their own.
+#
+#   deploy/examples/readme-test.sh [DOCUMENT.md ...]
+#
+# Default: README.md and the doors: deploy/README.md, coordinator/README.md, worker/README.md, and proto/README.md where
+# grpcurl is on the PATH. Needs both programs in PROGRAMS [default: target/release], python3, curl and OpenSSL 3; the ports
+# 7447 and 9464 must be free.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
-ln -s "$PWD/worker" "$PWD/deploy" "$work/"
-export PATH="$PWD/target/release:$PATH"
-awk '/^```sh$/ { on = 1; next } /^```$/ { on = 0 } on' README.md >"$work/commands"
-test -s "$work/commands"
-cd "$work"
-set -x
-# shellcheck disable=SC1091
-source ./commands
+root=$PWD
+export PATH="${PROGRAMS:-$root/target/release}:$PATH"
+documents=("$@")
+if [ $# -eq 0 ]; then
+  documents=(README.md deploy/README.md coordinator/README.md worker/README.md)
+  if command -v grpcurl >/dev/null; then documents+=(proto/README.md); else echo "no grpcurl on the PATH: skips proto/README.md"; fi
+fi
+
+# The documents run cargo in the repository's root; the scratch folder is not one.
+cargo() { command cargo "$1" --manifest-path "$root/Cargo.toml" "${@:2}"; }
+
+# Runs one document's commands in the current folder, then ends what they left in the background.
+run() (
+  trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+  set -x
+  # shellcheck disable=SC1090
+  source "$1"
+)
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+for document in "${documents[@]}"; do
+  commands=$scratch/commands
+  awk '/^```sh$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/$document" >"$commands"
+  test -s "$commands" || { echo "$document has no sh block"; exit 1; }
+  work=$scratch/${document//\//-}
+  mkdir "$work"
+  ln -s "$root"/{coordinator,deploy,proto,worker} "$work/"
+  printf '\n== %s (%s s)\n' "$document" "$SECONDS"
+  cd "$work"
+  run "$commands"
+done
+printf '\n== done (%s s)\n' "$SECONDS"

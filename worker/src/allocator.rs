@@ -1,10 +1,10 @@
-//! Selects the allocator and sets how long it keeps free memory.
+//! The allocator of programs that run workers, and how long it keeps free memory.
 //!
 //! glibc returns large blocks to the system, so that each new use causes page faults. mimalloc keeps them, by default
 //! for one second; stored outputs of a schedule are free for longer than that while uncached runs are timed.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// What such a program declares as its `#[global_allocator]`. Not declared here: tests that count bytes declare another.
+pub use mimalloc::MiMalloc as Allocator;
 
 /// `mi_option_purge_delay` of `mimalloc.h`, for which the crate has no constant.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -14,7 +14,7 @@ const KEPT: std::ffi::c_long = 30_000;
 
 /// Keeps free memory for the next run. The variable MIMALLOC_PURGE_DELAY takes precedence.
 #[expect(unsafe_code, reason = "the allocator's options are set through its C interface")]
-pub(super) fn keep_pages() {
+pub fn keep_pages() {
     // SAFETY: options may be set at any time; an unknown option number is ignored.
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEPT) };
 }

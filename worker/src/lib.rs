@@ -5,7 +5,7 @@
 //! - [`executor`]: the denoising loop, the only code that knows schedules and caches.
 //! - [`models`], [`layers`], [`samplers`], [`metrics`]: computations with candle; they know nothing of schedules.
 //! - [`files`]: reads configs and weights; knows nothing of models.
-//! - [`cli`]: the subcommands of the binary.
+//! - [`cli`]: the subcommands of the binary; [`allocator`]: its allocator.
 //!
 //! Without the feature `candle`, the crate contains only the agent, for evaluators in other crates.
 
@@ -13,6 +13,8 @@ pub mod agent;
 pub mod cancel;
 pub mod evaluator;
 
+#[cfg(feature = "candle")]
+pub mod allocator;
 #[cfg(feature = "candle")]
 pub mod cli;
 #[cfg(feature = "candle")]

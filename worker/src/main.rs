@@ -1,14 +1,16 @@
 //! The binary `evocache-worker`.
 
-mod allocator;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use evocache_proto::text::Lines;
+use evocache_worker::allocator;
 use evocache_worker::cli::run::{RunArgs, run};
 use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
 use evocache_worker::evaluator::threads::compute_here;
+
+#[global_allocator]
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Run caching schedules on a diffusion transformer and measure them
 #[derive(Debug, Parser)]

@@ -16,7 +16,7 @@ use evocache_domain::time::Timestamp;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/chaos/toy.rs"]
+#[path = "../../program/tests/chaos/toy.rs"]
 mod toy;
 
 /// A change of the records. A place indexes them, modulo their number.

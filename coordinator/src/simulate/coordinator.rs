@@ -1,4 +1,4 @@
-//! A coordinator of its own process, so that what it costs can be told from what the simulated workers cost.
+//! A coordinator in a process of its own, so that its cost can be told from that of the simulated workers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,30 +9,30 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::cli::exit::Failure;
+use crate::cli::kit::exit::Failure;
 use crate::client::new_request_id;
 use crate::upkeep::folder_size;
 
-/// Ticks of a second in `/proc/PID/stat`: the same on every Linux that Rust builds for.
+/// Ticks per second in `/proc/PID/stat`: the same on every Linux that Rust supports.
 const TICKS: f64 = 100.0;
 
 /// A running coordinator with its folder.
 pub(super) struct Own {
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) url: String,
     child: Child,
-    /// Open as long as the coordinator may write to it.
+    /// Kept open, because the coordinator may write to it.
     _stdout: BufReader<ChildStdout>,
     lease_ttl: Duration,
     scratch: Scratch,
 }
 
-/// A folder that goes when this does.
+/// A folder that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It is under the system's folder for what is temporary: what cannot be removed goes in time.
+        // If this fails, the system clears its temporary folder in time.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -45,7 +45,7 @@ impl Own {
         Self::over(Scratch(folder), lease_ttl).await
     }
 
-    /// Kills it and starts it again on what it has stored.
+    /// Kills it and starts it again on its store.
     pub(super) async fn restart(mut self) -> Result<Self, Failure> {
         self.child.kill().await.map_err(|e| Failure::new(format!("cannot kill the coordinator: {e}")))?;
         let Self { scratch, lease_ttl, .. } = self;
@@ -57,32 +57,32 @@ impl Own {
         let mut child = command(&scratch.0, &log, lease_ttl)
             .and_then(|mut command| command.spawn())
             .map_err(|e| Failure::new(format!("cannot start a coordinator: {e}")))?;
-        let mut line = String::new();
+        let mut text = String::new();
         let stdout = child.stdout.take().ok_or_else(|| Failure::new("the coordinator has no stdout"))?;
         let mut stdout = BufReader::new(stdout);
-        // The end of its stdout, should it die, ends this too.
-        let read = stdout.read_line(&mut line).await;
-        let told: Option<Value> = read.ok().and_then(|_| serde_json::from_str(&line).ok());
-        let url = told.as_ref().and_then(|told| told["url"].as_str()).map(str::to_owned).ok_or_else(|| {
+        // Ends also if the coordinator dies: its stdout closes.
+        let read = stdout.read_line(&mut text).await;
+        let line: Option<Value> = read.ok().and_then(|_| serde_json::from_str(&text).ok());
+        let url = line.as_ref().and_then(|line| line["url"].as_str()).map(str::to_owned).ok_or_else(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             Failure::new(format!("the coordinator did not start: {}", log.trim()))
         })?;
         Ok(Self { url, child, _stdout: stdout, lease_ttl, scratch })
     }
 
-    /// What it has used so far, where the system tells.
+    /// What it has used so far; `None` if the system does not report it.
     pub(super) fn usage(&self) -> Option<Usage> {
         Usage::of(self.child.id()?)
     }
 
-    /// Bytes of its store.
+    /// Size of its store in bytes.
     pub(super) fn store_bytes(&self) -> Option<u64> {
         folder_size(&self.scratch.0.join("store")).ok()
     }
 
-    /// Ends it. Its store is thrown away, so nothing need be flushed.
+    /// Kills it. Its store is thrown away, so nothing has to be flushed.
     pub(super) async fn stop(mut self) {
-        // It may have died already.
+        // Fails if it has already exited.
         let _ = self.child.kill().await;
     }
 }
@@ -94,22 +94,22 @@ fn command(folder: &Path, log: &Path, lease_ttl: Duration) -> io::Result<Command
         .arg(format!("{}ms", lease_ttl.as_millis()))
         .arg("--data")
         .arg(folder.join("store"))
-        // What a coordinator of this machine is told by its environment is not for this one.
+        // The environment may configure a real coordinator on this machine.
         .env_remove("EVOCACHE_HTTP")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(log)?)
         .kill_on_drop(true);
-    // Ctrl-C is for the simulation, which ends the coordinator after the report.
+    // Ctrl-C is for the simulation, which stops the coordinator after the report.
     #[cfg(unix)]
     command.process_group(0);
     Ok(command)
 }
 
-/// What a process has used.
+/// CPU time and memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Usage {
-    /// Seconds on a core, in the program and in the kernel for it.
+    /// CPU seconds, in user and kernel mode.
     pub(super) cpu: f64,
     /// Largest resident memory in bytes.
     pub(super) memory: u64,
@@ -123,7 +123,7 @@ impl Usage {
     }
 
     fn read(stat: &str, status: &str) -> Option<Self> {
-        // The name in parentheses may hold anything; after it come the numbers, utime and stime as 12th and 13th.
+        // The name in parentheses may contain anything; utime and stime are the 12th and 13th fields after it.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         let mut ticks = || fields.next()?.parse::<u64>().ok();
         let cpu = (ticks()? + ticks()?) as f64 / TICKS;
@@ -132,7 +132,7 @@ impl Usage {
         Some(Self { cpu, memory: kib * 1024 })
     }
 
-    /// CPU time from one moment to another; the peak of memory is that of the whole life.
+    /// CPU time between two moments; the peak of memory is that of the whole life.
     pub(super) fn between(before: &Self, after: &Self) -> Option<Self> {
         (after.cpu >= before.cpu).then_some(Self { cpu: after.cpu - before.cpu, memory: after.memory })
     }

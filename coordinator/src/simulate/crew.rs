@@ -1,4 +1,4 @@
-//! The simulated workers: tasks that share a few connections, register, take leases, wait, and report.
+//! The simulated workers: tasks that share a few connections, register, acquire leases, wait, and report.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,44 +15,44 @@ use tonic::{Code, Status};
 use super::dice::Dice;
 use super::measure::measure;
 use super::plan::Plan;
-use crate::cli::exit::Failure;
+use crate::cli::kit::exit::Failure;
 use crate::client::{ConnectOptions, is_unanswered, new_request_id};
 
-/// Workers that share a connection. HTTP/2 servers take some hundred calls at a time on one.
+/// Workers that share a connection. HTTP/2 servers allow a few hundred concurrent calls on one.
 const SHARE: u32 = 100;
-/// A call that was not taken is repeated after this.
+/// The wait before a failed call is repeated.
 pub(super) const AGAIN: Duration = Duration::from_millis(200);
-/// And given up after so many repeats.
+/// The most repeated calls of one worker.
 const REPEATS: u64 = 100;
 /// Longer than any simulation.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long AcquireLease waits.
+/// How long AcquireLease may wait for a lease.
 pub(super) const WAIT: prost_types::Duration = prost_types::Duration { seconds: 20, nanos: 0 };
 
-/// What has happened to one worker, or to all.
+/// Counts of one worker, or of all.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Results accepted.
     pub(super) completed: u64,
     /// Failures reported.
     pub(super) failed: u64,
-    /// Results that nobody wanted: the search had ended, or the lease was another's.
+    /// Results refused: the search had ended, or another worker held the lease.
     pub(super) refused: u64,
-    /// Evaluations given up because the coordinator said so, or the search had ended.
+    /// Evaluations given up because the coordinator canceled them or the simulation ended.
     pub(super) abandoned: u64,
-    /// Deaths with a lease.
+    /// Workers that died with a lease.
     pub(super) killed: u64,
-    /// Calls that were repeated.
+    /// Repeated calls.
     pub(super) repeated: u64,
     /// Microseconds of AcquireLease calls that were answered with a lease.
     pub(super) acquire_us: Vec<u32>,
     /// Microseconds of CompleteEvaluation calls that were accepted.
     pub(super) complete_us: Vec<u32>,
-    /// Time in evaluations whose results were accepted.
+    /// Time spent in evaluations whose results were accepted.
     pub(super) useful: Duration,
     /// The first call for a lease.
     pub(super) first: Option<Instant>,
-    /// The last result accepted.
+    /// The last accepted result.
     pub(super) last: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Connects and starts all of them.
+    /// Connects and starts all workers.
     pub(super) async fn start(plan: &Arc<Plan>, url: &str, stopped: watch::Receiver<bool>) -> Result<Self, Failure> {
         let mut tasks = JoinSet::new();
         let mut stub = None;
@@ -102,7 +102,7 @@ impl Crew {
         Ok(Self { tasks, total: Tally::default() })
     }
 
-    /// Returns when a worker cannot go on.
+    /// Returns when a worker fails.
     pub(super) async fn lost(&mut self) -> Failure {
         loop {
             match self.tasks.join_next().await {
@@ -114,7 +114,7 @@ impl Crew {
         }
     }
 
-    /// Waits for all of them.
+    /// Waits for all workers.
     pub(super) async fn join(mut self) -> Result<Tally, Failure> {
         while let Some(ended) = self.tasks.join_next().await {
             self.total.add(ended.map_err(|e| Failure::new(format!("a simulated worker failed: {e}")))??);
@@ -143,11 +143,11 @@ struct Worker {
     tally: Tally,
 }
 
-/// How a life ends.
+/// How the life of a worker ends.
 enum End {
     /// The simulation is over.
     Stopped,
-    /// The worker died, or is not known any more: it comes back under another id.
+    /// The worker died or is no longer known: it registers again under another id.
     Again,
 }
 
@@ -189,7 +189,7 @@ impl Worker {
             let answer = tokio::select! {
                 answer = self.stub.acquire_lease(request) => answer,
                 () = over(&mut self.stopped) => return Ok(End::Stopped),
-                // It had nothing that could be lost.
+                // It held no lease.
                 () = sleep_until(dies.unwrap_or(asked + FOR_EVER)), if dies.is_some() => return Ok(End::Again),
             };
             let lease = match answer {
@@ -214,7 +214,7 @@ impl Worker {
         }
     }
 
-    /// Waits as long as the evaluation takes, and keeps its lease alive.
+    /// Waits as long as the evaluation takes, and renews its lease.
     async fn evaluate(
         &mut self,
         id: &str,
@@ -301,7 +301,7 @@ impl Worker {
         }
     }
 
-    /// Waits before a call is repeated; passes on what a repeat does not change.
+    /// Waits before a call is repeated; returns errors that a repeat would not change.
     async fn again(&mut self, status: Status) -> Result<(), Status> {
         if !passes(&status) || self.tally.repeated >= REPEATS {
             return Err(status);
@@ -314,11 +314,11 @@ impl Worker {
 
 /// Returns when the simulation is over.
 async fn over(stopped: &mut watch::Receiver<bool>) {
-    // An error means that nobody can tell any more: that is the end as well.
+    // An error means that the sender is gone, which ends the simulation too.
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-/// Whether a call may be answered otherwise when it is repeated: the coordinator is busy, or on its way down or up.
+/// Whether repeating a call may help: the coordinator is busy, stopping or starting.
 pub(super) fn passes(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) || is_unanswered(status)
 }

@@ -1,15 +1,15 @@
-//! The chances of one worker: how long it takes, whether it fails, when it dies. Equal seeds give equal draws.
+//! Random draws of one worker: how long it takes, whether it fails, when it dies. Equal seeds give equal draws.
 
 use std::time::Duration;
 
 use super::plan::{Plan, TimeLaw};
 use evocache_domain::rng::Stream;
 
-/// One worker's stream of chance.
+/// The random stream of one worker.
 pub(super) struct Dice(Stream);
 
 impl Dice {
-    /// That of the worker with this number.
+    /// The stream of the worker with this number.
     pub(super) fn new(plan: &Plan, number: u64) -> Self {
         Self(Stream::new(plan.seed, "simulate", number))
     }
@@ -34,7 +34,7 @@ impl Dice {
         law.mean.mul_f64((variance.sqrt() * self.normal() - variance / 2.0).exp())
     }
 
-    /// How long a worker lives; `None`: for ever.
+    /// How long a worker lives; `None` means forever.
     pub(super) fn life(&mut self, deaths_per_second: f64) -> Option<Duration> {
         let seconds = -self.positive().ln() / deaths_per_second;
         (deaths_per_second > 0.0).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
@@ -45,7 +45,7 @@ impl Dice {
         self.0.chance(rate)
     }
 
-    /// What disturbs a timing: a factor of 1 or a little more.
+    /// A factor of 1 or slightly more that disturbs a timing.
     pub(super) fn disturbance(&mut self) -> f64 {
         1.0 + 0.01 * self.normal().abs()
     }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_the_mean_and_the_deviation_that_were_asked_for() {
+    fn times_have_the_requested_mean_and_deviation() {
         let mut dice = Dice(Stream::new(1, "test", 0));
         let law = TimeLaw { mean: Duration::from_secs(2), deviation: 0.2 };
         let times: Vec<f64> = (0..20_000).map(|_| dice.time(law).as_secs_f64()).collect();

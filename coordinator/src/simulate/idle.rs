@@ -1,4 +1,4 @@
-//! Workers that have nothing to do: they wait for work, on a connection each. And one that asks how soon there is some.
+//! Idle workers, which wait for work on a connection each; and one worker that measures when the first lease comes.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use tonic::transport::Channel;
 
 use super::crew::{AGAIN, WAIT, connect, passes, refused};
 use super::plan::Plan;
-use crate::cli::exit::Failure;
+use crate::cli::kit::exit::Failure;
 use crate::client::new_request_id;
 
-/// Workers that connect at a time: more would fill the queue of connections that nobody has taken yet.
+/// Workers that connect at a time: more would overflow the listener's backlog.
 const CONNECTING: usize = 64;
 
 /// Workers that wait for work that never comes.
 pub(super) struct Idle(JoinSet<Result<(), Failure>>);
 
 impl Idle {
-    /// Returns when all of them wait.
+    /// Starts the workers; returns when all of them wait.
     pub(super) async fn start(plan: &Plan, url: &str) -> Result<Self, Failure> {
         let mut declaration = plan.declaration.clone();
         declaration.model.push_str("-idle");
@@ -46,12 +46,12 @@ impl Idle {
         Ok(Self(tasks))
     }
 
-    /// How many still wait.
+    /// The number of workers that still wait.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns when one of them cannot go on.
+    /// Returns when one of them fails or gets work.
     pub(super) async fn lost(&mut self) -> Failure {
         match self.0.join_next().await {
             Some(Ok(Err(failure))) => failure,
@@ -74,7 +74,7 @@ async fn wait(mut stub: WorkerServiceClient<Channel>, id: String) -> Result<(), 
     }
 }
 
-/// Returns when a new worker has been given work of the search.
+/// Returns when a new worker has a lease of the search.
 pub(super) async fn first_lease(plan: &Plan, url: &str) -> Result<(), Failure> {
     let mut stub = connect(url).await?;
     let mut declaration = plan.declaration.clone();
@@ -83,5 +83,5 @@ pub(super) async fn first_lease(plan: &Plan, url: &str) -> Result<(), Failure> {
     let id = stub.register_worker(request).await.map_err(|status| refused(0, &status))?.into_inner().worker_id;
     let request = pb::AcquireLeaseRequest { worker_id: id, wait: Some(WAIT) };
     let answer = stub.acquire_lease(request).await.map_err(|status| refused(0, &status))?;
-    answer.into_inner().lease.map(drop).ok_or_else(|| Failure::new("after the restart there is no work"))
+    answer.into_inner().lease.map(drop).ok_or_else(|| Failure::new("no lease was granted after the restart"))
 }

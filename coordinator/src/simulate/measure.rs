@@ -1,5 +1,5 @@
-//! What a simulated worker reports: not measured, but such as a measurement could be. Latency goes with what is
-//! computed; the error grows with the age of what is reused, more so in early blocks; each prompt has its own score.
+//! The measurement that a simulated worker reports. Latency is proportional to what is computed; the error grows with the
+//! age of reused outputs, more so in early blocks; each prompt has its own score.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use evocache_proto::domain::{Decision, Measurement, MetricValues, Schedule};
 use super::dice::Dice;
 use super::plan::{Plan, QUALITY};
 
-/// Microseconds of one module.
+/// Microseconds of one module run.
 const MODULE: f64 = 100.0;
 
-/// The measurement of a schedule on the first so many prompts.
+/// The measurement of a schedule on the first `prompts` prompts.
 pub(super) fn measure(
     schedule: &Schedule,
     prompts: usize,
@@ -47,7 +47,7 @@ pub(super) fn measure(
     }
 }
 
-/// Mean age of what is used, in steps; early blocks count up to twice.
+/// Mean age of the outputs used, in steps; early blocks count up to twice.
 fn error(schedule: &Schedule) -> f64 {
     let slots = schedule.slots();
     let (mut ages, mut sum) = (vec![0.0; slots], 0.0);

@@ -1,8 +1,8 @@
-//! `evocache simulate`: a real coordinator over real gRPC, with workers that only wait. For planning a cluster, and
-//! for measuring what the coordinator costs.
+//! `evocache simulate`: a real coordinator over real gRPC, with workers that only wait. For planning a cluster, and for
+//! measuring what the coordinator costs.
 //!
-//! The search, the leases, the store and the network are those of a real cluster on this machine; only what a GPU would
-//! do is left out. Absent: any opinion about GPUs. How long an evaluation takes, fails or dies is told by the flags.
+//! The search, the leases, the store and the network are real; only the work of the GPUs is left out. The flags say how
+//! long an evaluation takes and how often one fails or its worker dies.
 
 mod coordinator;
 mod crew;
@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 pub use plan::{SimulateArgs, TimeLaw};
 
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::printer::Printer;
-use crate::cli::progress::Live;
+use crate::cli::kit::exit::{Exit, Failure};
+use crate::cli::kit::printer::Printer;
+use crate::cli::kit::progress::Live;
 use crate::client::{Client, Search, SearchState};
 use coordinator::{Own, Usage};
 use crew::Crew;
@@ -31,13 +31,13 @@ use idle::{Idle, first_lease};
 use plan::Plan;
 use report::{Costs, Restarted};
 
-/// How long idle workers are watched before the search.
+/// How long the cost of idle workers is measured before the search.
 const QUIET: Duration = Duration::from_secs(30);
-/// How often the search is looked at.
+/// How often the progress of the search is fetched.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Runs the simulation and tells what it took.
-pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Failure> {
+/// Runs the verb.
+pub async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Failure> {
     let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
     let plan = Arc::new(Plan::new(&args)?);
     let mut own = match &args.against {
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     let url = match (&args.against, &own) {
         (Some(url), _) => url.clone(),
         (None, Some(own)) => own.url.clone(),
-        (None, None) => return Err(Failure::new("there is no coordinator")),
+        (None, None) => return Err(Failure::new("no coordinator to simulate with")),
     };
     let client = Client::connect(&url).await?;
     let mut idle = Idle::start(&plan, &url).await?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     if ended.is_none() {
         client.stop_search(&search.id).await?;
     }
-    // No receiver means that all workers have left.
+    // Fails if all workers have already ended.
     let _ = stop.send(true);
     let tally = crew.join().await?;
     let usage = before.zip(after).and_then(|(before, after)| Usage::between(&before?, &after?));
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     let costs = Costs { usage, store, idle: quiet.map(|share| (waiting, share)), restarted };
     let figures = report::figures(&plan, tally, costs);
     printer.answer(|| report::view(&plan, &figures), || report::text(&plan, &figures))?;
-    // A search may end before its budget, and then the figures are of fewer evaluations than were asked for.
+    // A search may end before its budget; then the figures are of fewer evaluations than requested.
     if let Some(search) = ended.as_ref().filter(|s| s.state.is_final() && s.progress.evaluations < plan.evaluations) {
         printer.warning(&format!(
             "the search ended after {} of {} evaluations: {}",
@@ -103,14 +103,14 @@ pub(crate) async fn run(args: SimulateArgs, printer: Printer) -> Result<Exit, Fa
     match ended {
         None => Ok(Exit::Interrupted),
         Some(_) if args.restart => Ok(Exit::Ok),
-        // With enough evaluations it is over here, whatever is still under way.
+        // Enough evaluations are made, whatever is still running.
         Some(search) if search.progress.evaluations >= plan.evaluations => Ok(Exit::Ok),
         Some(search) if search.state == SearchState::Completed => Ok(Exit::Ok),
         Some(search) => Err(Failure::new(format!("the search {}: {}", search.state.as_str(), search.end_reason))),
     }
 }
 
-/// The share of a core that the coordinator needs while nothing happens.
+/// The share of a core that the coordinator uses while all workers wait.
 async fn watch_idle(own: &Own, idle: &mut Idle) -> Result<Option<f64>, Failure> {
     let before = own.usage();
     tokio::select! {
@@ -131,7 +131,8 @@ async fn restart(own: Own, plan: &Plan) -> Result<(Own, Restarted), Failure> {
     Ok((own, Restarted { listening, first_lease: began.elapsed(), memory }))
 }
 
-/// Returns when the search has made its evaluations, or has ended. Asks now and then: a watch would have the coordinator send every evaluation.
+/// Returns when the search has made its evaluations or has ended. Polls: a watch would make the coordinator send every
+/// evaluation.
 async fn follow(client: &Client, search: &Search, plan: &Plan, printer: Printer) -> Result<Search, Failure> {
     let mut live = Live::new(printer, plan.spec.budget);
     loop {

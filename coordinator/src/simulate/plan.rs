@@ -1,4 +1,4 @@
-//! What is simulated: the command line, read into a search, a worker's declaration, and the laws of chance.
+//! What is simulated: turns the command line into a search, the declaration of a worker, and probabilities.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,35 +11,42 @@ use evocache_proto::domain::{
     Sampling, SearchSpec, SpecDraft,
 };
 
-use crate::cli::exit::Failure;
-use crate::cli::units::{parse_duration, parse_finite, parse_positive, parse_ratio, parse_share};
+use crate::cli::kit::exit::Failure;
+use crate::cli::kit::units::{parse_duration, parse_finite, parse_positive, parse_ratio, parse_share};
 use crate::client::new_request_id;
 
 /// The metric that simulated workers measure.
 pub(super) const QUALITY: &str = "simulated_quality";
 
-/// Arguments of `simulate`.
+/// Plan a cluster: a real coordinator with simulated workers, and what it takes
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  evocache simulate --workers 8 --time 1s --failure-rate 2% --kill-rate 10
+  evocache simulate --workers 64 --evaluations 5000 --time 40s±20% --price 2.50
+                    in real time: this takes an hour
+  evocache simulate --workers 1000 --evaluations 5000 --time 0 --json
+                    how fast the coordinator can be")]
 pub struct SimulateArgs {
     /// Workers
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub workers: u32,
-    /// Evaluations that the search makes
+    /// Evaluations of the search
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub evaluations: u64,
-    /// Workers with another model that wait for work all the while, on a connection each, from before the search on
+    /// Additional workers with another model that wait for work throughout, on a connection each
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub idle: u32,
-    /// Before the search ends, kill the coordinator and start it again: how long until it hands out work?
+    /// Kill and restart the coordinator before the search ends, and measure the time to the first lease
     #[arg(long, conflicts_with = "against")]
     pub restart: bool,
-    /// What an evaluation takes, and how much that varies (2s, 2s±20%, 2s+-20%); 0: nothing
+    /// Duration of an evaluation and its variation (2s, 2s±20%, 2s+-20%); 0: none
     #[arg(long, value_name = "TIME", default_value = "2s±20%")]
     pub time: TimeLaw,
-    /// Share of the evaluations that fail and are reported so
+    /// Share of the evaluations that are reported as failed
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
     pub failure_rate: f64,
-    /// Workers of all that die per minute, without a word; each is replaced at once
+    /// Workers that die per minute, without notice, out of all; each is replaced at once
     #[arg(long, value_name = "N", default_value = "0", value_parser = parse_rate)]
     pub kill_rate: f64,
     /// What can be cached: pixart:BLOCKS or flux:DOUBLES:SINGLES
@@ -48,21 +55,21 @@ pub struct SimulateArgs {
     /// Step counts, largest first
     #[arg(long, value_name = "N,…", default_value = "20", value_delimiter = ',')]
     pub steps: Vec<u32>,
-    /// Prompts of each evaluation; every one has its score
+    /// Prompts of each evaluation, each with a score
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub prompts: u32,
     /// Price of an hour of one worker, in any currency
     #[arg(long, value_name = "PRICE", value_parser = parse_positive)]
     pub price: Option<f64>,
-    /// Seed of the search and of all that happens to the workers
+    /// Seed of the search and of all random events
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// How long a worker may be silent before its candidate is given to another; of an own coordinator
+    /// How long a worker may be silent before another one gets its candidate; not with --against
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub lease_ttl: Duration,
-    /// Drive a coordinator that runs already [default: an own one, in a temporary folder]
+    /// Use a running coordinator [default: a new one, in a temporary folder]
     ///
-    /// Not --coordinator: what that is set to in somebody's environment is meant for real searches.
+    /// Not --coordinator: EVOCACHE_COORDINATOR in the environment is meant for real searches.
     #[arg(long, value_name = "URL")]
     pub against: Option<String>,
 }
@@ -70,9 +77,9 @@ pub struct SimulateArgs {
 /// How long an evaluation takes: log-normal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TimeLaw {
-    /// In the mean.
+    /// Mean duration.
     pub mean: Duration,
-    /// Standard deviation over the mean.
+    /// Standard deviation relative to the mean.
     pub deviation: f64,
 }
 
@@ -94,7 +101,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 fn parse_layout(text: &str) -> Result<Layout, String> {
-    let wrong = || format!("'{text}' is no layout; write pixart:28 or flux:19:38");
+    let wrong = || format!("'{text}' is not a layout; write pixart:28 or flux:19:38");
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
     let counts = parts.map(str::parse).collect::<Result<Vec<u32>, _>>().map_err(|_| wrong())?;
@@ -105,39 +112,39 @@ fn parse_layout(text: &str) -> Result<Layout, String> {
     }
 }
 
-/// All that a simulated worker needs to know.
+/// Everything that a simulated worker needs to know.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// How many workers.
+    /// Number of workers.
     pub(super) workers: u32,
-    /// How many more that have nothing to do.
+    /// Number of additional idle workers.
     pub(super) idle: u32,
     /// Evaluations until the simulation is over.
     pub(super) evaluations: u64,
-    /// What the search is for.
+    /// Specification of the search.
     pub(super) spec: SearchSpec,
-    /// What can be cached.
+    /// The cacheable modules.
     pub(super) layout: Arc<Layout>,
-    /// What every worker declares, but for its name.
+    /// What every worker declares, apart from its name.
     pub(super) declaration: Declaration,
-    /// What an evaluation takes.
+    /// Duration of an evaluation.
     pub(super) time: TimeLaw,
     /// Share of the evaluations that fail.
     pub(super) failure_rate: f64,
-    /// Deaths of each worker per second.
+    /// Probability per second that a worker dies.
     pub(super) death_rate: f64,
-    /// Price of an hour.
+    /// Price of a worker-hour.
     pub(super) price: Option<f64>,
-    /// Of all chance.
+    /// Seed of all random draws.
     pub(super) seed: u64,
-    /// How long a lease of an own coordinator lives.
+    /// Lifetime of a lease, if the simulation starts the coordinator.
     pub(super) lease_ttl: Duration,
 }
 
 impl Plan {
-    /// Reads the command line; names what cannot be searched.
+    /// Turns the command line into a plan; refuses what makes no valid search.
     pub(super) fn new(args: &SimulateArgs) -> Result<Self, Failure> {
-        // No real worker has this model, so none takes part.
+        // No real worker has this model, so none gets a lease.
         let model = format!("simulated-{}", &new_request_id().as_str()[..8]);
         let layout = Arc::new(args.layout.clone());
         let declaration = Declaration {
@@ -156,12 +163,12 @@ impl Plan {
                 name: QUALITY.into(),
                 direction: Direction::Maximize,
                 unit: "1".into(),
-                description: "falls with the age of what is reused".into(),
+                description: "falls with the age of reused outputs".into(),
             }],
             cost: None,
         };
         let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
-        // A search that is to outlive a restart has work left, however fast it is between two looks at it.
+        // A search that must outlive a restart needs work left, however fast it is between two polls.
         let left = if args.restart { args.evaluations + 2 * u64::from(args.workers) + 1 } else { 0 };
         let budget = Budget { evaluations: Some(args.evaluations + left), ..Budget::default() };
         let draft = SpecDraft {

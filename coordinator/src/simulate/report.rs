@@ -1,4 +1,4 @@
-//! What a simulation has shown, in figures: for planning a cluster, and as a measure of the coordinator.
+//! The figures of a simulation: for planning a cluster, and for measuring the coordinator.
 
 use std::time::Duration;
 
@@ -7,48 +7,48 @@ use serde_json::{Value, json};
 use super::coordinator::Usage;
 use super::crew::Tally;
 use super::plan::Plan;
-use crate::cli::units::{show_bytes, show_percent};
+use crate::cli::kit::units::{show_bytes, show_percent};
 
-/// The figures.
+/// The figures of a simulation.
 #[derive(Debug)]
 pub(super) struct Figures {
     tally: Tally,
     /// From the first call for a lease to the last accepted result.
     makespan: Duration,
-    /// Share of the workers' time that went into accepted results.
+    /// Share of the workers' time spent on accepted results.
     utilisation: f64,
-    /// Hours of all workers together.
+    /// Worker-hours in total.
     gpu_hours: f64,
     cost: Option<f64>,
     per_second: f64,
     costs: Costs,
 }
 
-/// What the coordinator has needed, where that can be told.
+/// What the coordinator has used; `None` where that is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
-    /// While the search ran.
+    /// CPU time and memory while the search ran.
     pub(super) usage: Option<Usage>,
-    /// Bytes of its store.
+    /// Size of its store in bytes.
     pub(super) store: Option<u64>,
-    /// Workers that had nothing to do, and the share of a core that they cost before the search.
+    /// Number of idle workers, and the share of a core that they cost before the search.
     pub(super) idle: Option<(usize, f64)>,
-    /// Of a kill and a new start.
+    /// The restart, if there was one.
     pub(super) restarted: Option<Restarted>,
 }
 
-/// How a coordinator came back.
+/// How long a killed coordinator took to come back.
 #[derive(Debug)]
 pub(super) struct Restarted {
-    /// From the kill to its listening.
+    /// From the kill until it listened.
     pub(super) listening: Duration,
     /// From the kill to the first lease.
     pub(super) first_lease: Duration,
-    /// Its largest resident memory by then.
+    /// Its largest resident memory until then, in bytes.
     pub(super) memory: Option<u64>,
 }
 
-/// Makes figures of what was counted.
+/// Computes the figures from the counts.
 pub(super) fn figures(plan: &Plan, mut tally: Tally, costs: Costs) -> Figures {
     let makespan = tally.first.zip(tally.last).map_or(Duration::ZERO, |(first, last)| last - first);
     let seconds = makespan.as_secs_f64().max(1e-9);
@@ -67,13 +67,13 @@ pub(super) fn figures(plan: &Plan, mut tally: Tally, costs: Costs) -> Figures {
     }
 }
 
-/// The smallest value that so large a share of them does not exceed, in milliseconds.
+/// The smallest value that at least `share` of them do not exceed, in milliseconds.
 fn quantile(sorted_us: &[u32], share: f64) -> Option<f64> {
     let rank = (share * sorted_us.len() as f64).ceil() as usize;
     sorted_us.get(rank.saturating_sub(1)).map(|&us| f64::from(us) / 1000.0)
 }
 
-/// As JSON.
+/// The figures as JSON.
 pub(super) fn view(plan: &Plan, f: &Figures) -> Value {
     let latency = |sorted: &[u32]| json!({ "calls": sorted.len(), "p50_ms": quantile(sorted, 0.5), "p99_ms": quantile(sorted, 0.99) });
     let evaluations = f.tally.completed.max(1) as f64;
@@ -107,7 +107,7 @@ pub(super) fn view(plan: &Plan, f: &Figures) -> Value {
     })
 }
 
-/// For people.
+/// The figures as text.
 pub(super) fn text(plan: &Plan, f: &Figures) -> String {
     let t = &f.tally;
     let mut lines = vec![format!("{:<20}{} on {} workers", "evaluations", t.completed, plan.workers)];
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_values_that_were_seen() {
+    fn quantiles_are_observed_values() {
         let sorted: Vec<u32> = (1..=100).map(|ms| ms * 1000).collect();
         assert_eq!(quantile(&sorted, 0.5), Some(50.0));
         assert_eq!(quantile(&sorted, 0.99), Some(99.0));

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod backup;
-#[path = "../cli/certificates.rs"]
+#[path = "../../program/tests/cli/certificates.rs"]
 mod certificates;
 mod common;
 mod disk;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use evocache_proto::domain::{CandidateId, Layout, Profile, Schedule, ScheduleError, ScheduleId, SearchSpec, Strategy};
 
 use super::Parts;
-use super::planner_link::PlannerLink;
 use super::credit::{Credit, OperatorShare};
+use super::error_models::Planner;
 use super::genome::Space;
 use super::knowledge::Knowledge;
 use super::ledger::Ledger;
-use super::error_models::Planner;
 use super::nsga2::Generations;
+use super::planner_link::PlannerLink;
 use super::repeats::Repeats;
 use super::rungs::Rungs;
 use super::seeds::{ImportedNames, Seed, Seeds};

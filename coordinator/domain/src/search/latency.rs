@@ -327,7 +327,8 @@ impl Latencies {
         }
         // A number of measurements that is new since the last fit has no more left open than a smaller one.
         let known = self.uncertainty.range(..=row.ratios.len()).next_back();
-        let uncertainty = known.map_or(Uncertainty { variance: self.noise, weight: 0.0 }, |(_, uncertainty)| *uncertainty);
+        let uncertainty =
+            known.map_or(Uncertainty { variance: self.noise, weight: 0.0 }, |(_, uncertainty)| *uncertainty);
         let line_variance = self.line.variance_at(&row.features, self.noise + self.misfit) / line.powi(2);
         let variance = uncertainty.variance + uncertainty.weight * off.powi(2) + (1.0 - weight).powi(2) * line_variance;
         Some(Estimate { value, deviation: variance.sqrt(), measurements })

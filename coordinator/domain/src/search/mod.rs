@@ -3,22 +3,22 @@
 //! Absent: time, threads, storage, workers and leases. [`Breeder::ask`] depends on nothing but the facts recorded so
 //! far and the index asked for; equal facts in equal order give equal candidates.
 
-mod planner_link;
 mod breeder;
 mod calibrated;
 mod costs;
 mod credit;
 mod crossover;
 mod dense;
+mod error_models;
 mod genome;
 mod knowledge;
 mod latency;
 mod ledger;
-mod error_models;
 mod mutation;
 mod nsga2;
 mod parents;
 mod parts;
+mod planner_link;
 mod planning;
 mod population;
 mod proposer;
@@ -35,13 +35,13 @@ mod seeds;
 mod toy_run;
 mod variation;
 
-pub use planner_link::{Plan, PlannerInput};
 pub use breeder::{Breeder, BreederError};
 pub use credit::OperatorShare;
+pub use error_models::Planner;
 pub use knowledge::REPORTED_QUALITY_RATIO;
 pub use ledger::TellError;
-pub use error_models::Planner;
 pub use parts::Parts;
+pub use planner_link::{Plan, PlannerInput};
 pub use provenance::{Proposal, Provenance};
 pub use remeasure::Witness;
 pub use seeds::ImportedNames;

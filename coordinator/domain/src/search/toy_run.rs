@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evocache_proto::domain::{CandidateId, Layout, Measurement, SpecDraft};
 use evocache_testkit::landscape::{Landscape, spec};
 
-use super::{Planner, Breeder, Parts, Proposal};
+use super::{Breeder, Parts, Planner, Proposal};
 
 /// Runs a whole search with `workers` candidates in flight at a time, and hands the breeder back.
 pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {

@@ -12,31 +12,31 @@ const FRONT: RGBColor = RGBColor(31, 99, 178);
 const CHOSEN: RGBColor = RGBColor(214, 92, 20);
 const INK: RGBColor = RGBColor(40, 44, 52);
 
-/// A place in the drawing: latency ratio and quality.
+/// A point in the drawing: latency ratio and quality.
 pub(super) type Point = (f64, f64);
 
-/// What is drawn.
+/// The content of a drawing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chart {
-    /// Above the drawing.
+    /// Title above the drawing.
     pub(super) title: String,
     /// Name of the vertical axis.
     pub(super) quality: String,
-    /// Offspring that something beats.
+    /// Bred schedules that another one dominates.
     pub(super) dominated: Vec<Point>,
-    /// Heuristic schedules, beaten or not.
+    /// Heuristic schedules, dominated or not.
     pub(super) seeds: Vec<Point>,
     /// The front, fastest first.
     pub(super) front: Vec<Point>,
-    /// Whether the front is a line: not with more than two objectives.
+    /// Whether the front is drawn as a line; it is none with more than two objectives.
     pub(super) line: bool,
     /// The uncached run.
     pub(super) uncached: Option<Point>,
-    /// The answers, each with its label.
+    /// The chosen schedules, each with its label.
     pub(super) chosen: Vec<(String, Point)>,
 }
 
-/// Draws it.
+/// Draws a chart as SVG.
 pub(super) fn draw(chart: &Chart) -> Result<String, String> {
     let mut svg = String::new();
     {
@@ -118,7 +118,7 @@ fn chosen(context: &mut Context<'_, '_>, chosen: &[(String, Point)], x: (f64, f6
         }
     }
     for (label, point) in merged {
-        // Labels grow towards the middle, so that none leaves the drawing.
+        // Labels extend towards the middle, so that they stay inside the drawing.
         let right_half = point.0 > f64::midpoint(x.0, x.1);
         let (side, offset) = if right_half { (HPos::Right, -11) } else { (HPos::Left, 11) };
         let style = ("sans-serif", 14).into_font().color(&CHOSEN).pos(Pos::new(side, VPos::Top));
@@ -140,7 +140,7 @@ fn stairs(front: &[Point]) -> Vec<Point> {
     line
 }
 
-/// From the least to the largest value with a little room; a unit around a single one, so that there is something.
+/// From the smallest to the largest value with a margin; around a single value, one unit.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|v| v.is_finite())
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_in_the_drawing_and_outliers_are_not() {
+    fn the_drawing_has_everything_but_outliers() {
         let chart = Chart {
             title: "a <title>\u{1b}".into(),
             quality: "clip_score".into(),

@@ -1,24 +1,24 @@
-//! The three questions that most people ask, and an answer in words.
+//! The three usual questions about a search, and their answers as text.
 
-use super::deviation;
-use crate::cli::units::{show_bytes, show_percent};
+use super::noise::deviation;
+use crate::cli::kit::units::{show_bytes, show_percent};
 use crate::client::{Best, Client, ClientError, Constraint, ErrorKind, Preference, Question, Reference, Search};
 
 /// A question and its answer.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// Name of its files.
+    /// Base name of its files.
     pub key: &'static str,
     /// Short title for pictures.
     pub title: &'static str,
-    /// The question in words.
+    /// The question as text.
     pub question: String,
-    /// The schedule, or why there is none.
+    /// The schedule, or why no schedule satisfies the question.
     pub answer: Result<Best, String>,
 }
 
 /// Asks for the fastest at 98 % quality, the best quality at twice the speed, and the knee.
-pub async fn ask(client: &Client, search: &Search) -> Result<Vec<Choice>, ClientError> {
+pub(super) async fn ask(client: &Client, search: &Search) -> Result<Vec<Choice>, ClientError> {
     let quality = search.quality_metric().unwrap_or("quality");
     let questions = [
         (
@@ -41,7 +41,7 @@ pub async fn ask(client: &Client, search: &Search) -> Result<Vec<Choice>, Client
     for (key, title, question, constraints, preference) in questions {
         let answer = match client.best(&search.id, Question::new(constraints, preference), true).await {
             Ok(best) => Ok(best),
-            // A question that does not fit the search (a share of a metric that is zero) has no answer either.
+            // A question may not fit the search, such as a share of a metric that is 0: that is no answer either.
             Err(error) if matches!(error.kind(), Some(ErrorKind::NotFound | ErrorKind::Invalid)) => {
                 Err(error.to_string())
             }
@@ -62,7 +62,7 @@ impl Choice {
     }
 }
 
-/// An answer as indented lines.
+/// An answer as indented lines of text.
 pub fn describe(best: &Best) -> String {
     let e = &best.evaluation;
     let uncached = best.references.first().map_or_else(|| e.latency() * best.speedup, |r| r.uncached_us);
@@ -96,14 +96,14 @@ pub fn describe(best: &Best) -> String {
     text
 }
 
-/// What latencies in time rest on; a line, empty while nothing was measured.
+/// A line about the uncached latency behind the ms/image column; empty before it was measured.
 pub(super) fn describe_reference(references: &[Reference]) -> String {
     let Some((first, others)) = references.split_first() else { return String::new() };
     let others: String = others.iter().map(|r| format!("; elsewhere {}", describe_uncached(r))).collect();
     format!("ms/image: the uncached {} over the speed-up{others}\n", describe_uncached(first))
 }
 
-/// An uncached latency in a few words.
+/// An uncached latency with its device and spread.
 pub(crate) fn describe_uncached(r: &Reference) -> String {
     let spread = show_percent(r.spread);
     format!("{:.2} ms on {} (median of {}, ±{spread})", r.uncached_us / 1e3, r.device, r.measurements)

@@ -1,24 +1,25 @@
-//! Results as files.
+//! The results of a search as files in a folder.
 
 use std::path::Path;
 
 use evocache_proto::domain::builtin_direction;
-use evocache_proto::{formats, text};
+use evocache_proto::text;
 
 use super::chart::{self, Chart, Point};
+use super::choice::Choice;
+use super::fetched::Results;
+use super::schedule_file::{Format, lost, write_schedule};
 use super::sheet::{self, Column};
-use super::{Choice, Results};
-use crate::cli::args::Format;
-use crate::cli::exit::Failure;
-use crate::cli::view;
-use crate::client::{Best, Evaluation, Search};
+use crate::cli::kit::exit::Failure;
+use crate::cli::kit::view;
+use crate::client::{Best, Evaluation};
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bytes).map_err(|e| Failure::file("write", path, &e))
 }
 
-/// Writes front.json, front.svg, the chosen schedules in both formats, and sheet.png. The answer says what could not
-/// be written because there is no such thing.
+/// Writes front.json, front.svg, the chosen schedules in both formats, and sheet.png. Returns a note for each file that
+/// could not be written because there is nothing to write.
 pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Failure> {
     std::fs::create_dir_all(folder).map_err(|e| Failure::file("create", folder, &e))?;
     let mut notes = vec![];
@@ -27,7 +28,7 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Fai
     write_chart(results, &folder.join("front.svg"))?;
     for Choice { key, question, answer, .. } in &results.choices {
         let Ok(best) = answer else {
-            notes.push(format!("no {key}.json: nothing is \"{question}\""));
+            notes.push(format!("no {key}.json: no schedule is \"{question}\""));
             continue;
         };
         write_schedule(&results.search, best, &folder.join(format!("{key}.json")), Format::Evocache)?;
@@ -45,28 +46,6 @@ pub fn write_folder(results: &Results, folder: &Path) -> Result<Vec<String>, Fai
     Ok(notes)
 }
 
-/// Writes a chosen schedule in evocache's format, with its measurement beside it, or in ECAD's.
-pub fn write_schedule(search: &Search, best: &Best, path: &Path, format: Format) -> Result<(), Failure> {
-    write(path, schedule_text(search, best, format)?.as_bytes())
-}
-
-/// The text of a schedule file.
-pub(crate) fn schedule_text(search: &Search, best: &Best, format: Format) -> Result<String, Failure> {
-    let schedule = &best.evaluation.schedule;
-    match format {
-        Format::Evocache => Ok(formats::write_own(schedule, Some(view::about(search, &best.evaluation)))),
-        Format::Ecad => formats::write_ecad(schedule, &format!("evocache-{}", schedule.id().short()))
-            .map_err(|e| Failure::new(e).hint("evocache's own format (--format evocache) can express every schedule")),
-    }
-}
-
-/// What a format cannot say of a schedule, if anything.
-pub(crate) fn lost(search: &Search, best: &Best, format: Format) -> Option<String> {
-    let grid = search.spec.sampling.grid(best.evaluation.schedule.steps())?;
-    matches!(format, Format::Ecad)
-        .then(|| format!("ECAD's format cannot say how the schedule samples; tell whatever runs it: {grid}"))
-}
-
 /// Draws the front.
 pub fn write_chart(results: &Results, path: &Path) -> Result<(), Failure> {
     let svg = chart::draw(&chart(results)).map_err(|e| Failure::new(format!("cannot draw the front: {e}")))?;
@@ -79,7 +58,7 @@ fn chart(results: &Results) -> Chart {
     let on_front = |e: &&Evaluation| results.front.evaluations.iter().any(|f| f.candidate == e.candidate);
     let is_seed = |e: &&Evaluation| e.is_seed();
     let of = |keep: &dyn Fn(&&Evaluation) -> bool| -> Vec<Point> {
-        // On a part of the prompts quality means something else.
+        // Quality on some of the prompts cannot be compared with quality on all.
         let whole = results.evaluations.iter().filter(|e| results.search.is_whole(e));
         whole.filter(keep).filter_map(point).collect()
     };

@@ -1,4 +1,4 @@
-//! A five by seven pixel alphabet for the labels of contact sheets. Capitals only: lower case is drawn as such.
+//! A five by seven pixel alphabet for the labels of contact sheets. It has capitals only; lower case is drawn as capitals.
 
 /// Pixels from one character to the next.
 pub(super) const ADVANCE: usize = 6;
@@ -66,7 +66,7 @@ const GLYPHS: [(char, [u8; 7]); 55] = [
 
 const UNKNOWN: [u8; 7] = [0x1f, 0x11, 0x11, 0x11, 0x11, 0x11, 0x1f];
 
-/// The set pixels of a line of text, from its upper left corner. What has no glyph is an empty box.
+/// The set pixels of a line of text, from its upper left corner. A character without a glyph is an empty box.
 pub(super) fn pixels(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
     text.chars().enumerate().flat_map(|(i, c)| {
         let upper = c.to_ascii_uppercase();
@@ -77,8 +77,8 @@ pub(super) fn pixels(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
     })
 }
 
-/// Breaks a text into lines of at most `width` characters, between words where possible; what does not fit into
-/// `lines` ends with "...".
+/// Breaks a text into lines of at most `width` characters, between words where possible. If it needs more than `lines`
+/// lines, the last one ends with "...".
 pub(super) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = vec![];
     for word in text.split_whitespace() {

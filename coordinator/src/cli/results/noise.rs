@@ -1,23 +1,23 @@
-//! How much the timings of a search can be trusted: the uncached run is measured again beside every candidate, and
-//! should take the same time each time.
+//! How far the timings of a search can be trusted: the uncached run is measured beside every candidate, and should take
+//! the same time each time.
 
 use std::collections::BTreeMap;
 
 use evocache_proto::domain::Spread;
 
-use crate::cli::units::spread;
+use crate::cli::kit::units::spread;
 use crate::client::{Evaluation, Foreign};
 
-/// Fewer measurements of a worker than this say nothing.
+/// The fewest measurements of a worker that allow a judgement.
 const ENOUGH: usize = 8;
-/// Half the distance between the quartiles over the median; more than this is worth a warning.
+/// A larger ratio of half the interquartile range to the median gives a warning.
 const STEADY: f64 = 0.1;
 
-/// What one timed batch varies by before anything is known; two measurements change that little.
+/// Prior for the spread of timed batches, with the weight of two measurements.
 const BATCHES: Spread = Spread::guess(0.1, 2.0);
 
-/// How far the latency of an evaluation may be off, relative to it: by all measurements of the schedule where the
-/// coordinator tells that, else by how far its timed batches stray.
+/// Relative standard deviation of an evaluation's latency: of the coordinator's estimate from all measurements of the
+/// schedule if there is one, otherwise from the spread of its timed batches.
 pub fn deviation(e: &Evaluation) -> f64 {
     let logs = |samples: &[f64]| Spread::of(samples.iter().map(|t| t.ln()).collect::<Vec<_>>().into_iter());
     let measured = || {
@@ -27,7 +27,7 @@ pub fn deviation(e: &Evaluation) -> f64 {
     e.estimate.map_or_else(measured, |l| l.deviation)
 }
 
-/// A warning if a worker's uncached latency strays more than it should.
+/// A warning if the uncached latency of a worker varies too much.
 pub fn noise(evaluations: &[Evaluation]) -> Option<String> {
     let mut by_worker: BTreeMap<&Foreign, Vec<f64>> = BTreeMap::new();
     for e in evaluations {
@@ -47,7 +47,7 @@ fn warning(by_worker: &BTreeMap<&Foreign, Vec<f64>>) -> Option<String> {
     }
     let (low, high) = samples.iter().fold((f64::MAX, f64::MIN), |(low, high), &s| (low.min(s), high.max(s)));
     Some(format!(
-        "timings are not steady: the same uncached run took {low:.0} to {high:.0} ms per image on worker '{worker}' \
+        "timings vary: the same uncached run took {low:.0} to {high:.0} ms per image on worker '{worker}' \
          (median {median:.0} ±{:.0} %); other programs on that machine, or more workers than cores, make speed-ups of \
          single schedules uncertain",
         100.0 * stray
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_that_is_busy_with_something_else_is_told() {
+    fn a_machine_that_is_busy_with_other_work_gives_a_warning() {
         let steady: Vec<f64> = (0..20).map(|i| 100.0 + f64::from(i % 3)).collect();
         let busy: Vec<f64> = (0..20).map(|i| 100.0 + 40.0 * f64::from(i % 3)).collect();
         let (a, b) = (Foreign::from("a"), Foreign::from("b"));

@@ -1,10 +1,10 @@
-//! Small RGB pictures: PNG in and out, and just enough drawing for a contact sheet.
+//! Small RGB pictures: PNG in and out, and the drawing that a contact sheet needs.
 
 use std::io::Cursor;
 
 use super::font;
 
-/// Larger pictures than any thumbnail are refused before they are unpacked.
+/// Pictures with a longer side are refused before they are decoded: no thumbnail is so large.
 const MAX_SIDE: u32 = 4096;
 
 /// A picture, three bytes per pixel, rows from top to bottom.
@@ -16,19 +16,19 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// A picture of one colour.
+    /// A picture of one color.
     pub(super) fn new(width: usize, height: usize, color: [u8; 3]) -> Self {
         Self { width, height, rgb: color.repeat(width * height) }
     }
 
-    /// Unpacks any PNG; transparency is dropped, grey becomes RGB.
+    /// Decodes any PNG; transparency is dropped, grey becomes RGB.
     pub(super) fn from_png(png: &[u8]) -> Result<Self, String> {
         let mut decoder = png::Decoder::new(Cursor::new(png));
         decoder.set_transformations(png::Transformations::normalize_to_color8());
         let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
         let (width, height) = (reader.info().width, reader.info().height);
         if width > MAX_SIDE || height > MAX_SIDE {
-            return Err(format!("{width} x {height} pixels are more than {MAX_SIDE} a side"));
+            return Err(format!("{width} x {height} pixels: more than {MAX_SIDE} a side"));
         }
         let size = reader.output_buffer_size().ok_or("too large")?;
         let mut bytes = vec![0; size];
@@ -39,12 +39,12 @@ impl Picture {
             png::ColorType::Rgba => bytes.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
             png::ColorType::Grayscale => bytes.iter().flat_map(|&g| [g; 3]).collect(),
             png::ColorType::GrayscaleAlpha => bytes.chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
-            other @ png::ColorType::Indexed => return Err(format!("colour type {other:?} was not expanded")),
+            other @ png::ColorType::Indexed => return Err(format!("color type {other:?} was not expanded")),
         };
         Ok(Self { width: width as usize, height: height as usize, rgb })
     }
 
-    /// Packs the picture.
+    /// Encodes the picture as PNG.
     pub(super) fn to_png(&self) -> Result<Vec<u8>, String> {
         let side = |n: usize| u32::try_from(n).map_err(|_| format!("{n} pixels a side"));
         let mut bytes = vec![];
@@ -57,7 +57,7 @@ impl Picture {
         Ok(bytes)
     }
 
-    /// The colour of a pixel; black outside.
+    /// The color of a pixel; black outside of the picture.
     pub(super) fn get(&self, x: usize, y: usize) -> [u8; 3] {
         let at = 3 * (y * self.width + x);
         match self.rgb.get(at..at + 3) {
@@ -84,7 +84,7 @@ impl Picture {
         }
     }
 
-    /// Writes a line with its upper left corner at (x, y).
+    /// Draws a line of text with its upper left corner at (x, y).
     pub(super) fn write(&mut self, x: usize, y: usize, text: &str, color: [u8; 3]) {
         for (dx, dy) in font::pixels(text) {
             self.set(x + dx, y + dy, color);
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn png_goes_in_and_out() {
+    fn png_round_trips() {
         let mut picture = Picture::new(5, 3, [1, 2, 3]);
         picture.set(4, 2, [200, 100, 50]);
         assert_eq!(Picture::from_png(&picture.to_png().unwrap()).unwrap(), picture);

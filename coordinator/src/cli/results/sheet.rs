@@ -10,26 +10,26 @@ const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [40; 3];
 const FAINT: [u8; 3] = [150; 3];
 
-/// Pictures smaller than this are drawn twice as large.
+/// Pictures with no side longer than this, in pixels, are drawn at twice the size.
 const SMALL: usize = 160;
 
-/// One schedule's pictures.
+/// The pictures of one schedule.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Column {
-    /// Lines above the pictures.
+    /// Lines of text above the pictures.
     pub(super) titles: Vec<String>,
     /// PNG, one per prompt, in their order.
     pub(super) pictures: Vec<Vec<u8>>,
 }
 
-/// Composes the sheet as PNG. A picture that is missing leaves its place empty.
+/// Composes the sheet as PNG. The place of a missing picture stays empty.
 pub(super) fn compose(prompts: &[String], columns: &[Column]) -> Result<Vec<u8>, String> {
     let mut unpacked = vec![];
     for column in columns {
         let title = column.titles.first().map_or("", |t| t.as_str());
         let pictures = column.pictures.iter().enumerate();
         let pictures: Result<Vec<_>, _> = pictures
-            .map(|(i, png)| Picture::from_png(png).map_err(|e| format!("picture {i} of '{title}' is no PNG: {e}")))
+            .map(|(i, png)| Picture::from_png(png).map_err(|e| format!("picture {i} of '{title}' is not a PNG: {e}")))
             .collect();
         unpacked.push(pictures?);
     }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn each_picture_stands_in_its_row_and_column() {
+    fn each_picture_is_in_its_row_and_column() {
         let (red, green, blue) = ([255, 0, 0], [0, 255, 0], [0, 0, 255]);
         let columns = [column("a", &[red, green]), column("b", &[blue])];
         let prompts = ["first".to_owned(), "second".to_owned()];
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_named() {
+    fn a_damaged_picture_is_named() {
         let mut bad = column("b", &[[0; 3]]);
         bad.pictures.push(vec![1, 2, 3]);
         let error = compose(&[], &[bad]).unwrap_err();

@@ -4,8 +4,6 @@
 //! `planning` and `carry_out` are the steps of a command; `serve`, `background`, `recovery` and `clock` are what it does besides;
 //! `run` is the loop; `engine` starts and stops it.
 
-mod planning;
-mod planners;
 mod background;
 mod carry_out;
 mod clock;
@@ -14,6 +12,8 @@ mod engine;
 mod flush;
 mod line;
 mod parts;
+mod planners;
+mod planning;
 mod recovery;
 mod replay;
 mod run;
@@ -22,6 +22,6 @@ mod settings;
 mod store_state;
 mod waiters;
 
-pub use planners::ModelFitting;
 pub use engine::{Engine, EnginePanic, Work, open};
+pub use planners::ModelFitting;
 pub use settings::{EngineError, Settings};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc};
 
-use super::planners::{Planners, ModelFitting};
 use super::line::Line;
+use super::planners::{ModelFitting, Planners};
 use super::settings::Settings;
 use super::store_state::{Event, StoreState};
 use crate::engine::command::Answer;

@@ -2,8 +2,8 @@
 
 use evocache_proto::domain::SearchId;
 
-use super::planners::Submitted;
 use super::parts::Actor;
+use super::planners::Submitted;
 
 impl Actor {
     /// Hands the search's new inputs to its planner, or dismisses the planner of a search that has ended.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use evocache_proto::domain::SearchId;
 
-use super::planners::Submitted;
 use super::clock::TICK;
 use super::parts::{Actor, moment};
+use super::planners::Submitted;
 use super::waiters::Waiter;
 use crate::engine::handle::Message;
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use evocache_proto::domain::Decision;
 
+use super::ages::{AgeModel, Data, MOST_PARAMETERS};
 use super::cells::{CellModel, Features, Setting, normal};
-use super::ages::{Data, AgeModel, MOST_PARAMETERS};
 use super::link::Link;
-use super::{Planner, ErrorModel, predicted_front};
+use super::{ErrorModel, Planner, predicted_front};
 use crate::rng::Stream;
-use crate::search::planner_link::PlannedSchedule;
 use crate::search::dense::Factor;
+use crate::search::planner_link::PlannedSchedule;
 
 /// Results that the additive model holds, at most. When it is full it begins anew with half of them: the last ones,
 /// and an even choice of those before.
@@ -227,7 +227,9 @@ impl Planner {
         let mut open: Vec<(f64, f64, usize)> = schedules
             .iter()
             .enumerate()
-            .map(|(i, predicted)| (self.costs.of(space, &predicted.genome), predictor.error(&self.grid, &predicted.cells, count), i))
+            .map(|(i, predicted)| {
+                (self.costs.of(space, &predicted.genome), predictor.error(&self.grid, &predicted.cells, count), i)
+            })
             .collect();
         let mut stairs = self.stairs.clone();
         let mut planned = Vec::new();

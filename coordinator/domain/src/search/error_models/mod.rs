@@ -8,8 +8,8 @@
 //! Plans depend on the inputs and their order alone. Only the first cost and the first quality metric are modeled, and
 //! reuse and forecast are the same. Does not decide when to plan: that is `planner_link.rs`.
 
-mod cells;
 mod ages;
+mod cells;
 mod fit;
 mod grid;
 mod guard;
@@ -22,15 +22,15 @@ use std::sync::Arc;
 
 use evocache_proto::domain::{CandidateId, Schedule, SearchSpec};
 
-use self::cells::{CellModel, Weights};
 use self::ages::{AgeModel, Tables};
+use self::cells::{CellModel, Weights};
 use self::grid::Grid;
 use self::guard::Guard;
 use self::link::Link;
 use self::prior::Prior;
-use super::planner_link::{self, Plan, PlannerInput};
 use super::costs::Costs;
 use super::genome::Space;
+use super::planner_link::{self, Plan, PlannerInput};
 use crate::hypervolume::Staircase;
 
 /// The names of [`Planner::rivals`] in messages and tables. "drift" is the age model.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use evocache_proto::domain::Decision;
 
 use super::ErrorModel;
-use super::cells::Weights;
 use super::ages::Tables;
+use super::cells::Weights;
 use super::grid::Grid;
 use crate::search::genome::{Genome, Space};
 
@@ -122,8 +122,10 @@ pub(super) fn build(
     let batch = open.len().div_ceil(BATCHES).max(1);
     let mut schedules = Vec::new();
     while !open.is_empty() {
-        let mut order: Vec<(f64, (usize, usize))> =
-            open.iter().map(|&(t, s)| (builder.marginal(&grid.covered(t, of), s) / cost[s].max(1e-9), (t, s))).collect();
+        let mut order: Vec<(f64, (usize, usize))> = open
+            .iter()
+            .map(|&(t, s)| (builder.marginal(&grid.covered(t, of), s) / cost[s].max(1e-9), (t, s)))
+            .collect();
         let last = batch.min(order.len()) - 1;
         order.select_nth_unstable_by(last, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let limit = order[last].0 + 0.02 * order[last].0.abs();
