@@ -1,4 +1,4 @@
-//! A client in Rust: follows a search, and asks for the best schedule whenever the front may have changed.
+//! A client in Rust: follows a search, and asks for the best schedule after each evaluation.
 //!
 //! ```text
 //! cargo run -p evocache --no-default-features --features cli --example client -- http://127.0.0.1:7447 my-search
@@ -19,12 +19,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let question = Question::new(vec![Constraint::MinQualityRatio(0.98)], Preference::Fastest);
     let mut watch = client.watch(&id);
     while let Some(event) = watch.next().await {
-        match event? {
-            WatchEvent::Evaluation { joined_front: true, .. } => {}
-            WatchEvent::State { state, .. } if state.is_final() => {}
-            _ => continue,
-        }
-        match client.best(&id, &question, false).await {
+        let WatchEvent::State { evaluation: Some(_), .. } = event? else { continue };
+        match client.best(&id, question.clone(), false).await {
             Ok(best) => {
                 let e = &best.evaluation;
                 println!("candidate {}: {:.2}x as fast, schedule {}", e.candidate, e.speedup(), e.schedule.id());

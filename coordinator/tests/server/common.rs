@@ -230,7 +230,7 @@ impl World {
                         let next = evocache_proto::domain::CandidateId(search.candidates.len() as u64);
                         // What models advise is not stored.
                         let mut breeder = breeder.clone();
-                        breeder.resume();
+                        breeder.restart_planner();
                         text += &format!("next {:?}\n", breeder.ask(next));
                         text += &format!("{:?} {:?}\n", breeder.best_speedup(), breeder.seeds_best_speedup());
                     }
