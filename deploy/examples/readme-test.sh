@@ -21,9 +21,19 @@ fi
 # The documents run cargo in the repository's root; the scratch folder is not one.
 cargo() { command cargo "$1" --manifest-path "$root/Cargo.toml" "${@:2}"; }
 
-# Runs one document's commands in the current folder, then ends what they left in the background.
+# Runs one document's commands in the current folder, then ends what they left in the background. Shows the logs of a failure.
+finish() {
+  local code=$?
+  trap - EXIT
+  set +x
+  # shellcheck disable=SC2046
+  kill $(jobs -p) 2>/dev/null || true
+  wait
+  if [ "$code" != 0 ]; then tail -n 20 ./*.log || true; fi
+  exit "$code"
+}
 run() (
-  trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+  trap finish EXIT
   set -x
   # shellcheck disable=SC1090
   source "$1"

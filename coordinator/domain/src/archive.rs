@@ -1,9 +1,9 @@
-//! The unbounded archive of what nobody dominates.
+//! The unbounded archive of non-dominated candidates: the front.
 //!
-//! A population cannot hold the front of a search over thousands of decisions, so the front is kept apart from it.
-//! The resulting set does not depend on the order of arrival: of candidates with equal objective vectors the one with
-//! the smallest id stays. Members are sorted by violation, then lexicographically by value, so that with two
-//! objectives an insertion is a binary search. Absent: schedules; a member is an id and its score.
+//! The front of a search over thousands of decisions is larger than a population, so it is kept separately. The set does
+//! not depend on the order of insertion: of candidates with equal objective vectors, the one with the smallest id is kept.
+//! Members are sorted by violation, then lexicographically by value, so that with two objectives an insertion is a binary
+//! search. Knows nothing of schedules: a member is an id and a score.
 
 use std::cmp::Ordering;
 
@@ -12,19 +12,19 @@ use evocache_proto::domain::CandidateId;
 use super::hypervolume::hypervolume;
 use super::pareto::{Point, Score};
 
-/// A candidate in an archive.
+/// A candidate with its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Member {
-    /// Which candidate.
+    /// The candidate.
     pub candidate: CandidateId,
-    /// How good it is.
+    /// Its score.
     pub score: Score,
 }
 
-/// What an insertion did.
+/// The outcome of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
-    /// The candidate is a member and removed this many.
+    /// The candidate became a member and displaced this many others.
     Joined(usize),
     /// A member dominates it, or equals it and has the smaller id.
     Dominated,
@@ -33,7 +33,7 @@ pub enum Inserted {
 /// Sorted members. Boxed, because an insertion into a front of thousands moves half of them.
 type Members = Vec<Box<Member>>;
 
-/// All members that no other candidate seen so far dominates, in constrained dominance.
+/// All candidates that no other inserted candidate dominates (constrained dominance).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Archive {
     members: Members,
@@ -72,17 +72,17 @@ impl Archive {
         &self.members
     }
 
-    /// How many members.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether nothing was inserted yet.
+    /// Whether nothing was inserted.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Inserts a candidate if nobody dominates it, and removes whom it dominates.
+    /// Inserts a candidate unless it is dominated, and removes the members that it dominates.
     pub fn insert(&mut self, candidate: CandidateId, score: Score) -> Inserted {
         let at = match self.members.binary_search_by(|m| order(&m.score, &score)) {
             Ok(equal) => {
@@ -95,8 +95,8 @@ impl Archive {
             }
             Err(at) => at,
         };
-        // Whoever dominates sorts earlier, whoever is dominated later. With two objectives and a sorted front, the
-        // neighbour before is the only one that can dominate, and the dominated follow without a gap.
+        // Dominating members sort earlier, dominated ones later. In a sorted front with two objectives, only the preceding
+        // neighbor can dominate, and the dominated members follow contiguously.
         let two = score.is_feasible() && score.values.len() == 2;
         let before = if two { at.saturating_sub(1) } else { 0 };
         if self.members[before..at].iter().any(|m| m.score.dominates(&score)) {
@@ -118,8 +118,8 @@ impl Archive {
         Inserted::Joined(removed)
     }
 
-    /// The hypervolume of the members' losses with the reference point 1, in `[0, 1]`: only what keeps every bound counts,
-    /// and what beats the ideal counts as the ideal.
+    /// The hypervolume of the members' losses with the reference point 1, in `[0, 1]`. Only feasible members count; losses
+    /// below 0 count as 0.
     pub fn hypervolume(&self) -> f64 {
         let loss = |m: &Member| m.score.losses.iter().map(|loss| loss.max(0.0)).collect::<Point>();
         let losses: Vec<_> = self.members.iter().filter(|m| m.score.is_feasible()).map(|m| loss(m)).collect();

@@ -14,7 +14,7 @@ fn archive(candidates: &[(u64, Score)]) -> Archive {
 }
 
 #[test]
-fn of_equal_vectors_the_oldest_candidate_stays() {
+fn of_equal_vectors_the_oldest_candidate_is_kept() {
     let score = Score { values: [1.0, 1.0].into(), violation: 0.0, losses: [0.5, 0.5].into() };
     let mut archive = archive(&[(5, score)]);
     assert_eq!(archive.insert(CandidateId(7), score), Inserted::Dominated);
@@ -24,7 +24,7 @@ fn of_equal_vectors_the_oldest_candidate_stays() {
 }
 
 #[test]
-fn an_infeasible_front_has_no_hypervolume_and_gives_way_to_the_first_feasible() {
+fn an_infeasible_front_has_no_hypervolume_and_is_replaced_by_the_first_feasible_candidate() {
     let score = |violation, x: f64| Score { values: [x, -x].into(), violation, losses: [0.5, 0.5].into() };
     let mut archive = archive(&[(1, score(0.5, 1.0)), (2, score(0.5, 2.0)), (3, score(0.7, 0.0))]);
     assert_eq!((archive.len(), archive.hypervolume()), (2, 0.0));
@@ -34,7 +34,7 @@ fn an_infeasible_front_has_no_hypervolume_and_gives_way_to_the_first_feasible() 
 
 proptest! {
     #[test]
-    fn the_archive_is_what_nobody_dominates_in_whatever_order_it_comes(
+    fn the_archive_is_the_non_dominated_set_in_any_order_of_insertion(
         scores in (2usize..5).prop_flat_map(|m| scores(m, 40)),
         seed in any::<u64>(),
     ) {
@@ -48,7 +48,7 @@ proptest! {
             .collect();
         expected.sort_by(|a, b| order(&a.score, &b.score));
         prop_assert_eq!(&archive(&candidates).members, &expected);
-        // All at once is the same, and what the front covers is what would not join it.
+        // Building it at once gives the same set, and `covers` agrees with `insert`.
         let all = candidates.iter().map(|&(id, score)| Member { candidate: CandidateId(id), score }).collect();
         prop_assert_eq!(&Archive::of(all).members, &expected);
         let (half, rest) = candidates.split_at(candidates.len() / 2);
@@ -66,7 +66,7 @@ proptest! {
 }
 
 #[test]
-fn what_beats_the_uncached_run_fills_no_more_than_all() {
+fn losses_below_zero_do_not_raise_the_hypervolume_above_one() {
     let mut archive = Archive::new();
     for (id, losses) in [(0, [0.5, -1.5]), (1, [0.25, -0.5]), (2, [0.75, -3.0])] {
         let score = Score { values: losses.into(), violation: 0.0, losses: losses.into() };

@@ -1,12 +1,12 @@
-//! What is believed of a number that was measured with noise.
+//! Estimates of numbers that are measured with noise.
 
-/// A number with its uncertainty.
+/// An estimate with its uncertainty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// The number.
+    /// The estimated value.
     pub value: f64,
     /// Its relative standard deviation.
     pub deviation: f64,
-    /// Measurements of the very thing that it rests on.
+    /// Number of direct measurements behind it.
     pub measurements: u32,
 }

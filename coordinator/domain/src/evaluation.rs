@@ -1,4 +1,4 @@
-//! One finished evaluation: which schedule, where it came from, what was measured, by whom and when.
+//! A finished evaluation: the schedule, its provenance, the measurement, the worker and the times.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use evocache_proto::domain::{CandidateId, Measurement, Schedule, WorkerId};
 use super::search::Provenance;
 use super::time::Timestamp;
 
-/// A candidate with its measurement. Never changes once stored.
+/// A candidate with its measurement. Immutable once stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// Which candidate of the search.
+    /// The candidate's number in its search.
     pub candidate: CandidateId,
-    /// What was run.
+    /// The schedule that was run.
     pub schedule: Arc<Schedule>,
-    /// How the schedule came to be.
+    /// How the schedule was made.
     pub provenance: Arc<Provenance>,
-    /// What was measured.
+    /// Latency, metrics and memory, beside the uncached run's.
     pub measurement: Measurement,
-    /// The registration that measured it.
+    /// The registration of the worker that measured it.
     pub worker: WorkerId,
-    /// That worker's name, for people; the registration may be gone.
+    /// That worker's name, for display; the registration may no longer exist.
     pub worker_name: String,
-    /// The device it was measured on.
+    /// The device of the measurement.
     pub device: String,
-    /// When the lease that led to the result was granted.
+    /// When the lease of the result was granted.
     pub started: Timestamp,
     /// When the result arrived.
     pub finished: Timestamp,
-    /// Which attempt it was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
 }

@@ -1,32 +1,32 @@
-//! Hypervolume: how much of the space up to a reference point a set of points dominates. Exact, two to four objectives.
+//! Hypervolume: the volume up to a reference point that a set of points dominates. Exact, for one to four objectives.
 //!
 //! - Two: a sweep over the staircase, O(n log n).
-//! - Three: a sweep along the third objective over a growing staircase whose area is kept up to date, O(n log n) and
-//!   the cost of moving its steps.
+//! - Three: a sweep along the third objective over a growing staircase whose area is updated, O(n log n) plus the cost of
+//!   moving its steps.
 //! - Four: slices along the fourth objective, each a three-dimensional volume, O(n² log n).
 //!
-//! Points that do not beat the reference everywhere count nothing. Absent: approximation and sampling.
+//! Points that are not better than the reference in every objective are ignored. Never approximates or samples.
 
 use std::cmp::Ordering;
 
 use super::pareto::Point;
 
-/// The volume that `points` dominate up to `reference`; zero for other than one to four objectives.
-/// Does not depend on the order of the points.
+/// The volume that `points` dominate up to `reference`; zero unless `reference` has one to four objectives. Independent of
+/// the order of the points.
 pub fn hypervolume(points: &[Point], reference: &[f64]) -> f64 {
     let mut inside: Vec<&[f64]> = points
         .iter()
         .map(|p| &p[..])
         .filter(|p| p.len() == reference.len() && p.iter().zip(reference).all(|(p, r)| p < r))
         .collect();
-    // By the last objective first: the axis that three and four objectives are swept along.
+    // Sorted by the last objective first: the axis of the sweep with three and four objectives.
     inside.sort_by(|a, b| {
         let unequal = a.iter().rev().zip(b.iter().rev()).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne());
         unequal.unwrap_or(Ordering::Equal)
     });
     match *reference {
         [x] => inside.first().map_or(0.0, |p| x - p[0]),
-        // Sorted by the second objective: taken as the staircase's x, every point goes to the end.
+        // Sorted by the second objective: used as the staircase's x, every point is appended.
         [x, y] => staircase(inside.iter().map(|p| (p[1], p[0])), (y, x)).area(),
         [x, y, z] => volume(&inside, (x, y), z),
         [x, y, z, w] => slices(
@@ -65,8 +65,8 @@ fn volume(points: &[&[f64]], reference: (f64, f64), z: f64) -> f64 {
     sum
 }
 
-/// Sum of slices along `axis`, by which `points` are sorted: what the points up to each one dominate, times the depth
-/// to the next.
+/// Sum of slices along `axis`, by which `points` are sorted: the volume that the points up to each one dominate, times the
+/// depth to the next point.
 fn slices(points: &[&[f64]], axis: impl Fn(&[f64]) -> f64, end: f64, measure: impl Fn(&[&[f64]]) -> f64) -> f64 {
     let mut sum = 0.0;
     for (i, p) in points.iter().enumerate() {
@@ -78,7 +78,7 @@ fn slices(points: &[&[f64]], axis: impl Fn(&[f64]) -> f64, end: f64, measure: im
     sum
 }
 
-/// The front of a set of points in the plane, and the area it dominates, kept up to date point by point.
+/// The front of a set of points in the plane and the area that it dominates, updated with every point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Staircase {
     reference: (f64, f64),
@@ -88,12 +88,12 @@ pub struct Staircase {
 }
 
 impl Staircase {
-    /// No point yet.
+    /// An empty staircase.
     pub fn new(reference: (f64, f64)) -> Self {
         Self { reference, steps: Vec::new(), area: 0.0 }
     }
 
-    /// The staircase of losses with the reference (1, 1), from points sorted by x: those that are dominated cost no move.
+    /// The staircase of losses with the reference (1, 1), from points sorted by x. Dominated points are skipped at no cost.
     pub fn of_sorted(points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let (mut stairs, mut lowest) = (Self::new((1.0, 1.0)), f64::INFINITY);
         for (x, y) in points {
@@ -110,12 +110,12 @@ impl Staircase {
         self.area
     }
 
-    /// What a point would add to the area: its hypervolume contribution.
+    /// The area that a point would add: its hypervolume contribution.
     pub fn gain(&self, x: f64, y: f64) -> f64 {
         self.place(x, y).map_or(0.0, |(_, _, gain)| gain)
     }
 
-    /// Adds a point and says what it added.
+    /// Adds a point and returns the area that it added.
     pub fn insert(&mut self, x: f64, y: f64) -> f64 {
         let Some((from, to, gain)) = self.place(x, y) else { return 0.0 };
         self.steps.splice(from..to, [(x, y)]);
@@ -123,7 +123,7 @@ impl Staircase {
         gain
     }
 
-    /// Which steps the point replaces, and the area it adds; `None` if it is dominated or outside.
+    /// The range of steps that the point replaces, and the area it adds; `None` if it is dominated or outside.
     fn place(&self, x: f64, y: f64) -> Option<(usize, usize, f64)> {
         if !(x < self.reference.0 && y < self.reference.1) {
             return None;
@@ -138,7 +138,7 @@ impl Staircase {
             if before_x < x {
                 roof = before_y;
             } else {
-                // The same x and higher: replaced too, and the step before it is the roof.
+                // The same x and a higher y: replaced too, and the step before it is the roof.
                 from -= 1;
                 roof = from.checked_sub(1).map_or(roof, |i| self.steps[i].1);
             }

@@ -12,7 +12,7 @@ fn grid_points(objectives: usize, most: usize) -> impl Strategy<Value = Vec<Poin
     proptest::collection::vec(point, 0..most)
 }
 
-/// Points have whole coordinates, so a cell of the grid is dominated as a whole or not at all.
+/// Points have integer coordinates, so each cell of the grid is dominated entirely or not at all.
 fn count_cells(points: &[Point], objectives: usize) -> f64 {
     let cells = usize::from(CELLS).pow(objectives as u32);
     let corner = |cell: usize, k: usize| (cell / usize::from(CELLS).pow(k as u32) % usize::from(CELLS)) as f64;

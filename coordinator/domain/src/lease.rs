@@ -1,24 +1,24 @@
-//! The lease machine: who may evaluate a candidate, until when, and what ends it.
+//! The lease machine: which worker may evaluate a candidate, until when, and what ends the lease.
 //!
 //! | from | event | guard | to |
 //! |---|---|---|---|
-//! | Pending | grant | now ≥ not_before, an epoch above those before | Leased(epoch, deadline = now + ttl) |
+//! | Pending | grant | now ≥ not_before, epoch above those of earlier grants | Leased(epoch, deadline = now + ttl) |
 //! | Pending | complete | an earlier grant: same worker and epoch | Done: a late result is still a measurement |
 //! | Leased | renew | same worker and epoch, now ≤ deadline | Leased(deadline = now + ttl) |
 //! | Leased | expire | now > deadline | Pending(attempt + 1, back-off), or Failed when attempts are used up |
 //! | Leased | complete | this or an earlier grant: same worker and epoch | Done |
 //! | Leased | fail | same worker and epoch | retryable and attempts left: Pending(attempt + 1, back-off); else Failed |
 //! | Leased | release | same worker and epoch | Pending at once, attempt not counted |
-//! | Done | complete | same worker and epoch | unchanged: the same answer again |
+//! | Done | complete | same worker and epoch | unchanged: the answer is repeated |
 //! | Pending, Leased | cancel | – | Cancelled |
 //! | final | cancel | – | unchanged |
-//! | Cancelled | reopen | – | Pending at once, attempts not counted: the search goes on |
+//! | Cancelled | reopen | – | Pending at once, attempts reset: the search continues |
 //! | any other | reopen | – | unchanged |
 //! | not Leased, or not yet due | expire | – | unchanged: the timer was late or early |
 //! | any | any other | – | refused, see [`Refusal`] |
 //!
-//! Absent: which worker is able, alive or draining (the engine asks before it grants), and timers (the engine sends
-//! [`Event::Expire`] when it thinks that a deadline has passed).
+//! Knows nothing of whether a worker is able, alive or draining (the engine checks before a grant) or of timers (the engine
+//! sends [`Event::Expire`] when a deadline should have passed).
 
 use std::time::Duration;
 
@@ -26,15 +26,15 @@ use evocache_proto::domain::{Epoch, WorkerId};
 
 use super::time::Timestamp;
 
-/// Grants remembered per candidate. Expiries are bounded by the attempts; releases are not, and must not grow a record.
+/// Grants remembered per candidate. Attempts bound the expiries but not the releases, which must not grow a record.
 pub const MAX_GRANTS: usize = 16;
 
 /// How long leases last and how often a candidate is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts before a candidate has failed; at least 1.
+    /// Attempts before a candidate fails; at least 1.
     pub max_attempts: u32,
-    /// Wait before the second attempt; doubles with each further one.
+    /// Wait before the second attempt; doubles with every further attempt.
     pub base: Duration,
     /// The longest wait.
     pub cap: Duration,
@@ -43,7 +43,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How long to wait after the attempt with this number (from 1) has failed: `min(cap, base · 2^(attempt - 1))`.
+    /// The wait after attempt number `attempt` (from 1) has failed: `min(cap, base · 2^(attempt - 1))`.
     pub fn back_off(&self, attempt: u32) -> Duration {
         let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         self.base.saturating_mul(factor).min(self.cap)
@@ -53,9 +53,9 @@ impl RetryPolicy {
 /// One grant of a candidate to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Fences the grant.
+    /// The fencing token: unique, and larger than those of earlier grants.
     pub epoch: Epoch,
-    /// Who got it.
+    /// The worker that got it.
     pub worker: WorkerId,
 }
 
@@ -65,77 +65,77 @@ impl Grant {
     }
 }
 
-/// Why a candidate will not be tried again.
+/// Why a candidate failed for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The last of the attempts expired.
+    /// The lease of the last attempt expired.
     #[error("no result after {attempts} attempts; the last lease expired")]
     Expired {
         /// How many attempts were made.
         attempts: u32,
     },
-    /// A worker reported a failure that a retry cannot mend, or the last attempt failed.
+    /// A worker reported a failure that is not retryable, or the last attempt failed.
     #[error("attempt {attempts} failed: {message}")]
     Reported {
         /// How many attempts were made.
         attempts: u32,
-        /// What the worker said.
+        /// The worker's message.
         message: String,
     },
 }
 
-/// Where one candidate's evaluation stands.
+/// The state of one candidate's evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Waits for a worker.
+    /// Waiting for a worker.
     Pending {
-        /// The number that the next attempt will have, from 1.
+        /// The number of the next attempt, from 1.
         attempt: u32,
-        /// Not granted before.
+        /// The earliest time of the next grant.
         not_before: Timestamp,
         /// The last [`MAX_GRANTS`] grants, oldest first.
         grants: Vec<Grant>,
     },
-    /// A worker has it.
+    /// Held by a worker.
     Leased {
-        /// Who has it.
+        /// The worker that holds the lease.
         worker: WorkerId,
-        /// Fences the lease.
+        /// The lease's fencing token.
         epoch: Epoch,
-        /// Expires after this moment.
+        /// The lease expires after this time.
         deadline: Timestamp,
         /// The number of this attempt, from 1.
         attempt: u32,
-        /// The grants before this one, oldest first.
+        /// Earlier grants, oldest first.
         grants: Vec<Grant>,
     },
     /// Evaluated.
     Done {
-        /// The grant whose result was taken.
+        /// The epoch of the grant whose result was accepted.
         epoch: Epoch,
-        /// Who measured it.
+        /// The worker that measured it.
         worker: WorkerId,
     },
-    /// Given up.
+    /// Failed for good.
     Failed {
-        /// Why.
+        /// The reason of the last failure.
         reason: Failure,
     },
-    /// Nobody wants the result any more.
+    /// The result is no longer needed.
     Cancelled {
-        /// The last [`MAX_GRANTS`] grants, oldest first: the search may go on.
+        /// The last [`MAX_GRANTS`] grants, oldest first, because the candidate may be reopened.
         grants: Vec<Grant>,
     },
 }
 
-/// What happens to a candidate.
+/// An event in a candidate's evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Give it to a worker.
+    /// Lease the candidate to a worker.
     Grant {
-        /// Who gets it.
+        /// The worker that gets the lease.
         worker: WorkerId,
-        /// One that no grant of any candidate ever had.
+        /// An epoch that no grant of any candidate has had.
         epoch: Epoch,
     },
     /// The worker is still at it.
@@ -172,60 +172,60 @@ pub enum Event {
         /// Of which lease.
         epoch: Epoch,
     },
-    /// Nobody wants the result any more.
+    /// The result is no longer needed.
     Cancel,
-    /// The result is wanted after all.
+    /// The result is needed after all: the search continues.
     Reopen,
 }
 
-/// What an accepted event does.
+/// The effect of an accepted event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
-    /// The state becomes this one.
+    /// The new state.
     To(State),
-    /// The state stays as it is, and the answer is the one of the first time.
+    /// The state does not change, and the earlier answer is repeated.
     Unchanged,
 }
 
-/// Why an event is not accepted. The state stays as it is.
+/// Why an event is refused. The state does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The lease is not (or no longer) the sender's.
+    /// The sender does not hold the lease, or no longer does.
     #[error("the lease was superseded")]
     Superseded,
-    /// The lease ended before it was renewed. Its result is still welcome while the candidate is open.
-    #[error("the lease ended at {deadline}")]
+    /// The lease expired before it was renewed. Its result is still accepted while the candidate is open.
+    #[error("the lease expired at {deadline}")]
     Expired {
-        /// When it ended.
+        /// When it expired.
         deadline: Timestamp,
     },
-    /// The candidate waits out its back-off.
-    #[error("not to be granted before {not_before}")]
+    /// The candidate is in back-off after a failed attempt.
+    #[error("the candidate is in back-off until {not_before}")]
     TooEarly {
-        /// When it may be granted.
+        /// The earliest time of the next grant.
         not_before: Timestamp,
     },
-    /// A worker has it already.
+    /// Another lease on the candidate is in effect.
     #[error("the candidate is leased")]
     Held,
-    /// An epoch that is not above those of the grants before.
-    #[error("epoch {0} was used before")]
+    /// The epoch is not above those of earlier grants.
+    #[error("epoch {0} is not above those of earlier grants")]
     Epoch(Epoch),
-    /// Done or failed: there is nothing to grant.
+    /// The candidate is done or has failed.
     #[error("the candidate is finished")]
     Finished,
-    /// The candidate was cancelled: whoever works on it should stop.
+    /// The candidate was cancelled; its worker should stop.
     #[error("the candidate was cancelled")]
     Cancelled,
 }
 
 impl State {
-    /// A new candidate: may be granted at once.
+    /// The state of a new candidate, which may be granted at once.
     pub fn new() -> Self {
         Self::Pending { attempt: 1, not_before: Timestamp(0), grants: Vec::new() }
     }
 
-    /// Whether a result may still come.
+    /// Whether a result is still accepted.
     pub fn is_open(&self) -> bool {
         match self {
             Self::Pending { .. } | Self::Leased { .. } => true,
@@ -233,7 +233,7 @@ impl State {
         }
     }
 
-    /// Who has the candidate now.
+    /// The worker that holds the lease.
     pub fn holder(&self) -> Option<&WorkerId> {
         match self {
             Self::Leased { worker, .. } => Some(worker),
@@ -241,7 +241,7 @@ impl State {
         }
     }
 
-    /// The last epoch that the candidate was granted with, as far as it is remembered.
+    /// The epoch of the last remembered grant.
     pub fn last_epoch(&self) -> Option<Epoch> {
         match self {
             Self::Pending { grants, .. } | Self::Cancelled { grants } => grants.last().map(|grant| grant.epoch),
@@ -250,7 +250,7 @@ impl State {
         }
     }
 
-    /// After the coordinator was away: a live lease gets the time that its worker could not use to renew it.
+    /// The state after a restart of the coordinator: leases get a full TTL, because they could not be renewed meanwhile.
     #[must_use]
     pub fn after_restart(self, now: Timestamp, policy: &RetryPolicy) -> Self {
         match self {
@@ -268,7 +268,7 @@ impl Default for State {
     }
 }
 
-/// What `event` does to `state` at `now`; the table at the top of this file.
+/// Applies `event` to `state` at `now`, by the table at the top of this file.
 pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) -> Result<Transition, Refusal> {
     use Event as E;
     use State as S;
@@ -372,9 +372,9 @@ pub fn step(state: &State, event: &Event, now: Timestamp, policy: &RetryPolicy) 
     }
 }
 
-/// Whether this is the epoch that the lease has now.
+/// Whether `of` is the lease's current epoch.
 fn fences(now: Epoch, of: Epoch) -> bool {
-    // What the suite of `tests/chaos` must find.
+    // The planted bug, which the chaos suite must find.
     cfg!(planted_bug) || now == of
 }
 
@@ -382,7 +382,7 @@ fn to(state: State) -> Result<Transition, Refusal> {
     Ok(Transition::To(state))
 }
 
-/// Back to the queue with a back-off, or failed for `reason` if that was the last attempt.
+/// Pending with a back-off, or failed for `reason` if this was the last attempt.
 fn retry(attempt: u32, now: Timestamp, policy: &RetryPolicy, grants: Vec<Grant>, reason: Failure) -> State {
     if attempt >= policy.max_attempts {
         return State::Failed { reason };

@@ -80,10 +80,10 @@ fn failed() -> State {
 #[test]
 fn a_pending_candidate_is_granted_with_a_larger_epoch() {
     assert_eq!(next(5, &State::new(), grant("a", 1)), leased("a", 1, 1005, 1, &[]));
-    let again = pending(2, 7, &[("a", 5)]);
-    assert_eq!(next(7, &again, grant("b", 9)), leased("b", 9, 1007, 2, &[("a", 5)]));
+    let retried = pending(2, 7, &[("a", 5)]);
+    assert_eq!(next(7, &retried, grant("b", 9)), leased("b", 9, 1007, 2, &[("a", 5)]));
     for used in [4, 5] {
-        assert_eq!(at(7, &again, grant("b", used)), Err(Refusal::Epoch(Epoch(used))));
+        assert_eq!(at(7, &retried, grant("b", used)), Err(Refusal::Epoch(Epoch(used))));
     }
 }
 
@@ -93,7 +93,7 @@ fn a_candidate_in_back_off_is_not_granted() {
 }
 
 #[test]
-fn what_is_held_or_final_is_not_granted() {
+fn a_held_or_final_candidate_is_not_granted() {
     assert_eq!(at(9, &leased("a", 1, 5, 1, &[]), grant("b", 9)), Err(Refusal::Held));
     assert_eq!(at(9, &done("a", 1), grant("b", 9)), Err(Refusal::Finished));
     assert_eq!(at(9, &failed(), grant("b", 9)), Err(Refusal::Finished));
@@ -108,7 +108,7 @@ fn the_holder_renews_until_the_deadline_and_not_after() {
 }
 
 #[test]
-fn nobody_but_the_holder_renews() {
+fn only_the_holder_renews() {
     let state = leased("b", 2, 1000, 1, &[("a", 1)]);
     for event in [renew("a", 2), renew("b", 1), renew("a", 1), renew("b", 3)] {
         assert_eq!(at(1, &state, event), Err(Refusal::Superseded));
@@ -120,7 +120,7 @@ fn nobody_but_the_holder_renews() {
 }
 
 #[test]
-fn an_expired_lease_is_retried_after_a_back_off_and_then_given_up() {
+fn an_expired_lease_is_retried_after_a_back_off_until_attempts_are_used_up() {
     let state = leased("a", 1, 1000, 1, &[]);
     assert_eq!(at(1000, &state, Event::Expire), Ok(Transition::Unchanged));
     assert_eq!(next(1001, &state, Event::Expire), pending(2, 1101, &[("a", 1)]));
@@ -142,13 +142,13 @@ fn the_holder_completes_even_past_the_deadline() {
 }
 
 #[test]
-fn a_late_result_counts_while_the_candidate_is_open() {
+fn a_late_result_is_accepted_while_the_candidate_is_open() {
     assert_eq!(next(9, &pending(2, 50, &[("a", 1)]), complete("a", 1)), done("a", 1));
     assert_eq!(next(9, &leased("b", 2, 50, 2, &[("a", 1)]), complete("a", 1)), done("a", 1));
 }
 
 #[test]
-fn a_result_of_a_lease_that_never_was_is_refused() {
+fn a_result_without_a_grant_is_refused() {
     for event in [complete("a", 2), complete("b", 1), complete("c", 3)] {
         assert_eq!(at(9, &pending(2, 50, &[("a", 1)]), event.clone()), Err(Refusal::Superseded));
         assert_eq!(at(9, &leased("b", 2, 50, 2, &[("a", 1)]), event), Err(Refusal::Superseded));
@@ -157,7 +157,7 @@ fn a_result_of_a_lease_that_never_was_is_refused() {
 }
 
 #[test]
-fn a_repeated_result_gets_the_same_answer_and_another_one_is_refused() {
+fn a_repeated_result_gets_the_same_answer_and_a_different_one_is_refused() {
     assert_eq!(at(9, &done("a", 1), complete("a", 1)), Ok(Transition::Unchanged));
     for event in [complete("a", 2), complete("b", 1), fail("a", 1, true), release("a", 1)] {
         assert_eq!(at(9, &done("a", 1), event), Err(Refusal::Superseded));
@@ -167,7 +167,7 @@ fn a_repeated_result_gets_the_same_answer_and_another_one_is_refused() {
 }
 
 #[test]
-fn a_failure_is_retried_if_that_can_help() {
+fn a_retryable_failure_is_retried() {
     let state = leased("a", 1, 1000, 1, &[]);
     assert_eq!(next(9, &state, fail("a", 1, true)), pending(2, 109, &[("a", 1)]));
     let reason = |attempts| Failure::Reported { attempts, message: "out of memory".into() };
@@ -189,7 +189,7 @@ fn a_released_candidate_is_free_at_once_and_keeps_its_attempts() {
 }
 
 #[test]
-fn only_what_is_open_can_be_cancelled() {
+fn only_open_candidates_can_be_cancelled() {
     assert_eq!(next(9, &State::new(), Event::Cancel), cancelled(&[]));
     assert_eq!(next(9, &leased("b", 2, 1000, 2, &[("a", 1)]), Event::Cancel), cancelled(&[("a", 1), ("b", 2)]));
     for state in [done("a", 1), failed(), cancelled(&[])] {
@@ -198,10 +198,10 @@ fn only_what_is_open_can_be_cancelled() {
 }
 
 #[test]
-fn what_was_cancelled_is_wanted_again_and_still_knows_its_grants() {
+fn a_cancelled_candidate_can_be_reopened_and_keeps_its_grants() {
     let reopened = next(9, &cancelled(&[("a", 1)]), Event::Reopen);
     assert_eq!(reopened, pending(1, 9, &[("a", 1)]));
-    assert_eq!(next(9, &reopened, complete("a", 1)), done("a", 1), "a late result is still a measurement");
+    assert_eq!(next(9, &reopened, complete("a", 1)), done("a", 1), "a late result is accepted");
     assert_eq!(at(9, &reopened, grant("b", 1)), Err(Refusal::Epoch(Epoch(1))));
     for state in [pending(2, 50, &[]), leased("a", 1, 1000, 1, &[]), done("a", 1), failed()] {
         assert_eq!(at(9, &state, Event::Reopen), Ok(Transition::Unchanged));
@@ -224,7 +224,7 @@ fn the_back_off_doubles_up_to_its_cap() {
 }
 
 #[test]
-fn a_worker_that_takes_and_releases_for_ever_does_not_grow_the_record() {
+fn endless_grants_and_releases_do_not_grow_the_record() {
     let mut state = State::new();
     for epoch in 1..=100 {
         state = next(epoch, &state, grant("a", epoch));
@@ -267,11 +267,11 @@ proptest! {
                 match &state {
                     State::Pending { not_before, .. } => {
                         prop_assert!(*not_before <= Timestamp(now));
-                        prop_assert!(*epoch > highest, "an epoch was given twice");
+                        prop_assert!(*epoch > highest, "an epoch was granted twice");
                         granted.push(Grant { epoch: *epoch, worker: worker.clone() });
                     }
                     State::Leased { worker: holder, epoch: held, .. } => {
-                        prop_assert!(holder == worker && held == epoch, "two holders at a time");
+                        prop_assert!(holder == worker && held == epoch, "two holders at once");
                     }
                     other => prop_assert!(false, "leased from {:?}", other),
                 }
@@ -280,7 +280,7 @@ proptest! {
             match &next {
                 State::Pending { attempt, .. } => prop_assert!(*attempt <= POLICY.max_attempts),
                 State::Done { worker, epoch } => {
-                    prop_assert!(granted.iter().any(|g| g.is(worker, *epoch)), "a result from nowhere");
+                    prop_assert!(granted.iter().any(|g| g.is(worker, *epoch)), "a result without a grant");
                 }
                 State::Failed { reason: Failure::Expired { attempts } } => prop_assert_eq!(*attempts, POLICY.max_attempts),
                 State::Failed { .. } | State::Leased { .. } | State::Cancelled { .. } => {}

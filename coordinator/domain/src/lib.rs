@@ -1,15 +1,15 @@
-//! The coordinator's pure domain: what to evaluate next, who holds it, what the results mean.
+//! The coordinator's pure domain: which candidate to evaluate next, which worker holds it, what its result means.
 //!
-//! Absent on purpose: tokio, tonic, sled, protobuf, JSON, clocks, threads and ambient randomness. Time comes in as a
-//! [`time::Timestamp`], randomness from [`rng::Stream`]s keyed by the search's seed. Equal facts told in equal order
-//! give equal state, so a replay of the store is the same search.
+//! **Invariant:** no tokio, tonic, sled, protobuf, JSON, clocks, threads or ambient randomness. Time is an argument
+//! ([`time::Timestamp`]); random numbers come from [`rng::Stream`]s keyed by the search's seed. The same facts in the same
+//! order give the same state, so replaying the store restores the search.
 //!
-//! - [`objective`], [`pareto`], [`hypervolume`], [`archive`]: what "better" means, and the front;
+//! - [`objective`], [`pareto`], [`hypervolume`], [`archive`]: scores, dominance and the front;
 //! - [`estimate`]: numbers with their uncertainty;
 //! - [`search`]: breeds candidates;
 //! - [`lease`]: the state machine of one candidate's evaluation;
-//! - [`evaluation`], [`mod@reference`], [`query`]: results, the uncached latency, and the best schedule for conditions;
-//! - [`trust`]: workers whose results others cannot repeat.
+//! - [`evaluation`], [`mod@reference`], [`query`]: results, the uncached latency, and the best schedule under conditions;
+//! - [`trust`]: finds workers whose results other workers cannot reproduce.
 
 #[cfg(all(planted_bug, not(debug_assertions)))]
 compile_error!("EVOCACHE_PLANT is for tests: unset it, or build with debug assertions");

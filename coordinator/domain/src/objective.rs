@@ -1,31 +1,31 @@
-//! From measurements to scores: what a search's objectives are worth for one candidate.
+//! Turns measurements into scores under a search's objectives.
 //!
 //! **Values** are the objectives in their own units, negated where larger is better. Dominance compares them.
 //!
 //! **Violation** is the sum over the bounds of how far each is exceeded, divided by the bound's magnitude.
 //!
-//! **Losses** are what hypervolume is measured in: `(value - ideal) / (reference - ideal)`, so 0 is ideal and the
-//! reference point is 1 everywhere. A candidate that beats the uncached run's quality has a loss below 0; in the
-//! hypervolume it counts as 0, so that this is in `[0, 1]`. The ideal and the reference of an objective are:
+//! **Losses** are the units of hypervolume: `(value - ideal) / (reference - ideal)`, so the ideal is 0 and the reference
+//! point is 1 in every objective. A candidate of better quality than the uncached run has a loss below 0; the hypervolume
+//! counts it as 0 and so stays in `[0, 1]`. The ideal and the reference of an objective are:
 //!
 //! | objective | ideal | reference | with a bound |
 //! |---|---|---|---|
 //! | `latency_us`, `latency_ratio`, `macs`, `macs_ratio` | 0 | the uncached run's | the bound |
 //! | `cache_hit_rate` | 1 | 0 | the bound |
 //! | `cache_bytes` | 0 | 1 TiB, on a logarithmic scale | the bound, on a linear scale |
-//! | a maximised quality metric | the uncached run's | 0 | the bound |
-//! | a minimised quality metric | the uncached run's | twice the uncached run's | the bound |
+//! | a maximized quality metric | the uncached run's | 0 | the bound |
+//! | a minimized quality metric | the uncached run's | twice the uncached run's | the bound |
 //!
-//! - The uncached run stores nothing, so it gives no scale for `cache_bytes`; a logarithm needs none.
-//! - A metric such as PSNR or LPIPS to the uncached picture has the metric's best value as its baseline (a cap, or 0).
-//!   A maximised one is measured from 0 as any other. A minimised one with a baseline of 0 has the reference 1.
-//! - A maximised metric whose baseline is not positive (a reward may be negative) has its reference as far below the
-//!   baseline as the baseline's magnitude, and at least 1.
-//! - A bound that the uncached run itself does not keep leaves no room between ideal and reference; the loss then runs
-//!   on from 1 at the bound by the bound's magnitude.
-//! - The uncached run is the one of the same measurement, so that a worker on another device does not shift losses.
+//! - The uncached run caches nothing and so gives no scale for `cache_bytes`; a logarithmic scale needs none.
+//! - A metric such as PSNR or LPIPS to the uncached picture has its best value as the baseline (a cap, or 0). A maximized
+//!   one is measured from 0 like any other. A minimized one with a baseline of 0 has the reference 1.
+//! - If the baseline of a maximized metric is not positive (a reward may be negative), the reference lies below it by the
+//!   baseline's magnitude, and at least by 1.
+//! - If the uncached run itself breaks the bound, the reference is not above the ideal. The loss is then 1 at the bound and
+//!   grows by 1 per magnitude of the bound.
+//! - The uncached run is that of the same measurement, so a worker on another device does not shift losses.
 //!
-//! Absent: NaN. `Measurement::check` refuses it, and a score with a number that is not finite is refused here.
+//! **Invariant:** no score contains NaN. `Measurement::check` rejects it, and values that are not finite have no score.
 
 use evocache_proto::domain::{Direction, Measurement, SearchSpec, builtin_direction, quality_ratio};
 
@@ -40,10 +40,10 @@ pub enum ScoreError {
     /// The measurement lacks an objective.
     #[error("objective '{0}' was not measured")]
     Missing(String),
-    /// An objective that cannot be compared.
+    /// An objective or its loss is NaN or infinite, and cannot be compared.
     #[error("objective '{metric}' is {value}")]
     NotFinite {
-        /// Which objective.
+        /// The objective.
         metric: String,
         /// Its value.
         value: f64,
@@ -67,7 +67,7 @@ struct Scale {
     kind: Kind,
 }
 
-/// What was observed of one schedule: each objective in its own unit beside what the uncached run has.
+/// The objectives of one schedule in their own units, each with the uncached run's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observed {
     values: [f64; MAX_OBJECTIVES],
@@ -75,7 +75,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The mean of `count` observations and one more.
+    /// The mean of `self`, which is the mean of `count` observations, and one more observation.
     pub fn averaged_with(&self, count: u32, other: &Self) -> Self {
         let n = f64::from(count);
         let mean = |a: &[f64; MAX_OBJECTIVES], b: &[f64; MAX_OBJECTIVES]| {
@@ -106,12 +106,12 @@ impl Objectives {
         Self(spec.objectives.iter().map(scale).collect())
     }
 
-    /// How many objectives.
+    /// The number of objectives.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none; a checked specification has at least two.
+    /// Whether there are no objectives; a validated specification has at least two.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -121,7 +121,7 @@ impl Objectives {
         Ok(self.judge(&self.observe(measurement, cache_hit_rate)?))
     }
 
-    /// What a measurement says of each objective; only finite numbers.
+    /// The objectives in a measurement. An error if one is missing or not finite.
     pub fn observe(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<Observed, ScoreError> {
         let mut observed = Observed { values: [0.0; MAX_OBJECTIVES], baselines: [0.0; MAX_OBJECTIVES] };
         for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {
@@ -136,8 +136,8 @@ impl Objectives {
         scales.try_for_each(|scale| scale.observe(measurement, cache_hit_rate).map(drop))
     }
 
-    /// The same with another latency ratio, where latency is an objective; in time it is that ratio of `uncached_us`, if
-    /// that is known.
+    /// Replaces the latency ratio, if latency is an objective. `latency_us` becomes `ratio` times `uncached_us`, or times
+    /// the observed uncached latency if `uncached_us` is `None`.
     pub fn with_latency_ratio(&self, observed: &Observed, ratio: f64, uncached_us: Option<f64>) -> Observed {
         let mut observed = *observed;
         for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {
@@ -153,12 +153,12 @@ impl Objectives {
         observed
     }
 
-    /// Whether a latency in time is an objective.
+    /// Whether `latency_us` is an objective.
     pub fn include_latency_us(&self) -> bool {
         self.0.iter().any(|scale| scale.metric == "latency_us")
     }
 
-    /// The same with another value of a quality metric beside another uncached one.
+    /// Replaces the value of a quality metric and the uncached run's value.
     pub fn with_quality(&self, observed: &Observed, metric: &str, value: f64, baseline: f64) -> Observed {
         let mut observed = *observed;
         if let Some(i) = self.0.iter().position(|s| s.kind == Kind::Quality && s.metric == metric) {
@@ -172,17 +172,17 @@ impl Objectives {
         self.0.iter().filter(|s| s.kind == Kind::Quality).map(|s| (s.metric.as_str(), s.direction))
     }
 
-    /// The share that is kept of the uncached run's first quality metric; `None` where there is no share of it.
+    /// The quality ratio of the first quality metric; `None` without such a metric, or if the ratio is undefined.
     pub fn quality_ratio(&self, observed: &Observed) -> Option<f64> {
         let i = self.0.iter().position(|s| s.kind == Kind::Quality)?;
         quality_ratio(self.0[i].direction, observed.values[i], observed.baselines[i])
     }
 
-    /// The score of what was observed.
+    /// The score of an observation.
     pub fn judge(&self, observed: &Observed) -> Score {
         let scaled = || self.0.iter().enumerate().take(MAX_OBJECTIVES).map(|(i, scale)| (scale, observed.values[i], i));
         Score {
-            values: scaled().map(|(scale, value, _)| scale.minimised(value)).collect(),
+            values: scaled().map(|(scale, value, _)| scale.minimized(value)).collect(),
             violation: scaled().map(|(scale, value, _)| scale.violation(value)).sum(),
             losses: scaled().map(|(scale, value, i)| scale.loss(value, observed.baselines[i])).collect(),
         }
@@ -190,7 +190,7 @@ impl Objectives {
 }
 
 impl Scale {
-    /// The objective's value in a measurement, and that of the uncached run beside it.
+    /// The objective's value in a measurement, and the uncached run's.
     fn observe(&self, measurement: &Measurement, cache_hit_rate: f64) -> Result<(f64, f64), ScoreError> {
         let value =
             measurement.value(&self.metric, cache_hit_rate).ok_or_else(|| ScoreError::Missing(self.metric.clone()))?;
@@ -202,14 +202,14 @@ impl Scale {
         }
     }
 
-    fn minimised(&self, value: f64) -> f64 {
+    fn minimized(&self, value: f64) -> f64 {
         match self.direction {
             Direction::Minimize => value,
             Direction::Maximize => -value,
         }
     }
 
-    /// What the uncached run has.
+    /// The uncached run's value.
     fn baseline(&self, measurement: &Measurement) -> f64 {
         match self.metric.as_str() {
             "latency_us" => measurement.baseline_latency(),
@@ -222,7 +222,7 @@ impl Scale {
 
     fn violation(&self, value: f64) -> f64 {
         let excess = self.bound.map_or(0.0, |bound| {
-            (self.minimised(value) - self.minimised(bound)) / if bound == 0.0 { 1.0 } else { bound.abs() }
+            (self.minimized(value) - self.minimized(bound)) / if bound == 0.0 { 1.0 } else { bound.abs() }
         });
         excess.max(0.0)
     }
@@ -235,7 +235,7 @@ impl Scale {
             Kind::Cost | Kind::CacheBytes => (0.0, baseline),
             Kind::HitRate => (-1.0, 0.0),
             Kind::Quality => {
-                let ideal = self.minimised(baseline);
+                let ideal = self.minimized(baseline);
                 let room = if baseline > 0.0 {
                     baseline
                 } else if self.direction == Direction::Minimize {
@@ -246,8 +246,8 @@ impl Scale {
                 (ideal, ideal + room)
             }
         };
-        let value = self.minimised(value);
-        let reference = self.bound.map_or(reference, |bound| self.minimised(bound));
+        let value = self.minimized(value);
+        let reference = self.bound.map_or(reference, |bound| self.minimized(bound));
         if reference > ideal {
             (value - ideal) / (reference - ideal)
         } else {

@@ -38,7 +38,7 @@ fn near(a: f64, b: f64) {
 }
 
 #[test]
-fn costs_are_shares_of_the_uncached_run_or_of_their_bound() {
+fn the_loss_of_a_cost_is_its_share_of_the_uncached_run_or_of_its_bound() {
     for (metric, bound, value, loss) in [
         ("latency_us", None, 300.0, 0.3),
         ("latency_us", Some(600.0), 300.0, 0.5),
@@ -73,7 +73,7 @@ fn cache_bytes_without_a_bound_are_logarithmic() {
 }
 
 #[test]
-fn maximised_quality_runs_from_the_uncached_run_to_nothing() {
+fn the_loss_of_a_maximized_metric_is_0_at_the_baseline_and_1_at_zero() {
     near(quality_loss(Direction::Maximize, None, 0.9, 1.2), 0.25);
     near(quality_loss(Direction::Maximize, None, 1.2, 1.2), 0.0);
     near(quality_loss(Direction::Maximize, None, 1.5, 1.2), -0.25);
@@ -86,7 +86,7 @@ fn maximised_quality_runs_from_the_uncached_run_to_nothing() {
 }
 
 #[test]
-fn minimised_quality_runs_from_the_uncached_run_to_twice_that() {
+fn the_loss_of_a_minimized_metric_is_0_at_the_baseline_and_1_at_twice_the_baseline() {
     near(quality_loss(Direction::Minimize, None, 25.0, 20.0), 0.25);
     near(quality_loss(Direction::Minimize, Some(30.0), 25.0, 20.0), 0.5);
     // LPIPS to the uncached picture: the baseline is 0.
@@ -95,14 +95,14 @@ fn minimised_quality_runs_from_the_uncached_run_to_twice_that() {
 }
 
 #[test]
-fn a_bound_that_the_uncached_run_breaks_is_still_a_reference() {
+fn a_bound_that_the_uncached_run_breaks_is_the_reference() {
     near(quality_loss(Direction::Maximize, Some(2.0), 2.0, 1.0), 1.0);
     near(quality_loss(Direction::Maximize, Some(2.0), 3.0, 1.0), 0.5);
     near(quality_loss(Direction::Minimize, Some(0.0), 0.5, 0.0), 1.5);
 }
 
 #[test]
-fn violations_are_relative_to_their_bounds_and_zero_within() {
+fn violations_are_relative_to_their_bounds_and_zero_within_them() {
     let violation = |direction, bound, quality| score(direction, Some(bound), &measurement(quality, 1.0)).violation;
     near(violation(Direction::Maximize, 0.8, 0.6), 0.25);
     near(violation(Direction::Maximize, 0.8, 0.8), 0.0);
@@ -112,7 +112,7 @@ fn violations_are_relative_to_their_bounds_and_zero_within() {
 }
 
 #[test]
-fn what_cannot_be_compared_has_no_score() {
+fn missing_and_nan_objectives_have_no_score() {
     let objectives = Objectives::new(&spec(draft(evocache_proto::domain::Strategy::SteadyState, &[4], 10, 1)));
     let mut m = measurement(f64::NAN, 1.0);
     assert!(matches!(objectives.score(&m, 0.5), Err(ScoreError::NotFinite { .. })));

@@ -1,15 +1,15 @@
 //! Points, scores, Pareto dominance, non-dominated sorting and crowding distance.
 //!
-//! Everything is minimised here; `objective` turns what a search maximises around. Absent: what the numbers mean.
+//! All values are minimized; `objective` negates those that a search maximizes. Knows nothing of what the values mean.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Deref;
 
-/// A search has two to this many objectives.
+/// The largest number of objectives of a search; the smallest is two.
 pub const MAX_OBJECTIVES: usize = 4;
 
-/// An objective vector of up to [`MAX_OBJECTIVES`] finite numbers, all minimised. Without allocation: a search holds
+/// An objective vector of up to [`MAX_OBJECTIVES`] finite numbers, all minimized. Does not allocate, because a search holds
 /// tens of thousands.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Point {
@@ -18,7 +18,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// Compares value by value from the first on: the deterministic order of archives and lists.
+    /// Compares lexicographically: the deterministic order of archives and lists.
     pub fn lexicographic(&self, other: &Self) -> Ordering {
         let unequal = self.iter().zip(other.iter()).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne());
         unequal.unwrap_or_else(|| self.len.cmp(&other.len))
@@ -26,8 +26,8 @@ impl Point {
 }
 
 impl FromIterator<f64> for Point {
-    /// The first [`MAX_OBJECTIVES`] values; a checked specification has no more. Negative zero becomes zero, so that
-    /// equal numbers are one point in every order.
+    /// Takes the first [`MAX_OBJECTIVES`] values; a validated specification has no more. Negative zero becomes zero, so that
+    /// equal numbers compare equal in the total order too.
     fn from_iter<I: IntoIterator<Item = f64>>(iter: I) -> Self {
         let mut point = Self { values: [0.0; MAX_OBJECTIVES], len: 0 };
         for (to, value) in point.values.iter_mut().zip(iter) {
@@ -57,14 +57,14 @@ impl fmt::Debug for Point {
     }
 }
 
-/// How good one candidate is.
+/// The score of one candidate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
-    /// The objectives in their own units, negated where the search maximises.
+    /// The objectives in their own units, negated where the search maximizes.
     pub values: Point,
-    /// How far bounds are exceeded in all, each relative to the bound; zero if the candidate is feasible.
+    /// Sum of the excesses over the bounds, each relative to its bound; zero if the candidate is feasible.
     pub violation: f64,
-    /// Each objective as a loss: 0 at its ideal, 1 at its reference. Hypervolume is measured in these.
+    /// Each objective as a loss: 0 at its ideal, 1 at its reference. Hypervolume is computed from losses.
     pub losses: Point,
 }
 
@@ -86,13 +86,13 @@ impl Score {
     }
 }
 
-/// Pareto dominance: nowhere worse and somewhere better. Irreflexive, asymmetric, transitive.
+/// Pareto dominance: `a` is nowhere worse and somewhere better. Irreflexive, asymmetric, transitive.
 pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(a, b)| a <= b) && a.iter().zip(b).any(|(a, b)| a < b)
 }
 
-/// The fronts of `scores`, best first, each as ascending indices: front 0 is what nobody dominates, front k what only
-/// members of earlier fronts dominate. Quadratic; meant for populations, not for archives.
+/// The fronts of `scores`, best first, each as ascending indices: front 0 is the non-dominated set, front k is dominated by
+/// members of earlier fronts only. Quadratic; meant for populations, not for archives.
 pub fn non_dominated_sort(scores: &[Score]) -> Vec<Vec<usize>> {
     let mut dominators: Vec<usize> =
         scores.iter().map(|s| scores.iter().filter(|other| other.dominates(s)).count()).collect();
@@ -110,8 +110,8 @@ pub fn non_dominated_sort(scores: &[Score]) -> Vec<Vec<usize>> {
 }
 
 /// Crowding distance within one front: for each objective, the gap between a point's two neighbours as a share of the
-/// front's range, summed. The ends of every objective are infinitely far; larger is lonelier. Among equal values the
-/// order of `points` decides who is the neighbour, so equal points have small distances rather than arbitrary ones.
+/// front's range, summed. The ends of every objective are at infinity; larger means less crowded. Among equal values the
+/// order of `points` decides the neighbors, so that distances are deterministic.
 pub fn crowding_distance(points: &[Point]) -> Vec<f64> {
     let mut distance = vec![0.0f64; points.len()];
     let objectives = points.first().map_or(0, |p| p.len());

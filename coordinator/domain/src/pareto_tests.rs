@@ -22,7 +22,7 @@ fn dominance_is_nowhere_worse_and_somewhere_better() {
 }
 
 #[test]
-fn the_feasible_come_first_then_the_smaller_violation() {
+fn feasible_scores_dominate_infeasible_ones_and_smaller_violations_larger_ones() {
     let score = |violation, x| Score { values: [x, x].into(), violation, losses: [x, x].into() };
     assert!(score(0.0, 9.0).dominates(&score(0.1, 1.0)));
     assert!(score(0.1, 9.0).dominates(&score(0.2, 1.0)));
@@ -37,7 +37,7 @@ fn negative_zero_is_zero() {
 }
 
 #[test]
-fn crowding_is_the_gap_between_neighbours() {
+fn crowding_is_the_gap_between_neighbors() {
     let points: Vec<Point> = [[0.0, 4.0], [1.0, 2.0], [2.0, 1.0], [4.0, 0.0]].map(Point::from).to_vec();
     let distance = crowding_distance(&points);
     assert_eq!(distance, [f64::INFINITY, 2.0 / 4.0 + 3.0 / 4.0, 3.0 / 4.0 + 2.0 / 4.0, f64::INFINITY]);
@@ -59,9 +59,9 @@ proptest! {
         }
     }
 
-    /// The definition: a front is what nobody dominates after the earlier fronts were taken away.
+    /// The definition: a front is the non-dominated set once the earlier fronts are removed.
     #[test]
-    fn fronts_are_peeled_off_one_by_one(scores in (2usize..5).prop_flat_map(|m| scores(m, 30))) {
+    fn each_front_is_the_non_dominated_set_of_the_rest(scores in (2usize..5).prop_flat_map(|m| scores(m, 30))) {
         let fronts = non_dominated_sort(&scores);
         let mut left: Vec<usize> = (0..scores.len()).collect();
         for front in fronts {
@@ -73,7 +73,7 @@ proptest! {
         prop_assert!(left.is_empty());
     }
 
-    /// With distinct values per objective the definition has no ties: neighbours are the next smaller and larger.
+    /// With distinct values per objective there are no ties: the neighbors are the next smaller and larger values.
     #[test]
     fn crowding_agrees_with_its_definition(
         xs in proptest::collection::btree_set(0u32..1000, 2..20),

@@ -1,11 +1,11 @@
-//! How long an image takes uncached: one figure per search and kind of device, on which all that is told in time rests.
+//! The uncached latency per image: one reference per search and kind of device, used for every latency in microseconds.
 //!
-//! Each evaluation measures the uncached run beside its schedule, and each time it comes out a little different. If a
-//! schedule's latency were told by its own neighbours, a slower schedule could look faster than a faster one. So a latency
-//! in time is a latency ratio times the median of all evaluations' uncached latencies.
+//! Each evaluation measures the uncached run beside its schedule, with noise. If a schedule's latency in microseconds used
+//! its own uncached measurement, a slower schedule could appear faster than a faster one. So it is the latency ratio times
+//! the median uncached latency of all evaluations.
 //!
-//! Samples are counted in classes of a hundredth of a per cent, so that a search of any length keeps a bounded number of
-//! them. Absent: ratios (`search/latency.rs`).
+//! Samples are counted in classes 0.01 % wide, so their number is bounded in a search of any length. Does not estimate
+//! ratios: that is `search/latency.rs`.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ const CLASSES: f64 = 1e4;
 pub struct Reference {
     /// The device, as workers declare it.
     pub device: String,
-    /// Microseconds per image: the median.
+    /// Median uncached latency, in microseconds per image.
     pub uncached_us: f64,
     /// Half the distance between the quartiles, relative to the median.
     pub spread: f64,
-    /// Evaluations that it rests on.
+    /// Number of evaluations.
     pub measurements: u64,
 }
 
-/// Samples in classes: how many, and their sum.
+/// Samples by class: their number and their sum.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Samples {
     classes: BTreeMap<i64, (u64, f64)>,
@@ -39,7 +39,7 @@ impl Samples {
         self.count += 1;
     }
 
-    /// The value below which this share of the samples lies.
+    /// The value below which `share` of the samples lie.
     fn quantile(&self, share: f64) -> f64 {
         let mut left = (share * self.count as f64).ceil().max(1.0) as u64;
         for (count, sum) in self.classes.values() {
@@ -57,7 +57,7 @@ impl Samples {
 pub struct References(BTreeMap<String, Samples>);
 
 impl References {
-    /// An evaluation on this kind of device had this uncached latency.
+    /// Adds the uncached latency of an evaluation on this kind of device, in microseconds per image.
     pub fn tell(&mut self, device: &str, uncached_us: f64) {
         if !self.0.contains_key(device) {
             self.0.insert(device.to_owned(), Samples::default());
@@ -67,14 +67,15 @@ impl References {
         }
     }
 
-    /// Of each kind of device, the one with most measurements first.
+    /// The references of all kinds of devices, most measurements first.
     pub fn all(&self) -> Vec<Reference> {
         let mut all: Vec<Reference> = self.0.iter().map(|(device, samples)| reference(device, samples)).collect();
         all.sort_by(|a, b| b.measurements.cmp(&a.measurements).then_with(|| a.device.cmp(&b.device)));
         all
     }
 
-    /// Microseconds per image uncached, on the kind of device with most measurements; `None` before the first.
+    /// The uncached latency on the kind of device with most measurements, in microseconds per image; `None` before the first
+    /// measurement.
     pub fn uncached_us(&self) -> Option<f64> {
         let most = self.0.iter().max_by(|a, b| a.1.count.cmp(&b.1.count).then_with(|| b.0.cmp(a.0)));
         most.map(|(_, samples)| samples.quantile(0.5))
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_the_commonest_device_counts() {
+    fn the_reference_is_the_median_on_the_most_common_device() {
         let mut references = References::default();
         assert_eq!((references.uncached_us(), references.all()), (None, vec![]));
         for us in [100.0, 140.0, 110.0, 900.0, 90.0] {
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn many_samples_need_little_room() {
+    fn many_samples_take_bounded_memory() {
         let mut references = References::default();
         for i in 0..200_000 {
             references.tell("d", 1000.0 + f64::from(i % 100));

@@ -1,7 +1,8 @@
 //! Random streams keyed by (search seed, purpose, index).
 //!
-//! There is no shared cursor: what one candidate draws does not depend on how much another drew, nor on when.
-//! Absent: ambient randomness, and any type of a random-number crate in a signature.
+//! No cursor is shared: the draws of one candidate do not depend on the draws of another or on their order.
+//!
+//! **Invariant:** no ambient randomness, and no type of a random-number crate in a public signature.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 pub struct Stream(ChaCha8Rng);
 
 impl Stream {
-    /// The stream of this key. Equal keys give equal streams, on every machine.
+    /// The stream of this key. Equal keys give equal streams on every machine.
     pub fn new(seed: u64, purpose: &str, index: u64) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"evocache.rng.v1\0");
@@ -47,7 +48,7 @@ impl Stream {
         self.unit() < p
     }
 
-    /// One of the items, each as likely as any other; `None` if there are none.
+    /// A uniformly drawn item; `None` if the slice is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
@@ -65,7 +66,7 @@ impl Stream {
         None
     }
 
-    /// A non-empty range within `0..n`: both ends uniform. Empty only for an `n` of 0.
+    /// A range within `0..n` between two uniform draws; empty only if `n` is 0.
     pub fn range(&mut self, n: usize) -> std::ops::Range<usize> {
         let (a, b) = (self.below(n), self.below(n));
         a.min(b)..(a.max(b) + 1).min(n)
@@ -77,14 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_its_key() {
+    fn equal_keys_give_equal_streams() {
         let draw = |seed, purpose, index| Stream::new(seed, purpose, index).bits();
         assert_eq!(draw(1, "offspring", 2), draw(1, "offspring", 2));
         let others = [draw(1, "offspring", 2), draw(2, "offspring", 2), draw(1, "seed", 2), draw(1, "offspring", 3)];
         for (i, a) in others.iter().enumerate() {
             assert!(others[..i].iter().all(|b| a != b));
         }
-        // A change of this value changes every search ever started: bump the version tag and say so in the changelog.
+        // If this value changes, every search changes: increase the version tag and note it in the changelog.
         assert_eq!(draw(7, "golden", 0), GOLDEN);
     }
 
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_shares() {
+    fn weights_are_proportional_to_probabilities() {
         let mut stream = Stream::new(3, "test", 1);
         let mut seen = [0u32; 3];
         for _ in 0..1000 {

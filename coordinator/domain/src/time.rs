@@ -1,4 +1,4 @@
-//! A moment, as a plain number. Absent: any way to ask what time it is; that is the engine's clock.
+//! A point in time, as a number. Cannot read a clock: that is the engine's.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use std::time::Duration;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The moment `span` later, in whole milliseconds; the last moment there is on overflow.
+    /// The time `span` later, in whole milliseconds; saturates at the largest timestamp.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long ago `earlier` was; zero if it was not.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -1,40 +1,40 @@
-//! Whom to believe: workers whose results others cannot repeat.
+//! Finds workers whose results other workers cannot reproduce.
 //!
-//! Two comparisons cost nothing. A member of the front is measured again elsewhere, so two workers have measured one
-//! schedule on the same prompts with the same noise; and every result brings the uncached run's scores, which are the
-//! same for all. Workers that differ have each other against them; who differs from two or more, and from more than it
-//! agrees with, is not believed. So one that lies is found by two that do not, and of two that differ neither is.
+//! Two comparisons need no extra measurements. Members of the front are repeated on other workers, so two workers measure
+//! one schedule on the same prompts with the same seeds. And every result includes the uncached run's scores, which should
+//! be equal on all workers. A worker is a suspect if it differs from at least two others and from more than it agrees with.
+//! So two honest workers expose one that reports wrong results, and of two workers that differ neither is a suspect.
 //!
-//! What differs is told from noise by how much the differences vary from prompt to prompt ([`Spread`]): in this
-//! comparison, in the search's others, and by a guess that gives way to both, because one or two prompts say little or
-//! nothing of it. So the fewer the prompts, the larger a lie must be to be found: with one prompt nobody can tell a lie of
-//! less than two thirds from a worker's own way of drawing that prompt. A difference must matter besides. Absent: what
-//! follows for the search (`search/breeder.rs`) and for the worker (the engine).
+//! A difference is separated from noise by its variation from prompt to prompt ([`Spread`]): in this comparison, in the
+//! search's other comparisons, and by a prior that matters while there are few prompts. The fewer the prompts, the larger an
+//! error must be to be found: with one prompt, an error below two thirds cannot be distinguished from a device that renders
+//! that prompt differently. A difference must also be large enough to matter. Does not act on a suspect: the search excludes
+//! its results (`search/results.rs`), and the engine quarantines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use evocache_proto::domain::{Level, Measurement, MetricValues, Paired, Spread, WorkerId};
 
-/// Relative difference of a mean score below which two workers agree, whatever the spread says: devices and libraries
-/// round differently, and a picture that differs a little scores a little differently.
+/// Two workers agree if their mean scores differ by less, relatively, whatever the spread: devices and libraries round
+/// differently, and slightly different pictures score slightly differently.
 const SCORE: f64 = 0.02;
-/// The same for the logarithm of latency ratios, a factor of two: devices of two kinds gain differently from what is not
-/// computed, and what a disturbed device measures twice it measures wrong twice. Less is averaged, not judged.
+/// The same for the logarithm of latency ratios, a factor of two: caching saves a different share on another kind of device,
+/// and a disturbed device may be wrong twice in the same way. Smaller differences are averaged.
 const LATENCY: f64 = std::f64::consts::LN_2;
-/// How far honest workers differ on one prompt, relative to the score, before anything is known.
+/// The prior of how much honest workers differ on one prompt, relative to the score.
 const SCORES: Spread = Spread::guess(0.04, 4.0);
-/// How much the logarithm of one timed batch varies, before anything is known.
+/// The prior of how much the logarithm of one timed batch varies.
 const TIMES: Spread = Spread::guess(0.1, 4.0);
-/// What other comparisons of the search are worth, at most: devices of two kinds differ more than two of a kind.
+/// The largest weight of the search's other comparisons: two kinds of devices differ more than two devices of a kind.
 const POOLED: f64 = 8.0;
-/// Uncached runs are compared anew when the spread is known so much better.
+/// Uncached runs are compared again when the degrees of freedom of the spread have grown by this factor.
 const BETTER: f64 = 1.5;
-/// Different others that it takes.
+/// A suspect differs from at least this many others.
 const MIN_OTHERS: usize = 2;
-/// Workers that a new one's uncached scores are compared with: enough for a majority, and not a thousand.
+/// A new worker's uncached scores are compared with those of at most this many others: enough for a majority.
 const COMPARED: usize = 7;
 
-/// How much honest workers differ from prompt to prompt, by metric, in all comparisons that agreed.
+/// The spread of differences from prompt to prompt between workers that agreed, by metric.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Noise(BTreeMap<String, Spread>);
 
@@ -55,20 +55,20 @@ impl Noise {
     }
 }
 
-/// The metrics that both have measured on the same number of prompts.
+/// Pairs of equal metrics measured on the same number of prompts.
 fn common<'a>(a: &'a Measurement, b: &'a Measurement) -> impl Iterator<Item = (&'a MetricValues, &'a MetricValues)> {
     let same = |mine: &'a MetricValues| b.metric(&mine.name).filter(|other| other.values.len() == mine.values.len());
     a.metrics.iter().filter_map(move |mine| Some((mine, same(mine)?)))
 }
 
-/// Prompt by prompt, relative to the size of the scores.
+/// Differences prompt by prompt, relative to the magnitude of the scores.
 fn differences<'a>(mine: &'a MetricValues, other: &'a MetricValues) -> impl Iterator<Item = f64> + Clone + 'a {
-    // Scores that are all zero differ by nothing or by all there is.
+    // If all scores are zero, the relative difference is 0 or clamped.
     let size = magnitude(&mine.values).min(magnitude(&other.values)).max(f64::MIN_POSITIVE);
     mine.values.iter().zip(&other.values).map(move |(a, b)| ((a - b) / size).clamp(-1e9, 1e9))
 }
 
-/// How two workers' measurements of one schedule on the same prompts differ, for people; `None` if they agree.
+/// A description of how two workers' measurements of one schedule on the same prompts differ; `None` if they agree.
 fn difference(a: &Measurement, b: &Measurement, noise: &Noise) -> Option<String> {
     scores(a, b, noise).or_else(|| latencies(a, b))
 }
@@ -82,7 +82,7 @@ fn scores(a: &Measurement, b: &Measurement, noise: &Noise) -> Option<String> {
     })
 }
 
-/// The mean size of values, of whichever sign.
+/// The mean of the absolute values.
 fn magnitude(values: &[f64]) -> f64 {
     values.iter().map(|v| v.abs()).sum::<f64>() / values.len() as f64
 }
@@ -92,12 +92,12 @@ fn latencies(a: &Measurement, b: &Measurement) -> Option<String> {
     let apart = (mine / other).ln().abs();
     let batches = [&a.latency_us, &a.baseline_latency_us, &b.latency_us, &b.baseline_latency_us];
     let spread = batches.iter().fold(TIMES, |spread, times| spread.and(Spread::of(times.iter().map(|t| t.ln()))));
-    // Four fastest batches make the difference; a fastest one varies no more than any.
+    // Four minima enter the difference, each no more variable than a single batch: twice the deviation of one.
     let reach = spread.reach(Level::RARE) * 2.0;
     (apart > LATENCY && apart > reach).then(|| format!("latency ratio {mine:.3}, not {other:.3}"))
 }
 
-/// The uncached run's mean scores on so many prompts.
+/// The uncached run's mean scores and the number of prompts.
 #[derive(Debug, Clone, PartialEq)]
 struct Means {
     prompts: f64,
@@ -113,7 +113,7 @@ impl Means {
         }
     }
 
-    /// How the uncached run's scores of one worker differ from another's.
+    /// A description of how two workers' uncached scores differ; `None` if they agree.
     fn difference(&self, other: &Self, noise: &Noise) -> Option<String> {
         self.scores.iter().zip(&other.scores).find_map(|((name, mine), (_, other))| {
             let apart = (mine - other).abs() / mine.abs().min(other.abs()).max(f64::MIN_POSITIVE);
@@ -123,14 +123,14 @@ impl Means {
     }
 }
 
-/// What one worker's results have shown in the company of others.
+/// The outcomes of comparing one worker with others.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Record {
     agrees: BTreeSet<WorkerId>,
     differs: BTreeMap<WorkerId, String>,
 }
 
-/// Who agrees with whom about one kind of thing.
+/// The comparisons between workers in one respect.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Comparisons(BTreeMap<WorkerId, Record>);
 
@@ -153,27 +153,27 @@ impl Comparisons {
         }
     }
 
-    /// Whether two were compared before.
+    /// Whether two workers were compared before.
     fn has_compared(&self, a: &WorkerId, b: &WorkerId) -> bool {
         self.0.get(a).is_some_and(|record| record.agrees.contains(b) || record.differs.contains_key(b))
     }
 
-    /// How many others have been compared with this worker.
+    /// Number of other workers that this one was compared with.
     fn compared_with(&self, worker: &WorkerId) -> usize {
         self.0.get(worker).map_or(0, |record| record.agrees.len().max(record.differs.len()))
     }
 
-    /// Why this worker is not to be believed.
+    /// Why this worker is a suspect; `None` if it is not.
     fn suspicion(&self, worker: &WorkerId) -> Option<String> {
         let record = self.0.get(worker)?;
         let differs = record.differs.len();
         let agrees = record.agrees.iter().filter(|other| !record.differs.contains_key(other)).count();
         let last = record.differs.values().next_back()?;
         (differs >= MIN_OTHERS && differs > agrees)
-            .then(|| format!("{differs} workers measure something else than it does, {agrees} the same: {last}"))
+            .then(|| format!("{differs} workers disagree with its results, {agrees} agree: {last}"))
     }
 
-    /// Those whom most speak against, the worst first.
+    /// The suspects, those that differ from most others first.
     fn suspects(&self) -> Vec<&WorkerId> {
         let mut suspects: Vec<_> = self.0.keys().filter(|worker| self.suspicion(worker).is_some()).collect();
         suspects.sort_by_key(|worker| std::cmp::Reverse(self.0[worker].differs.len()));
@@ -181,20 +181,20 @@ impl Comparisons {
     }
 }
 
-/// Who can be believed in one search.
+/// The comparisons of all workers of one search.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trust {
     repeated: Comparisons,
     uncached: Comparisons,
-    /// The uncached run's scores on all prompts, as each worker told them last.
+    /// Each worker's latest uncached scores on all prompts.
     means: BTreeMap<WorkerId, Means>,
     noise: Noise,
-    /// How well the noise was known when uncached runs were last compared.
+    /// Degrees of freedom of the noise when all uncached runs were last compared.
     known: f64,
 }
 
 impl Trust {
-    /// A result on all prompts came in; `others` are measurements of the same schedule on the same prompts.
+    /// Takes a result on all prompts; `others` are measurements of the same schedule on the same prompts.
     pub fn tell<'a>(
         &mut self,
         worker: &WorkerId,
@@ -203,14 +203,14 @@ impl Trust {
     ) {
         for (other, theirs) in others.filter(|(other, _)| *other != worker) {
             let difference = difference(measurement, theirs, &self.noise);
-            // A worker's own way of drawing the prompts shows the same each time, and tells the spread only once.
+            // A device renders a prompt the same way each time, so a pair of workers informs the spread only once.
             if difference.is_none() && !self.repeated.has_compared(worker, other) {
                 self.noise.learn(measurement, theirs);
             }
             self.repeated.note(worker, other, difference.as_deref());
         }
         let means = Means::of(measurement);
-        // Compared when it is new: what has not changed has been.
+        // Unchanged scores were compared already.
         if self.means.get(worker) != Some(&means) {
             self.uncached.forget(worker);
             self.compare(worker, &means);
@@ -226,24 +226,24 @@ impl Trust {
         }
     }
 
-    /// Holds an uncached run against some of the others'.
+    /// Compares a worker's uncached run with those of some others.
     fn compare(&mut self, worker: &WorkerId, means: &Means) {
         for (other, theirs) in self.means.iter().filter(|(other, _)| *other != worker).take(COMPARED) {
             self.uncached.note(worker, other, means.difference(theirs, &self.noise).as_deref());
         }
     }
 
-    /// Whether a result of this worker was compared with those of others.
+    /// Whether a result of this worker on all prompts was taken.
     pub fn knows(&self, worker: &WorkerId) -> bool {
         self.means.contains_key(worker)
     }
 
-    /// Whether enough others have repeated results of this worker; also where there are too few to tell.
+    /// Whether results of this worker were compared with those of enough others, or there are too few workers for that.
     pub fn is_proven(&self, worker: &WorkerId) -> bool {
         self.means.len() <= MIN_OTHERS || self.repeated.compared_with(worker) >= MIN_OTHERS
     }
 
-    /// Who is not to be believed, and why: the worst, because without it others may look better.
+    /// The worst suspect and the reason. Only the worst, because excluding it may clear the others.
     pub fn suspect(&self) -> Option<(WorkerId, String)> {
         [&self.repeated, &self.uncached].into_iter().find_map(|comparisons| {
             let worst = comparisons.suspects().into_iter().next()?;

@@ -1,3 +1,5 @@
+//! Tests of comparisons between workers, and simulations of whole searches with honest and lying workers.
+
 use std::time::Duration;
 
 use super::*;
@@ -7,7 +9,7 @@ fn worker(name: &str) -> WorkerId {
     WorkerId::new(name).unwrap()
 }
 
-/// Scores of this mean with noise of a hundredth, and a latency ratio.
+/// Scores of this mean with 1 % noise, and a latency ratio.
 fn measured(score: f64, ratio: f64, shift: usize) -> Measurement {
     let noise = |i: usize| 1.0 + 0.01 * (((i * 7 + shift * 3) % 11) as f64 / 5.0 - 1.0);
     Measurement {
@@ -29,7 +31,7 @@ fn measured(score: f64, ratio: f64, shift: usize) -> Measurement {
 }
 
 #[test]
-fn noise_is_no_difference_and_a_lie_is() {
+fn noise_is_tolerated_and_a_wrong_result_is_found() {
     let difference = |a: &Measurement, b: &Measurement| super::difference(a, b, &Noise::default());
     let honest = measured(0.9, 0.5, 0);
     assert_eq!(difference(&honest, &measured(0.9, 0.52, 1)), None);
@@ -37,7 +39,7 @@ fn noise_is_no_difference_and_a_lie_is() {
     let told = difference(&honest, &measured(0.96, 0.5, 1)).unwrap();
     assert!(told.starts_with("score 0.") && told.contains(", not 0.9"), "{told}");
     assert!(difference(&honest, &measured(0.9, 0.2, 1)).unwrap().starts_with("latency ratio"));
-    // Scores around zero are judged by their size, and another number of prompts not at all.
+    // Scores around zero are compared relative to their magnitude; different numbers of prompts are not compared.
     let around = |shift: f64| {
         let mut measured = measured(1.0, 0.5, 0);
         measured.metrics[0].values.iter_mut().enumerate().for_each(|(i, v)| *v = *v * (-1f64).powi(i as i32) + shift);
@@ -48,7 +50,7 @@ fn noise_is_no_difference_and_a_lie_is() {
     let mut fewer = measured(0.5, 0.5, 0);
     fewer.metrics[0].values.pop();
     assert_eq!(difference(&honest, &fewer), None);
-    // Latencies that vary much may differ much.
+    // Latencies that vary widely may differ widely.
     let wild = |ratio: f64| {
         let mut measured = measured(0.9, ratio, 0);
         measured.latency_us = vec![1e5 * ratio, 2e5 * ratio, 0.6e5 * ratio];
@@ -58,16 +60,16 @@ fn noise_is_no_difference_and_a_lie_is() {
 }
 
 #[test]
-fn who_differs_from_most_is_suspect_and_of_two_neither() {
+fn a_worker_that_differs_from_most_is_a_suspect_and_of_two_neither_is() {
     let (honest, lie) = (measured(0.9, 0.5, 0), measured(0.99, 0.5, 0));
     let mut trust = Trust::default();
     trust.tell(&worker("a"), &honest, std::iter::empty());
     trust.tell(&worker("liar"), &lie, [(&worker("a"), &honest)].into_iter());
-    assert_eq!(trust.suspect(), None, "one word against another");
+    assert_eq!(trust.suspect(), None, "two workers that differ");
     trust.tell(&worker("b"), &honest, [(&worker("liar"), &lie)].into_iter());
     let (suspect, why) = trust.suspect().unwrap();
     assert_eq!(suspect, worker("liar"));
-    assert!(why.contains("2 workers measure something else than it does, 0 the same: score"), "{why}");
+    assert!(why.contains("2 workers disagree with its results, 0 agree: score"), "{why}");
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn two_liars_do_not_outvote_three_that_agree() {
     let all = all.map(|(name, measured)| (worker(name), measured));
     let mut found = vec![];
     loop {
-        // As the engine does: everything is told anew without whoever is not believed.
+        // As in the engine: all results are told again without those of the suspects.
         let left: Vec<_> = all.iter().filter(|(name, _)| !found.contains(name)).collect();
         let mut trust = Trust::default();
         for (i, (name, measured)) in left.iter().enumerate() {
@@ -90,7 +92,7 @@ fn two_liars_do_not_outvote_three_that_agree() {
 }
 
 #[test]
-fn an_uncached_run_unlike_all_others_is_found_without_a_repetition() {
+fn a_differing_uncached_run_is_found_without_repeats() {
     let honest = measured(0.9, 0.5, 0);
     let mut other = honest.clone();
     other.metrics[0].baseline_mean = 0.8;
@@ -102,19 +104,19 @@ fn an_uncached_run_unlike_all_others_is_found_without_a_repetition() {
         trust.tell(&worker(&format!("c{i}")), &honest, std::iter::empty());
         assert_eq!(trust.suspect().map(|s| s.0), Some(worker("b")));
     }
-    // A worker whose uncached run is as it should be from now on is one that others agree with.
+    // Once its uncached run agrees, the worker is no longer a suspect.
     trust.tell(&worker("b"), &honest, std::iter::empty());
     assert_eq!(trust.suspect(), None);
 }
 
-/// A search whose schedules are measured by two or three of five workers each; what becomes of it.
+/// A search in which two or three of five workers measure each schedule.
 struct Simulation {
     prompts: usize,
-    /// Deviation of one prompt's score at one worker, relative to it.
+    /// Relative deviation of one prompt's score on one worker.
     noise: f64,
-    /// Whether a worker draws a prompt the same way each time, or differently each time.
+    /// Whether a worker's deviation on a prompt is the same each time.
     habit: bool,
-    /// The first worker's scores are so many times too large; 1.0 for an honest one.
+    /// The factor of the first worker's scores; 1.0 if it is honest.
     lie: f64,
 }
 
@@ -122,7 +124,7 @@ impl Simulation {
     const WORKERS: usize = 5;
     const SCHEDULES: u64 = 30;
 
-    /// Who is quarantined, as the engine does it: everything is told anew without whoever is not believed.
+    /// The workers that are quarantined, as in the engine: all results are told again without those of the suspects.
     fn run(&self, seed: u64) -> BTreeSet<usize> {
         let names: Vec<WorkerId> = (0..Self::WORKERS).map(|i| worker(&format!("w{i}"))).collect();
         let mut found = BTreeSet::new();
@@ -170,11 +172,11 @@ fn normal(stream: &mut Stream) -> f64 {
 }
 
 #[test]
-fn nobody_honest_is_quarantined_and_liars_are() {
+fn liars_are_quarantined_and_honest_workers_are_not() {
     const SEARCHES: u64 = 120;
-    println!("prompts  noise  draws the same  honest searches with a quarantine  liars found: x1.1  x1.3  x2");
+    println!("prompts  noise  same deviation  honest searches with a quarantine  liars found: x1.1  x1.3  x2");
     for prompts in [1, 2, 4, 16] {
-        // With one prompt and noise of a tenth and more, a score says nothing at all.
+        // With one prompt and 10 % noise or more, a score carries no information.
         for noise in [0.0, 0.01, 0.06, 0.12].into_iter().filter(|&noise| noise < 0.1 || prompts >= 4) {
             for habit in [false, true] {
                 let simulation = |lie: f64| Simulation { prompts, noise, habit, lie };
@@ -182,7 +184,7 @@ fn nobody_honest_is_quarantined_and_liars_are() {
                 let liars = [1.1, 1.3, 2.0].map(|lie| {
                     let found: Vec<_> = (0..SEARCHES / 6).map(|seed| simulation(lie).run(seed)).collect();
                     let others = found.iter().filter(|found| found.iter().any(|&who| who > 0)).count();
-                    assert!(others <= 1, "honest workers in {others} searches, beside a liar of {lie}");
+                    assert!(others <= 1, "honest workers quarantined in {others} searches with a liar of {lie}");
                     found.iter().filter(|found| found.contains(&0)).count()
                 });
                 println!(
@@ -196,13 +198,19 @@ fn nobody_honest_is_quarantined_and_liars_are() {
                 let all = SEARCHES as usize / 6;
                 assert!(
                     liars[2] + usize::from(noise > 0.1 || prompts == 1) >= all,
-                    "a score twice as high is found with {prompts} prompts, noise of {noise}"
+                    "a score twice as high is not found with {prompts} prompts, noise of {noise}"
                 );
                 if prompts >= 2 && noise <= 0.01 || prompts == 16 && noise <= 0.06 {
-                    assert_eq!(liars[1], all, "a third too high, with {prompts} prompts, noise of {noise}");
+                    assert_eq!(
+                        liars[1], all,
+                        "a score a third too high is not found with {prompts} prompts, noise of {noise}"
+                    );
                 }
                 if prompts >= 4 && noise <= 0.01 {
-                    assert_eq!(liars[0], all, "a tenth too high, with {prompts} prompts, noise of {noise}");
+                    assert_eq!(
+                        liars[0], all,
+                        "a score a tenth too high is not found with {prompts} prompts, noise of {noise}"
+                    );
                 }
             }
         }

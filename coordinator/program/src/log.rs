@@ -16,16 +16,16 @@ pub(crate) fn start(cli: &Cli, printer: Printer) -> Result<Logging, Failure> {
         2 => "info,evocache=debug,evocache_net=debug,audit=debug",
         _ => "debug,evocache=trace,evocache_net=trace",
     };
-    let options =
-        LogOptions {
-            filter: EnvFilter::new(filter),
-            format: server.map_or(LogFormat::Text, |args| args.log_format),
-            no_color: !printer.has_color(),
-            prefix: None,
-            #[cfg(feature = "otlp")]
-            collector: server.and_then(|args| args.otlp_endpoint.clone()).map(|endpoint| {
-                evocache_net::log::Collector { endpoint, service: "evocache", version: env!("CARGO_PKG_VERSION") }
-            }),
-        };
-    Logging::start(options).map_err(|e| Failure::usage(e).hint("write --otlp-endpoint as http://HOST:4317"))
+    let options = LogOptions {
+        filter: EnvFilter::new(filter),
+        format: server.map_or(LogFormat::Text, |args| args.log_format),
+        no_color: !printer.has_color(),
+        prefix: None,
+        collector: server.and_then(|args| args.otlp_endpoint.clone()).map(|endpoint| {
+            evocache_net::telemetry::Collector { endpoint, service: "evocache", version: env!("CARGO_PKG_VERSION") }
+        }),
+    };
+    Logging::start(options).map_err(|e| {
+        Failure::usage(e).hint("write --otlp-endpoint as http://HOST:4317, in a build with the feature otlp")
+    })
 }

@@ -41,7 +41,7 @@ pub(super) enum Message {
         reply: Reply,
     },
     Look(Look),
-    /// What an planner says; `None`: it has failed.
+    /// A planner's answer; `None` if it has failed.
     Plan {
         search: SearchId,
         /// The planner's number.

@@ -11,7 +11,7 @@
 //! | `commands/` | a file for each command: state in, decision out |
 //! | `repeats`, `decide` | the answers to repeated calls; the dispatcher over the commands |
 //! | `handle`, `meters` | how others talk to the engine, what it counts |
-//! | `actor/` | the thread: queue, store, waiting workers, advisers, recovery |
+//! | `actor/` | the thread: queue, store, waiting workers, planners, recovery |
 //!
 //! A file imports only from rows above its own, or from files below it in its folder.
 //!

@@ -228,7 +228,7 @@ impl World {
                         text += &format!("{model:?} {:?} {}\n", breeder.front().members(), breeder.hypervolume());
                         text += &format!("{:?}\n", breeder.population().collect::<Vec<_>>());
                         let next = evocache_proto::domain::CandidateId(search.candidates.len() as u64);
-                        // What models advise is not stored.
+                        // Plans are not stored.
                         let mut breeder = breeder.clone();
                         breeder.restart_planner();
                         text += &format!("next {:?}\n", breeder.ask(next));

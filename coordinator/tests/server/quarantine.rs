@@ -104,7 +104,7 @@ async fn a_front_is_the_same_with_a_liar_as_without() {
         for crew in [[lie, honest as Lie, honest, honest, honest], [honest, honest, lie, honest, honest]] {
             let (world, id, crew) = search(memory(), &crew, Strategy::Imported).await;
             let refused = work(&world, &crew).await;
-            assert!(refused.iter().any(|why| why.contains(&format!("the same: {reason}"))), "{refused:?}");
+            assert!(refused.iter().any(|why| why.contains(&format!("agree: {reason}"))), "{refused:?}");
             assert_eq!(front(&world, &id).await, undisturbed);
             world.engine.stop().unwrap();
         }

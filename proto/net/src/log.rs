@@ -14,6 +14,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::telemetry::{Collector, Telemetry, TelemetryError};
+
 /// How a log is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -36,45 +38,24 @@ pub struct LogOptions {
     /// What each line starts with, if several processes write to one stderr. Must not need escaping in JSON.
     pub prefix: Option<String>,
     /// The collector that receives spans; `None`: spans are not sent.
-    #[cfg(feature = "otlp")]
     pub collector: Option<Collector>,
-}
-
-/// A collector of spans, and how this process identifies itself to it.
-#[cfg(feature = "otlp")]
-#[derive(Debug, Clone)]
-pub struct Collector {
-    /// The address, such as `http://127.0.0.1:4317`.
-    pub endpoint: String,
-    /// The service's name.
-    pub service: &'static str,
-    /// The service's version.
-    pub version: &'static str,
 }
 
 /// A running log. Call [`end`](Self::end) to send the last spans.
 #[derive(Default)]
 pub struct Logging {
-    #[cfg(feature = "otlp")]
-    telemetry: Option<crate::telemetry::Telemetry>,
+    telemetry: Option<Telemetry>,
 }
-
-/// Why logging could not start.
-#[cfg(feature = "otlp")]
-pub type LogError = crate::telemetry::TelemetryError;
-/// Why logging could not start: it cannot fail without traces.
-#[cfg(not(feature = "otlp"))]
-pub type LogError = std::convert::Infallible;
 
 impl Logging {
     /// Starts the log of this process. Must be called inside a tokio runtime if spans are sent.
     ///
     /// # Errors
     ///
-    /// When the collector's address is malformed.
+    /// When the collector's address is malformed, or this build cannot send spans.
     #[expect(clippy::disallowed_methods, reason = "both writers escape what would act on a terminal")]
-    pub fn start(options: LogOptions) -> Result<Self, LogError> {
-        let LogOptions { filter, format, no_color, prefix, .. } = options;
+    pub fn start(options: LogOptions) -> Result<Self, TelemetryError> {
+        let LogOptions { filter, format, no_color, prefix, collector } = options;
         let colors = !no_color && io::stderr().is_terminal();
         let lines = match format {
             // Includes the target, which distinguishes the lines of the audit log.
@@ -91,25 +72,15 @@ impl Logging {
             }
         };
         let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
-        #[cfg(feature = "otlp")]
-        {
-            let telemetry = options.collector.map(|c| crate::telemetry::Telemetry::start(&c)).transpose()?;
-            let spans = telemetry.as_ref().map(crate::telemetry::Telemetry::layer);
-            // An error means that the process already has a subscriber, which then stays in use.
-            let _ = subscriber.with(spans).try_init();
-            Ok(Self { telemetry })
-        }
-        #[cfg(not(feature = "otlp"))]
-        {
-            // An error means that the process already has a subscriber, which then stays in use.
-            let _ = subscriber.try_init();
-            Ok(Self {})
-        }
+        let telemetry = collector.map(|collector| Telemetry::start(&collector)).transpose()?;
+        let spans = telemetry.as_ref().map(Telemetry::layer);
+        // An error means that the process already has a subscriber, which then stays in use.
+        let _ = subscriber.with(spans).try_init();
+        Ok(Self { telemetry })
     }
 
     /// Sends the remaining spans.
     pub async fn end(self) {
-        #[cfg(feature = "otlp")]
         if let Some(telemetry) = self.telemetry {
             telemetry.shutdown().await;
         }

@@ -36,4 +36,4 @@ pub use prompt_set::PromptSet;
 pub use quality::{Kept, quality_ratio};
 pub use schedule::{Decision, Schedule, ScheduleError, ScheduleId};
 pub use spec::{Algorithm, Budget, Imported, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, Strategy};
-pub use statistics::{Level, Paired, Spread, student};
+pub use statistics::{Level, Paired, Spread};

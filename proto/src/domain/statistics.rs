@@ -23,7 +23,7 @@ impl Level {
 
 /// The quantile of Student's t-distribution with `freedom` degrees of freedom (at least one) at this level, in standard
 /// deviations. Hill's algorithm 396, accurate to a few parts in a thousand.
-pub fn student(level: Level, freedom: f64) -> f64 {
+fn student(level: Level, freedom: f64) -> f64 {
     if freedom < 1.5 {
         return 1.0 / (level.probability * std::f64::consts::FRAC_PI_2).tan();
     }

@@ -95,7 +95,6 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "FORMAT", env = "EVOCACHE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// Send traces over gRPC to this OTLP collector, such as http://127.0.0.1:4317 [default: off]
-    #[cfg(feature = "otlp")]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 }
@@ -208,14 +207,15 @@ fn start_log(args: &RunArgs, filter: EnvFilter) -> Result<Logging, CliError> {
         format: args.log_format,
         no_color: false,
         prefix: args.log_prefix.clone(),
-        #[cfg(feature = "otlp")]
-        collector: args.otlp_endpoint.clone().map(|endpoint| evocache_net::log::Collector {
+        collector: args.otlp_endpoint.clone().map(|endpoint| evocache_net::telemetry::Collector {
             endpoint,
             service: "evocache-worker",
             version: env!("CARGO_PKG_VERSION"),
         }),
     };
-    Logging::start(options).map_err(|e| CliError::new(e.to_string()).hint("write --otlp-endpoint as http://HOST:4317"))
+    Logging::start(options).map_err(|e| {
+        CliError::new(e.to_string()).hint("write --otlp-endpoint as http://HOST:4317, in a build with the feature otlp")
+    })
 }
 
 /// A single-threaded runtime: the agent makes few small calls, and the other threads compute.

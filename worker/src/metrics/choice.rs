@@ -1,13 +1,12 @@
 //! Choice of metrics by name, in flags and files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use candle_core::Device;
 
 use super::clip_score::ClipScore;
 use super::cmmd::Cmmd;
-use super::fid::Fid;
 use super::hps_v2::HpsV2;
 use super::image_reward::ImageReward;
 use super::lpips::Lpips;
@@ -71,7 +70,7 @@ impl MetricChoice {
     /// Loads a metric of sets. Fails for a metric of single pictures.
     pub fn load_of_sets(&self, device: &Device) -> Result<Box<dyn SetMetric>> {
         match self.kind {
-            MetricKind::Fid => Ok(Box::new(Fid::load(&self.path, device)?)),
+            MetricKind::Fid => fid(&self.path, device),
             MetricKind::Cmmd => Ok(Box::new(Cmmd::load(&self.path, device)?)),
             _ => Err(ModelError::Input(format!("{} has a value for each picture, not for a set", self.name()))),
         }
@@ -116,6 +115,16 @@ impl FromStr for MetricChoice {
             (Some(weights), _) => Err(format!("{name} needs its weights; write it as {name}={weights}")),
         }
     }
+}
+
+#[cfg(feature = "fid")]
+fn fid(weights: &Path, device: &Device) -> Result<Box<dyn SetMetric>> {
+    Ok(Box::new(super::fid::Fid::load(weights, device)?))
+}
+
+#[cfg(not(feature = "fid"))]
+fn fid(_: &Path, _: &Device) -> Result<Box<dyn SetMetric>> {
+    Err(ModelError::Input("this build does not measure fid; build evocache-worker with the feature fid".into()))
 }
 
 /// All metrics as they are written in a choice.

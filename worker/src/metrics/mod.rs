@@ -7,7 +7,9 @@ mod bicubic;
 pub mod choice;
 pub mod clip_score;
 pub mod cmmd;
+#[cfg(feature = "fid")]
 pub mod fid;
+#[cfg(feature = "fid")]
 mod frechet;
 pub mod hps_v2;
 pub mod image_reward;

@@ -15,6 +15,7 @@ pub mod dit;
 mod embeddings;
 mod feed_forward;
 pub mod flux;
+#[cfg(feature = "fid")]
 pub mod inception;
 mod joint_attention;
 mod modulation;

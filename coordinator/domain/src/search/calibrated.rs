@@ -1,16 +1,16 @@
-//! Seeds from a calibration profile: SmoothCache's thresholds, and step masks by a dynamic programme.
+//! Seeds from a calibration profile: SmoothCache's thresholds, and optimal step masks by dynamic programming.
 //!
-//! **smooth**: step by step, a kind of component (its mean over the blocks) is reused while its change since it was last
-//! computed stays under a threshold; the first and the last step are computed. SmoothCache takes the threshold from the
-//! user; here it is found for a wanted share of computed decisions, by bisection.
+//! **smooth**: a kind of component (its mean over the blocks) is reused while its change since it was last computed is below
+//! a threshold; the first and the last step are computed. SmoothCache takes the threshold from the user; here, bisection
+//! finds it for a given share of computed decisions.
 //!
-//! **path**: with `K` computed steps, the mask whose reused steps have the smallest sum of changes since their last
-//! computed step, exactly, by a dynamic programme over (step, computed so far), as in DPCache: once for all slots
-//! together, once for each kind of component on its own.
+//! **path**: with `K` computed steps, the mask whose reused steps have the smallest sum of changes since their last computed
+//! step. Exact, by dynamic programming over (step, computed so far), as in DPCache: either one mask for all slots, or one for
+//! each kind of component.
 //!
-//! A profile is of the largest step count. Other step counts read it by relative time: a step back there is so many
-//! steps of the profile, between two of which changes are interpolated; beyond the largest lag they go on along the line
-//! through the last two. Absent: results; a change is no error.
+//! A profile is measured at the largest step count. Other step counts read it by relative time: one of their steps is
+//! several steps of the profile, and changes are interpolated linearly between lags and extrapolated beyond the largest one.
+//! Knows nothing of results: a change of an output is not an error of the picture.
 
 use evocache_proto::domain::{Decision, Profile};
 
@@ -21,8 +21,8 @@ pub(super) const SHARES: [f64; 6] = [0.4, 0.25, 0.6, 0.3, 0.5, 0.2];
 /// Halvings of the threshold.
 const BISECTIONS: usize = 40;
 
-/// Kinds of components times the square of the steps, at most: what a table of changes takes in memory, and with the steps
-/// what a mask takes to find. FLUX at 295 steps, PixArt at 418.
+/// The largest (kinds of components) × steps². It bounds the memory of a table of changes and the time to find a mask.
+/// Reached by FLUX at 295 steps and by PixArt at 418.
 const MOST: usize = 1 << 19;
 
 /// Changes by kind of component for one step count: `change(kind, step, age)`.
@@ -35,7 +35,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Reads a profile at another step count. `None` if it is of another number of slots, or the table would be too large.
+    /// Resamples a profile to a step count. `None` if its number of slots differs, or the table would be too large.
     pub(super) fn new(space: &Space, profile: &Profile, steps: u32) -> Option<Self> {
         if profile.slots() != space.slots() {
             return None;
@@ -71,13 +71,13 @@ impl Changes {
     }
 }
 
-/// Mean over the blocks, that is these slots, of the change since `lag` steps ago, which need not be whole.
+/// Mean change of these slots since `lag` steps ago; `lag` may be fractional.
 fn kind_change(profile: &Profile, slots: &[usize], step: u32, lag: f64) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0f64);
     for &slot in slots {
         let known = profile.lags().min(step);
         let at = |lag: u32| if lag == 0 { Some(0.0) } else { profile.change(step, slot, lag).map(f64::from) };
-        // Between two lags, or along the last two.
+        // Interpolates between two lags, or extrapolates from the last two.
         let below = (lag.floor() as u32).min(known.saturating_sub(1));
         if let (Some(low), Some(high)) = (at(below), at(below + 1)) {
             sum += (low + (high - low) * (lag - f64::from(below))).max(0.0);
@@ -87,7 +87,7 @@ fn kind_change(profile: &Profile, slots: &[usize], step: u32, lag: f64) -> f64 {
     sum / count.max(1.0)
 }
 
-/// How many decisions the steps of each kind computed stand for, over all.
+/// The share of decisions computed, given each kind's computed steps.
 fn share(space: &Space, computed: &[Vec<bool>]) -> f64 {
     let slots = |kind: usize| (0..space.slots()).filter(|&s| space.component_of(s) == kind).count();
     let done: usize = computed.iter().enumerate().map(|(k, row)| row.iter().filter(|&&c| c).count() * slots(k)).sum();
@@ -118,7 +118,7 @@ fn thresholded(changes: &Changes, threshold: f64) -> Vec<Vec<bool>> {
     rows.collect()
 }
 
-/// SmoothCache with the threshold that computes at most this share, as far as one does.
+/// SmoothCache with the smallest threshold that computes at most the share `wanted`; if none does, with the largest.
 pub(super) fn smooth(space: &Space, changes: &Changes, wanted: f64) -> Genome {
     let (mut low, mut high) = (0.0, changes.table.iter().fold(0.0f64, |a, &b| a.max(b)) + 1e-6);
     for _ in 0..BISECTIONS {
@@ -160,7 +160,7 @@ fn shortest(steps: usize, count: usize, change: impl Fn(usize, usize) -> f64) ->
     mask
 }
 
-/// The best step mask for a share of computed steps: one for all components, or for each kind its own.
+/// The best step mask for a share of computed steps: one for all components, or one for each kind.
 pub(super) fn path(space: &Space, changes: &Changes, share: f64, by_kind: bool) -> Genome {
     let count = ((share * changes.steps as f64).round() as usize).clamp(1, changes.steps);
     let rows: Vec<Vec<bool>> = (0..changes.kinds)

@@ -30,13 +30,13 @@ fn computed(genome: &Genome, slot: usize) -> String {
 }
 
 #[test]
-fn what_changes_slowly_is_reused_longest() {
+fn slowly_changing_components_are_reused_longest() {
     let space = space();
     let changes = Changes::new(&space, &profile(|kind, _, lag| [0.01, 0.1, 0.03][kind] * lag as f32), STEPS).unwrap();
     let genome = smooth(&space, &changes, 0.45);
     let count = |slot| computed(&genome, slot).matches('1').count();
     assert!(count(0) < count(2) && count(2) < count(1), "{} {} {}", count(0), count(2), count(1));
-    // First and last step, and both blocks alike.
+    // The first and the last step are computed, and both blocks are equal.
     for slot in 0..6 {
         assert!(genome.computes(0, slot) && genome.computes(STEPS as usize - 1, slot));
         assert_eq!(computed(&genome, slot), computed(&genome, slot % 3));
@@ -44,9 +44,9 @@ fn what_changes_slowly_is_reused_longest() {
 }
 
 #[test]
-fn a_path_computes_where_things_change() {
+fn a_path_computes_where_outputs_change() {
     let space = space();
-    // Nothing changes but at steps 5 and 9.
+    // Outputs change at steps 5 and 9 only.
     let jumps = |step: u32, lag: u32| [5, 9].iter().filter(|&&j| j <= step && j > step - lag.min(step)).count();
     let steep = profile(|_, step, lag| jumps(step, lag) as f32);
     let changes = Changes::new(&space, &steep, STEPS).unwrap();
@@ -65,7 +65,7 @@ fn another_step_count_reads_the_profile_by_relative_time() {
 }
 
 proptest! {
-    /// The dynamic programme against all masks.
+    /// Dynamic programming against all masks.
     #[test]
     fn no_mask_is_better_than_the_path(
         values in proptest::collection::vec(0.0f64..1.0, 64),
@@ -89,7 +89,7 @@ proptest! {
         prop_assert!((cost(found) - best).abs() < 1e-9, "{} {}", cost(found), best);
     }
 
-    /// Whatever was measured, seeds are what they should be.
+    /// Seeds are valid for any profile.
     #[test]
     fn any_profile_makes_seeds(values in proptest::collection::vec(0.0f32..4.0, 48), share in 0.05f64..1.0) {
         let space = space();

@@ -1,7 +1,8 @@
-//! Breeds the candidates of one search: ask/tell, steady state, pure. See `README.md` beside this file for the maths.
+//! Breeds the candidates of one search: pure, steady state, with an ask/tell interface. `README.md` in this folder has the
+//! math.
 //!
-//! Absent: time, threads, storage, workers and leases. [`Breeder::ask`] depends on nothing but the facts recorded so
-//! far and the index asked for; equal facts in equal order give equal candidates.
+//! **Invariant:** knows nothing of time, threads, storage, workers and leases. [`Breeder::ask`] depends only on the recorded
+//! facts and on the index: the same facts in the same order give the same candidates.
 
 mod breeder;
 mod calibrated;

@@ -1,15 +1,15 @@
-//! The parts of the search that a benchmark can leave out to measure what they add.
+//! The parts of the search that a benchmark can disable to measure what they contribute.
 
-/// Which parts of the search are used. Searches use all of them.
+/// The enabled parts of the search. Only benchmarks and tests disable any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
-    /// Anything but random schedules.
+    /// Everything but random schedules.
     pub search: bool,
-    /// Operators that know the structure of schedules, chosen by credit; otherwise four-point crossover and bit flips.
+    /// Structure-aware operators, chosen by credit; otherwise four-point crossover and bit flips.
     pub operators: bool,
-    /// Parents from the archive, by gaps and contribution, and by tournament; otherwise drawn evenly from the population.
+    /// Parents from the archive (by gaps and by contribution) and by tournament; otherwise uniformly from the population.
     pub selection: bool,
-    /// Schedules planned with an error model.
+    /// Schedules planned with error models.
     pub planning: bool,
 }
 

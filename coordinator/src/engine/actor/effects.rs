@@ -12,9 +12,9 @@ use evocache_domain::evaluation::Evaluation;
 pub(super) struct Effects {
     /// For watchers, after the flush.
     pub(super) changes: Vec<Change>,
-    /// Searches whose planners have learned from results that are now excluded; new ones take their place.
+    /// Searches whose planners have learned from results that are now excluded, so that they are replaced.
     pub(super) planners_lost: Vec<SearchId>,
-    /// Searches whose planners have something to learn, or are no longer needed.
+    /// Searches whose planners have new inputs, or are no longer needed.
     pub(super) fed: Vec<SearchId>,
     /// Workers that get no more work: those that wait are answered.
     pub(super) leaving: Vec<WorkerId>,

@@ -1,9 +1,9 @@
 //! Runs the planners, which fit error models: one thread per search, so that the engine never blocks on model fitting; or on
 //! the engine's thread, for simulations that must not depend on when threads run.
 //!
-//! An planner's thread starts with the first inputs of its search and ends with the search. Threads are numbered, so that late
-//! plan from a dismissed one is not taken for its successor's. If an planner panics, the panic is logged and the search goes on
-//! without plan. What planners compute is in the domain.
+//! A planner's thread starts with the first inputs of its search and ends with the search. Threads are numbered, so that a late
+//! plan of a dismissed planner is not taken for its successor's. If a planner panics, the panic is logged and the search
+//! continues without plans. Does not know how plans are made: that is the domain's `search/error_models/`.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,11 +25,11 @@ pub enum ModelFitting {
     Inline,
 }
 
-/// What comes of inputs that were handed to an planner.
+/// The outcome of submitting inputs to a planner.
 pub(super) enum Submitted {
-    /// Plan arrives later as a message, or these inputs yield none.
+    /// The plan arrives later as a message, or the inputs did not request one.
     Pending,
-    /// Plan at once.
+    /// The plan, computed inline.
     Plan(Plan),
     /// The search has no planner and will not get one.
     NoPlanner,
@@ -38,7 +38,7 @@ pub(super) enum Submitted {
 /// The planners of all running searches.
 pub(super) struct Planners {
     fitting: ModelFitting,
-    /// The engine's own queue, for plan.
+    /// The engine's own queue, for plans.
     queue: mpsc::Sender<Message>,
     inline: BTreeMap<SearchId, Planner>,
     threads: BTreeMap<SearchId, Thread>,
@@ -46,7 +46,7 @@ pub(super) struct Planners {
     started: u64,
 }
 
-/// An planner on its own thread.
+/// A planner on its own thread.
 struct Thread {
     number: u64,
     inputs: Sender<Vec<PlannerInput>>,
@@ -57,7 +57,7 @@ impl Planners {
         Self { fitting, queue, inline: BTreeMap::new(), threads: BTreeMap::new(), started: 0 }
     }
 
-    /// Hands inputs to the search's planner. `new` makes one if there is none yet.
+    /// Submits inputs to the search's planner. `new` makes it for the first inputs.
     pub(super) fn submit(
         &mut self,
         search: &SearchId,
@@ -99,7 +99,7 @@ impl Planners {
         self.threads.get(search).is_some_and(|thread| thread.number == number)
     }
 
-    /// The search needs its planner no more.
+    /// Drops the search's planner.
     pub(super) fn dismiss(&mut self, search: &SearchId) {
         self.inline.remove(search);
         // The thread ends when its channel closes.

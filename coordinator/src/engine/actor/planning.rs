@@ -1,4 +1,4 @@
-//! Brings breeders and their planners together: hands inputs on, takes plan in.
+//! Passes a breeder's inputs to its planner and the planner's plans back.
 
 use evocache_proto::domain::SearchId;
 
@@ -6,7 +6,7 @@ use super::parts::Actor;
 use super::planners::Submitted;
 
 impl Actor {
-    /// Hands the search's new inputs to its planner, or dismisses the planner of a search that has ended.
+    /// Submits the search's new inputs to its planner, or dismisses the planner if the search has ended.
     pub(super) fn feed_planner(&mut self, id: &SearchId) {
         let Some(search) = self.state.searches.get_mut(id) else {
             self.planners.dismiss(id);
@@ -21,15 +21,15 @@ impl Actor {
         if is_final {
             self.planners.dismiss(id);
         } else if !inputs.is_empty() {
-            let fed = self.planners.submit(id, inputs, || breeder.new_planner());
-            self.take_plan(id, fed);
+            let submitted = self.planners.submit(id, inputs, || breeder.new_planner());
+            self.take_plan(id, submitted);
         }
     }
 
-    /// Gives the planner's answer to the breeder.
-    pub(super) fn take_plan(&mut self, id: &SearchId, fed: Submitted) {
+    /// Passes the planner's answer to the breeder.
+    pub(super) fn take_plan(&mut self, id: &SearchId, submitted: Submitted) {
         let Some(breeder) = self.state.searches.get_mut(id).and_then(|search| search.breeder_mut()) else { return };
-        match fed {
+        match submitted {
             Submitted::Pending => return,
             Submitted::Plan(plan) => breeder.accept_plan(plan),
             Submitted::NoPlanner => breeder.disable_planner(),

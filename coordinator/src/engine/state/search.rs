@@ -252,7 +252,7 @@ impl Search {
         if let Some(breeder) = self.breeder_mut() {
             match (was_final, phase.is_final()) {
                 (_, true) => breeder.rescore(),
-                // The end of the search dismissed its planner; a new one hears everything again.
+                // The end of the search dismissed its planner; a new one gets all inputs again.
                 (true, false) => breeder.restart_planner(),
                 (false, false) => {}
             }

@@ -1,10 +1,10 @@
-//! The drift model: what went wrong grows with the age of what is reused, slot by slot and step by step.
+//! The age model: the error of a reused output grows with its age, by slot and by step. Messages and tables call it "drift".
 //!
-//! `sum = Σ_t w_t (Σ_s (q_s · a_ts^p)^r)^(1/r) + offset(step count)`: `a` is the age in grid steps of the output of
-//! slot `s` at step `t`, `q` a slot's sensitivity, `w` a step's weight, `p` how fast errors grow with age, and `r` how
-//! slots add up: 1 as a sum, 2 as a norm. All are logarithms with normal priors, fitted by damped Gauss-Newton steps
-//! from where the last fit ended. One parameter per slot and step: a few dozen results identify it. Absent: what
-//! compounds from step to step, and anything that a single cell has for itself.
+//! `sum = Σ_t w_t (Σ_s (q_s · a_ts^p)^r)^(1/r) + offset(step count)`: `a_ts` is the age in grid steps of the output of
+//! slot `s` at step `t`, `q` a slot's sensitivity, `w` a step's weight, `p` the growth with age, and `r` how the slots of a
+//! step combine: 1 as a sum, 2 as a norm. The parameters are logarithms with normal priors, fitted by damped Gauss-Newton
+//! steps from the last fit. With one parameter per slot and per step, a few dozen results identify them. Does not model
+//! errors that compound from step to step, or weights of single cells.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use super::link::Link;
 use super::prior::Prior;
 use crate::search::dense::{add_outer, solve};
 
-/// Results in the form in which the drift model reads them.
+/// Results laid out for the fit.
 #[derive(Default)]
 pub(super) struct Data {
     /// [`Grid::padded`] cells for each row.
     pub(super) cells: Vec<f32>,
-    /// Index of each row's step count.
+    /// Index of each row's step count in [`Grid::counts`].
     pub(super) count: Vec<usize>,
     pub(super) errors: Vec<f64>,
 }
 
-/// Beyond this many parameters the fit takes too long.
+/// With more parameters the fit takes too long.
 pub(super) const MOST_PARAMETERS: usize = 400;
 
-/// Scale, growth, coupling.
+/// Number of common parameters: scale, growth, coupling.
 const COMMON: usize = 3;
 
 /// Prior means of the common parameters (logarithms), and standard deviations of all kinds.
@@ -35,19 +35,19 @@ const DEVIATION: [f64; COMMON] = [20.0, 0.4, 0.4];
 const SLOT: f64 = 0.9;
 const STEP: f64 = 0.7;
 
-/// A fitted model.
+/// A fitted age model.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct AgeModel {
     pub(super) link: Link,
-    /// Common, step counts, slots, steps.
+    /// Logarithms: common, step counts, slots, steps.
     parameters: Vec<f64>,
     /// Their prior means.
     means: Arc<[f64]>,
-    /// Mean squared error of the fit, in errors.
+    /// Mean squared residual, in units of errors.
     pub(super) misfit: f64,
 }
 
-/// The model's parameters, ready for use.
+/// The parameters, precomputed for evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Tables {
     /// `(q_s · a^p)^r` at `a * slots + s`.
@@ -59,7 +59,7 @@ pub(super) struct Tables {
 }
 
 impl AgeModel {
-    /// Where a fit begins: at the prior's means.
+    /// The start of a fit: the prior means, scaled to the data.
     pub(super) fn start(grid: &Grid, link: Link, data: &Data, prior: &Prior) -> Self {
         let counts = vec![0.0; grid.counts.len()];
         let means: Vec<f64> = [&MEAN[..], &counts, &prior.slots, &prior.steps].concat();
@@ -96,14 +96,14 @@ impl AgeModel {
         }
     }
 
-    /// A model with every parameter moved by what `noise` gives, for trying something else.
+    /// A copy with `noise` added to every parameter except the common ones, for exploration.
     pub(super) fn jittered(&self, mut noise: impl FnMut() -> f64) -> Self {
         let mut other = self.clone();
         other.parameters.iter_mut().skip(COMMON).for_each(|p| *p += noise());
         other
     }
 
-    /// Improves the fit by up to `steps` damped Gauss-Newton steps. `noise` is the deviation of errors.
+    /// Improves the fit by up to `steps` damped Gauss-Newton steps. `noise` is the standard deviation of errors.
     pub(super) fn fit(mut self, grid: &Grid, data: &Data, noise: f64, steps: usize) -> Self {
         let mut damping = 1e-3;
         let mut cost = self.cost(grid, data, noise, &self.parameters);
@@ -169,7 +169,7 @@ impl AgeModel {
         if cost.is_finite() { cost } else { f64::INFINITY }
     }
 
-    /// Gauss-Newton's normal equations at the current parameters.
+    /// The Gauss-Newton normal equations at the current parameters; `None` if they are not finite.
     fn linearise(&self, grid: &Grid, data: &Data, noise: f64) -> Option<(Vec<f64>, Vec<f64>)> {
         let n = self.parameters.len();
         let (mut hessian, mut gradient) = (vec![0.0; n * n], vec![0.0; n]);
@@ -198,7 +198,7 @@ impl AgeModel {
 }
 
 impl Tables {
-    /// The sum for a laid-out schedule.
+    /// The predicted sum of a laid-out schedule.
     pub(super) fn sum(&self, grid: &Grid, cells: &[f32], count: usize) -> f64 {
         let slots = grid.slots;
         let mut age = vec![0usize; slots];
@@ -219,7 +219,7 @@ impl Tables {
         if inner > 0.0 { (inner.ln() * self.root).exp() } else { 0.0 }
     }
 
-    /// The sum, and its derivatives by all parameters but the coupling.
+    /// The sum; writes its derivatives by all parameters but the coupling to `row`.
     fn derivatives(&self, grid: &Grid, cells: &[f32], count: usize, row: &mut [f64], growth: f64) -> f64 {
         let (slots, counts) = (grid.slots, grid.counts.len());
         let logs: Vec<f64> = (0..=grid.steps).map(|a| (a.max(1) as f64).ln()).collect();

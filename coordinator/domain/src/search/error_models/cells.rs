@@ -1,11 +1,11 @@
-//! The additive model: what went wrong is a sum over cached cells and over neighbours that are both cached.
+//! The cell model: the error is a sum over cached cells and over pairs of neighboring cached cells.
 //!
 //! `sum = Σ z_i W_i + Σ z_i z_{i+1} H_i + Σ z_i z_{i+slots} V_i + Σ_steps (q₂ c² + q₃ c³) · slots + offset(step count)`
-//! with `z` = 1 where cached and `c` the cached share of a step. Weights are built up from a common part, a slot's, a
-//! step's and the cell's own; each has a normal prior, the common parts the widest. So a few results already give the
-//! common parts, and what is measured often enough becomes a weight of its own. With normal priors this is a Gaussian
-//! process over schedules whose kernel counts common cells and pairs; the posterior is exact, and a result more adds a
-//! row to a Cholesky factor. Absent: ages beyond two steps; when to begin anew, see `fit.rs`.
+//! with `z` = 1 where cached and `c` the cached share of a step. A weight is the sum of a common part, a slot's, a step's and
+//! the cell's own; each has a normal prior, the common part the widest. So a few results determine the common parts, and
+//! more results the weights of single cells. With normal priors this is a Gaussian process over schedules whose kernel
+//! counts shared cells and pairs. The posterior is exact; a new result adds a row to a Cholesky factor. Does not model ages
+//! beyond two steps, and does not decide when to restart: that is `fit.rs`.
 
 use crate::rng::Stream;
 
@@ -21,18 +21,18 @@ const STEP: f64 = 0.4;
 const OWN: f64 = 0.65;
 const NEXT: f64 = 0.6;
 const LATER: f64 = 0.15;
-/// Of a step count's offset, per cell.
+/// The same for a step count's offset, per cell.
 const OFFSET: f64 = 0.3;
 
-/// Weights of cells and of pairs, common parts included.
+/// Weights of cells and of pairs, including the common parts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Weights {
     pub(super) own: Vec<f32>,
     pub(super) next: Vec<f32>,
     pub(super) later: Vec<f32>,
-    /// Per step, of the squared and cubed share of cached slots, times the slots.
+    /// Weights of the squared and of the cubed cached share of a step, times the number of slots.
     pub(super) crowd: [f64; 2],
-    /// Per step count.
+    /// By step count.
     pub(super) offset: Vec<f64>,
 }
 
@@ -42,7 +42,7 @@ impl Weights {
         Self { own: zeros(), next: zeros(), later: zeros(), crowd: [0.0; 2], offset: vec![0.0; grid.counts.len()] }
     }
 
-    /// The sum for a laid-out schedule.
+    /// The predicted sum of a laid-out schedule.
     pub(super) fn sum(&self, grid: &Grid, cells: &[f32], count: usize) -> f64 {
         let crowd = crowds(grid, cells);
         self.pairs(grid.slots, cells) + self.crowd[0] * crowd[0] + self.crowd[1] * crowd[1] + self.offset[count]
@@ -83,7 +83,7 @@ fn crowds(grid: &Grid, cells: &[f32]) -> [f64; 2] {
     sums
 }
 
-/// A schedule as the kernel sees it.
+/// A schedule's features in the kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Features {
     /// Cached cells, then pairs with the next cell, then pairs with the same slot a step later; a bit each.
@@ -91,7 +91,7 @@ pub(super) struct Features {
     words: usize,
     /// Cached cells by slot and by step, and later pairs by slot.
     counts: Vec<f32>,
-    /// Numbers of cells and both kinds of pairs, and the crowds.
+    /// Numbers of cells and of both kinds of pairs, and the [`crowds`].
     common: [f64; 5],
     count: usize,
 }
@@ -123,12 +123,12 @@ impl Features {
         Self { bits, words, counts, common, count }
     }
 
-    /// How many cells are cached.
+    /// The number of cached cells.
     pub(super) fn cached(&self) -> f64 {
         self.common[0]
     }
 
-    /// The covariance of two schedules' sums, for a scale of 1.
+    /// The prior covariance of two schedules' sums, for a scale of 1.
     pub(super) fn kernel(&self, grid: &Grid, other: &Self) -> f64 {
         let both = |part: usize| -> f64 {
             let range = part * self.words..(part + 1) * self.words;
@@ -160,25 +160,25 @@ impl Features {
     }
 }
 
-/// How errors are read.
+/// How errors are converted to sums.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Setting {
     pub(super) link: Link,
-    /// Standard deviation of the noise in errors.
+    /// Standard deviation of the measured errors.
     pub(super) noise: f64,
     /// Mean sum per cached cell.
     pub(super) scale: f64,
 }
 
 impl Setting {
-    /// An error as a sum, and the variance of that.
+    /// An error as a sum, and the variance of that sum.
     pub(super) fn read(&self, error: f64) -> (f64, f64) {
         let sum = self.link.sum(error);
         (sum, (self.noise / self.link.slope(sum).max(0.02)).powi(2))
     }
 }
 
-/// The model with all that it was told.
+/// The model with the results that it has learned from.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CellModel {
     pub(super) setting: Setting,
@@ -197,7 +197,7 @@ impl CellModel {
         self.rows.len()
     }
 
-    /// Learns one result.
+    /// Adds one result.
     pub(super) fn add(&mut self, grid: &Grid, features: Features, error: f64) {
         let (sum, variance) = self.setting.read(error);
         let squared = self.setting.scale * self.setting.scale;
@@ -210,17 +210,17 @@ impl CellModel {
         }
     }
 
-    /// What a model with ages explains of the rows' sums.
-    pub(super) fn explained(&self, grid: &Grid, predictor: &ErrorModel) -> Vec<f64> {
+    /// The rows' sums as predicted by an age model.
+    pub(super) fn explained(&self, grid: &Grid, age_model: &ErrorModel) -> Vec<f64> {
         let mut cells = Vec::new();
         let sum = |row: &Features| {
             row.unpack(grid, &mut cells);
-            predictor.tables.as_ref().map_or(0.0, |t| t.sum(grid, &cells, row.count))
+            age_model.tables.as_ref().map_or(0.0, |t| t.sum(grid, &cells, row.count))
         };
         self.rows.iter().map(sum).collect()
     }
 
-    /// The expected weights, given what the rows' sums are beside what `explained` explains of them.
+    /// The posterior mean of the weights, given the rows' sums less `explained`.
     pub(super) fn weights(&self, grid: &Grid, explained: Option<&[f64]>) -> Weights {
         let mut target = self.sums.clone();
         if let Some(explained) = explained {
@@ -229,7 +229,7 @@ impl CellModel {
         self.posterior(grid, target)
     }
 
-    /// Weights that explain the results about as well: a draw from the posterior, `width` times as wide.
+    /// A draw of the weights around the posterior mean, with `width` times the posterior's deviation.
     pub(super) fn draw(&self, grid: &Grid, explained: Option<&[f64]>, width: f64, stream: &mut Stream) -> Weights {
         let mut prior = Weights::zero(grid);
         let scale = self.setting.scale * width;
@@ -252,7 +252,7 @@ impl CellModel {
         weights
     }
 
-    /// The prior's covariance times what the rows say.
+    /// The posterior mean of the weights for these sums.
     fn posterior(&self, grid: &Grid, target: Vec<f64>) -> Weights {
         let alpha = self.factor.solve(target);
         let mut w = Weights::zero(grid);
@@ -291,7 +291,7 @@ impl CellModel {
     }
 }
 
-/// About a standard normal number: twelve uniform ones, summed.
+/// An approximately standard normal number: the sum of twelve uniform ones, less 6.
 pub(super) fn normal(stream: &mut Stream) -> f64 {
     let unit = |bits: u64| (bits & 0xffff) as f64 / 65_536.0;
     (0..3).map(|_| stream.bits()).map(|b| unit(b) + unit(b >> 16) + unit(b >> 32) + unit(b >> 48)).sum::<f64>() - 6.0
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_posterior_explains_what_it_was_told_and_predicts_the_rest() {
+    fn the_posterior_fits_its_results_and_predicts_others() {
         let grid = Grid { steps: 8, slots: 4, counts: vec![8] };
         let mut stream = Stream::new(1, "test", 0);
         let mut truth = Weights::zero(&grid);

@@ -1,4 +1,4 @@
-//! Fits the rival models and plans with the best of them.
+//! Fits the error models and plans with the best of them. Does not define the models: those are `cells.rs` and `ages.rs`.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use crate::rng::Stream;
 use crate::search::dense::Factor;
 use crate::search::planner_link::PlannedSchedule;
 
-/// Results that the additive model holds, at most. When it is full it begins anew with half of them: the last ones,
-/// and an even choice of those before.
+/// The largest number of results in the cell model. When it is full, it restarts with half of them: the last ones, and an
+/// even selection of the earlier ones.
 const MOST_ROWS: usize = 2000;
-/// Up to here the additive model begins anew, with another link and noise, whenever the results have doubled.
+/// Up to this many results, the cell model restarts with a newly chosen link and noise whenever the results have doubled.
 const SETTLED: usize = 400;
-/// Results by which link and noise are chosen.
+/// Number of results used to choose link and noise.
 const SETTING_ROWS: usize = 200;
-/// Results that the drift model is fitted to: it has fewer parameters.
+/// Number of results in a fit of the age model, which has fewer parameters.
 const AGE_ROWS: usize = 300;
-/// Results that the line of costs is fitted to.
+/// Number of results in a fit of the cost model.
 const COST_ROWS: usize = 400;
-/// Assumed deviations of errors, as shares of their spread.
+/// Candidate noise levels: standard deviations of errors, as shares of their spread.
 const NOISE: [f64; 4] = [0.0003, 0.002, 0.012, 0.06];
-/// How much wider than the posterior a drawn model may be, and how far a drawn drift parameter moves.
+/// The deviation of drawn cell weights relative to the posterior's, and that of drawn age parameters.
 const DRAW: f64 = 0.07;
 const JITTER: f64 = 0.05;
-/// A second model is heard if its correlation is this share of the best one's.
+/// The second-best model plans too if its correlation is at least this share of the best one's.
 const SECOND: f64 = 0.9;
 
-/// The last `most / 2` of `n`, and as many of those before, evenly chosen.
+/// Indices of the last `most / 2` of `n` results, and of as many earlier ones, evenly spaced.
 fn chosen(n: usize, most: usize) -> Vec<usize> {
     if n <= most {
         return (0..n).collect();
@@ -42,7 +42,7 @@ fn chosen(n: usize, most: usize) -> Vec<usize> {
 }
 
 impl Planner {
-    /// Fits all models anew.
+    /// Fits all models.
     pub(super) fn fit(&mut self) {
         self.fits += 1;
         let rows: Vec<_> = self.rows.iter().rev().take(COST_ROWS).collect();
@@ -62,7 +62,7 @@ impl Planner {
                 age_model: Some(ages),
                 weights: None,
             };
-            // Together they must mean the same by a sum.
+            // Sums can be added only under the same link.
             self.rivals[2].fitted = (alone.link == link).then(|| {
                 let rest = cells.weights(&self.grid, Some(&cells.explained(&self.grid, &alone)));
                 ErrorModel { weights: Some(Arc::new(rest)), ..alone.clone() }
@@ -71,7 +71,7 @@ impl Planner {
         }
     }
 
-    /// Nine tenths of the errors are below this.
+    /// The 90th percentile of recent errors.
     fn spread(&self) -> f64 {
         let mut sorted: Vec<f64> = self.rows.iter().rev().take(1000).map(|row| row.error.clamp(0.0, 1.0)).collect();
         sorted.sort_by(f64::total_cmp);
@@ -102,7 +102,7 @@ impl Planner {
         self.cell_model = Some(cells);
     }
 
-    /// Link and noise by the likelihood of what came back last.
+    /// The link and noise with the largest marginal likelihood.
     fn choose_setting(&self) -> Setting {
         let rows = chosen(self.rows.len(), SETTING_ROWS);
         let features: Vec<Features> = rows.iter().map(|&i| self.features(i)).collect();
@@ -163,7 +163,7 @@ impl Planner {
         fits.filter(|d| d.misfit.is_finite()).min_by(|a, b| a.misfit.total_cmp(&b.misfit))
     }
 
-    /// The trusted models with their records, best first.
+    /// The trusted models with their rank correlations, best first.
     fn ranking(&self) -> Vec<(f64, &ErrorModel)> {
         let trusted = self.rivals.iter().filter(|e| e.guard.trusts());
         let mut ranking: Vec<(f64, &ErrorModel)> =
@@ -172,7 +172,7 @@ impl Planner {
         ranking
     }
 
-    /// What the trusted models would try, best first.
+    /// Schedules that the trusted models expect to improve the front, best first.
     pub(super) fn plan(&self, wanted: usize, closing: bool) -> Vec<PlannedSchedule> {
         let ranking = self.ranking();
         let mut lists = Vec::new();
@@ -190,7 +190,7 @@ impl Planner {
         loop {
             let before = planned.len();
             for (i, list) in lists.iter_mut().enumerate() {
-                // Two of the best model's for each of the others.
+                // Two of the best model's schedules for one of each other list.
                 planned.extend(list.by_ref().take(if i == 0 { 2 } else { 1 }));
             }
             if planned.len() == before {
@@ -199,36 +199,36 @@ impl Planner {
         }
     }
 
-    /// Another model that explains the results about as well.
-    fn draw(&self, predictor: &ErrorModel) -> ErrorModel {
+    /// A random model near the fitted one, for exploration.
+    fn draw(&self, model: &ErrorModel) -> ErrorModel {
         let mut stream = Stream::new(self.seed, "model-draw", self.fits);
-        let mut drawn = predictor.clone();
-        if let Some(ages) = &predictor.age_model {
+        let mut drawn = model.clone();
+        if let Some(ages) = &model.age_model {
             let jittered = ages.jittered(|| JITTER * normal(&mut stream));
             drawn.tables = Some(Arc::new(jittered.tables(&self.grid)));
         }
-        if let Some(cells) = self.cell_model.as_ref().filter(|_| predictor.weights.is_some()) {
-            let explained = predictor.age_model.as_ref().map(|_| cells.explained(&self.grid, predictor));
+        if let Some(cells) = self.cell_model.as_ref().filter(|_| model.weights.is_some()) {
+            let explained = model.age_model.as_ref().map(|_| cells.explained(&self.grid, model));
             drawn.weights = Some(Arc::new(cells.draw(&self.grid, explained.as_deref(), DRAW, &mut stream)));
         }
         drawn
     }
 
-    /// The schedules of a predicted front that promise most hypervolume beside what is measured, best first.
-    fn promising(&self, predictor: &ErrorModel, how: &'static str, most: usize) -> Vec<PlannedSchedule> {
+    /// The schedules of a predicted front with the largest expected gain over the measured front, best first.
+    fn promising(&self, model: &ErrorModel, how: &'static str, most: usize) -> Vec<PlannedSchedule> {
         let (space, counts) = (&self.space, &self.grid.counts);
-        // All step counts in turn, the one of the uncached run every other time.
+        // Cycles through the step counts; every other fit uses the largest.
         let turn = self.fits as usize;
         let steps = if turn.is_multiple_of(2) { counts[0] } else { counts[turn / 2 % counts.len()] };
         let cached = if space.forecast() && turn % 4 >= 2 { Decision::Forecast } else { Decision::Reuse };
         let slots = self.costs.slots(space);
         let count = self.grid.count_index(steps);
-        let schedules = predicted_front::build(space, &self.grid, predictor, steps, &slots, cached);
+        let schedules = predicted_front::build(space, &self.grid, model, steps, &slots, cached);
         let mut open: Vec<(f64, f64, usize)> = schedules
             .iter()
             .enumerate()
             .map(|(i, predicted)| {
-                (self.costs.of(space, &predicted.genome), predictor.error(&self.grid, &predicted.cells, count), i)
+                (self.costs.of(space, &predicted.genome), model.error(&self.grid, &predicted.cells, count), i)
             })
             .collect();
         let mut stairs = self.stairs.clone();

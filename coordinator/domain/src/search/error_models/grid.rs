@@ -1,7 +1,7 @@
-//! Schedules of any step count laid over the grid of the largest one, by relative time, as models read them.
+//! Lays schedules of any step count over the grid of the largest step count, by relative time, as input to error models.
 //!
 //! Grid step `b` of `B` belongs to source step `floor(b · T / B)` of a schedule with `T` steps. A cell is 1 where the
-//! output comes from the cache and 0 where it is computed. Absent: the difference between reuse and forecast.
+//! output comes from the cache and 0 where it is computed. Does not distinguish reuse from forecast.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ impl Grid {
         self.steps * self.slots
     }
 
-    /// Length of a laid-out schedule: zeros follow the last cell, so that every cell has neighbours.
+    /// Length of a laid-out schedule: zeros follow the last cell, so that every cell has neighbors.
     pub(super) fn padded(&self) -> usize {
         (self.cells() + self.slots + 1).next_multiple_of(8)
     }
@@ -31,7 +31,7 @@ impl Grid {
         (t * self.steps).div_ceil(of)..((t + 1) * self.steps).div_ceil(of).min(self.steps)
     }
 
-    /// Which of the step counts this is.
+    /// The index of a step count in `counts`.
     pub(super) fn count_index(&self, steps: u32) -> usize {
         self.counts.iter().position(|&count| count == steps).unwrap_or(0)
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_grid_step_belongs_to_the_source_step_of_the_same_time() {
+    fn every_grid_step_belongs_to_the_source_step_at_the_same_relative_time() {
         let grid = Grid { steps: 20, slots: 3, counts: vec![20, 12, 7] };
         for of in [20, 12, 7, 1] {
             let all: Vec<usize> = (0..of).flat_map(|t| grid.covered(t, of)).collect();

@@ -1,18 +1,18 @@
-//! Whether a model may be believed: how well it ordered fresh results before it saw them.
+//! Decides whether an error model is trusted: by how well it ranked new results before it learned from them.
 //!
-//! Cost and error go together, so any model that knows the cost ranks well. What counts is the order among results of
-//! about the same cost: Kendall's rank correlation over the pairs of the last results whose costs differ by little.
-//! Absent: the models themselves.
+//! Cost and error are correlated, so any model that knows the cost ranks well overall. The guard therefore ranks results of
+//! about equal cost: Kendall's rank correlation over the pairs of recent results whose costs differ little. Knows nothing
+//! of the models themselves.
 
 use std::collections::VecDeque;
 
-/// Results looked back upon.
+/// Number of recent results that are ranked.
 const WINDOW: usize = 60;
-/// Costs that differ by less are about the same.
+/// Costs that differ by at most this are about equal.
 const NEAR: f64 = 0.06;
-/// Fewer pairs say nothing.
+/// With fewer pairs there is no correlation.
 const FEWEST: usize = 12;
-/// Below this rank correlation a model is not used.
+/// A model with a smaller rank correlation is not trusted.
 const LEAST: f64 = 0.15;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ struct Fresh {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Guard {
     last: VecDeque<Fresh>,
-    /// Concordant minus discordant pairs, and all pairs, of the window.
+    /// Concordant minus discordant pairs, and all pairs, in the window.
     balance: i64,
     pairs: i64,
 }
@@ -39,7 +39,7 @@ fn compare(a: &Fresh, b: &Fresh) -> Option<i64> {
 }
 
 impl Guard {
-    /// Takes in what was predicted for a result that the model had not seen.
+    /// Adds a result that the model had not learned from, and its prediction.
     pub(super) fn add(&mut self, cost: f64, predicted: f64, error: f64) {
         let new = Fresh { cost, predicted, error };
         if self.last.len() == WINDOW
@@ -60,12 +60,12 @@ impl Guard {
         marks.fold((0, 0), |(balance, pairs), mark| (balance + mark, pairs + 1))
     }
 
-    /// The rank correlation; `None` while there are too few pairs to say.
+    /// The rank correlation; `None` if there are too few pairs.
     pub(super) fn correlation(&self) -> Option<f64> {
         (self.pairs >= FEWEST as i64).then(|| self.balance as f64 / self.pairs as f64)
     }
 
-    /// Whether the model may be used: it has not been found poor.
+    /// Whether the model is trusted: its correlation is large enough or unknown.
     pub(super) fn trusts(&self) -> bool {
         self.correlation().is_none_or(|c| c >= LEAST)
     }
@@ -76,21 +76,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_trusted_for_its_order_among_equal_costs_only() {
+    fn a_model_is_trusted_only_for_its_ranking_at_equal_cost() {
         let (mut good, mut bad) = (Guard::default(), Guard::default());
         for i in 0..200u32 {
             let cost = f64::from(i % 10) / 10.0;
             let own = f64::from(i * 7919 % 101) / 1000.0;
             good.add(cost, own, 1.0 - cost + own);
-            // Knows the cost and nothing else; what else it says is the wrong way round.
+            // Knows the cost; at equal cost it ranks in reverse.
             bad.add(cost, 1.0 - cost - own, 1.0 - cost + own);
         }
         assert!(good.correlation().unwrap() > 0.99 && good.trusts());
         assert!(bad.correlation().unwrap() < -0.9 && !bad.trusts());
         assert!(Guard::default().trusts());
         // The running sums are those of the window.
-        let mut again = Guard::default();
-        good.last.iter().for_each(|f| again.add(f.cost, f.predicted, f.error));
-        assert_eq!(again, good);
+        let mut recomputed = Guard::default();
+        good.last.iter().for_each(|f| recomputed.add(f.cost, f.predicted, f.error));
+        assert_eq!(recomputed, good);
     }
 }

@@ -1,17 +1,17 @@
-//! Links: how the error that a metric shows follows from the sum of what went wrong. Errors saturate; sums do not.
+//! Link functions between a metric's error, which saturates, and the unbounded sum that error models predict.
 
 /// A monotone map between an error in `(-∞, 1)` and an unbounded sum, equal to both near 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Link {
     /// The error is the sum.
     Identity,
-    /// `error = 1 - exp(-sum)`: what is left of the quality shrinks by factors.
+    /// `error = 1 - exp(-sum)`: the remaining quality is a product of factors.
     Exponential,
     /// `error = tanh(sum)`.
     Tanh,
 }
 
-/// Errors above this are as bad as this.
+/// Larger errors are clipped to this.
 const MOST: f64 = 0.995;
 
 impl Link {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_monotone_and_invert_each_other() {
+    fn links_are_monotone_and_invertible() {
         for link in Link::ALL {
             let mut before = f64::NEG_INFINITY;
             for i in -5..99 {

@@ -1,7 +1,8 @@
-//! A whole predicted front, built cell by cell: what costs least error is cached next.
+//! Builds a whole predicted front greedily: the cells that cost the least predicted error are cached first.
 //!
-//! From the all-compute schedule on, the cells whose caching adds the least predicted sum per saved cost are cached, a
-//! batch at a time; within a batch each is looked at again after those before it. Absent: results; see `mod.rs`.
+//! Starting from the all-compute schedule, each step caches the batch of cells that add the least predicted sum per saved
+//! cost; within a batch, each cell is re-evaluated after those before it. Does not choose which schedules to plan: that is
+//! `fit.rs`.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use super::cells::Weights;
 use super::grid::Grid;
 use crate::search::genome::{Genome, Space};
 
-/// Batches from all-compute to nothing but step 0.
+/// Number of batches between all-compute and only step 0 computed.
 const BATCHES: usize = 200;
 
-/// A schedule on the way, and the predicted sum.
+/// A schedule of the predicted front, and its cells on the grid.
 pub(super) struct PredictedSchedule {
     pub(super) genome: Genome,
     pub(super) cells: Vec<f32>,
@@ -27,7 +28,7 @@ struct Builder<'a> {
     weights: Option<&'a Weights>,
     tables: Option<Arc<Tables>>,
     cells: Vec<f32>,
-    /// Per grid step: cached slots; the drift model's inner sum and its root.
+    /// By grid step: number of cached slots; the age model's inner sum and its root.
     cached: Vec<f64>,
     inner: Vec<f64>,
     rooted: Vec<f64>,
@@ -50,7 +51,7 @@ impl Builder<'_> {
         sum + crowd(c + 1.0) - crowd(c)
     }
 
-    /// The ages that change when cell `i` is cached: from which grid step on, until where, and the age before.
+    /// The grid steps whose ages change when cell `i` is cached (start and end), and the age before the start.
     fn run(&self, i: usize) -> (usize, usize, usize) {
         let (slots, slot, at) = (self.grid.slots, i % self.grid.slots, i / self.grid.slots);
         let cached = |t: usize| self.cells[t * slots + slot] > 0.0;
@@ -86,23 +87,23 @@ impl Builder<'_> {
         self.cached[i / self.grid.slots] += 1.0;
     }
 
-    /// What caching a source cell, which covers some grid cells of one slot, adds to the sum.
+    /// The sum that is added by caching a source cell, which covers some grid cells of one slot.
     fn marginal(&mut self, covered: &std::ops::Range<usize>, slot: usize) -> f64 {
         let slots = self.grid.slots;
         if covered.len() == 1 {
             let i = covered.start * slots + slot;
             return self.by_cell(i) + self.by_age(i);
         }
-        // Several at once: as if one after the other. What the first of them changes is small beside the whole.
+        // Several grid cells are added as if independent: their interaction is small.
         covered.clone().map(|b| self.by_cell(b * slots + slot) + self.by_age(b * slots + slot)).sum()
     }
 }
 
-/// The predicted front at one step count. `cost` is what a cell of each slot costs, `cached` the way not to compute.
+/// The predicted front at one step count. `cost` is the cost of a cell by slot, `cached` the decision for cached cells.
 pub(super) fn build(
     space: &Space,
     grid: &Grid,
-    predictor: &ErrorModel,
+    model: &ErrorModel,
     steps: u32,
     cost: &[f64],
     cached: Decision,
@@ -110,8 +111,8 @@ pub(super) fn build(
     let of = steps as usize;
     let mut builder = Builder {
         grid,
-        weights: predictor.weights.as_deref(),
-        tables: predictor.tables.clone(),
+        weights: model.weights.as_deref(),
+        tables: model.tables.clone(),
         cells: vec![0.0; grid.padded()],
         cached: vec![0.0; grid.steps],
         inner: vec![0.0; grid.steps],
@@ -129,7 +130,7 @@ pub(super) fn build(
         let last = batch.min(order.len()) - 1;
         order.select_nth_unstable_by(last, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let limit = order[last].0 + 0.02 * order[last].0.abs();
-        // Twice as many are looked at as are wanted: some are no longer cheap once others are cached.
+        // Considers twice the batch: some cells are no longer cheap once others are cached.
         let window = (2 * batch).min(order.len());
         if window < order.len() {
             order.select_nth_unstable_by(window - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -142,8 +143,8 @@ pub(super) fn build(
                 break;
             }
             let covered = grid.covered(t, of);
-            let again = builder.marginal(&covered, s) / cost[s].max(1e-9);
-            if n == 0 || again <= limit {
+            let updated = builder.marginal(&covered, s) / cost[s].max(1e-9);
+            if n == 0 || updated <= limit {
                 covered.for_each(|b| builder.cache(b * grid.slots + s));
                 genome.set(t, s, cached);
                 taken += 1;

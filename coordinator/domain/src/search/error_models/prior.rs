@@ -1,15 +1,15 @@
-//! What a calibration profile says of slots and steps before any result: prior means of the drift model.
+//! Prior means of the age model from a calibration profile, before any result.
 //!
-//! A slot whose output changes twice as much from step to step as the others' is expected to be more sensitive, but
-//! not twice as much: what a change does to the picture is not in the profile. Absent: results.
+//! A slot whose output changes twice as much from step to step as others is expected to be more sensitive, but less than
+//! twice: the profile does not contain the effect of a change on the picture. Knows nothing of results.
 
 use evocache_proto::domain::Profile;
 
 use super::grid::Grid;
 
-/// How far a prior mean follows the logarithm of a change.
+/// The factor from the logarithm of a change to a prior mean.
 const FOLLOWED: f64 = 0.5;
-/// Changes below this share of their mean are not believed.
+/// Changes below this share of their mean are raised to it.
 const LEAST: f64 = 0.02;
 
 /// Logarithms of sensitivities and step weights, relative to their means.
@@ -20,12 +20,12 @@ pub(super) struct Prior {
 }
 
 impl Prior {
-    /// Before any profile all are alike.
+    /// The prior without a profile: all means are equal.
     pub(super) fn flat(grid: &Grid) -> Self {
         Self { slots: vec![0.0; grid.slots], steps: vec![0.0; grid.steps] }
     }
 
-    /// By the changes since one step ago. Flat if the profile is of another size.
+    /// From the changes since the step before. Flat if the profile has another size.
     pub(super) fn new(grid: &Grid, profile: &Profile) -> Self {
         if profile.slots() != grid.slots || profile.steps() as usize != grid.steps {
             return Self::flat(grid);
@@ -34,7 +34,7 @@ impl Prior {
         let steps = || 1..grid.steps;
         let slots = (0..grid.slots).map(|slot| steps().map(|step| change(step, slot)).sum());
         let mut by_step: Vec<f64> = steps().map(|step| (0..grid.slots).map(|slot| change(step, slot)).sum()).collect();
-        // Nothing is ever reused at the first step.
+        // Step 0 always computes, so it has no change; it gets that of step 1.
         by_step.insert(0, by_step.first().copied().unwrap_or(0.0));
         Self { slots: relative(slots.collect()), steps: relative(by_step) }
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_more_is_expected_to_matter_more() {
+    fn slots_and_steps_that_change_more_have_larger_prior_means() {
         let grid = Grid { steps: 4, slots: 2, counts: vec![4] };
         // Slot 1 changes four times as much; step 3 twice as much as the others.
         let change = |step: usize, slot: usize| [1.0, 4.0][slot] * if step == 3 { 2.0 } else { 1.0 };

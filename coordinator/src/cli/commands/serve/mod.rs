@@ -64,7 +64,6 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", env = "EVOCACHE_HTTP", value_parser = parse_listen)]
     pub http: Option<SocketAddr>,
     /// Send traces over gRPC to this OTLP collector, such as http://127.0.0.1:4317 [default: off]
-    #[cfg(feature = "otlp")]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
     /// Format of the log on stderr

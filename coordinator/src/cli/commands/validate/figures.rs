@@ -1,6 +1,6 @@
 //! Speed and quality of a schedule on one set of prompts, with standard errors. Pure.
 
-use evocache_proto::domain::{Direction, Level, MetricValues, Objective, student};
+use evocache_proto::domain::{Direction, MetricValues, Objective, Paired};
 
 use crate::cli::results::deviation;
 use crate::client::Evaluation;
@@ -47,7 +47,7 @@ impl Figures {
         let ratio = e.kept(quality)?.share()?;
         let error = |of: &MetricValues| {
             let plain = uncached.and_then(|u| u.measurement.metric(&of.name));
-            plain.and_then(|plain| difference(&of.values, &plain.values)).map(|d| d.error)
+            plain.and_then(|plain| difference(&of.values, &plain.values)).map(|d| d.error())
         };
         let mean = |of: &MetricValues| MetricMean {
             name: of.name.clone(),
@@ -80,35 +80,11 @@ impl Figures {
     }
 }
 
-/// The paired difference of two schedules over prompts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Difference {
-    /// Mean over the prompts.
-    pub(super) mean: f64,
-    /// Standard error of that mean.
-    pub(super) error: f64,
-    /// Number of prompts.
-    prompts: usize,
-}
-
-impl Difference {
-    /// Half the width of the confidence interval at this level, by Student's t: wide where there are few prompts.
-    pub(super) fn reach(&self, level: Level) -> f64 {
-        self.error * student(level, self.prompts as f64 - 1.0)
-    }
-}
-
 /// The values of `a` minus those of `b`. `None` unless both have the same number of prompts, two or more: one prompt says
 /// nothing about how prompts vary.
-pub(super) fn difference(a: &[f64], b: &[f64]) -> Option<Difference> {
-    if a.len() != b.len() || a.len() < 2 {
-        return None;
-    }
-    let n = a.len() as f64;
-    let differences = || a.iter().zip(b).map(|(a, b)| a - b);
-    let mean = differences().sum::<f64>() / n;
-    let squares: f64 = differences().map(|d| (d - mean).powi(2)).sum();
-    Some(Difference { mean, error: (squares / (n - 1.0) / n).sqrt(), prompts: a.len() })
+pub(super) fn difference(a: &[f64], b: &[f64]) -> Option<Paired> {
+    let comparable = a.len() == b.len() && a.len() >= 2;
+    Paired::of(a.iter().zip(b).map(|(a, b)| a - b)).filter(|_| comparable)
 }
 
 #[cfg(test)]
@@ -120,7 +96,7 @@ mod tests {
     fn errors_are_those_of_differences_prompt_by_prompt() {
         // Prompts vary widely, the two runs differ little: 0.1, 0.2, 0.3 apart.
         let d = difference(&[1.1, 5.2, 9.3], &[1.0, 5.0, 9.0]).unwrap();
-        assert!((d.mean - 0.2).abs() < 1e-12 && (d.error - (0.01_f64 / 3.0).sqrt()).abs() < 1e-12, "{d:?}");
+        assert!((d.mean - 0.2).abs() < 1e-12 && (d.error() - (0.01_f64 / 3.0).sqrt()).abs() < 1e-12, "{d:?}");
         assert_eq!(difference(&[1.0], &[0.5]), None);
         assert_eq!(difference(&[1.0, 2.0], &[0.5]), None);
     }
