@@ -1,6 +1,6 @@
 """Writes weights.txt and checks.txt: the random weights of the landscapes `pair` and `age`, and values to check against.
 
-The weights come from numpy's generator, which the Rust benchmark does not re-make. Run with numpy 2:
+The weights come from numpy's generator, which the Rust benchmark cannot reproduce. Run with numpy 2:
 
     python3 make_weights.py
 """

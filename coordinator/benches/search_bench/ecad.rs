@@ -1,6 +1,6 @@
 //! ECAD's genetic algorithm with its published settings, for comparison: generational NSGA-II, population 72,
 //! four-point crossover with probability 0.9, and bit flips that reach one individual in twenty (and there each bit
-//! with probability 1 / bits). Absent: everything this project does otherwise.
+//! with probability 1 / bits). Shares nothing with this project's search but dominance and random streams.
 
 use evocache_domain::pareto::{Point, Score, crowding_distance, non_dominated_sort};
 use evocache_domain::rng::Stream;
@@ -43,7 +43,7 @@ pub(crate) fn run(heuristic: bool, seed: u64, mut evaluate: impl FnMut(&[u8]) ->
                 if stream.chance(MUTATION) {
                     child.iter_mut().for_each(|bit| *bit ^= u8::from(stream.chance(1.0 / CELLS as f64)));
                 }
-                // As in the original, copies are thrown away; where all are copies some are let through.
+                // As in the original, duplicates are discarded, except for a few in case all are duplicates.
                 let copy = genomes.contains(&child) || children.contains(&child);
                 if children.len() < POPULATION && (!copy || stream.chance(0.05)) {
                     children.push(child);
@@ -65,7 +65,7 @@ fn score((share, error): (f64, f64)) -> Score {
     Score { values: point, violation: 0.0, losses: point }
 }
 
-/// Front and crowding distance of each.
+/// Front and crowding distance of each score.
 fn places(scores: &[Score]) -> (Vec<usize>, Vec<f64>) {
     let (mut rank, mut crowd) = (vec![0; scores.len()], vec![0.0; scores.len()]);
     for (level, front) in non_dominated_sort(scores).iter().enumerate() {
@@ -90,8 +90,8 @@ fn at_random(stream: &mut Stream) -> Vec<Bits> {
     (0..POPULATION).map(|_| (0..CELLS).map(|_| u8::from(stream.chance(0.5))).collect()).collect()
 }
 
-/// A population like ECAD's published ones: FORA-like with every phase, T-GATE-like (half the slots stop being
-/// computed at some step), and evenly spaced numbers of computed steps.
+/// A population like ECAD's published ones: FORA-like with several phases, T-GATE-like (half the slots are no longer
+/// computed from some step on), and evenly spaced computed steps.
 fn heuristics(stream: &mut Stream) -> Vec<Bits> {
     let grid = |on: &dyn Fn(usize, usize) -> bool| -> Bits {
         (0..CELLS).map(|i| u8::from(i < SLOTS || on(i / SLOTS, i % SLOTS))).collect()

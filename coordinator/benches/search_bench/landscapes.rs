@@ -1,10 +1,10 @@
-//! Synthetic landscapes of 60 steps × 28 slots: a schedule's computed share and an error in `[0, 1]`, both minimised.
-//! `steps` has schedules of fewer steps too.
+//! Synthetic landscapes of 60 steps × 28 slots: a schedule's computed share and an error in `[0, 1]`, both minimized.
+//! `steps` also has schedules of fewer steps.
 //!
-//! They show the sizes of effects between strategies; they predict no model. `pair` and `age` have weights drawn by
-//! numpy (`../data/make_weights.py`); the others have weights from this project's own streams and are made to be
-//! unlike those two and each other. A schedule of ours always computes step 0, so the smallest share is 1/60.
-//! Absent: forecasts, and anything that a real model does.
+//! They show the sizes of effects between strategies and do not predict those of a real model. The weights of `pair`
+//! and `age` are drawn by numpy (`../data/make_weights.py`), those of the others by this project's streams; the others
+//! are designed to differ from these two and from each other. This project's schedules always compute step 0, so the
+//! smallest share is 1/60. There are no forecasts.
 
 use evocache_domain::rng::Stream;
 
@@ -18,30 +18,31 @@ pub(crate) const SLOTS: usize = 28;
 pub(crate) const CELLS: usize = STEPS * SLOTS;
 
 const WEIGHTS: &str = include_str!("../data/weights.txt");
-/// What a landscape is made of.
+/// The error function of a landscape.
 enum Kind {
-    /// Nearly additive in the cells; neighbouring slots that are both cached cost extra.
+    /// Nearly additive in the cells; pairs of neighboring cached slots cost extra.
     Pair { cell: Vec<f64>, neighbour: Vec<f64> },
     /// Grows with each slot's age, couples the slots of a step as a norm, compounds over the steps.
     Age { powers: Vec<f64>, step_weight: Vec<f64> },
-    /// Each slot may be this old at each third of the run for nothing; beyond that a fixed price. Rounded down.
+    /// In each third of the run, a slot's output may reach a tolerated age at no cost; beyond it costs a fixed price.
+    /// The error is rounded down to multiples of 1/40.
     Plateau { tolerance: Vec<usize>, price: Vec<f64> },
-    /// Additive over slots and steps with the root of the age; measured with noise.
+    /// Additive over slots and steps in the square root of the age; measured with noise.
     Noise { slot: Vec<f64>, step: Vec<f64> },
-    /// Slots in hidden groups: what a group costs grows with the cube of how many of it are cached at once.
+    /// Slots in hidden groups: the error of a group grows with the cube of the number of its cached slots.
     Coupled { group: Vec<usize>, weight: Vec<f64> },
-    /// Four slots and one stretch of steps matter, all else hardly.
+    /// Four slots and one range of steps matter; all others hardly do.
     Critical { slot: Vec<f64>, step: Vec<f64> },
-    /// Smooth in relative time: what is cached errs with the square of its age, and a step count by what a step is longer
-    /// than one of 60; late steps matter less. Neither alone is best: few steps err much, and so does caching for long.
+    /// Smooth in relative time: cached outputs add an error quadratic in their age, and fewer steps one quadratic in
+    /// the step's length; late steps matter less. The best schedules combine fewer steps and caching.
     Steps { slot: Vec<f64> },
-    /// Regular schedules resonate: slots refreshed together and equal gaps are what is wrong with them.
+    /// Regular schedules are penalized: for refreshing many slots together and for equal gaps.
     Misleading { slot: Vec<f64> },
 }
 
 /// A landscape.
 pub(crate) struct Landscape {
-    /// Its name in tables.
+    /// The name in tables.
     pub(crate) name: &'static str,
     kind: Kind,
     /// Standard deviations of the logarithm of measured share and error.
@@ -57,7 +58,7 @@ fn read(name: &str) -> Vec<f64> {
     lines.take_while(|line| !line.starts_with('#')).filter_map(|line| line.parse().ok()).collect()
 }
 
-/// `n` positive weights whose logarithm is spread evenly enough over `±spread`.
+/// `n` positive weights whose logarithms have a triangular distribution over `±spread`.
 fn draw(purpose: &str, n: usize, spread: f64) -> Vec<f64> {
     let mut stream = Stream::new(2026, purpose, 0);
     (0..n).map(|_| (spread * (stream.unit() + stream.unit() - 1.0)).exp()).collect()
@@ -108,7 +109,7 @@ impl Landscape {
         (computed as f64 / CELLS as f64, self.error(bits))
     }
 
-    /// What a worker would report for `truth` in its evaluation number `index`.
+    /// The measured values for `truth` in evaluation number `index`, with the landscape's noise.
     pub(crate) fn measured(&self, truth: (f64, f64), seed: u64, index: u64) -> (f64, f64) {
         if self.noise == (0.0, 0.0) {
             return truth;
@@ -178,7 +179,7 @@ impl Landscape {
     }
 }
 
-/// Calls back with every step and the age of each slot's output at it.
+/// Calls `at` for every step with the ages of all slots' outputs.
 fn ages(bits: &[u8], mut at: impl FnMut(usize, &[usize; SLOTS])) {
     let mut age = [0usize; SLOTS];
     for (step, row) in bits.chunks_exact(SLOTS).enumerate() {
@@ -189,13 +190,13 @@ fn ages(bits: &[u8], mut at: impl FnMut(usize, &[usize; SLOTS])) {
     }
 }
 
-/// A base error by age, a price for two neighbouring gaps of one length, and one for refreshing many slots at once.
+/// An error by age, a penalty for two consecutive gaps of equal length, and one for refreshing many slots at once.
 fn misleading(bits: &[u8], slot: &[f64]) -> f64 {
     let mut sum = 0.0;
     ages(bits, |step, age| {
         sum += (0..SLOTS).map(|s| slot[s] * 0.3 * (age[s] as f64).powf(0.8)).sum::<f64>();
         let cached = (0..SLOTS).filter(|&s| age[s] > 0).count() as f64 / SLOTS as f64;
-        // Spread evenly over the steps, a share of cached slots costs least: the price is convex in it.
+        // Convex in the share of cached slots, so caching evenly over the steps costs least.
         sum += if step > 0 { 30.0 * cached.powi(4) } else { 0.0 };
     });
     for (s, weight) in slot.iter().enumerate() {

@@ -7,15 +7,15 @@
 //! cargo bench … -- --noise 0.2 [--landscapes pair,age] [--seeds 5] [--evaluations 500]
 //! ```
 //!
-//! `--timing` times ask and tell; `--noise` plants noise on measured latencies and looks at the true values of what the
-//! search reports as its front.
+//! `--timing` times ask and tell; `--noise` adds noise to measured latencies and evaluates the reported front by its
+//! true values.
 //!
-//! Hypervolume is of the true (share, error) of all that was evaluated, with the reference point (1, 1); medians over
-//! the seeds. "Reaches" is the number of evaluations until the hypervolume is what ECAD's algorithm has after 39,600
-//! (the better of its two starts, in a median seed). The layout is 28 blocks of one component, so that no strategy
-//! knows more than "slots have an order". One candidate is in flight at a time. Absent: real workers.
+//! Hypervolume is that of the true (share, error) of all evaluated schedules, with the reference point (1, 1); medians
+//! over the seeds. "Reaches" is the number of evaluations until the hypervolume equals that of ECAD's algorithm after
+//! 39,600 (the better of its two starts, median over the seeds). The layout is 28 blocks of one component, so
+//! strategies know only the order of the slots. One candidate is in flight at a time. Does not use real workers.
 
-#![expect(clippy::print_stdout, reason = "the tables are what the benchmark is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its tables")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod ecad;
@@ -28,7 +28,7 @@ use std::sync::Mutex;
 use evocache_domain::hypervolume::Staircase;
 use landscapes::Landscape;
 
-/// Evaluations after which the hypervolume is shown.
+/// Numbers of evaluations after which the hypervolume is shown.
 const AFTER: [u64; 6] = [250, 500, 1000, 2000, 6000, 39_600];
 
 const STRATEGIES: [&str; 10] = [
@@ -72,7 +72,7 @@ fn options() -> Options {
             "--evaluations" => options.evaluations = value().parse().unwrap(),
             "--timing" => options.timing = true,
             "--noise" => options.noise = Some(value().parse().unwrap()),
-            // Read where it is used: prints what each operator added.
+            // Read in `ours.rs`: prints what each operator added.
             "--shares" => {}
             other => panic!("unknown option '{other}'"),
         }
@@ -80,7 +80,7 @@ fn options() -> Options {
     options
 }
 
-/// The hypervolume after each evaluation, and the CPU time per candidate, the landscape's own included.
+/// The hypervolume after each evaluation, and the CPU time per candidate, including the landscape's.
 struct Run {
     volume: Vec<f64>,
     micros_per_candidate: f64,
@@ -150,7 +150,7 @@ fn main() {
                     let job = queue.lock().unwrap().next();
                     let Some((name, strategy, seed)) = job else { break };
                     let landscape = Landscape::new(&name).unwrap_or_else(|| panic!("no landscape '{name}'"));
-                    // ECAD's algorithm always runs to the end of its own budget: its result there is the yardstick.
+                    // ECAD's algorithm always runs its own full budget, whose result is the target.
                     let most = if strategy.starts_with("ecad") { 39_600 } else { options.evaluations };
                     let run = run(&strategy, &landscape, seed, most);
                     results.lock().unwrap().entry((name, strategy)).or_default().push(run);
@@ -186,7 +186,7 @@ fn table(landscape: &str, strategies: &[String], results: &BTreeMap<(String, Str
 
 /// The reported front under noisy latencies, with and without repeated measurements.
 fn noisy(options: &Options, noise: f64) {
-    println!("| landscape | repeats | worst member is slower than need be by | members | repeated measurements |");
+    println!("| landscape | repeats | worst member is slower than necessary by | members | repeated measurements |");
     println!("|---|---|---|---|---|");
     for name in &options.landscapes {
         let landscape = Landscape::new(name).unwrap_or_else(|| panic!("no landscape '{name}'"));

@@ -1,4 +1,4 @@
-//! Drives the real breeder over a landscape, whole or with a part left out, and times it.
+//! Runs the real breeder on a landscape, complete or with a part disabled, and times it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ fn bits(schedule: &Schedule) -> Vec<u8> {
     schedule.decisions().map(|d| u8::from(d == Decision::Compute)).collect()
 }
 
-/// Runs a search to its end.
+/// Runs a whole search. Calls `seen` with the true values of every evaluation.
 pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64, mut seen: impl FnMut((f64, f64))) {
     let strategy = match name {
         "nsga2" => Strategy::Nsga2,
@@ -105,15 +105,15 @@ pub(crate) fn run(name: &str, landscape: &Landscape, seed: u64, evaluations: u64
     }
 }
 
-/// What a search's front is worth in truth when each measured latency is off by `noise`, a relative deviation: how much
-/// slower its worst member is than something that was measured and is no worse in error; members; repeated measurements.
+/// The reported front of a search with noisy latencies: how much slower, in truth, its worst member is than a measured
+/// schedule of no larger error; the number of members; the number of repeats.
 pub(crate) struct Luck {
     pub(crate) worst: f64,
     pub(crate) members: usize,
     pub(crate) repeated: usize,
 }
 
-/// Runs a search with noisy latencies. Only the reported front counts, by true values.
+/// Runs a search whose measured latencies have the relative deviation `noise`, and evaluates the reported front.
 pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f64, remeasure: bool) -> Luck {
     let mut draft = spec(Strategy::SteadyState, true, seed, evaluations, landscape.steps());
     draft.algorithm.remeasure = remeasure;
@@ -142,18 +142,18 @@ pub(crate) fn luck(landscape: &Landscape, seed: u64, evaluations: u64, noise: f6
     Luck { worst, members: members.len(), repeated }
 }
 
-/// Times ask and tell with 10,000 members in the archive and 1,680 decisions, with and without the model.
+/// Times ask and tell after 10,000 results on the front, with 1,680 decisions, with and without planning.
 pub(crate) fn timing() {
     for planning in [false, true] {
         let parts = Parts { planning, ..Parts::default() };
         let mut draft = spec(Strategy::SteadyState, true, 1, 100_000, &[STEPS as u32]);
-        // Of a latency that has nothing to do with the schedule hardly anything would be believed.
+        // Not a latency: the latency model would discount one that is unrelated to the schedule.
         draft.objectives[0].metric = "macs_ratio".into();
         let before = resident_bytes();
         let mut breeder = Breeder::with_parts(checked(draft), layout(), parts).unwrap();
         let mut planner = breeder.new_planner();
         let mut stream = Stream::new(1, "timing", 0);
-        // All on one front, so that the archive grows with every result.
+        // All results are on one front, so the archive grows with every result.
         let mut result = || {
             let share = stream.unit();
             measurement((share, (1.0 - share) * (1.0 - share)))
@@ -184,13 +184,13 @@ pub(crate) fn timing() {
     }
 }
 
-/// Memory that this process holds. Linux only.
+/// Resident memory of this process, in bytes. Linux only.
 fn resident_bytes() -> f64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(f64::NAN) * 4096.0
 }
 
-/// Microseconds that this thread has had of a core; wall time would count what else the machine does. Linux only.
+/// CPU time of this thread, in microseconds; wall time would include other processes. Linux only.
 pub(crate) fn cpu_micros() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e3

@@ -1,9 +1,9 @@
 //! The unbounded archive of non-dominated candidates: the front.
 //!
-//! The front of a search over thousands of decisions is larger than a population, so it is kept separately. The set does
-//! not depend on the order of insertion: of candidates with equal objective vectors, the one with the smallest id is kept.
-//! Members are sorted by violation, then lexicographically by value, so that with two objectives an insertion is a binary
-//! search. Knows nothing of schedules: a member is an id and a score.
+//! The front of a search over thousands of decisions is larger than a population, so it is kept separately. The set
+//! does not depend on the order of insertion: of candidates with equal objective vectors, the one with the smallest id
+//! is kept. Members are sorted by violation, then lexicographically by value, so that with two objectives an insertion
+//! is a binary search. Knows nothing of schedules: a member is an id and a score.
 
 use std::cmp::Ordering;
 
@@ -95,8 +95,8 @@ impl Archive {
             }
             Err(at) => at,
         };
-        // Dominating members sort earlier, dominated ones later. In a sorted front with two objectives, only the preceding
-        // neighbor can dominate, and the dominated members follow contiguously.
+        // Dominating members sort earlier, dominated ones later. In a sorted front with two objectives, only the
+        // preceding neighbor can dominate, and the dominated members follow contiguously.
         let two = score.is_feasible() && score.values.len() == 2;
         let before = if two { at.saturating_sub(1) } else { 0 };
         if self.members[before..at].iter().any(|m| m.score.dominates(&score)) {
@@ -118,8 +118,8 @@ impl Archive {
         Inserted::Joined(removed)
     }
 
-    /// The hypervolume of the members' losses with the reference point 1, in `[0, 1]`. Only feasible members count; losses
-    /// below 0 count as 0.
+    /// The hypervolume of the members' losses with the reference point 1, in `[0, 1]`. Only feasible members count;
+    /// losses below 0 count as 0.
     pub fn hypervolume(&self) -> f64 {
         let loss = |m: &Member| m.score.losses.iter().map(|loss| loss.max(0.0)).collect::<Point>();
         let losses: Vec<_> = self.members.iter().filter(|m| m.score.is_feasible()).map(|m| loss(m)).collect();

@@ -1,8 +1,8 @@
 //! Hypervolume: the volume up to a reference point that a set of points dominates. Exact, for one to four objectives.
 //!
 //! - Two: a sweep over the staircase, O(n log n).
-//! - Three: a sweep along the third objective over a growing staircase whose area is updated, O(n log n) plus the cost of
-//!   moving its steps.
+//! - Three: a sweep along the third objective over a growing staircase whose area is updated, O(n log n) plus the cost
+//!   of moving its steps.
 //! - Four: slices along the fourth objective, each a three-dimensional volume, O(n² log n).
 //!
 //! Points that are not better than the reference in every objective are ignored. Never approximates or samples.
@@ -11,8 +11,8 @@ use std::cmp::Ordering;
 
 use super::pareto::Point;
 
-/// The volume that `points` dominate up to `reference`; zero unless `reference` has one to four objectives. Independent of
-/// the order of the points.
+/// The volume that `points` dominate up to `reference`; zero unless `reference` has one to four objectives. Independent
+/// of the order of the points.
 pub fn hypervolume(points: &[Point], reference: &[f64]) -> f64 {
     let mut inside: Vec<&[f64]> = points
         .iter()
@@ -65,8 +65,8 @@ fn volume(points: &[&[f64]], reference: (f64, f64), z: f64) -> f64 {
     sum
 }
 
-/// Sum of slices along `axis`, by which `points` are sorted: the volume that the points up to each one dominate, times the
-/// depth to the next point.
+/// Sum of slices along `axis`, by which `points` are sorted: the volume that the points up to each one dominate, times
+/// the depth to the next point.
 fn slices(points: &[&[f64]], axis: impl Fn(&[f64]) -> f64, end: f64, measure: impl Fn(&[&[f64]]) -> f64) -> f64 {
     let mut sum = 0.0;
     for (i, p) in points.iter().enumerate() {
@@ -93,7 +93,8 @@ impl Staircase {
         Self { reference, steps: Vec::new(), area: 0.0 }
     }
 
-    /// The staircase of losses with the reference (1, 1), from points sorted by x. Dominated points are skipped at no cost.
+    /// The staircase of losses with the reference (1, 1), from points sorted by x. Dominated points are skipped at no
+    /// cost.
     pub fn of_sorted(points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let (mut stairs, mut lowest) = (Self::new((1.0, 1.0)), f64::INFINITY);
         for (x, y) in points {

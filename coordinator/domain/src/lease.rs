@@ -17,8 +17,8 @@
 //! | not Leased, or not yet due | expire | – | unchanged: the timer was late or early |
 //! | any | any other | – | refused, see [`Refusal`] |
 //!
-//! Knows nothing of whether a worker is able, alive or draining (the engine checks before a grant) or of timers (the engine
-//! sends [`Event::Expire`] when a deadline should have passed).
+//! Knows nothing of whether a worker is able, alive or draining (the engine checks before a grant) or of timers (the
+//! engine sends [`Event::Expire`] when a deadline should have passed).
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ pub enum State {
         /// Earlier grants, oldest first.
         grants: Vec<Grant>,
     },
-    /// Evaluated.
+    /// A result was accepted.
     Done {
         /// The epoch of the grant whose result was accepted.
         epoch: Epoch,
@@ -138,38 +138,38 @@ pub enum Event {
         /// An epoch that no grant of any candidate has had.
         epoch: Epoch,
     },
-    /// The worker is still at it.
+    /// The worker renews its lease: it is still evaluating.
     Renew {
-        /// Who says so.
+        /// The worker that renews.
         worker: WorkerId,
-        /// Of which lease.
+        /// The epoch of its lease.
         epoch: Epoch,
     },
     /// The deadline may have passed.
     Expire,
-    /// The worker has a measurement.
+    /// The worker reports a measurement.
     Complete {
-        /// Who.
+        /// The worker that reports it.
         worker: WorkerId,
-        /// Of which lease.
+        /// The epoch of its lease.
         epoch: Epoch,
     },
-    /// The worker could not measure it.
+    /// The worker reports a failure.
     Fail {
-        /// Who.
+        /// The worker that reports it.
         worker: WorkerId,
-        /// Of which lease.
+        /// The epoch of its lease.
         epoch: Epoch,
-        /// Whether another attempt may go better.
+        /// Whether another attempt may succeed.
         retryable: bool,
-        /// What went wrong.
+        /// The error, for display.
         message: String,
     },
-    /// The worker gives it back untried, because it stops or drains.
+    /// The worker returns the candidate unevaluated, because it stops or drains.
     Release {
-        /// Who.
+        /// The worker that reports it.
         worker: WorkerId,
-        /// Of which lease.
+        /// The epoch of its lease.
         epoch: Epoch,
     },
     /// The result is no longer needed.
@@ -250,7 +250,8 @@ impl State {
         }
     }
 
-    /// The state after a restart of the coordinator: leases get a full TTL, because they could not be renewed meanwhile.
+    /// The state after a restart of the coordinator: leases get a full TTL, because they could not be renewed
+    /// meanwhile.
     #[must_use]
     pub fn after_restart(self, now: Timestamp, policy: &RetryPolicy) -> Self {
         match self {

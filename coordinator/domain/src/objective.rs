@@ -4,9 +4,9 @@
 //!
 //! **Violation** is the sum over the bounds of how far each is exceeded, divided by the bound's magnitude.
 //!
-//! **Losses** are the units of hypervolume: `(value - ideal) / (reference - ideal)`, so the ideal is 0 and the reference
-//! point is 1 in every objective. A candidate of better quality than the uncached run has a loss below 0; the hypervolume
-//! counts it as 0 and so stays in `[0, 1]`. The ideal and the reference of an objective are:
+//! **Losses** are the units of hypervolume: `(value - ideal) / (reference - ideal)`, so the ideal is 0 and the
+//! reference point is 1 in every objective. A candidate of better quality than the uncached run has a loss below 0; the
+//! hypervolume counts it as 0 and so stays in `[0, 1]`. The ideal and the reference of an objective are:
 //!
 //! | objective | ideal | reference | with a bound |
 //! |---|---|---|---|
@@ -17,12 +17,12 @@
 //! | a minimized quality metric | the uncached run's | twice the uncached run's | the bound |
 //!
 //! - The uncached run caches nothing and so gives no scale for `cache_bytes`; a logarithmic scale needs none.
-//! - A metric such as PSNR or LPIPS to the uncached picture has its best value as the baseline (a cap, or 0). A maximized
-//!   one is measured from 0 like any other. A minimized one with a baseline of 0 has the reference 1.
-//! - If the baseline of a maximized metric is not positive (a reward may be negative), the reference lies below it by the
-//!   baseline's magnitude, and at least by 1.
-//! - If the uncached run itself breaks the bound, the reference is not above the ideal. The loss is then 1 at the bound and
-//!   grows by 1 per magnitude of the bound.
+//! - A metric such as PSNR or LPIPS to the uncached picture has its best value as the baseline (a cap, or 0). A
+//!   maximized one is measured from 0 like any other. A minimized one with a baseline of 0 has the reference 1.
+//! - If the baseline of a maximized metric is not positive (a reward may be negative), the reference lies below it by
+//!   the baseline's magnitude, and at least by 1.
+//! - If the uncached run itself breaks the bound, the reference is not above the ideal. The loss is then 1 at the bound
+//!   and grows by 1 per magnitude of the bound.
 //! - The uncached run is that of the same measurement, so a worker on another device does not shift losses.
 //!
 //! **Invariant:** no score contains NaN. `Measurement::check` rejects it, and values that are not finite have no score.
@@ -136,8 +136,8 @@ impl Objectives {
         scales.try_for_each(|scale| scale.observe(measurement, cache_hit_rate).map(drop))
     }
 
-    /// Replaces the latency ratio, if latency is an objective. `latency_us` becomes `ratio` times `uncached_us`, or times
-    /// the observed uncached latency if `uncached_us` is `None`.
+    /// Replaces the latency ratio, if latency is an objective. `latency_us` becomes `ratio` times `uncached_us`, or
+    /// times the observed uncached latency if `uncached_us` is `None`.
     pub fn with_latency_ratio(&self, observed: &Observed, ratio: f64, uncached_us: Option<f64>) -> Observed {
         let mut observed = *observed;
         for (i, scale) in self.0.iter().enumerate().take(MAX_OBJECTIVES) {

@@ -9,8 +9,8 @@ use std::ops::Deref;
 /// The largest number of objectives of a search; the smallest is two.
 pub const MAX_OBJECTIVES: usize = 4;
 
-/// An objective vector of up to [`MAX_OBJECTIVES`] finite numbers, all minimized. Does not allocate, because a search holds
-/// tens of thousands.
+/// An objective vector of up to [`MAX_OBJECTIVES`] finite numbers, all minimized. Does not allocate, because a search
+/// holds tens of thousands.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Point {
     values: [f64; MAX_OBJECTIVES],
@@ -26,8 +26,8 @@ impl Point {
 }
 
 impl FromIterator<f64> for Point {
-    /// Takes the first [`MAX_OBJECTIVES`] values; a validated specification has no more. Negative zero becomes zero, so that
-    /// equal numbers compare equal in the total order too.
+    /// Takes the first [`MAX_OBJECTIVES`] values; a validated specification has no more. Negative zero becomes zero, so
+    /// that equal numbers compare equal in the total order too.
     fn from_iter<I: IntoIterator<Item = f64>>(iter: I) -> Self {
         let mut point = Self { values: [0.0; MAX_OBJECTIVES], len: 0 };
         for (to, value) in point.values.iter_mut().zip(iter) {
@@ -91,8 +91,8 @@ pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(a, b)| a <= b) && a.iter().zip(b).any(|(a, b)| a < b)
 }
 
-/// The fronts of `scores`, best first, each as ascending indices: front 0 is the non-dominated set, front k is dominated by
-/// members of earlier fronts only. Quadratic; meant for populations, not for archives.
+/// The fronts of `scores`, best first, each as ascending indices: front 0 is the non-dominated set, front k is
+/// dominated by members of earlier fronts only. Quadratic; meant for populations, not for archives.
 pub fn non_dominated_sort(scores: &[Score]) -> Vec<Vec<usize>> {
     let mut dominators: Vec<usize> =
         scores.iter().map(|s| scores.iter().filter(|other| other.dominates(s)).count()).collect();
@@ -109,9 +109,9 @@ pub fn non_dominated_sort(scores: &[Score]) -> Vec<Vec<usize>> {
     fronts
 }
 
-/// Crowding distance within one front: for each objective, the gap between a point's two neighbours as a share of the
-/// front's range, summed. The ends of every objective are at infinity; larger means less crowded. Among equal values the
-/// order of `points` decides the neighbors, so that distances are deterministic.
+/// Crowding distance within one front: for each objective, the gap between a point's two neighbors as a share of the
+/// front's range, summed. The ends of every objective are at infinity; larger means less crowded. Among equal values
+/// the order of `points` decides the neighbors, so that distances are deterministic.
 pub fn crowding_distance(points: &[Point]) -> Vec<f64> {
     let mut distance = vec![0.0f64; points.len()];
     let objectives = points.first().map_or(0, |p| p.len());

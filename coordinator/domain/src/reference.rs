@@ -1,8 +1,8 @@
 //! The uncached latency per image: one reference per search and kind of device, used for every latency in microseconds.
 //!
-//! Each evaluation measures the uncached run beside its schedule, with noise. If a schedule's latency in microseconds used
-//! its own uncached measurement, a slower schedule could appear faster than a faster one. So it is the latency ratio times
-//! the median uncached latency of all evaluations.
+//! Each evaluation measures the uncached run beside its schedule, with noise. If a schedule's latency in microseconds
+//! used its own uncached measurement, a slower schedule could appear faster than a faster one. So it is the latency
+//! ratio times the median uncached latency of all evaluations.
 //!
 //! Samples are counted in classes 0.01 % wide, so their number is bounded in a search of any length. Does not estimate
 //! ratios: that is `search/latency.rs`.
@@ -74,8 +74,8 @@ impl References {
         all
     }
 
-    /// The uncached latency on the kind of device with most measurements, in microseconds per image; `None` before the first
-    /// measurement.
+    /// The uncached latency on the kind of device with most measurements, in microseconds per image; `None` before the
+    /// first measurement.
     pub fn uncached_us(&self) -> Option<f64> {
         let most = self.0.iter().max_by(|a, b| a.1.count.cmp(&b.1.count).then_with(|| b.0.cmp(a.0)));
         most.map(|(_, samples)| samples.quantile(0.5))

@@ -1,15 +1,16 @@
 //! Finds workers whose results other workers cannot reproduce.
 //!
-//! Two comparisons need no extra measurements. Members of the front are repeated on other workers, so two workers measure
-//! one schedule on the same prompts with the same seeds. And every result includes the uncached run's scores, which should
-//! be equal on all workers. A worker is a suspect if it differs from at least two others and from more than it agrees with.
-//! So two honest workers expose one that reports wrong results, and of two workers that differ neither is a suspect.
+//! Two comparisons need no extra measurements. Members of the front are repeated on other workers, so two workers
+//! measure one schedule on the same prompts with the same seeds. And every result includes the uncached run's scores,
+//! which should be equal on all workers. A worker is a suspect if it differs from at least two others and from more
+//! than it agrees with. So two honest workers expose one that reports wrong results, and of two workers that differ
+//! neither is a suspect.
 //!
 //! A difference is separated from noise by its variation from prompt to prompt ([`Spread`]): in this comparison, in the
-//! search's other comparisons, and by a prior that matters while there are few prompts. The fewer the prompts, the larger an
-//! error must be to be found: with one prompt, an error below two thirds cannot be distinguished from a device that renders
-//! that prompt differently. A difference must also be large enough to matter. Does not act on a suspect: the search excludes
-//! its results (`search/results.rs`), and the engine quarantines it.
+//! search's other comparisons, and by a prior that matters while there are few prompts. The fewer the prompts, the
+//! larger an error must be to be found: with one prompt, an error below two thirds cannot be distinguished from a
+//! device that renders that prompt differently. A difference must also be large enough to matter. Does not act on a
+//! suspect: the search excludes its results (`search/results.rs`), and the engine quarantines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +19,8 @@ use evocache_proto::domain::{Level, Measurement, MetricValues, Paired, Spread, W
 /// Two workers agree if their mean scores differ by less, relatively, whatever the spread: devices and libraries round
 /// differently, and slightly different pictures score slightly differently.
 const SCORE: f64 = 0.02;
-/// The same for the logarithm of latency ratios, a factor of two: caching saves a different share on another kind of device,
-/// and a disturbed device may be wrong twice in the same way. Smaller differences are averaged.
+/// The same for the logarithm of latency ratios, a factor of two: caching saves a different share on another kind of
+/// device, and a disturbed device may be wrong twice in the same way. Smaller differences are averaged.
 const LATENCY: f64 = std::f64::consts::LN_2;
 /// The prior of how much honest workers differ on one prompt, relative to the score.
 const SCORES: Spread = Spread::guess(0.04, 4.0);

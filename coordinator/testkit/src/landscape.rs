@@ -1,8 +1,9 @@
-//! Synthetic landscapes for tests: schedules with a known cost and error, so that a search runs without a model.
+//! Synthetic landscapes for tests: schedules with a known cost and error, so that a search runs without a diffusion
+//! model.
 //!
-//! Reusing an output of age `a` in slot `s` is wrong by `sensitivity(s) · a^1.5`; the slots of a step add up as a norm,
-//! a step's weight depends on its place, and what went wrong compounds over the steps after it. Taking fewer steps
-//! is wrong too. They show the sizes of effects; they predict no model.
+//! Reusing an output of age `a` in slot `s` has the error `sensitivity(s) · a^1.5`. The slots of a step combine as a
+//! norm, a step's weight depends on its relative time, and errors compound over the following steps. Fewer steps add an
+//! error too. Landscapes show the sizes of effects and do not predict those of a real model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +14,23 @@ use evocache_proto::domain::{
     Prompt, Sampling, Schedule, SearchSpec, SpecDraft, Strategy,
 };
 
-/// A model's answers without a model: how much each slot matters.
+/// A synthetic landscape: the sensitivity of each slot.
 pub struct Landscape {
     sensitivity: Vec<f64>,
     baseline_steps: u32,
 }
 
 impl Landscape {
-    /// A landscape for schedules of this layout; the same one each time.
+    /// The landscape of this layout; deterministic.
     pub fn new(layout: &Layout, baseline_steps: u32) -> Self {
         let mut stream = Stream::new(99, "landscape", 0);
-        // A few slots matter much and most little, as in a log-normal.
+        // Few slots are sensitive and most are not, as in a log-normal distribution.
         let sensitivity = (0..layout.slots()).map(|_| 60f64.powf(stream.unit() + stream.unit() - 1.0)).collect();
         Self { sensitivity, baseline_steps }
     }
 
-    /// A landscape like that of [`new`](Self::new), as one version of a model is like another: each slot matters half
-    /// again as much, or less.
+    /// A landscape similar to that of [`new`](Self::new), as between versions of a model: each sensitivity is
+    /// multiplied by a random factor between 1/1.5 and 1.5.
     pub fn related(layout: &Layout, baseline_steps: u32) -> Self {
         let mut stream = Stream::new(99, "related", 0);
         let mut landscape = Self::new(layout, baseline_steps);
@@ -59,7 +60,8 @@ impl Landscape {
         1.0 - (-accumulated / scale).exp() * (1.0 - 0.02 * (stretch - 1.0))
     }
 
-    /// Latency is the share computed and a fixed tenth; quality is 1 without error.
+    /// A measurement. The latency is 90 % proportional to the share computed and 10 % to the step count; quality is 1
+    /// less the error.
     pub fn measure(&self, schedule: &Schedule) -> Measurement {
         let all = f64::from(self.baseline_steps) * schedule.slots() as f64;
         let share = schedule.computed() as f64 / all;
@@ -80,7 +82,7 @@ impl Landscape {
     }
 }
 
-/// A specification over (latency ratio, quality).
+/// A draft specification with the objectives latency ratio and quality.
 pub fn draft(strategy: Strategy, steps: &[u32], evaluations: u64, seed: u64) -> SpecDraft {
     let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
     SpecDraft {
@@ -106,7 +108,7 @@ pub fn draft(strategy: Strategy, steps: &[u32], evaluations: u64, seed: u64) -> 
     }
 }
 
-/// The checked specification.
+/// The validated specification; panics if it is invalid.
 pub fn spec(draft: SpecDraft) -> Arc<SearchSpec> {
     match draft.validate() {
         Ok(spec) => Arc::new(spec),

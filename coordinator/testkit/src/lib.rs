@@ -1,8 +1,8 @@
-//! What the tests and benchmarks of the coordinator share.
+//! Helpers shared by the coordinator's tests and benchmarks.
 //!
-//! - [`landscape`]: schedules with a known cost and error, so that a search runs without a model.
+//! - [`landscape`]: schedules with a known cost and error, so that a search runs without a diffusion model.
 //!
-//! The domain's own unit tests use it too; for them, only what speaks in types of `evocache_proto` fits.
+//! The domain's unit tests use this crate too, so its API uses types of `evocache_proto` and not of the domain.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 

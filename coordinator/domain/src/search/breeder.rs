@@ -1,6 +1,7 @@
-//! The breeder: the state of a search, and what can be asked about it.
+//! The breeder: the state of a search and its queries.
 //!
-//! What it learns is in `results.rs`, what it proposes in `proposer.rs`, its talk with error models in `planning.rs`.
+//! Results are taken in `results.rs`, candidates proposed in `proposer.rs`, and the planner is connected in
+//! `planning.rs`.
 
 use std::sync::Arc;
 
@@ -22,10 +23,10 @@ use crate::archive::{Archive, Member};
 use crate::estimate::Estimate;
 use crate::objective::Objectives;
 
-/// Why a search cannot be bred.
+/// Why a breeder cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BreederError {
-    /// An imported schedule is for another model.
+    /// An imported schedule has another layout than the workers.
     #[error("imported schedule '{name}' is for layout {found}, the workers' is {layout}")]
     ImportedLayout {
         /// The schedule's name.
@@ -54,8 +55,8 @@ pub(super) fn baseline(spec: &SearchSpec, layout: &Arc<Layout>) -> Result<Arc<Sc
 
 /// The state of one search.
 ///
-/// The engine calls [`record`](Self::record), [`tell`](Self::tell) and [`fail`](Self::fail) when it applies a fact, live and
-/// in replay, and [`ask`](Self::ask) when it decides. Equal facts in equal order make equal breeders.
+/// The engine calls [`record`](Self::record), [`tell`](Self::tell) and [`fail`](Self::fail) when it applies a fact,
+/// live and in replay, and [`ask`](Self::ask) when it decides. Equal facts in equal order make equal breeders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Breeder {
     pub(super) spec: Arc<SearchSpec>,
@@ -64,7 +65,7 @@ pub struct Breeder {
     pub(super) baseline: Arc<Schedule>,
     baseline_id: ScheduleId,
     seeds: Seeds,
-    /// The next seed. The seeds before it are known.
+    /// The next seed that is new.
     pub(super) next_seed: Option<Seed>,
     pub(super) ledger: Ledger,
     pub(super) repeats: Repeats,
@@ -77,16 +78,16 @@ pub struct Breeder {
 }
 
 impl Breeder {
-    /// A search before its first candidate. `layout` is what the first worker declared.
+    /// A search without candidates. `layout` is that of the first worker.
     ///
     /// # Errors
     ///
-    /// When an imported schedule has another layout, or a step count is out of range.
+    /// If an imported schedule has another layout, or a step count is out of range.
     pub fn new(spec: Arc<SearchSpec>, layout: Arc<Layout>) -> Result<Self, BreederError> {
         Self::with_parts(spec, layout, Parts::default())
     }
 
-    /// The same without some of its parts, for benchmarks that measure what a part adds.
+    /// A search with some parts disabled, for benchmarks.
     ///
     /// # Errors
     ///
@@ -118,8 +119,8 @@ impl Breeder {
         })
     }
 
-    /// Another budget holds from now on, as if it had held from the beginning: the number of seeds and the point at which the
-    /// end is near follow from it.
+    /// Applies a new budget as if it had been set from the start: it determines the number of seeds and when the end is
+    /// near.
     pub fn extend(&mut self, spec: Arc<SearchSpec>) {
         self.seeds.extend(spec.clone());
         self.spec = spec;
@@ -133,12 +134,12 @@ impl Breeder {
         }
     }
 
-    /// Latencies in time are ratios times this uncached latency, in microseconds per image.
+    /// Sets the uncached latency, in microseconds per image, by which latency ratios are multiplied for `latency_us`.
     pub fn set_uncached_latency(&mut self, uncached_us: Option<f64>) {
         self.knowledge.set_uncached_latency(uncached_us);
     }
 
-    /// Starts the list of seeds again, with those that need a profile if there is one.
+    /// Restarts the list of seeds, including those that need a profile if one is given.
     pub(super) fn reseed(&mut self, profile: Option<Arc<Profile>>) {
         self.seeds = Seeds::new(&self.spec, &self.space, self.baseline_id, self.parts.search, profile);
         self.next_seed = self.seeds.next(&self.space);
@@ -195,7 +196,7 @@ impl Breeder {
         self.front().hypervolume()
     }
 
-    /// The hypervolume of the seeds alone; the rest is what the search added.
+    /// The hypervolume of the seeds alone; the search added the rest.
     pub fn seeds_hypervolume(&self) -> f64 {
         self.knowledge.seed_archive().hypervolume()
     }
@@ -205,13 +206,13 @@ impl Breeder {
         self.seeds.names()
     }
 
-    /// For each operator, by name: its results, and the hypervolume that they added to the front.
+    /// Number of results and added hypervolume of each operator, by name.
     pub fn operator_shares(&self) -> Vec<OperatorShare> {
         self.credit.shares()
     }
 
-    /// For each error model, its rank correlation with new results of about equal cost; `None` until there are enough. A
-    /// model with a poor correlation plans nothing.
+    /// Each error model's rank correlation on new results of about equal cost; `None` if there are too few. A model
+    /// with a low correlation plans nothing.
     pub fn model_correlations(&self) -> Vec<(&'static str, Option<f64>)> {
         self.planner_link.as_ref().map_or_else(Vec::new, |link| link.plan().correlations.clone())
     }
@@ -221,12 +222,12 @@ impl Breeder {
         self.knowledge.estimate(self.ledger.get(index)?.first)
     }
 
-    /// The relative standard deviation of one measured latency ratio; `None` until something is measured twice.
+    /// The relative standard deviation of one measured latency ratio; `None` before the first repeat.
     pub fn latency_noise(&self) -> Option<f64> {
         self.knowledge.latencies().noise()
     }
 
-    /// One candidate per schedule that is measured on all prompts (no repeats), with the estimate of its latency ratio.
+    /// One candidate per schedule measured on all prompts (no repeats), with its estimated latency ratio.
     pub fn standing(&self) -> impl Iterator<Item = (CandidateId, f64)> {
         self.knowledge.latency_ratios()
     }
@@ -241,12 +242,12 @@ impl Breeder {
         self.knowledge.speedups().seeds
     }
 
-    /// Evaluations in a row without growth of the hypervolume; 0 unless the budget limits them.
+    /// Number of consecutive evaluations without growth of the hypervolume; 0 unless the budget limits it.
     pub fn stagnant(&self) -> u64 {
         self.knowledge.stagnant()
     }
 
-    /// Whether a calibration profile was measured.
+    /// Whether a calibration profile is known.
     pub fn is_profiled(&self) -> bool {
         self.seeds.are_profiled()
     }

@@ -26,7 +26,7 @@ fn one_slot() -> Layout {
 }
 
 #[test]
-fn breeding_beats_chance_and_the_seeds_it_started_from() {
+fn breeding_beats_random_search_and_its_seeds() {
     for seed in 1..=3 {
         let steps = [20, 12];
         let bred = run(draft(Strategy::SteadyState, &steps, 500, seed), small(), 4);
@@ -45,7 +45,7 @@ fn the_first_twenty_seeds_already_span_the_front() {
 }
 
 #[test]
-fn candidate_zero_is_the_uncached_run_whatever_the_strategy() {
+fn candidate_zero_is_the_uncached_run_with_every_strategy() {
     for strategy in [Strategy::SteadyState, Strategy::Nsga2] {
         let breeder = Breeder::new(spec(draft(strategy, &[8, 4], 10, 1)), Arc::new(small())).unwrap();
         let first = breeder.ask(CandidateId(0)).unwrap();
@@ -57,7 +57,7 @@ fn candidate_zero_is_the_uncached_run_whatever_the_strategy() {
 }
 
 #[test]
-fn no_schedule_is_proposed_twice_though_none_is_measured_yet() {
+fn no_schedule_is_proposed_twice_even_before_the_first_result() {
     for search in [true, false] {
         let parts = Parts { search, ..Parts::default() };
         let spec = spec(draft(Strategy::SteadyState, &[6, 4], 100, 1));
@@ -72,7 +72,7 @@ fn no_schedule_is_proposed_twice_though_none_is_measured_yet() {
 }
 
 #[test]
-fn a_tiny_space_is_searched_to_its_end_and_then_there_is_nothing() {
+fn a_tiny_space_is_searched_completely() {
     for (search, forecast, size) in [(true, false, 16 + 4), (false, false, 16 + 4), (true, true, 34)] {
         let mut draft = draft(Strategy::SteadyState, &[5, 3], 1000, 1);
         (draft.forecast, draft.algorithm.remeasure) = (forecast, false);
@@ -89,7 +89,7 @@ fn a_tiny_space_is_searched_to_its_end_and_then_there_is_nothing() {
             }
             found += 1;
         }
-        // With forecasts, a forecast from one output is a reuse, so fewer than 81 + 9 are distinct.
+        // A forecast from one output is a reuse, so fewer than 81 + 9 schedules are distinct.
         if forecast { assert!(found >= size, "{found}") } else { assert_eq!(found, size) }
     }
 }
@@ -130,8 +130,8 @@ fn offspring_name_their_parents_and_inherit_the_first_ones_family() {
 }
 
 #[test]
-fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorded() {
-    // Live, a candidate is recorded when it is asked for; after a restart all are recorded before the first result.
+fn state_depends_on_the_order_of_results_and_not_on_when_candidates_are_recorded() {
+    // Live, a candidate is recorded when it is proposed; after a restart, all are recorded before the first result.
     let mut live = Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
     let landscape = Landscape::new(&small(), 10);
     let mut planner = live.new_planner();
@@ -152,7 +152,7 @@ fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorde
     }
     assert!(facts(&live) == facts(&replayed));
     assert_eq!(facts(&live).ask(CandidateId(120)), facts(&replayed).ask(CandidateId(120)));
-    // A new planner hears everything, and what it says counts only when the next advice would.
+    // A new planner gets all inputs, and its plan takes effect when the next request would have been due.
     replayed.restart_planner();
     let mut planner = replayed.new_planner();
     replayed.plan_now(&mut planner);
@@ -166,15 +166,15 @@ fn state_depends_on_the_order_of_results_and_not_on_when_candidates_were_recorde
     assert!(!replayed.model_correlations().is_empty());
 }
 
-/// What rests on facts alone: without what an planner said.
+/// The state that depends on facts alone, without plans.
 fn facts(breeder: &Breeder) -> Breeder {
     Breeder { planner_link: None, ..breeder.clone() }
 }
 
 #[test]
-fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_comes() {
+fn nothing_is_proposed_while_a_plan_is_due_and_its_time_of_arrival_changes_nothing() {
     let landscape = Landscape::new(&small(), 10);
-    // Three candidates in flight, results in order; the planner answers at once, or as late as can be.
+    // Three candidates in flight, results in order; the planner answers at once, or as late as possible.
     let run = |late: bool| {
         let mut breeder =
             Breeder::new(spec(draft(Strategy::SteadyState, &[10, 6], 120, 3)), Arc::new(small())).unwrap();
@@ -207,7 +207,7 @@ fn nothing_is_proposed_without_advice_that_is_due_and_nothing_changes_when_it_co
 }
 
 #[test]
-fn evaluations_that_take_no_time_are_not_worth_a_thought() {
+fn there_are_no_plans_if_evaluations_take_no_time() {
     let landscape = Landscape::new(&small(), 20);
     let quick = run_with(draft(Strategy::SteadyState, &[20], 200, 1), small(), 4, |_, proposal| {
         let mut measurement = landscape.measure(&proposal.schedule);
@@ -223,14 +223,14 @@ fn every_result_is_booked_and_gains_add_up_to_the_hypervolume() {
     let breeder = run(draft(Strategy::SteadyState, &[20, 12], 150, 4), small(), 2);
     let shares = breeder.operator_shares();
     let gain: f64 = shares.iter().map(|s| s.gain).sum();
-    // What is believed of latencies has moved a little since the gains were booked.
+    // Latency estimates have changed slightly since the gains were booked.
     assert!((gain - breeder.hypervolume()).abs() < 0.01, "{gain} {}", breeder.hypervolume());
     let of = |name: &str| shares.iter().find(|s| s.operator == name).map_or(0, |s| s.results);
     assert!(of("seed") > 24 && of("model-greedy") > 0, "{shares:?}");
 }
 
 #[test]
-fn a_search_without_a_part_still_searches() {
+fn a_search_works_without_any_one_part() {
     for parts in [
         Parts { operators: false, ..Parts::default() },
         Parts { selection: false, ..Parts::default() },
@@ -271,7 +271,7 @@ fn imported_schedules_come_first_and_must_fit_the_layout() {
 }
 
 #[test]
-fn a_result_is_taken_once_and_only_for_what_exists() {
+fn a_result_is_accepted_once_and_only_for_a_recorded_candidate() {
     let mut breeder = Breeder::new(spec(draft(Strategy::SteadyState, &[6], 50, 1)), Arc::new(small())).unwrap();
     let measurement = Landscape::new(&small(), 6).measure(&breeder.baseline);
     let zero = CandidateId(0);
@@ -302,7 +302,8 @@ fn normal(stream: &mut Stream) -> f64 {
     (0..12).map(|_| stream.unit()).sum::<f64>() - 6.0
 }
 
-/// Components cost differently, which a line can learn, and later blocks a little more, which it cannot.
+/// Kinds of components cost differently, which the cost model can learn; later blocks cost slightly more, which it
+/// cannot.
 fn uneven(schedule: &Schedule) -> f64 {
     let cost = |slot: usize| [1.4, 0.5, 1.1][slot % 3] * (0.975 + 0.05 * (slot / 3) as f64 / 3.0);
     let all: f64 = (0..schedule.slots()).map(cost).sum();
@@ -311,7 +312,7 @@ fn uneven(schedule: &Schedule) -> f64 {
     computed.map(|(_, slot)| 0.95 * cost(slot) / all / 20.0).sum::<f64>() + 0.05 * f64::from(schedule.steps()) / 20.0
 }
 
-/// A search in which each measured latency is off by a fifth, this way or that, and its latencies without noise.
+/// A search with 20 % noise on each measured latency, and its true latency ratios and qualities.
 fn noisy(seed: u64, remeasure: bool) -> (Breeder, BTreeMap<CandidateId, (f64, f64)>) {
     let landscape = Landscape::new(&small(), 20);
     let mut draft = draft(Strategy::SteadyState, &[20, 12], 500, seed);
@@ -327,7 +328,7 @@ fn noisy(seed: u64, remeasure: bool) -> (Breeder, BTreeMap<CandidateId, (f64, f6
     (breeder, truths)
 }
 
-/// By how much the worst member of the front is slower, in truth, than something that was measured and is no worse.
+/// How much slower, in truth, the worst front member is than a measured schedule of at least its quality.
 fn worst(breeder: &Breeder, truths: &BTreeMap<CandidateId, (f64, f64)>) -> f64 {
     let slower = |member: &Member| {
         let (ratio, quality) = truths[&member.candidate];
@@ -338,20 +339,20 @@ fn worst(breeder: &Breeder, truths: &BTreeMap<CandidateId, (f64, f64)>) -> f64 {
 }
 
 #[test]
-fn luck_keeps_nobody_on_the_front() {
+fn lucky_measurements_do_not_stay_on_the_front() {
     for seed in 1..=3 {
         let (breeder, truths) = noisy(seed, true);
         let noise = breeder.latency_noise().unwrap();
         assert!((0.12..0.28).contains(&noise), "{noise}");
         let worst = worst(&breeder, &truths);
-        assert!(worst <= 0.03, "seed {seed}: a member of the front is {worst} slower than it need be");
-        let again = breeder.ledger.all().filter(|(_, c)| c.provenance.repeats().is_some()).count();
-        assert!((4..=125).contains(&again), "{again} of 500 were repeated");
+        assert!(worst <= 0.03, "seed {seed}: a member of the front is {worst} slower than necessary");
+        let repeats = breeder.ledger.all().filter(|(_, c)| c.provenance.repeats().is_some()).count();
+        assert!((4..=125).contains(&repeats), "{repeats} of 500 are repeats");
     }
 }
 
 #[test]
-fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
+fn a_latency_estimate_uses_all_measurements_of_a_schedule() {
     let (breeder, _) = noisy(1, true);
     let (index, repeat) = breeder.ledger.all().find(|(_, c)| c.provenance.repeats().is_some()).unwrap();
     let estimate = breeder.latency_ratio(index).unwrap();
@@ -362,7 +363,7 @@ fn what_is_believed_of_latency_rests_on_all_measurements_of_a_schedule() {
 }
 
 #[test]
-fn members_of_the_front_are_measured_by_others_if_there_are_any() {
+fn front_members_are_repeated_by_other_workers() {
     let landscape = Landscape::new(&small(), 20);
     let mut breeder = Breeder::new(spec(draft(Strategy::SteadyState, &[20, 12], 100, 2)), Arc::new(small())).unwrap();
     let mut planner = breeder.new_planner();
@@ -381,7 +382,7 @@ fn members_of_the_front_are_measured_by_others_if_there_are_any() {
     assert_ne!(elsewhere.provenance.parents, [chosen]);
 }
 
-/// Six prompts of different difficulty; the schedule's error counts for each in its own way.
+/// Six prompts of different difficulty, each with its own sensitivity to the schedule's error.
 fn by_prompt(landscape: &Landscape, proposal: &Proposal) -> Measurement {
     let mut measurement = landscape.measure(&proposal.schedule);
     let loss = 1.0 - measurement.metrics[0].values[0];
@@ -393,7 +394,7 @@ fn by_prompt(landscape: &Landscape, proposal: &Proposal) -> Measurement {
 }
 
 #[test]
-fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the_front() {
+fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_these_join_the_front() {
     let landscape = Landscape::new(&small(), 12);
     let mut draft = draft(Strategy::SteadyState, &[12], 300, 3);
     draft.prompts = (0..6).map(|seed| evocache_proto::domain::Prompt { text: "an owl".into(), seed }).collect();
@@ -407,10 +408,10 @@ fn only_promising_candidates_are_evaluated_on_all_prompts_and_only_those_are_the
         assert_eq!(breeder.ledger.get(member.candidate).unwrap().prompts, PromptSet::All);
     }
     assert!(breeder.standing().all(|(c, _)| breeder.ledger.get(c).unwrap().prompts == PromptSet::All));
-    // Credit goes to who made a candidate, not to its promotion.
+    // Credit goes to the maker of a candidate, not to its promotion.
     let shares = breeder.operator_shares();
     assert!(shares.iter().all(|s| !s.operator.starts_with("promote")) && shares.len() > 5, "{shares:?}");
-    // The same again, and once more from facts in the order of a restart.
+    // The run is reproducible, and so is a replay of its facts in the order of a restart.
     assert!(breeder == run_with(draft.clone(), small(), 3, measure));
     let mut replayed = Breeder::new(spec(draft), Arc::new(small())).unwrap();
     for (index, c) in breeder.ledger.all() {
@@ -440,9 +441,9 @@ fn nsga2_waits_for_its_generations_and_evolves() {
 }
 
 #[test]
-fn a_calibration_profile_gives_seeds_of_its_own() {
+fn a_calibration_profile_adds_seeds() {
     let landscape = Landscape::new(&small(), 12);
-    // Blocks change at their own pace, attention less than the rest.
+    // Blocks change at different rates, attention less than other components.
     let slot = |slot: usize| 0.02 * (1.0 + slot as f32 / 4.0) * if slot.is_multiple_of(3) { 0.3 } else { 1.0 };
     let changes = (1..=3).flat_map(|lag| (0..12).flat_map(move |_| (0..12).map(move |s| slot(s) * lag as f32)));
     let profile = evocache_proto::domain::Profile::new(12, 3, changes.collect()).unwrap();
@@ -458,8 +459,8 @@ fn a_calibration_profile_gives_seeds_of_its_own() {
 }
 
 #[test]
-fn a_front_from_elsewhere_is_moved_to_the_step_counts_of_the_search() {
-    // As from PixArt-α to PixArt-Σ: the same layout, other sensitivities, other step counts.
+fn an_imported_front_is_resampled_and_helps_on_a_related_landscape() {
+    // As from PixArt-α to PixArt-Σ: the same layout, different sensitivities and step counts.
     let (source, target) = (Landscape::new(&small(), 20), Landscape::related(&small(), 14));
     let run = |draft: SpecDraft, landscape: &Landscape| {
         run_with(draft, small(), 4, |_, proposal| landscape.measure(&proposal.schedule))
@@ -482,7 +483,7 @@ fn a_front_from_elsewhere_is_moved_to_the_step_counts_of_the_search() {
 }
 
 #[test]
-fn imported_schedules_alone_are_each_measured_twice() {
+fn the_imported_strategy_measures_each_schedule_twice() {
     let source = run(draft(Strategy::SteadyState, &[8], 60, 1), small(), 1);
     let mut draft = draft(Strategy::Imported, &[8], 1000, 1);
     let schedule = |id: u64| source.schedule(CandidateId(id)).unwrap().as_ref().clone();
@@ -494,7 +495,7 @@ fn imported_schedules_alone_are_each_measured_twice() {
 }
 
 #[test]
-fn a_search_knows_when_it_has_stopped_growing() {
+fn stagnation_is_counted() {
     let mut draft = draft(Strategy::Nsga2, &[20], 300, 1);
     draft.budget.stagnation = Some(50);
     let breeder = run(draft, small(), 1);

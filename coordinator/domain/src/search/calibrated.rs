@@ -1,16 +1,16 @@
 //! Seeds from a calibration profile: SmoothCache's thresholds, and optimal step masks by dynamic programming.
 //!
-//! **smooth**: a kind of component (its mean over the blocks) is reused while its change since it was last computed is below
-//! a threshold; the first and the last step are computed. SmoothCache takes the threshold from the user; here, bisection
-//! finds it for a given share of computed decisions.
+//! **smooth**: a kind of component (its mean over the blocks) is reused while its change since it was last computed is
+//! below a threshold; the first and the last step are computed. SmoothCache takes the threshold from the user; here,
+//! bisection finds it for a given share of computed decisions.
 //!
-//! **path**: with `K` computed steps, the mask whose reused steps have the smallest sum of changes since their last computed
-//! step. Exact, by dynamic programming over (step, computed so far), as in DPCache: either one mask for all slots, or one for
-//! each kind of component.
+//! **path**: with `K` computed steps, the mask whose reused steps have the smallest sum of changes since their last
+//! computed step. Exact, by dynamic programming over (step, computed so far), as in DPCache: either one mask for all
+//! slots, or one for each kind of component.
 //!
 //! A profile is measured at the largest step count. Other step counts read it by relative time: one of their steps is
-//! several steps of the profile, and changes are interpolated linearly between lags and extrapolated beyond the largest one.
-//! Knows nothing of results: a change of an output is not an error of the picture.
+//! several steps of the profile, and changes are interpolated linearly between lags and extrapolated beyond the largest
+//! one. Knows nothing of results: a change of an output is not an error of the picture.
 
 use evocache_proto::domain::{Decision, Profile};
 
@@ -128,7 +128,8 @@ pub(super) fn smooth(space: &Space, changes: &Changes, wanted: f64) -> Genome {
     genome(space, changes.steps, &thresholded(changes, high))
 }
 
-/// The mask of `count` computed steps, the first among them, with the smallest sum of `change(step, age)` over the rest.
+/// The mask of `count` computed steps, the first among them, with the smallest sum of `change(step, age)` over the
+/// rest.
 fn shortest(steps: usize, count: usize, change: impl Fn(usize, usize) -> f64) -> Vec<bool> {
     // reused[a][b]: everything between the computed steps a and b is reused from a.
     let mut reused = vec![vec![0.0; steps + 1]; steps];

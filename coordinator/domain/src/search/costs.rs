@@ -1,16 +1,16 @@
-//! What caching saves: a cost as a line through the numbers of computed cells of each kind.
+//! The cost model: a schedule's latency as a linear function of its computed cells of each kind and its step count.
 //!
-//! A ridge regression towards "cost is the share computed", so that it is of use from the first result on and follows
-//! the measured latency later: a cached attention may save less than a cached feed-forward. Absent: interactions.
+//! A ridge regression towards "cost is the share computed": usable from the first result on, and later fitted to the
+//! measured latency, because a cached attention may save less than a cached feed-forward. Does not model interactions.
 
 use evocache_proto::domain::Schedule;
 
 use super::dense::{Factor, add_outer};
 use super::genome::{Genome, Space};
 
-/// How many results the prior is worth.
+/// The weight of the prior, in results.
 const PRIOR: f64 = 0.5;
-/// How far coefficients usually are from the prior's.
+/// Standard deviation of coefficients around the prior's.
 const UNLIKE: f64 = 0.5;
 
 /// Coefficients: one for the share of steps taken, one for the computed cells of each kind of component.
@@ -19,7 +19,7 @@ pub(super) struct Costs {
     coefficients: Vec<f64>,
     cells: f64,
     steps: f64,
-    /// Of the precision that the last fit left the coefficients with, in units of one result's variance.
+    /// Cholesky factor of the coefficients' precision after the last fit, in units of one result's variance.
     precision: Factor,
 }
 
@@ -32,14 +32,14 @@ impl Costs {
         Self { coefficients, cells: steps * space.slots() as f64, steps, precision }
     }
 
-    /// What the line sees of a schedule.
+    /// The features of a schedule: the share of steps, and the share computed by kind of component.
     pub(super) fn features_of(&self, space: &Space, schedule: &Schedule) -> Vec<f64> {
         let steps = f64::from(schedule.steps()) / self.steps;
         let computed = space.computed(schedule).map(|count| f64::from(count) / self.cells);
         std::iter::once(steps).chain(computed).collect()
     }
 
-    /// Fits the line to schedules, as [`features_of`](Self::features_of) has them, their costs and weights.
+    /// Fits the coefficients to rows of features (from [`features_of`](Self::features_of)), cost and weight.
     pub(super) fn fit<F: AsRef<[f64]>>(&mut self, rows: impl Iterator<Item = (F, f64, f64)>) {
         let n = self.coefficients.len();
         let (mut a, mut b) = (vec![0.0; n * n], vec![0.0; n]);
@@ -52,15 +52,15 @@ impl Costs {
             b.iter_mut().zip(features.as_ref()).for_each(|(b, x)| *b += weight * cost * x);
         }
         let mut precision = Factor::default();
-        // Only what stands left of the diagonal is read.
+        // Only the lower triangle is used.
         if (0..n).all(|i| precision.push(a[i * n..=i * n + i].to_vec())) {
             self.coefficients = precision.solve(b);
             self.precision = precision;
         }
     }
 
-    /// The mean square by which the line may be off there, where one result is off by this variance: by the results, and
-    /// because the prior pulls it.
+    /// The expected squared error of the prediction for these features, given the variance of one result: from the
+    /// results' noise, and from the bias of the prior.
     pub(super) fn variance_at(&self, features: &[f64], variance: f64) -> f64 {
         let solved = self.precision.solve(features.to_vec());
         let by_results: f64 = solved.iter().zip(features).map(|(s, x)| s * x).sum();
@@ -68,17 +68,17 @@ impl Costs {
         variance * by_results + by_prior
     }
 
-    /// How many coefficients the line has.
+    /// The number of coefficients.
     pub(super) fn len(&self) -> usize {
         self.coefficients.len()
     }
 
-    /// The cost by the line.
+    /// The predicted cost for these features.
     pub(super) fn line(&self, features: &[f64]) -> f64 {
         features.iter().zip(&self.coefficients).map(|(x, c)| x * c).sum()
     }
 
-    /// What a computed cell of each slot costs; never nothing.
+    /// The cost of a computed cell by slot; always positive.
     pub(super) fn slots(&self, space: &Space) -> Vec<f64> {
         let kinds = &self.coefficients[1..];
         let least = 0.05 * kinds.iter().map(|c| c.max(0.0)).sum::<f64>() / kinds.len() as f64;

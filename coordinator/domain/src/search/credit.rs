@@ -1,26 +1,26 @@
-//! Credit: what each operator added to the front, and so how often it is chosen.
+//! Credit: what each operator added to the front, which determines how often it is chosen.
 //!
-//! A result's gain is the hypervolume that it added to the front. The operators that made it share the gain; what
-//! happened long ago counts less. An operator's weight is multiplied by its gain per result relative to the mean of
-//! what was bred, within limits, so that none dies out and none takes over. Absent: the operators themselves.
+//! A result's gain is the hypervolume that it added to the front, divided among the operators that made it; older gains
+//! count less. An operator's weight is multiplied by its gain per result relative to the mean gain of bred candidates,
+//! within limits, so that no operator dies out or dominates. Knows nothing of the operators themselves.
 
 use std::collections::BTreeMap;
 
 use evocache_proto::domain::Maker;
 
-/// What remains of a result's weight after each later one.
+/// The factor of a result's weight for each later result.
 const MEMORY: f64 = 0.99;
-/// Results that an operator is assumed to have had at the mean gain.
+/// Prior weight: an operator is assumed to have had this many results of mean gain.
 const PRIOR: f64 = 2.0;
 /// Limits of the factor that multiplies an operator's weight.
 const FACTOR: (f64, f64) = (0.2, 4.0);
 
-/// How an operator has fared.
+/// The results of one operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatorShare {
     /// The operator, as in a candidate's provenance.
     pub operator: String,
-    /// Results that it had a part in.
+    /// Number of results that it contributed to.
     pub results: u64,
     /// Hypervolume that it added to the front.
     pub gain: f64,
@@ -38,7 +38,7 @@ struct Account {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Credit {
     accounts: BTreeMap<String, Account>,
-    /// Of what was bred, and of what a model planned: recent results and their gain.
+    /// Recent results and their gain, of bred and of planned candidates.
     bred: (f64, f64),
     planned: (f64, f64),
 }
@@ -48,13 +48,13 @@ fn rate((results, gain): (f64, f64), mean: f64) -> f64 {
 }
 
 impl Credit {
-    /// Books a result: the hypervolume that it added is shared among the operators that made the schedule.
+    /// Books a result: its gain is divided among the operators that made the schedule.
     pub(super) fn book(&mut self, maker: &Maker, gain: f64) {
         let operators = match maker {
             Maker::Bred(operators) => operators.clone(),
             Maker::Seed | Maker::Random | Maker::Planned(_) => vec![maker.to_string()],
         };
-        // A seed's result says nothing of operators to come.
+        // Seeds are not chosen by credit, so their gains do not count as recent.
         let recent = *maker != Maker::Seed;
         if recent {
             self.forget_a_little(matches!(maker, Maker::Planned(_)), gain);
@@ -71,7 +71,7 @@ impl Credit {
         }
     }
 
-    /// What happened before counts less; the gain counts for what was planned or for what was bred.
+    /// Decays all recent gains and adds this gain to the planned or to the bred candidates.
     fn forget_a_little(&mut self, planned: bool, gain: f64) {
         for account in self.accounts.values_mut() {
             account.recent_results *= MEMORY;
@@ -83,21 +83,21 @@ impl Credit {
         }
     }
 
-    /// Gain per result of an operator relative to the mean, within limits; 1 for one that was never tried.
+    /// An operator's gain per result relative to the mean, within limits; 1 if it has no results.
     pub(super) fn factor(&self, operator: &str) -> f64 {
         let mean = self.bred.1 / self.bred.0.max(1.0);
         let Some(account) = self.accounts.get(operator).filter(|_| mean > 0.0) else { return 1.0 };
         (rate((account.recent_results, account.recent_gain), mean) / mean).clamp(FACTOR.0, FACTOR.1)
     }
 
-    /// The share of offspring that a model should plan: its part of both gains per result.
+    /// The share of new candidates to plan: planning's share of the sum of both gains per result.
     pub(super) fn planned_share(&self) -> f64 {
         let mean = (self.bred.1 + self.planned.1) / (self.bred.0 + self.planned.0).max(1.0);
         let (planned, bred) = (rate(self.planned, mean), rate(self.bred, mean));
         if planned + bred > 0.0 { planned / (planned + bred) } else { 0.5 }
     }
 
-    /// All operators by name.
+    /// All operators, by name.
     pub(super) fn shares(&self) -> Vec<OperatorShare> {
         let share = |(operator, account): (&String, &Account)| OperatorShare {
             operator: operator.clone(),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn who_adds_more_is_chosen_more_often_and_nobody_dies_out() {
+    fn operators_that_add_more_are_chosen_more_often_and_none_dies_out() {
         let mut credit = Credit::default();
         assert_eq!(credit.factor("flip"), 1.0);
         for _ in 0..50 {
@@ -125,7 +125,7 @@ mod tests {
             credit.book(&bred("gap"), 0.02);
         }
         assert!(credit.factor("gap") > 1.3 && credit.factor("flip") == FACTOR.0 && credit.factor("new") == 1.0);
-        // What was good long ago is forgotten.
+        // Old gains are forgotten.
         (0..500).for_each(|_| credit.book(&bred("gap"), 0.0));
         (0..50).for_each(|_| credit.book(&bred("flip"), 0.01));
         assert!(credit.factor("flip") > credit.factor("gap"));

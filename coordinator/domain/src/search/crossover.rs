@@ -1,7 +1,8 @@
-//! Crossover: what a child takes from its second parent, already brought to the first one's step count.
+//! Crossover: which decisions a child takes from its second parent, which has been resampled to the first parent's step
+//! count.
 //!
-//! ECAD cuts the flat genome at four points. The others follow the structure that schedules have: whole steps, whole
-//! blocks, whole kinds of components, and boxes of all three.
+//! ECAD cuts the flat genome at four points. The other operators follow the structure of schedules: whole steps,
+//! blocks, kinds of components, and boxes of these. Does not choose among operators: that is `variation.rs`.
 
 use super::genome::{Genome, Space};
 use super::region::Region;
@@ -17,20 +18,20 @@ pub(super) fn four_point(_: &Space, child: &mut Genome, other: &Genome, stream: 
     child.take(other, |step, slot| cuts.iter().filter(|&&cut| cut <= step * slots + slot).count() % 2 == 1);
 }
 
-/// Each step as a whole from either parent: in turns of chance, or one stretch of time.
+/// Whole steps from either parent: each drawn separately, or one range from the second.
 pub(super) fn whole_step(_: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
     let steps = child.steps();
     let from_other = pieces(steps, stream);
     child.take(other, |step, _| from_other[step]);
 }
 
-/// Each block as a whole from either parent: in turns of chance, or one stretch of depth.
+/// Whole blocks from either parent: each drawn separately, or one range from the second.
 pub(super) fn whole_block(space: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
     let from_other = pieces(space.blocks(), stream);
     child.take(other, |_, slot| from_other[space.block_of(slot)]);
 }
 
-/// Each kind of component as a whole from either parent.
+/// Whole kinds of components from either parent.
 pub(super) fn whole_component(space: &Space, child: &mut Genome, other: &Genome, stream: &mut Stream) {
     let from_other: Vec<bool> = (0..space.components()).map(|_| stream.chance(0.5)).collect();
     child.take(other, |_, slot| from_other[space.component_of(slot)]);
@@ -47,7 +48,7 @@ pub(super) fn uniform(_: &Space, child: &mut Genome, other: &Genome, stream: &mu
     child.take(other, |_, _| stream.chance(0.5));
 }
 
-/// Which of `n` pieces come from the second parent.
+/// Which of `n` pieces come from the second parent: one range, or each with probability 1/2.
 fn pieces(n: usize, stream: &mut Stream) -> Vec<bool> {
     if stream.chance(0.5) {
         let range = stream.range(n);

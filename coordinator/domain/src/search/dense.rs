@@ -1,7 +1,7 @@
-//! Dense symmetric positive definite systems.
+//! Dense symmetric positive definite linear systems.
 
 /// Solves `A x = b` for a symmetric positive definite `A` (row-major, `b.len()` squared; only the lower triangle is
-/// read) by Cholesky's decomposition. `None` if `A` is not positive definite.
+/// read) by Cholesky decomposition. `None` if `A` is not positive definite.
 pub(super) fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Option<Vec<f64>> {
     let n = b.len();
     for j in 0..n {
@@ -29,10 +29,10 @@ pub(super) fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Option<Vec<f64>> {
     Some(b)
 }
 
-/// The Cholesky factor of a symmetric positive definite matrix that grows by a row at a time.
+/// The Cholesky factor of a symmetric positive definite matrix that grows one row at a time.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Factor {
-    /// Rows of the lower triangle, one after the other.
+    /// Rows of the lower triangle, concatenated.
     rows: Vec<f64>,
     len: usize,
 }
@@ -43,7 +43,7 @@ impl Factor {
         &self.rows[start..start + i + 1]
     }
 
-    /// That of the identity times a positive number.
+    /// The factor of the identity matrix times `scale`, which is positive.
     pub(super) fn scaled_identity(n: usize, scale: f64) -> Self {
         let mut factor = Self::default();
         for i in 0..n {
@@ -54,8 +54,8 @@ impl Factor {
         factor
     }
 
-    /// Appends the next row of the matrix, up to and with its diagonal; leaves it out, and says so, if the matrix
-    /// would not be positive definite.
+    /// Appends the next row of the matrix, up to its diagonal. Returns `false` and skips the row if the matrix would
+    /// not be positive definite.
     pub(super) fn push(&mut self, mut row: Vec<f64>) -> bool {
         let n = self.len;
         for j in 0..n {
@@ -72,7 +72,7 @@ impl Factor {
         true
     }
 
-    /// Solves with the matrix.
+    /// Solves `A x = b`.
     pub(super) fn solve(&self, mut b: Vec<f64>) -> Vec<f64> {
         for i in 0..self.len {
             let row = self.row(i);
@@ -87,7 +87,7 @@ impl Factor {
         b
     }
 
-    /// `½ ln det`, and `½ bᵀ A⁻¹ b`: what a likelihood is made of.
+    /// `−½ (ln det A + bᵀ A⁻¹ b)`: the log likelihood of `b`, up to a constant.
     pub(super) fn likelihood(&self, mut b: Vec<f64>) -> f64 {
         let mut sum = 0.0;
         for i in 0..self.len {
@@ -109,7 +109,7 @@ pub(super) fn add_outer(a: &mut [f64], x: &[f64], weight: f64) {
     }
 }
 
-/// The scalar product, summed in four lanes so that the compiler may use vector instructions.
+/// The dot product, summed in four lanes so that the compiler can vectorize it.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [0.0; 4];
     let (a4, b4) = (a.chunks_exact(4), b.chunks_exact(4));
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_positive_definite_system_is_solved_and_another_refused() {
+    fn positive_definite_systems_are_solved_and_others_refused() {
         let a = vec![4.0, 0.0, 0.0, 2.0, 5.0, 0.0, 1.0, 3.0, 6.0];
         let x = solve(a, vec![11.0, 21.0, 25.0]).unwrap();
         for (x, wanted) in x.iter().zip([1.0, 2.0, 3.0]) {

@@ -1,4 +1,5 @@
-//! A schedule laid open for variation: one byte per decision, not canonical; and the space such genomes live in.
+//! Genomes: schedules unpacked for variation, with one byte per decision and not canonical; and their search space.
+//! Knows nothing of operators.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,19 +8,19 @@ use evocache_proto::domain::{Decision, Layout, Schedule};
 
 use crate::rng::Stream;
 
-/// What the genomes of one search have in common.
+/// The search space: the layout and the rules that all genomes of a search share.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Space {
     layout: Arc<Layout>,
     steps: Vec<u32>,
     forecast: bool,
-    /// For each slot, the block it belongs to, counted through all groups.
+    /// The block of each slot, numbered across all groups.
     block: Vec<usize>,
-    /// For each slot, the kind of component it is: components of different groups are different kinds.
+    /// The kind of component of each slot; components of different groups are different kinds.
     component: Vec<usize>,
-    /// For each kind of component, the blocks that have it.
+    /// The blocks that have each kind of component.
     blocks_with: Vec<Range<usize>>,
-    /// For each kind of component, the bits that its decisions have in four steps of a packed schedule.
+    /// For each kind of component, the mask of its decisions in four steps of a packed schedule.
     bits: Vec<Box<[u8]>>,
     blocks: usize,
 }
@@ -44,7 +45,7 @@ impl Space {
         Self { layout, steps: steps.to_vec(), forecast, block, component, blocks_with, bits, blocks }
     }
 
-    /// How many decisions of each kind of component a schedule computes.
+    /// The number of computed decisions of each kind of component.
     pub(super) fn computed(&self, schedule: &Schedule) -> impl Iterator<Item = u32> {
         self.bits.iter().zip(&self.blocks_with).map(|(bits, blocks)| {
             // A decision that is not computed has exactly one of its two bits set. Four steps fill as many bytes as
@@ -76,7 +77,7 @@ impl Space {
         self.blocks
     }
 
-    /// How many kinds of components there are.
+    /// The number of kinds of components.
     pub(super) fn components(&self) -> usize {
         self.blocks_with.len()
     }
@@ -94,13 +95,13 @@ impl Space {
         self.blocks_with[component].clone()
     }
 
-    /// A way not to compute.
+    /// A random decision that does not compute: reuse or, if allowed, forecast.
     pub(super) fn cached(&self, stream: &mut Stream) -> Decision {
         if self.forecast && stream.chance(0.5) { Decision::Forecast } else { Decision::Reuse }
     }
 }
 
-/// Decisions of a schedule, step-major, free to change. Becomes canonical again as a [`Schedule`].
+/// The decisions of a schedule, step-major and mutable. Converting to a [`Schedule`] makes them canonical.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Genome {
     steps: usize,
@@ -120,7 +121,7 @@ impl Genome {
         Self { steps: schedule.steps() as usize, slots: schedule.slots(), decisions }
     }
 
-    /// The schedule in canonical form; `None` for a step count that no schedule has, which no search allows.
+    /// The schedule in canonical form; `None` if the step count is invalid, which no search allows.
     pub(super) fn to_schedule(&self, space: &Space) -> Option<Schedule> {
         let steps = u32::try_from(self.steps).ok()?;
         let decide = |step: u32, slot| self.at(step as usize, slot);
@@ -147,7 +148,7 @@ impl Genome {
         self.at(step, slot) == Decision::Compute
     }
 
-    /// Copies what another genome of the same step count does where `takes` says so.
+    /// Copies the decisions of another genome of the same step count for which `takes(step, slot)` is true.
     pub(super) fn take(&mut self, other: &Self, mut takes: impl FnMut(usize, usize) -> bool) {
         for (i, (mine, theirs)) in self.decisions.iter_mut().zip(&other.decisions).enumerate() {
             if takes(i / self.slots, i % self.slots) {
@@ -166,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_computed_is_counted_as_it_is_read(seed: u64, steps in 1u32..40, flux: bool, blocks in 1u32..9) {
+        fn counts_of_computed_decisions_agree_with_the_decisions(seed: u64, steps in 1u32..40, flux: bool, blocks in 1u32..9) {
             let layout = if flux { Layout::flux(blocks, 2) } else { Layout::pixart(blocks) };
             let space = Space::new(Arc::new(layout.unwrap()), &[steps], true);
             let schedule = random::any_density(&space, &mut Stream::new(seed, "counts", 0)).to_schedule(&space).unwrap();

@@ -1,9 +1,8 @@
-//! What the results add up to: what was observed of each schedule, its score, and the sets that scores live in.
+//! The results of a search on all prompts: the observations and score of each schedule, the front and the population.
 //!
-//! A score is not final. Another measurement of a schedule, or a better idea of how noisy latencies are
-//! ([`Latencies`]), changes what is believed of it; so everything is scored anew now and then: after every twelfth
-//! part of the results (from 2,000 on every fourth), and when the search ends. Only results on all prompts are held here. Absent: schedules beyond
-//! what latencies need, and how candidates are bred.
+//! A score is not final. Repeats, and a better latency model ([`Latencies`]), change the estimate behind it. So all
+//! results are rescored from time to time: whenever they have grown by 1/12 (from 2,000 results on by 1/4), and when
+//! the search ends. Knows nothing of how candidates are bred.
 
 use std::collections::BTreeMap;
 
@@ -18,29 +17,29 @@ use crate::hypervolume::Staircase;
 use crate::objective::{Objectives, Observed};
 use crate::pareto::Score;
 
-/// The share of the uncached quality at which the best speed-up is reported while a search runs.
+/// The quality ratio at which the best speed-up is reported while a search runs.
 pub const REPORTED_QUALITY_RATIO: f64 = 0.98;
-/// A hypervolume that grew by less, relatively, has not grown.
+/// The hypervolume has grown if its relative growth exceeds this.
 const GROWTH: f64 = 1e-3;
-/// What a newcomer to the front is credited with where the hypervolume has more than two dimensions.
+/// The gain credited to a new front member if there are more than two objectives.
 const JOINING: f64 = 1e-3;
-/// Everything is scored anew after this part of the results; from so many on, when noise and line are well known, after
-/// that one.
+/// All results are rescored when they have grown by one part in this many.
 const RESCORED: usize = 12;
+/// From this many results on, when the latency model is well known, by one part in that many.
 const MANY: (usize, usize) = (2000, 4);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Evidence {
-    /// Mean of what was observed, and of how many evaluations.
+    /// Mean of the observations, and their number.
     observed: Observed,
     count: u32,
     score: Score,
     seed: bool,
-    /// The first candidate with this schedule, by which latencies know it.
+    /// The first candidate with this schedule: its key in the latency model.
     first: CandidateId,
 }
 
-/// The largest speed-ups at [`REPORTED_QUALITY_RATIO`] or more: of all, and of the seeds alone.
+/// The largest estimated speed-ups at [`REPORTED_QUALITY_RATIO`] or more: of all schedules, and of the seeds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Speedups {
     pub(super) all: Option<f64>,
@@ -52,28 +51,28 @@ pub(super) struct Speedups {
 pub(super) struct Knowledge {
     objectives: Objectives,
     latencies: Latencies,
-    /// The uncached latency that those in time rest on; without one, each result's own.
+    /// The uncached latency for `latency_us`, in microseconds per image; if `None`, each result's own is used.
     reference: Option<f64>,
     evidence: BTreeMap<CandidateId, Evidence>,
     population: Population,
     archive: Archive,
     seed_archive: Archive,
-    /// The archive's staircase, while there are two objectives: what a result adds is its credit.
+    /// The archive's staircase, if there are two objectives. The area that a result adds is its gain.
     stairs: Option<Staircase>,
     speedups: Speedups,
-    /// Measurements taken in, and how many of them everything was last scored by.
+    /// Number of measurements, and that number at the last rescoring.
     told: usize,
     scored: usize,
-    /// The hypervolume when it last grew, and results since; only counted where a budget asks for it.
+    /// The hypervolume when it last grew, and the number of results since; only if the budget limits stagnation.
     growth: Option<(f64, u64)>,
 }
 
-/// What a new result did.
+/// The effect of a new result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Added {
     pub(super) score: Score,
     pub(super) inserted: Inserted,
-    /// Hypervolume that it added.
+    /// The hypervolume that it added.
     pub(super) gain: f64,
 }
 
@@ -123,12 +122,12 @@ impl Knowledge {
         self.speedups
     }
 
-    /// Results in a row in which the hypervolume did not grow.
+    /// Number of consecutive results without growth of the hypervolume.
     pub(super) fn stagnant(&self) -> u64 {
         self.growth.map_or(0, |(_, since)| since)
     }
 
-    /// How many evaluations a schedule's evidence rests on; 0 for one that has none on all prompts.
+    /// Number of evaluations of a candidate's schedule on all prompts.
     pub(super) fn count(&self, candidate: CandidateId) -> u32 {
         self.evidence.get(&candidate).map_or(0, |e| e.count)
     }
@@ -137,7 +136,7 @@ impl Knowledge {
         self.evidence.get(&candidate).map(|e| e.score)
     }
 
-    /// All scores, by candidate.
+    /// All scores, sorted by candidate.
     pub(super) fn scores(&self) -> impl Iterator<Item = (CandidateId, Score)> {
         self.evidence.iter().map(|(&candidate, evidence)| (candidate, evidence.score))
     }
@@ -147,7 +146,7 @@ impl Knowledge {
         self.evidence.keys().copied()
     }
 
-    /// The same, each with what is believed of its latency ratio.
+    /// The same, each with its estimated latency ratio.
     pub(super) fn latency_ratios(&self) -> impl Iterator<Item = (CandidateId, f64)> {
         self.evidence.iter().filter_map(|(&candidate, e)| Some((candidate, self.latencies.value(e.first)?)))
     }
@@ -156,18 +155,18 @@ impl Knowledge {
         self.latencies.estimate(self.evidence.get(&candidate).map_or(candidate, |e| e.first))
     }
 
-    /// Takes in a measured latency; `first` is the first candidate with this schedule.
+    /// Takes a measured latency; `first` is the first candidate with this schedule.
     pub(super) fn add_latency(&mut self, space: &Space, first: CandidateId, schedule: &Schedule, timing: Timing<'_>) {
         self.latencies.tell(space, first, schedule, timing);
         self.told += 1;
     }
 
-    /// What latencies in time rest on.
+    /// Sets the uncached latency for `latency_us`, in microseconds per image.
     pub(super) fn set_uncached_latency(&mut self, uncached_us: Option<f64>) {
         self.reference = uncached_us;
     }
 
-    /// What was observed, with the estimated latency in place of the measured one.
+    /// Replaces the measured latency of an observation by the estimate.
     pub(super) fn with_estimated_latency(&self, first: CandidateId, observed: &Observed) -> Observed {
         match self.latencies.value(first) {
             Some(ratio) => self.objectives.with_latency_ratio(observed, ratio, self.reference),
@@ -175,7 +174,7 @@ impl Knowledge {
         }
     }
 
-    /// The first result of a schedule on all prompts.
+    /// Adds the first result of a schedule on all prompts.
     pub(super) fn add(&mut self, candidate: CandidateId, first: CandidateId, observed: Observed, seed: bool) -> Added {
         let score = self.objectives.judge(&self.with_estimated_latency(first, &observed));
         self.evidence.insert(candidate, Evidence { observed, count: 1, score, seed, first });
@@ -197,7 +196,7 @@ impl Knowledge {
         Added { score, inserted, gain }
     }
 
-    /// Another result of a schedule that has one.
+    /// Adds a repeat to a schedule's results.
     pub(super) fn add_repeat(&mut self, candidate: CandidateId, observed: &Observed) {
         if let Some(evidence) = self.evidence.get_mut(&candidate) {
             evidence.observed = evidence.observed.averaged_with(evidence.count, observed);
@@ -205,7 +204,7 @@ impl Knowledge {
         }
     }
 
-    /// The believed speed-up of a candidate with enough quality and within all bounds.
+    /// The estimated speed-up of a feasible candidate with enough quality.
     fn speedup(&self, candidate: CandidateId) -> Option<f64> {
         let evidence = self.evidence.get(&candidate)?;
         let kept = self.objectives.quality_ratio(&evidence.observed)?;
@@ -213,13 +212,13 @@ impl Knowledge {
         enough.then_some(1.0 / self.latencies.value(evidence.first)?)
     }
 
-    /// Whether so much was told that scores should be looked at again.
+    /// Whether there are enough new measurements for a rescoring.
     pub(super) fn is_due(&self) -> bool {
         let part = if self.told < MANY.0 { RESCORED } else { MANY.1 };
         self.told > self.scored + self.told / part
     }
 
-    /// Scores everything anew. Says whether there was a reason to.
+    /// Refits the latency model and rescores all results. Returns `false` if there are no new measurements.
     pub(super) fn rescore(&mut self) -> bool {
         if self.told == self.scored {
             return false;

@@ -1,25 +1,26 @@
-//! What is believed of latency ratios: each schedule's own measurements, and how latency follows what is computed.
+//! The latency model: estimates latency ratios from each schedule's own measurements and from a cost model over all
+//! schedules.
 //!
-//! A measurement's logarithm is its schedule's, plus noise; a schedule's is that of a line through what it computes
-//! ([`Costs`]), plus what the line misses. With `n` measurements of mean `m`, a line of `f`, noise `σ` and misfit `τ`,
-//! the estimate is `f + w (m - f)` in logarithms, with `w = τ² / (τ² + σ²/n)`. So on a quiet machine a measurement counts
-//! nearly alone, and on a noisy one a lucky one is believed as little as it deserves.
+//! The logarithm of a measurement is its schedule's, plus noise of deviation `σ`. The logarithm of a schedule's ratio
+//! is that of the cost model's line ([`Costs`]), plus a misfit of deviation `τ`. With `n` measurements of mean `m` and
+//! the line `f`, the estimate is `f + w (m - f)` in logarithms, with `w = τ² / (τ² + σ²/n)`. On a quiet machine the
+//! measurement dominates; on a noisy one the line does, so a lucky measurement has little weight.
 //!
-//! The estimate's variance is what is left when `σ` and `τ` were known, `w σ²/n`, but they are not, nor is the line: so it
-//! is the mean of `w' σ'²/n + (w' - w)² (m - f)²` over all pairs by their posterior, plus `(1 - w)²` times the variance of
-//! the line. That makes it true where a schedule was measured once or twice and nothing has been repeated yet.
+//! If `σ`, `τ` and the line were known, the variance would be `w σ²/n`. They are not, so the variance is the posterior
+//! mean of `w' σ'²/n + (w' - w)² (m - f)²` over all pairs `(σ', τ')`, plus `(1 - w)²` times the variance of the line.
+//! This keeps it accurate where a schedule was measured once or twice and before the first repeats.
 //!
-//! `σ` and `τ` are the geometric means of their posterior on a grid, given how far repeated measurements are from their
-//! means, how far those means are from the line, and a prior. (The likeliest pair jumps: much noise and no misfit
-//! explains results about as well as a little less noise and a large misfit, and believes luck.) The prior of the noise is
-//! centred on how much the uncached batches of each measurement vary: they are the same work, and every measurement has
-//! some. What is far out counts as [`CLIP`] times the median, because one disturbed worker must not make all others look
-//! noisy.
+//! `σ` and `τ` are the geometric means of their posterior on a grid, given the deviations of repeats from their means,
+//! the deviations of these means from the line, and a prior. (The most likely pair is unstable: large noise without
+//! misfit explains the results about as well as slightly less noise with a large misfit, which would trust lucky
+//! measurements.) The prior of the noise is centered on the variation of the uncached batches within each measurement,
+//! which do equal work. Outliers are clipped at [`CLIP`] deviations, estimated from the median, so that one disturbed
+//! worker does not make all others look noisy.
 //!
-//! Two things are known without measuring. The uncached run is as fast as itself: its ratio is 1, and its measurements
-//! tell the noise. And no schedule takes less than the share of the uncached work that it does of the kind of component
-//! that it does least of (but for [`PER_RUN`]), nor much less than its share of the multiply-accumulates ([`PER_MAC`]); what is measured below
-//! that is noise. Absent: where a measurement comes from.
+//! Two facts need no measurement. The ratio of the uncached run is 1, so its measurements show the noise. And a
+//! schedule's ratio is at least the smallest share that it computes of any kind of component (within [`PER_RUN`]), and
+//! not much below its share of multiply-accumulates ([`PER_MAC`]); smaller measurements are noise. Knows nothing of
+//! workers.
 
 use std::collections::BTreeMap;
 
@@ -29,36 +30,38 @@ use super::costs::Costs;
 use super::genome::Space;
 use crate::estimate::Estimate;
 
-/// Prior deviations of noise and misfit, and how sure the prior is: the deviation of their logarithms.
+/// The prior of the noise: its median, and the deviation of its logarithm.
 const NOISE: (f64, f64) = (0.01, 1.5);
-/// How sure the uncached batches are of the noise: they vary as a ratio of two fastest does, to within a factor of two.
+/// The deviation of the logarithm of the noise when estimated from uncached batches: these vary as much as a ratio of
+/// two minima, within about a factor of two.
 const PAIRED: f64 = 0.7;
+/// The prior of the misfit: its median, and the deviation of its logarithm.
 const MISFIT: (f64, f64) = (0.02, 0.7);
-/// The grid that both are looked for on: the first, the ratio of neighbours, how many.
+/// The grid of both deviations: the first value, the ratio of neighbors, the number of values.
 const GRID: (f64, f64, i32) = (0.001, 1.05, 130);
-/// The logarithm of what is too unlikely to count.
+/// Pairs whose log posterior is lower than the maximum by more than this are ignored.
 const NOTHING: f64 = -20.0;
-/// The line is improved so often by a weighted regression: its errors are relative.
+/// Number of reweighted regressions per fit of the line, because its errors are relative.
 const ROUNDS: usize = 2;
-/// The line is nowhere lower.
+/// The smallest ratio of the line.
 const LEAST: f64 = 0.01;
-/// A component that runs less often may take less time each time, by the machine's caches, by this factor.
+/// A component that runs less often may run faster by this factor, because of the machine's caches.
 const PER_RUN: f64 = 1.05;
-/// The multiply-accumulates that a schedule does may take less time each than those of the uncached run, by this factor.
+/// A schedule's multiply-accumulates may run faster than the uncached run's by this factor.
 const PER_MAC: f64 = 1.5;
-/// Farther out than this, in standard deviations by the median, nothing counts.
+/// Residuals are clipped to this many standard deviations, estimated from the median.
 const CLIP: f64 = 3.5;
-/// The median of the magnitude of a standard normal variable.
+/// The median of the absolute value of a standard normal variable.
 const MEDIAN: f64 = 0.6745;
 
-/// A measurement, as far as latency goes.
+/// The timings of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing<'a> {
     /// Latency over the uncached latency.
     ratio: f64,
-    /// The uncached batches of the same measurement, in any unit.
+    /// Times of the uncached batches of the same measurement, in any unit.
     uncached: &'a [f64],
-    /// Multiply-accumulates over the uncached run's.
+    /// Multiply-accumulates relative to the uncached run's.
     macs: f64,
 }
 
@@ -77,7 +80,7 @@ struct Row {
     features: Box<[f64]>,
     /// Logarithms of the measured ratios.
     ratios: Vec<f64>,
-    /// The ratio is no smaller.
+    /// A lower bound of the ratio.
     least: f64,
     /// Whether it is the uncached run, whose ratio is 1.
     uncached: bool,
@@ -93,7 +96,7 @@ impl Row {
         if self.uncached { 0.0 } else { self.ratios.iter().sum::<f64>() / self.count() }
     }
 
-    /// How many of the measurements are free to tell the noise.
+    /// Degrees of freedom of the measurements for the noise.
     fn freedom(&self) -> f64 {
         if self.uncached { self.count() } else { self.count() - 1.0 }
     }
@@ -103,18 +106,18 @@ impl Row {
     }
 }
 
-/// What is believed of a latency ratio, and how it comes about.
+/// An estimated latency ratio and its parts.
 struct Blend {
     value: f64,
-    /// Of the measurements, beside the line.
+    /// Weight of the measurements; the line's is the rest.
     weight: f64,
-    /// The ratio by the line.
+    /// The line's prediction.
     line: f64,
-    /// How far the measurements are from that, in logarithms.
+    /// The logarithm of the measured mean over the line's prediction.
     off: f64,
 }
 
-/// Deviations of noise and misfit, and how likely they are together: first the logarithm, then as a share of the likeliest.
+/// A pair of deviations with its posterior: first as a logarithm, then relative to the largest.
 #[derive(Debug, Clone, Copy)]
 struct Pair {
     likely: f64,
@@ -122,7 +125,7 @@ struct Pair {
     misfit: f64,
 }
 
-/// What is left open after so many measurements, in squared logarithms.
+/// The variance that remains after a number of measurements, in squared logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Uncertainty {
     /// The mean of `w' σ'²/n`.
@@ -136,20 +139,20 @@ struct Uncertainty {
 pub(super) struct Latencies {
     rows: BTreeMap<CandidateId, Row>,
     line: Costs,
-    /// What the line sees of the uncached run.
+    /// The features of the uncached run.
     whole: Vec<f64>,
-    /// Deviations of the logarithms of each measurement's uncached batches.
+    /// By measurement: the deviation of the logarithms of its uncached batches.
     paired: Vec<f64>,
     /// By the number of measurements.
     uncertainty: BTreeMap<usize, Uncertainty>,
-    /// Variances of one measurement, and of schedules around the line.
+    /// Variance of one measurement, and of schedules around the line, in logarithms.
     noise: f64,
     misfit: f64,
-    /// By how many repeated measurements the noise is known.
+    /// Number of repeats that inform the noise.
     repeats: usize,
 }
 
-/// The sum of squares with what is far out pulled in.
+/// The sum of squares, with outliers clipped.
 fn squares(mut magnitudes: Vec<f64>) -> f64 {
     let middle = magnitudes.len() / 2;
     if magnitudes.is_empty() {
@@ -160,7 +163,7 @@ fn squares(mut magnitudes: Vec<f64>) -> f64 {
     magnitudes.into_iter().map(|x| x.min(most).powi(2)).sum()
 }
 
-/// The logarithm of the normal density of `count` observations with this sum of squares, but for a constant.
+/// The log likelihood of `count` normal observations with this sum of squares, up to a constant.
 fn likelihood(count: f64, squares: f64, variance: f64) -> f64 {
     -0.5 * (count * variance.ln() + squares / variance)
 }
@@ -188,7 +191,7 @@ impl Latencies {
         latencies
     }
 
-    /// Another measurement of a schedule; `key` is the first candidate that had it.
+    /// Takes a measurement of a schedule; `key` is the first candidate with this schedule.
     pub(super) fn tell(&mut self, space: &Space, key: CandidateId, schedule: &Schedule, timing: Timing<'_>) {
         let paired = Spread::of(timing.uncached.iter().map(|t| t.max(f64::MIN_POSITIVE).ln()));
         if paired.freedom() > 0.0 {
@@ -206,7 +209,7 @@ impl Latencies {
         row.ratios.push(timing.ratio.max(f64::MIN_POSITIVE).ln());
     }
 
-    /// Learns the line, the noise and the misfit anew.
+    /// Refits the line, the noise and the misfit.
     pub(super) fn fit(&mut self) {
         for _ in 0..ROUNDS {
             let line = self.line.clone();
@@ -218,7 +221,7 @@ impl Latencies {
         self.fit_deviations();
     }
 
-    /// Noise and misfit by all that was measured.
+    /// Estimates noise and misfit from all measurements.
     fn fit_deviations(&mut self) {
         let repeated = || self.rows.values().filter(|row| row.freedom() > 0.0);
         let within = squares(
@@ -229,7 +232,7 @@ impl Latencies {
                 })
                 .collect(),
         );
-        // Each deviation was scaled up to a whole one; there are as many as measurements, but fewer are free.
+        // Deviations were scaled to unit degrees of freedom, so their sum is scaled back to the actual number.
         let measurements: f64 = repeated().map(Row::count).sum();
         let freedom = self.repeats as f64;
         let within = if measurements > 0.0 { within * freedom / measurements } else { 0.0 };
@@ -239,7 +242,7 @@ impl Latencies {
             by_count.entry(row.ratios.len()).or_default().push(residual.abs());
         }
         let counts: Vec<usize> = std::iter::once(1).chain(by_count.keys().copied().filter(|&n| n > 1)).collect();
-        // The line has used up some of the residuals.
+        // The line's coefficients use degrees of freedom of the residuals.
         let kept = 1.0 - (self.line.len() as f64 / self.rows.len().max(1) as f64).min(0.9);
         let groups: Vec<(f64, f64, f64)> =
             by_count.into_iter().map(|(n, rest)| (n as f64, kept * rest.len() as f64, squares(rest))).collect();
@@ -257,7 +260,7 @@ impl Latencies {
             }
         }
         let likeliest = posterior.iter().map(|pair| pair.likely).fold(f64::NEG_INFINITY, f64::max);
-        // What weighs nothing adds nothing.
+        // Negligible pairs are dropped.
         posterior.retain(|pair| pair.likely > likeliest + NOTHING);
         let (mut all, mut noise, mut misfit) = (0.0, 0.0, 0.0);
         for pair in &mut posterior {
@@ -266,12 +269,12 @@ impl Latencies {
             noise += pair.likely * pair.noise.ln();
             misfit += pair.likely * pair.misfit.ln();
         }
-        // The likeliest pair has weight 1, so there is something to divide by.
+        // The most likely pair has weight 1, so `all` is positive.
         (self.noise, self.misfit) = ((2.0 * noise / all).exp(), (2.0 * misfit / all).exp());
         self.uncertainty = counts.into_iter().map(|n| (n, self.uncertainty_after(n, &posterior, all))).collect();
     }
 
-    /// What is left open after `n` measurements, over pairs that are likely by `all` together.
+    /// The uncertainty after `n` measurements; `all` is the sum of the posterior.
     fn uncertainty_after(&self, n: usize, posterior: &[Pair], all: f64) -> Uncertainty {
         let weight = |noise: f64, misfit: f64| misfit / (misfit + noise / n as f64);
         let chosen = weight(self.noise, self.misfit);
@@ -285,7 +288,7 @@ impl Latencies {
         uncertainty
     }
 
-    /// What the uncached batches say of the noise.
+    /// The prior of the noise, from the uncached batches if there are any.
     fn noise_prior(&self) -> (f64, f64) {
         if self.paired.is_empty() {
             return NOISE;
@@ -295,17 +298,17 @@ impl Latencies {
         (deviation.max(GRID.0), PAIRED.hypot(NOISE.1 / n.sqrt()))
     }
 
-    /// Relative standard deviation of one measurement; `None` while nothing was measured twice.
+    /// Relative standard deviation of one measurement; `None` before the first repeat.
     pub(super) fn noise(&self) -> Option<f64> {
         (self.repeats > 0).then(|| self.noise.sqrt())
     }
 
-    /// By how many repeated measurements the noise is known.
+    /// The number of repeats that inform the noise.
     pub(super) fn repeats(&self) -> usize {
         self.repeats
     }
 
-    /// What is believed of a schedule's latency ratio; `None` before its first measurement.
+    /// The estimated latency ratio of a schedule; `None` before its first measurement.
     pub(super) fn value(&self, key: CandidateId) -> Option<f64> {
         self.rows.get(&key).map(|row| self.blend(row).value)
     }
@@ -317,7 +320,7 @@ impl Latencies {
         Blend { value, weight, line, off }
     }
 
-    /// The same with its deviation, which takes longer to tell.
+    /// The estimated latency ratio with its deviation, which is slower to compute than the value alone.
     pub(super) fn estimate(&self, key: CandidateId) -> Option<Estimate> {
         let row = self.rows.get(&key)?;
         let measurements = u32::try_from(row.ratios.len()).unwrap_or(u32::MAX);
@@ -325,7 +328,7 @@ impl Latencies {
         if row.uncached {
             return Some(Estimate { value, deviation: 0.0, measurements });
         }
-        // A number of measurements that is new since the last fit has no more left open than a smaller one.
+        // A count that is new since the last fit uses the uncertainty of the next smaller count, which is no smaller.
         let known = self.uncertainty.range(..=row.ratios.len()).next_back();
         let uncertainty =
             known.map_or(Uncertainty { variance: self.noise, weight: 0.0 }, |(_, uncertainty)| *uncertainty);

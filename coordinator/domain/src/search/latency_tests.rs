@@ -13,7 +13,7 @@ fn space() -> Space {
     Space::new(Arc::new(Layout::pixart(4).unwrap()), &[20], false)
 }
 
-/// Components cost 3, 1 and 6 parts of ten, a step half a part in all; what the line cannot know is `odd`.
+/// Components cost 30, 10 and 60 % of 95 %, steps 5 % in all; `odd` is the misfit of the line, in logarithms.
 fn truth(schedule: &Schedule, odd: f64) -> f64 {
     let mut cost = 0.05 * f64::from(schedule.steps()) / 20.0;
     for step in 0..schedule.steps() {
@@ -29,12 +29,12 @@ fn normal(stream: &mut Stream) -> f64 {
     (0..12).map(|_| stream.unit()).sum::<f64>() - 6.0
 }
 
-/// A ratio that was measured, with nothing else known.
+/// A measured ratio without other information.
 fn plain(ratio: f64) -> Timing<'static> {
     Timing { ratio, uncached: &[], macs: 0.0 }
 }
 
-/// Latencies of `n` random schedules, of which the first `repeated` were measured five times, and the truths.
+/// Latencies of `n` random schedules, of which the first `repeated` were measured five times, and the true ratios.
 fn measured(n: usize, repeated: usize, noise: f64, odd: f64) -> (Latencies, Vec<f64>) {
     let space = space();
     let mut stream = Stream::new(7, "latencies", 0);
@@ -53,7 +53,7 @@ fn measured(n: usize, repeated: usize, noise: f64, odd: f64) -> (Latencies, Vec<
     (latencies, truths)
 }
 
-/// Root mean square of the relative error of the estimates, and of what they say of it themselves.
+/// Root mean square of the estimates' relative errors, and of their stated deviations.
 fn errors(latencies: &Latencies, truths: &[f64]) -> (f64, f64) {
     let estimates = || (0..truths.len()).filter_map(|i| latencies.estimate(CandidateId(i as u64)));
     let mean = |values: f64| (values / truths.len() as f64).sqrt();
@@ -68,13 +68,13 @@ fn on_a_noisy_machine_the_line_corrects_single_measurements() {
     assert!((0.15..0.25).contains(&noise), "{noise}");
     let (error, said) = errors(&latencies, &truths);
     assert!(error < 0.04, "{error} for a noise of 0.2");
-    // More than that cannot be known of what the line misses.
+    // The stated deviation includes the misfit, which is not known better.
     assert!((0.5..4.0).contains(&(said / error)), "{said} {error}");
 }
 
 #[test]
-fn on_a_quiet_machine_a_measurement_counts_nearly_alone() {
-    // The line is wrong by 10 % here and there; measurements by half a per cent.
+fn on_a_quiet_machine_the_measurement_dominates() {
+    // The line is off by about 10 %, measurements by 0.5 %.
     let (latencies, truths) = measured(300, 20, 0.005, 0.1);
     let (error, said) = errors(&latencies, &truths);
     assert!(error < 0.007, "{error}");
@@ -94,7 +94,7 @@ fn one_disturbed_schedule_does_not_make_all_others_look_noisy() {
 }
 
 #[test]
-fn before_any_fit_and_for_strangers_nothing_is_made_up() {
+fn estimates_exist_only_for_measured_schedules_and_are_usable_before_a_fit() {
     let space = space();
     let mut latencies = Latencies::new(&space);
     assert_eq!((latencies.estimate(CandidateId(0)), latencies.noise(), latencies.repeats()), (None, None, 0));
@@ -107,7 +107,7 @@ fn before_any_fit_and_for_strangers_nothing_is_made_up() {
 }
 
 #[test]
-fn the_uncached_run_is_as_fast_as_itself_and_tells_the_noise() {
+fn the_ratio_of_the_uncached_run_is_one_and_its_measurements_show_the_noise() {
     let (mut latencies, space) = (Latencies::new(&space()), space());
     let schedule = Schedule::all_compute(space.layout().clone(), 20).unwrap();
     for ratio in [0.6, 1.47, 0.8, 1.2] {
@@ -120,7 +120,7 @@ fn the_uncached_run_is_as_fast_as_itself_and_tells_the_noise() {
 }
 
 #[test]
-fn what_the_work_makes_impossible_is_not_believed() {
+fn ratios_below_the_share_of_work_are_treated_as_noise() {
     let space = space();
     let mut latencies = Latencies::new(&space);
     let fora =
@@ -138,13 +138,13 @@ fn what_the_work_makes_impossible_is_not_believed() {
     let schedule = random::any_density(&space, &mut Stream::new(5, "x", 0)).to_schedule(&space).unwrap();
     latencies.tell(&space, CandidateId(9), &schedule, Timing { macs: 0.6, ..plain(0.1) });
     latencies.fit();
-    // A tenth of each kind of component is left, and of the other three fifths of the multiply-accumulates.
+    // One schedule computes 10 % of each kind of component, the other does 60 % of the multiply-accumulates.
     let value = |candidate| latencies.estimate(CandidateId(candidate)).unwrap().value;
     assert!((value(0) - 0.1 / PER_RUN).abs() < 1e-9, "{}", value(0));
     assert!(value(9) >= 0.4 - 1e-9, "{}", value(9));
 }
 
-/// What a worker has timed, with nothing else known.
+/// A worker's timings without other information.
 fn timed(latency_us: Vec<f64>, baseline_latency_us: Vec<f64>) -> Measurement {
     Measurement {
         metrics: vec![],
@@ -160,20 +160,20 @@ fn timed(latency_us: Vec<f64>, baseline_latency_us: Vec<f64>) -> Measurement {
     }
 }
 
-/// How batches vary on a machine: their times over an undisturbed one's.
+/// How batch times vary on a machine, relative to an undisturbed batch.
 type Machine = fn(&mut Stream) -> f64;
 
-/// Of the estimates of a simulated search, of schedules measured so often: how many hold the truth within one and within
-/// two of their deviations, out of how many; and their mean deviation.
+/// Estimates of a simulated search, by number of measurements: how many are within one and within two deviations of the
+/// truth, how many there are, and the sum of their deviations.
 fn coverage(machine: Machine, evaluations: usize, seed: u64) -> BTreeMap<u32, [f64; 4]> {
     let space = space();
     let mut stream = Stream::new(seed, "coverage", 0);
     let mut latencies = Latencies::new(&space);
     let mut truths = Vec::new();
     for i in 0..evaluations {
-        let again = i % 4 == 3;
-        let key = CandidateId(if again { stream.below(truths.len()) } else { truths.len() } as u64);
-        if !again {
+        let repeats = i % 4 == 3;
+        let key = CandidateId(if repeats { stream.below(truths.len()) } else { truths.len() } as u64);
+        if !repeats {
             let mut schedule = random::any_density(&space, &mut stream).to_schedule(&space).unwrap();
             if i == 0 {
                 schedule = Schedule::all_compute(space.layout().clone(), 20).unwrap();
@@ -182,7 +182,7 @@ fn coverage(machine: Machine, evaluations: usize, seed: u64) -> BTreeMap<u32, [f
             truths.push((schedule, ratio));
         }
         let (schedule, ratio) = &truths[key.0 as usize];
-        // As a worker does it: two batches of the candidate between three uncached ones.
+        // As on a worker: two batches of the candidate between three uncached ones.
         let mut batches = |count, time: f64| (0..count).map(|_| time * machine(&mut stream)).collect();
         let measured = timed(batches(2, *ratio), batches(3, 1.0));
         latencies.tell(&space, key, schedule, Timing::from(&measured));
@@ -200,12 +200,12 @@ fn coverage(machine: Machine, evaluations: usize, seed: u64) -> BTreeMap<u32, [f
 }
 
 #[test]
-fn intervals_hold_the_truth_as_often_as_they_say() {
+fn intervals_contain_the_truth_as_often_as_stated() {
     let machines: [(&str, Machine); 4] = [
         ("steady, 0.5 %", |s| (0.005 * normal(s)).exp()),
         ("unsteady, 5 %", |s| (0.05 * normal(s)).exp()),
         ("unsteady, 20 %", |s| (0.2 * normal(s)).exp()),
-        // Undisturbed but for a batch in four that takes up to twice as long.
+        // One batch in four takes up to twice as long.
         ("bursts", |s| (0.01 * normal(s)).exp() * if s.chance(0.25) { 1.0 + s.unit() } else { 1.0 }),
     ];
     println!("machine         evaluations  measured  within one deviation  within two  mean deviation");
@@ -218,7 +218,7 @@ fn intervals_hold_the_truth_as_often_as_they_say() {
                 }
             }
             for (count, [one, two, all, deviation]) in told {
-                // Of few estimates the share that holds the truth is itself known badly.
+                // With few estimates the share itself is poorly known.
                 let enough = all >= 200.0;
                 let (one, two, deviation) = (100.0 * one / all, 100.0 * two / all, 100.0 * deviation / all);
                 let times = ["once", "twice", "more"][count as usize - 1];
@@ -227,8 +227,8 @@ fn intervals_hold_the_truth_as_often_as_they_say() {
                     "bursts" => (45.0, 75.0),
                     _ => (57.0, 85.0),
                 };
-                let true_to_its_word = one >= least.0 && two >= least.1;
-                assert!(true_to_its_word || !enough, "{name}, {evaluations} evaluations, {times}: {one} {two}");
+                let covers = one >= least.0 && two >= least.1;
+                assert!(covers || !enough, "{name}, {evaluations} evaluations, {times}: {one} {two}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The candidates of a search: their schedules, their state, and the prompts they use up of the budget.
+//! The candidates of a search: schedules, states, and the prompts that they use of the budget. Knows nothing of scores.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use evocache_proto::domain::{CandidateId, PromptSet, Schedule, ScheduleId};
 use super::provenance::{Proposal, Provenance};
 use crate::objective::ScoreError;
 
-/// Why a result is refused. The state stays as it was.
+/// Why a result is refused. The state does not change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TellError {
-    /// The candidate was never recorded.
+    /// The candidate was not recorded.
     #[error("candidate {0} is unknown")]
     Unknown(CandidateId),
-    /// The candidate already has a result.
+    /// The candidate already has a result or has failed.
     #[error("candidate {0} is finished")]
     Finished(CandidateId),
     /// The measurement has no score.
@@ -22,7 +22,7 @@ pub enum TellError {
     Score(CandidateId, ScoreError),
 }
 
-/// Whether a candidate has a result.
+/// The status of a candidate's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Open,
@@ -46,22 +46,22 @@ pub(super) struct Candidate {
 pub(super) struct Ledger {
     candidates: BTreeMap<CandidateId, Candidate>,
     known: HashMap<ScheduleId, CandidateId>,
-    /// Prompts of the search.
+    /// Number of prompts of the search.
     all: usize,
-    /// Candidates without a result.
+    /// Number of candidates without a result.
     open: usize,
-    /// Prompts of all candidates that did not fail, and of those with a result.
+    /// Number of prompts of all candidates that have not failed, and of those with a result.
     begun: u64,
     told: u64,
 }
 
 impl Ledger {
-    /// Without candidates, for a search with this many prompts.
+    /// An empty ledger for a search with this many prompts.
     pub(super) fn new(all: usize) -> Self {
         Self { candidates: BTreeMap::new(), known: HashMap::new(), all, open: 0, begun: 0, told: 0 }
     }
 
-    /// Adds a candidate; `false` if it is there already.
+    /// Adds a candidate; `false` if it exists already.
     pub(super) fn add(&mut self, index: CandidateId, proposal: &Proposal) -> bool {
         if self.candidates.contains_key(&index) {
             return false;
@@ -74,7 +74,7 @@ impl Ledger {
         true
     }
 
-    /// The candidate, if it has no result yet.
+    /// A candidate that has neither a result nor failed.
     pub(super) fn open_candidate(&self, index: CandidateId) -> Result<&Candidate, TellError> {
         let candidate = self.get(index).ok_or(TellError::Unknown(index))?;
         match candidate.status {
@@ -83,7 +83,7 @@ impl Ledger {
         }
     }
 
-    /// The candidate has a result from now on, or has failed.
+    /// Marks a candidate as measured or failed.
     pub(super) fn finish(&mut self, index: CandidateId, status: Status) -> Result<Candidate, TellError> {
         let mut candidate = self.open_candidate(index)?.clone();
         let prompts = self.count(candidate.prompts);
@@ -107,7 +107,7 @@ impl Ledger {
         self.known.get(schedule).copied()
     }
 
-    /// Candidates without a result.
+    /// The number of candidates without a result.
     pub(super) fn open(&self) -> usize {
         self.open
     }
@@ -117,12 +117,12 @@ impl Ledger {
         prompts.count(self.all) as u64
     }
 
-    /// Whole evaluations that candidates have used up or will: those that did not fail.
+    /// Used and reserved budget, in whole evaluations: all candidates that have not failed.
     pub(super) fn evaluations_begun(&self) -> u64 {
         self.begun / self.count(PromptSet::All)
     }
 
-    /// The share that results have used up of a budget in evaluations.
+    /// The share of a budget, in evaluations, that results have used.
     pub(super) fn share_of(&self, budget: u64) -> f64 {
         self.told as f64 / (budget as f64 * self.all as f64)
     }

@@ -1,8 +1,8 @@
-//! Breeds the candidates of one search: pure, steady state, with an ask/tell interface. `README.md` in this folder has the
-//! math.
+//! Breeds the candidates of one search: pure, steady state, with an ask/tell interface. `README.md` in this folder has
+//! the math.
 //!
-//! **Invariant:** knows nothing of time, threads, storage, workers and leases. [`Breeder::ask`] depends only on the recorded
-//! facts and on the index: the same facts in the same order give the same candidates.
+//! **Invariant:** knows nothing of time, threads, storage, workers and leases. [`Breeder::ask`] depends only on the
+//! recorded facts and on the index: the same facts in the same order give the same candidates.
 
 mod breeder;
 mod calibrated;

@@ -1,4 +1,5 @@
-//! Mutation: small changes that follow the structure of schedules. Step 0 may be written to; it computes all the same.
+//! Mutation: small changes that follow the structure of schedules. May change step 0, which computes regardless. Does
+//! not choose among operators: that is `variation.rs`.
 
 use evocache_proto::domain::Decision;
 
@@ -9,7 +10,7 @@ use crate::rng::Stream;
 
 pub(super) type Mutation = fn(&Space, &mut Genome, &mut Stream);
 
-/// Flips one to sixteen decisions, few more often than many.
+/// Flips 1, 2, 4, 8 or 16 decisions.
 pub(super) fn flip(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     let count = 1usize << stream.below(5);
     for _ in 0..count {
@@ -19,7 +20,7 @@ pub(super) fn flip(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     }
 }
 
-/// Moves the computed steps of some slots by one in time, within a window whose ends exchange what falls out.
+/// Rotates the decisions of some slots by one step within a window of steps.
 pub(super) fn shift(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     let region = Region::random_slots(space, genome.steps(), stream);
     let steps = genome.steps();
@@ -38,7 +39,7 @@ pub(super) fn shift(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     }
 }
 
-/// Makes one step do, for all slots, what another does.
+/// Copies all decisions of one step to another.
 pub(super) fn copy_step(_: &Space, genome: &mut Genome, stream: &mut Stream) {
     let (to, from) = (later_step(genome, stream), later_step(genome, stream));
     for slot in 0..genome.slots() {
@@ -46,7 +47,7 @@ pub(super) fn copy_step(_: &Space, genome: &mut Genome, stream: &mut Stream) {
     }
 }
 
-/// Computes a whole box, or none of it.
+/// Computes or caches a whole box.
 pub(super) fn fill(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     let region = Region::random(space, genome.steps(), stream);
     let decision = if stream.chance(0.5) { Decision::Compute } else { space.cached(stream) };
@@ -55,7 +56,7 @@ pub(super) fn fill(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     }
 }
 
-/// Stretches a gap of some slots by a step, or shrinks it: everything later moves by one.
+/// Lengthens or shortens a gap of some slots by one step, and moves all later decisions by one.
 pub(super) fn gap(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     let region = Region::random_slots(space, genome.steps(), stream);
     let (at, steps, cached) = (later_step(genome, stream), genome.steps(), space.cached(stream));
@@ -70,7 +71,7 @@ pub(super) fn gap(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     }
 }
 
-/// Moves to another step count by relative time.
+/// Resamples to another step count by relative time.
 pub(super) fn migrate(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     let others: Vec<u32> = space.steps().iter().copied().filter(|&steps| steps as usize != genome.steps()).collect();
     if let Some(&steps) = stream.pick(&others) {
@@ -78,7 +79,7 @@ pub(super) fn migrate(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     }
 }
 
-/// Forecasts what a box reused, or reuses what it forecast.
+/// Turns all cached decisions of a box into forecasts, or all into reuses.
 pub(super) fn toggle_forecast(space: &Space, genome: &mut Genome, stream: &mut Stream) {
     let region = Region::random(space, genome.steps(), stream);
     let cached = space.cached(stream);
@@ -91,7 +92,7 @@ pub(super) fn toggle_forecast(space: &Space, genome: &mut Genome, stream: &mut S
     }
 }
 
-/// A step whose decisions matter; 0 if there is no other.
+/// A random step after step 0; 0 if there is none.
 fn later_step(genome: &Genome, stream: &mut Stream) -> usize {
     stream.between(1, genome.steps().saturating_sub(1)).min(genome.steps().saturating_sub(1))
 }

@@ -1,9 +1,9 @@
-//! Generational NSGA-II as ECAD runs it, for comparison: tournaments by front and crowding distance, four-point
-//! crossover, and bit flips that reach one individual in twenty, and there each bit with probability 1 / bits.
+//! ECAD's generational NSGA-II, for comparison: tournaments by front and crowding distance, four-point crossover, and
+//! bit flips that affect one individual in twenty, where each bit flips with probability 1 / bits.
 //!
-//! Nobody is bred before the whole generation before has its results, so workers wait for the slowest. The first
-//! generation is what the search starts from anyway: its seeds, then random schedules. Absent: everything that the
-//! steady state does otherwise.
+//! A generation is bred once the previous one has all its results, so workers wait for the slowest. The first
+//! generation consists of the seeds and random schedules. Does not share operators, credit or models with the steady
+//! state.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::rng::Stream;
 
 /// Probability that an individual mutates at all.
 const MUTATION: f64 = 0.05;
-/// Crossover exchanges the pieces between these cuts.
+/// Number of cuts of a crossover, which exchanges every other piece.
 const CUTS: usize = 4;
 
 /// A member of the parent generation.
@@ -32,9 +32,9 @@ struct Parent {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Generations {
     size: usize,
-    /// Results that are not yet in a finished generation; `None` for a failure.
+    /// Results of unfinished generations; `None` for a failure.
     results: BTreeMap<CandidateId, Option<Score>>,
-    /// Finished generations.
+    /// Number of finished generations.
     finished: u64,
     parents: Vec<Parent>,
 }
@@ -48,7 +48,7 @@ impl Generations {
         1 + self.finished * self.size as u64
     }
 
-    /// Takes a result, or a failure. Of results that come before their generation's turn nothing is lost.
+    /// Takes a result, or `None` for a failure. Results of later generations are kept until their turn.
     pub(super) fn tell(&mut self, candidate: CandidateId, score: Option<Score>) {
         if candidate.0 < self.first() {
             return;
@@ -69,8 +69,8 @@ impl Generations {
         }
     }
 
-    /// Whether this candidate may be bred: `None` in the first generation, which is not bred, `Some(false)` while the
-    /// generation before has no results yet.
+    /// Whether this candidate can be bred: `None` in the first generation, which is not bred; `Some(false)` while the
+    /// generation before is unfinished.
     pub(super) fn breeds(&self, candidate: CandidateId) -> Option<bool> {
         let generation = candidate.0.saturating_sub(1) / self.size as u64;
         (generation > 0).then_some(generation <= self.finished && !self.parents.is_empty())
@@ -85,7 +85,7 @@ impl Generations {
     }
 }
 
-/// Front by front; of the last front that fits in part, the loneliest.
+/// The best `size` members front by front; of the last front, the least crowded.
 fn survivors(all: &[Member], size: usize) -> Vec<Parent> {
     let scores: Vec<Score> = all.iter().map(|m| m.score).collect();
     let mut parents: Vec<Parent> = Vec::with_capacity(size);
@@ -101,7 +101,7 @@ fn survivors(all: &[Member], size: usize) -> Vec<Parent> {
     parents
 }
 
-/// A child of `a` and, for a crossover, `b`, and what made it.
+/// A child of `a` and, for a crossover, of `b`; and the operators that made it.
 pub(super) fn child(
     space: &Space,
     mut a: Genome,

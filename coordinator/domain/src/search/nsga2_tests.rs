@@ -13,10 +13,10 @@ fn score(x: f64, y: f64) -> Score {
 }
 
 #[test]
-fn a_generation_waits_for_the_one_before_and_keeps_the_best() {
+fn a_generation_waits_for_the_previous_one_and_keeps_the_best() {
     let mut generations = Generations::new(4);
     assert_eq!([1, 4, 5].map(|id| generations.breeds(CandidateId(id))), [None, None, Some(false)]);
-    // A straight front and one that is behind all of it; one fails. Results may come in any order.
+    // A linear front and one candidate that it dominates; one fails. Results may arrive in any order.
     generations.tell(CandidateId(2), Some(score(0.5, 0.5)));
     generations.tell(CandidateId(4), None);
     generations.tell(CandidateId(3), Some(score(0.9, 0.9)));
@@ -24,7 +24,7 @@ fn a_generation_waits_for_the_one_before_and_keeps_the_best() {
     generations.tell(CandidateId(1), Some(score(0.1, 0.9)));
     assert_eq!(generations.breeds(CandidateId(5)), Some(true));
     assert_eq!(generations.parents.iter().map(|p| p.front).collect::<Vec<_>>(), [0, 0, 1]);
-    // The next four: three better than all before. Four of the seven survive.
+    // Three of the next four are better than all before. Four survive.
     for (id, x) in [(5, 0.2), (6, 0.05), (7, 0.4)] {
         generations.tell(CandidateId(id), Some(score(x, 0.45 - x)));
     }
@@ -33,14 +33,14 @@ fn a_generation_waits_for_the_one_before_and_keeps_the_best() {
     let ids: Vec<u64> = generations.parents.iter().map(|p| p.member.candidate.0).collect();
     assert_eq!(ids[..3].iter().filter(|id| [5, 6, 7].contains(id)).count(), 3, "{ids:?}");
     assert_eq!(ids.len(), 4);
-    // What was told for a generation that is over changes nothing.
+    // A result of a finished generation changes nothing.
     let before = generations.clone();
     generations.tell(CandidateId(1), Some(score(0.0, 0.0)));
     assert!(generations == before);
 }
 
 #[test]
-fn results_that_come_before_their_turn_wait_for_it() {
+fn results_of_later_generations_are_kept_until_their_turn() {
     // After a restart all results are told before the failures.
     let mut live = Generations::new(2);
     let mut replayed = live.clone();

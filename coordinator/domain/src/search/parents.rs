@@ -1,12 +1,12 @@
-//! Which members of the archive become parents. Absent: the population's tournament, which is in `population.rs`.
+//! Chooses parents from the archive. Does not choose from the population: that is `population.rs`.
 
 use evocache_proto::domain::CandidateId;
 
 use crate::archive::{Archive, Member};
 use crate::rng::Stream;
 
-/// A member of the front chosen evenly along a random objective, not evenly among the members: where the front has
-/// gaps, the members beside them are chosen more often.
+/// A front member drawn uniformly along a random objective, not uniformly among the members: members beside gaps are
+/// chosen more often.
 pub(super) fn spread(archive: &Archive, stream: &mut Stream) -> Option<CandidateId> {
     let members = archive.members();
     let (first, last) = (members.first()?, members.last()?);
@@ -14,7 +14,7 @@ pub(super) fn spread(archive: &Archive, stream: &mut Stream) -> Option<Candidate
     let at = |m: &Member| m.score.values[objective];
     let feasible = first.score.is_feasible() && last.score.is_feasible();
     if first.score.values.len() == 2 && feasible {
-        // Sorted along both objectives: up along the first, down along the second.
+        // Sorted by both objectives: ascending in the first, descending in the second.
         let sign = if objective == 0 { 1.0 } else { -1.0 };
         let (low, high) = (sign * at(first), sign * at(last));
         let target = low + (high - low) * stream.unit();
@@ -29,7 +29,8 @@ pub(super) fn spread(archive: &Archive, stream: &mut Stream) -> Option<Candidate
     nearest.map(|m| m.candidate)
 }
 
-/// The one of two members, drawn evenly, that the hypervolume would miss more. With two objectives; else either.
+/// Of two uniformly drawn members, the one with the larger hypervolume contribution; with other than two objectives,
+/// the first.
 pub(super) fn contribution(archive: &Archive, stream: &mut Stream) -> Option<CandidateId> {
     let members = archive.members();
     let (a, b) = (stream.below(members.len()), stream.below(members.len()));
@@ -37,8 +38,8 @@ pub(super) fn contribution(archive: &Archive, stream: &mut Stream) -> Option<Can
     members.get(better).map(|m| m.candidate)
 }
 
-/// The area that only this member of a sorted front in two objectives dominates, up to the reference point 1; 0 where
-/// that means nothing.
+/// The area that only this member of a sorted front dominates, up to the reference point 1; 0 if it is infeasible or
+/// the number of objectives is not two.
 fn alone(members: &[Box<Member>], i: usize) -> f64 {
     let Some(member) = members.get(i).filter(|m| m.score.is_feasible() && m.score.losses.len() == 2) else {
         return 0.0;
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn who_contributes_more_is_chosen_more_often() {
+    fn members_that_contribute_more_are_chosen_more_often() {
         let bent = [[0.1, 0.8], [0.3, 0.3], [0.31, 0.29], [0.8, 0.1]];
         let chosen = counts(&bent, contribution);
         assert!(chosen[0].min(chosen[3]) > 3 * chosen[2] && chosen[1] > chosen[2], "{chosen:?}");

@@ -7,7 +7,8 @@ pub struct Parts {
     pub search: bool,
     /// Structure-aware operators, chosen by credit; otherwise four-point crossover and bit flips.
     pub operators: bool,
-    /// Parents from the archive (by gaps and by contribution) and by tournament; otherwise uniformly from the population.
+    /// Parents from the archive (by gaps and by contribution) and by tournament; otherwise uniformly from the
+    /// population.
     pub selection: bool,
     /// Schedules planned with error models.
     pub planning: bool,

@@ -1,9 +1,11 @@
-//! The link between a breeder and its planner: which inputs the planner gets, when a plan is requested, and the plan in use.
+//! The link between a breeder and its planner: which inputs the planner gets, when a plan is requested, and the plan in
+//! use.
 //!
-//! Fitting error models is slow, so it does not happen in the [`Breeder`](super::Breeder): the owner of a breeder passes
-//! its [`PlannerInput`]s to a [`Planner`](super::Planner), on any thread, and passes the [`Plan`] back. A plan takes effect
-//! at a fixed number of results. It is not used earlier, and from that number on nothing is proposed without it. So a slow
-//! planner delays candidates but never changes them. When plans are requested depends on the results alone.
+//! Fitting error models is slow, so it does not happen in the [`Breeder`](super::Breeder): the owner of a breeder
+//! passes its [`PlannerInput`]s to a [`Planner`](super::Planner), on any thread, and passes the [`Plan`] back. A plan
+//! takes effect at a fixed number of results. It is not used earlier, and from that number on nothing is proposed
+//! without it. So a slow planner delays candidates but never changes them. When plans are requested depends on the
+//! results alone.
 //!
 //! **Invariant:** knows nothing of the error models (`error_models/`) or of threads (the engine's).
 
@@ -155,8 +157,8 @@ impl PlannerLink {
         self.inputs.push(PlannerInput::Rescored(rescored));
     }
 
-    /// Updates the timings after a result, and requests a plan if one is due. `open` counts candidates without a result;
-    /// `spent` is the share of the budget used up.
+    /// Updates the timings after a result, and requests a plan if one is due. `open` counts candidates without a
+    /// result; `spent` is the share of the budget used up.
     pub(super) fn after_result(&mut self, device_time: Duration, open: usize, spent: f64) {
         let weight = NEWEST.max(1.0 / self.results.max(1) as f64);
         self.evaluation_seconds += weight * (device_time.as_secs_f64() - self.evaluation_seconds);

@@ -1,8 +1,8 @@
-//! The population: the best candidates so far, in non-dominated fronts, kept up to date one candidate at a time.
+//! The population: the best candidates so far in non-dominated fronts, updated one candidate at a time.
 //!
-//! Steady-state NSGA-II survival: a newcomer takes its place in the fronts and the most crowded member of the last
-//! front leaves. Only the fronts that change are touched: a newcomer enters the first front that does not dominate it,
-//! pushes those it dominates one front down, and these do the same there. Absent: schedules.
+//! Steady-state NSGA-II survival: a new candidate is inserted, and the most crowded member of the last front is
+//! removed. Only the fronts that change are updated: a candidate enters the first front that does not dominate it and
+//! pushes the members that it dominates one front down, where these do the same. Knows nothing of schedules.
 
 use crate::archive::Member;
 use crate::pareto::{Point, Score, crowding_distance};
@@ -11,9 +11,9 @@ use evocache_proto::domain::CandidateId;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Front {
-    /// By candidate.
+    /// Sorted by candidate.
     members: Vec<Member>,
-    /// Crowding distance of each.
+    /// Crowding distance of each member.
     crowding: Vec<f64>,
 }
 
@@ -24,7 +24,7 @@ impl Front {
         Self { crowding: crowding_distance(&points), members }
     }
 
-    /// The most crowded member; of equally crowded ones, the youngest.
+    /// Index of the most crowded member; of equally crowded ones, that of the newest.
     fn most_crowded(&self) -> Option<usize> {
         let key = |i: usize| (self.crowding[i], std::cmp::Reverse(i));
         (0..self.members.len()).min_by(|&a, &b| {
@@ -47,7 +47,7 @@ impl Population {
         Self { capacity, len: 0, fronts: Vec::new() }
     }
 
-    /// The same members with other scores, in the fronts that they make now.
+    /// The same members with new scores and updated fronts.
     pub(super) fn rescored(&self, score: impl Fn(CandidateId) -> Option<Score>) -> Self {
         let mut population = Self::new(self.capacity);
         for member in self.members() {
@@ -96,7 +96,7 @@ impl Population {
         }
     }
 
-    /// The better of two members drawn evenly: the earlier front, then the lonelier, then the older.
+    /// The better of two uniformly drawn members: by front, then by crowding distance, then the older one.
     pub(super) fn tournament(&self, stream: &mut Stream) -> Option<CandidateId> {
         let a = self.place(stream.below(self.len))?;
         let b = self.place(stream.below(self.len))?;
@@ -104,7 +104,7 @@ impl Population {
         Some(if order.is_le() { a.2 } else { b.2 })
     }
 
-    /// A member drawn evenly.
+    /// A uniformly drawn member.
     pub(super) fn any(&self, stream: &mut Stream) -> Option<CandidateId> {
         self.place(stream.below(self.len)).map(|place| place.2)
     }

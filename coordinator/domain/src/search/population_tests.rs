@@ -1,4 +1,4 @@
-//! Tests of the population against sorting everything anew.
+//! Tests of the population against a full sort.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ proptest! {
     }
 
     #[test]
-    fn who_leaves_is_the_most_crowded_of_the_last_front(scores in scores(2, 40), capacity in 2usize..10) {
+    fn the_most_crowded_member_of_the_last_front_is_removed(scores in scores(2, 40), capacity in 2usize..10) {
         let mut population = Population::new(capacity);
         for (id, &score) in (0..).zip(&scores) {
             let mut all: Vec<Member> = population.members().copied().collect();
@@ -50,7 +50,7 @@ proptest! {
 }
 
 #[test]
-fn a_tournament_prefers_the_earlier_front_and_needs_a_member() {
+fn a_tournament_prefers_the_earlier_front() {
     let score = |x: f64| Score { values: [x, x].into(), violation: 0.0, losses: [x, x].into() };
     let population = population(10, &[score(3.0), score(2.0), score(1.0)]);
     let mut won = [0; 3];

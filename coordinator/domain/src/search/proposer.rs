@@ -1,6 +1,6 @@
-//! The order in which candidates are proposed. See `README.md` for the reasons.
+//! Proposes candidates. `README.md` explains the order.
 //!
-//! Reads the breeder's state and changes nothing.
+//! **Invariant:** reads the breeder's state and never changes it.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use super::remeasure::{self, Witness};
 use super::{nsga2, parents, random};
 use crate::rng::Stream;
 
-/// Offspring bred before the breeder falls back on random schedules.
+/// Attempts to breed a new schedule before falling back to random schedules.
 const BREEDING_TRIES: usize = 16;
-/// Random schedules drawn before it looks through the whole space, where that is small.
+/// Random schedules drawn before a small space is enumerated.
 const RANDOM_TRIES: usize = 64;
-/// Shares of the parents that come from the archive by its gaps and by contribution; the rest from the population.
+/// Shares of parents chosen from the archive by gaps and by contribution; the rest come from the population.
 const ARCHIVE_PARENTS: (f64, f64) = (0.4, 0.3);
-/// Limits of the share of offspring that a trusted model plans, whatever its credit.
+/// Limits of the share of new candidates that is planned, regardless of credit.
 const MODEL_SHARE: (f64, f64) = (0.2, 0.95);
-/// Beyond this share the model plans everything at the end of the budget.
+/// With a larger share, all new candidates at the end of the budget are planned.
 const CLEAR: f64 = 0.8;
-/// The family of what a model planned.
+/// The seed family of planned schedules.
 const MODEL: &str = "model";
 
 impl Breeder {
-    /// What a new breeder proposes as candidate 0, without building one.
+    /// Candidate 0 of a search, without building a breeder.
     ///
     /// # Errors
     ///
@@ -36,16 +36,17 @@ impl Breeder {
         baseline(spec, layout).map(uncached)
     }
 
-    /// The candidate to evaluate under this index. Asking changes nothing, and asking again gives the same answer.
+    /// The candidate to evaluate under this index. Does not change the state, so repeated calls give the same answer.
     ///
-    /// Candidate 0 is the all-compute schedule at the largest step count. A known schedule (open, measured or failed) is
-    /// proposed again only to repeat a measurement or to evaluate it on more prompts. `None` if nothing new was found, as in
-    /// tiny spaces, or if nothing can be proposed until open candidates have results or the planner has answered.
+    /// Candidate 0 is the all-compute schedule at the largest step count. A known schedule (open, measured or failed)
+    /// is proposed again only to repeat its measurement or to evaluate it on more prompts. `None` if no new schedule
+    /// was found, as in tiny spaces, or if nothing can be proposed before open candidates have results or the planner
+    /// has answered.
     pub fn ask(&self, index: CandidateId) -> Option<Proposal> {
         self.ask_for(index, Witness::ONLY_WORKER)
     }
 
-    /// The same for one of several workers.
+    /// The same for one of several workers; `witness` tells who has measured a candidate.
     pub fn ask_for(&self, index: CandidateId, witness: Witness<'_>) -> Option<Proposal> {
         if index == CandidateId(0) {
             return Some(uncached(self.baseline.clone()));
@@ -75,7 +76,8 @@ impl Breeder {
             .or_else(|| self.first_new_of_small_space())
     }
 
-    /// The first generation is the seeds and random schedules; each later one waits for all results of the one before.
+    /// The first generation consists of seeds and random schedules. Later ones wait for all results of the generation
+    /// before.
     fn next_of_nsga2(&self, index: CandidateId, witness: Witness<'_>, stream: &mut Stream) -> Option<Proposal> {
         if let Some(check) = self.promotion().or_else(|| self.repeat_at_the_end(witness)) {
             return Some(check);
@@ -97,7 +99,7 @@ impl Breeder {
         Proposal { schedule, provenance: Arc::new(provenance), prompts: self.rungs.first() }
     }
 
-    /// A known schedule again.
+    /// A known schedule, for a repeat or a promotion.
     fn propose_known(&self, parent: CandidateId, origin: Origin, prompts: PromptSet) -> Option<Proposal> {
         let candidate = self.ledger.get(parent)?;
         let seed_family = candidate.provenance.seed_family.clone();
@@ -109,12 +111,12 @@ impl Breeder {
         self.propose_known(candidate, Origin::Repeat, PromptSet::All)
     }
 
-    /// The schedule of a result that is excluded.
+    /// The repeat that replaces an excluded result.
     fn replacement(&self) -> Option<Proposal> {
         self.repeat(self.repeats.to_replace()?)
     }
 
-    /// A candidate that promises enough to be evaluated on more prompts.
+    /// The promotion of the most promising candidate to more prompts.
     fn promotion(&self) -> Option<Proposal> {
         let knowledge = &self.knowledge;
         let (candidate, prompts) = self.rungs.next(knowledge.objectives(), knowledge.archive(), knowledge.stairs())?;
@@ -133,20 +135,20 @@ impl Breeder {
         self.repeat(remeasure::at_the_end(left, budget, &self.knowledge, &self.repeats, witness)?)
     }
 
-    /// Any schedule that was measured only once.
+    /// A repeat of any schedule that was measured once.
     fn repeat_of_all(&self, witness: Witness<'_>) -> Option<Proposal> {
         let once = |c: &CandidateId| self.knowledge.count(*c) == 1 && !self.repeats.is_under_way(*c);
         let due = self.knowledge.candidates().filter(once).min_by_key(|&c| ((witness.alone)(c), c));
         self.repeat(due.filter(|_| self.spec.algorithm.remeasure)?)
     }
 
-    /// The genome's schedule, if it is new.
+    /// A proposal of the genome's schedule, if that is new.
     fn if_new(&self, genome: &Genome, provenance: impl FnOnce() -> Provenance) -> Option<Proposal> {
         let schedule = genome.to_schedule(&self.space)?;
         self.is_new(&schedule.id()).then(|| self.propose(Arc::new(schedule), provenance()))
     }
 
-    /// The next schedule of the error model's plan, as often as its credit allows.
+    /// The next new schedule of the plan, with the probability that its credit gives.
     fn planned(&self, stream: &mut Stream) -> Option<Proposal> {
         let link = self.planner_link.as_ref()?;
         let share = self.credit.planned_share().clamp(MODEL_SHARE.0, MODEL_SHARE.1);
@@ -160,7 +162,7 @@ impl Breeder {
         Some(self.propose(planned.schedule.clone(), Provenance::founder(maker, MODEL)))
     }
 
-    /// An offspring of measured parents; `None` without parents or luck.
+    /// An offspring of measured parents; `None` without parents or if no attempt gave a new schedule.
     fn offspring(&self, stream: &mut Stream) -> Option<Proposal> {
         for attempt in 0..BREEDING_TRIES {
             let first = self.parent(stream)?;
@@ -181,7 +183,7 @@ impl Breeder {
         None
     }
 
-    /// An offspring in NSGA-II's next generation.
+    /// An offspring for NSGA-II's next generation.
     fn child_of_generation(&self, stream: &mut Stream) -> Option<Proposal> {
         let generations = self.generations.as_ref()?;
         (0..BREEDING_TRIES).find_map(|_| {
@@ -198,7 +200,7 @@ impl Breeder {
         })
     }
 
-    /// A member of the archive, or the winner of a binary tournament in the population.
+    /// A parent: a member of the archive, or the winner of a binary tournament in the population.
     fn parent(&self, stream: &mut Stream) -> Option<CandidateId> {
         if !self.parts.selection {
             return self.knowledge.population().any(stream);

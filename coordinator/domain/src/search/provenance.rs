@@ -1,18 +1,18 @@
-//! A candidate before it is evaluated: its schedule, where it comes from, and the prompts to evaluate it on.
+//! A candidate before its evaluation: its schedule, its origin, and the prompts to evaluate it on.
 
 use std::sync::Arc;
 
 use evocache_proto::domain::{CandidateId, Maker, Origin, PromptSet, Schedule};
 
-/// How a candidate came to be.
+/// How a candidate was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
-    /// The candidates that it was bred from; empty for seeds, planned and random schedules. A repeat or a promotion has one,
-    /// whose schedule it has.
+    /// The candidates that it was bred from; empty for seeds, planned and random schedules. A repeat or a promotion has
+    /// one parent, with the same schedule.
     pub parents: Vec<CandidateId>,
-    /// What made it.
+    /// The operator, model or reason that produced it.
     pub origin: Origin,
-    /// Where its line began: the seed's family, such as `fora`, inherited from the first parent.
+    /// The family of the seed that its line of first parents starts from, such as `fora`.
     pub seed_family: String,
 }
 
@@ -22,23 +22,23 @@ impl Provenance {
         Self { parents: Vec::new(), origin: Origin::New(maker), seed_family: family.to_owned() }
     }
 
-    /// The candidate whose schedule this measures again.
+    /// The candidate that this one repeats.
     pub fn repeats(&self) -> Option<CandidateId> {
         self.parents.first().copied().filter(|_| self.origin == Origin::Repeat)
     }
 
-    /// The candidate whose schedule this measures on more prompts.
+    /// The candidate that this one promotes to more prompts.
     pub fn promotes(&self) -> Option<CandidateId> {
         self.parents.first().copied().filter(|_| matches!(self.origin, Origin::Promotion(_)))
     }
 }
 
-/// A candidate that has not been evaluated yet.
+/// A proposed candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
     /// The schedule to run.
     pub schedule: Arc<Schedule>,
-    /// How it came to be.
+    /// How it was made.
     pub provenance: Arc<Provenance>,
     /// The prompts to evaluate it on.
     pub prompts: PromptSet,

@@ -1,21 +1,21 @@
-//! Schedules at random, and the listing of spaces so small that chance misses what is left of them.
+//! Random schedules, and the enumeration of small spaces, whose last new schedules random draws would miss.
 
 use evocache_proto::domain::Decision;
 
 use super::genome::{Genome, Space};
 use crate::rng::Stream;
 
-/// The largest space that is listed, in genomes. Listing takes below a tenth of a second.
+/// The largest space that is enumerated, in genomes; it takes less than 0.1 s.
 const LISTED: u64 = 1 << 16;
 
-/// A random step count, a random share computed, and each decision drawn on its own.
+/// A random step count and a random share computed, with each decision drawn separately.
 pub(super) fn any_density(space: &Space, stream: &mut Stream) -> Genome {
     let steps = stream.pick(space.steps()).copied().unwrap_or(1);
     let share = stream.unit();
     independent(space, steps, stream, |_| share)
 }
 
-/// Each decision on its own; `share` is the probability to compute at a moment of relative time in `[0, 1)`.
+/// Each decision drawn separately; `share` is the probability to compute at a relative time in `[0, 1)`.
 pub(super) fn independent(space: &Space, steps: u32, stream: &mut Stream, share: impl Fn(f64) -> f64) -> Genome {
     let cached = space.cached(stream);
     Genome::from_fn(space, steps, |step, _| {
@@ -24,7 +24,7 @@ pub(super) fn independent(space: &Space, steps: u32, stream: &mut Stream, share:
     })
 }
 
-/// Every genome of the space, or none if it has more than [`LISTED`].
+/// All genomes of the space; none if there are more than [`LISTED`].
 pub(super) fn list(space: &Space) -> impl Iterator<Item = Genome> + '_ {
     let decisions: &[Decision] = if space.forecast() {
         &[Decision::Compute, Decision::Reuse, Decision::Forecast]
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_space_is_listed_whole_and_a_large_one_not_at_all() {
+    fn a_small_space_is_enumerated_and_a_large_one_is_not() {
         let layout = Arc::new(Layout::pixart(1).unwrap());
         assert_eq!(list(&Space::new(layout.clone(), &[3, 2], false)).count(), 64 + 8);
         assert_eq!(list(&Space::new(layout.clone(), &[3], true)).count(), 729);

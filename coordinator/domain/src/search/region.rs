@@ -1,4 +1,4 @@
-//! A box of decisions: a range of steps × a range of blocks × one kind of component or all.
+//! A box of decisions: a range of steps × a range of blocks × one kind of component or all kinds.
 
 use std::ops::Range;
 
@@ -13,13 +13,13 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// A random box; never empty. Every size from one decision to all is about as likely as another in each direction.
+    /// A random box, never empty. In each dimension, small and large sizes are about equally likely.
     pub(super) fn random(space: &Space, steps: usize, stream: &mut Stream) -> Self {
         let steps = stream.range(steps);
         Self { steps, ..Self::random_slots(space, 0, stream) }
     }
 
-    /// Random slots at all steps: one slot, a kind of component or everything in some blocks, or all slots.
+    /// Random slots at all steps: one kind of component or all kinds, in one block, some blocks or all blocks.
     pub(super) fn random_slots(space: &Space, steps: usize, stream: &mut Stream) -> Self {
         let component = stream.chance(0.7).then(|| stream.below(space.components()));
         let among = component.map_or(0..space.blocks(), |c| space.blocks_with(c));

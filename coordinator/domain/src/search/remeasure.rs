@@ -1,11 +1,11 @@
-//! Which schedules are measured once more, and when.
+//! Decides which measurements are repeated, and when.
 //!
-//! Members of the front are there because their measurements were good, and some measurements are good by luck. While
-//! the noise is hardly known, and then as long as a member's latency is uncertain, every eighth candidate is a member of
-//! the front measured again, the one with the fewest measurements first. Near the end of the budget all members that
-//! are still uncertain are, as far as a tenth of the budget goes. However certain, members are measured
-//! again by others until it is known of their worker that others measure the same. Absent: the statistics
-//! (`latency.rs`), and who is to be believed (`../trust.rs`).
+//! Members of the front had good measurements, and some of these were good by luck. So every eighth candidate may
+//! repeat the measurement of a front member, the one with the fewest measurements first: any member while the noise is
+//! poorly known, later one whose latency is uncertain. Near the end of the budget, all members that are still uncertain
+//! are repeated, within a tenth of the budget. Well-known members are repeated too, on other workers, until the worker
+//! that measured them is confirmed by others. Does not estimate latencies (`latency.rs`) or judge workers
+//! (`../trust.rs`).
 
 use evocache_proto::domain::CandidateId;
 
@@ -13,35 +13,36 @@ use super::knowledge::Knowledge;
 use super::repeats::Repeats;
 use crate::rng::Stream;
 
-/// One of so many candidates may be a repeated measurement.
+/// One of this many candidates may be a repeat.
 const SHARE: u64 = 8;
-/// The noise is known by so many repeated measurements.
+/// The noise counts as known from this many repeats on.
 const ENOUGH: usize = 4;
-/// Relative deviation beyond which a member of the front is uncertain: in between, and at the end.
+/// Before the end of the budget, a front member with a larger relative deviation is uncertain.
 const UNCERTAIN: f64 = 0.015;
+/// The same near the end.
 const UNCERTAIN_AT_THE_END: f64 = 0.0075;
-/// Nothing is measured more often.
+/// No schedule is measured more often.
 const MOST: u32 = 24;
-/// At most this part of the budget is kept for the end.
+/// At most one part in this many of the budget is spent on repeats at the end.
 const KEPT: u64 = 10;
-/// So many members of a large front are looked at.
+/// At most this many members of the front are considered at a time.
 const LOOKED_AT: usize = 64;
 
-/// Who measured a candidate is the caller's to know.
+/// What the caller knows of the workers that measured a candidate.
 #[derive(Clone, Copy)]
 pub struct Witness<'a> {
-    /// Whether it was only ever measured by the worker that asks: what is measured again is best measured elsewhere.
+    /// Whether only the asking worker has measured it; if so, another worker should repeat it.
     pub alone: &'a dyn Fn(CandidateId) -> bool,
-    /// Whether it was measured by one of whom nobody knows yet that others measure the same: another worker is to see.
+    /// Whether it was measured by a worker that others have not confirmed yet; if so, another worker should repeat it.
     pub unproven: &'a dyn Fn(CandidateId) -> bool,
 }
 
 impl Witness<'_> {
-    /// There is one worker only.
+    /// For a search with a single worker.
     pub const ONLY_WORKER: Self = Self { alone: &|_| false, unproven: &|_| false };
 }
 
-/// A member of the front to measure again while the search goes on.
+/// The front member that candidate `index` should repeat before the end of the budget.
 pub(super) fn in_between(
     index: CandidateId,
     knowledge: &Knowledge,
@@ -60,8 +61,8 @@ pub(super) fn in_between(
     first_due(chosen, noisy, knowledge, repeats, witness)
 }
 
-/// A member of the front to measure again before the budget is spent: `left` evaluations of `budget`. The parts of a large
-/// front are looked at in turn.
+/// The front member to repeat near the end, when `left` evaluations of `budget` remain. The parts of a large front are
+/// considered in turn.
 pub(super) fn at_the_end(
     left: u64,
     budget: u64,
@@ -78,8 +79,8 @@ pub(super) fn at_the_end(
     first_due(part.iter().map(|m| m.candidate), UNCERTAIN_AT_THE_END, knowledge, repeats, witness)
 }
 
-/// Of candidates that are uncertain or unproven the one with the fewest measurements; of several, one that another worker
-/// has measured.
+/// Of the candidates that are uncertain or unproven, the one with the fewest measurements; of several, preferably one
+/// that another worker has measured.
 fn first_due(
     candidates: impl Iterator<Item = CandidateId>,
     uncertain: f64,
@@ -87,7 +88,7 @@ fn first_due(
     repeats: &Repeats,
     witness: Witness<'_>,
 ) -> Option<CandidateId> {
-    // Fronts are large, and what makes a candidate due takes longer to tell than whether it would be the first.
+    // Fronts are large, and comparing keys is cheaper than estimating a deviation, so keys are compared first.
     let mut first: Option<(u32, bool, CandidateId)> = None;
     for c in candidates {
         let count = knowledge.count(c);

@@ -1,7 +1,7 @@
-//! Repeated measurements: which are under way, and which stand in for results that are excluded.
+//! Repeats: which are in progress, and which replace excluded results.
 //!
-//! A result of a quarantined worker counts as if it had never been measured. The measurement that replaces it is a member of
-//! the front under its own number. Which schedules are measured again, and when, is decided in `remeasure.rs`.
+//! A result of a quarantined worker is excluded. The repeat that replaces it joins the front under its own number. Does
+//! not decide which schedules are repeated: that is `remeasure.rs`.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use evocache_proto::domain::CandidateId;
 /// The repeats of a search.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Repeats {
-    /// How many repeats of a candidate are under way.
+    /// Number of repeats in progress, by candidate.
     under_way: BTreeMap<CandidateId, u32>,
-    /// Candidates whose results are excluded, each with the candidate that stands in for it.
+    /// Candidates whose results are excluded, each with the candidate that replaces it.
     excluded: BTreeMap<CandidateId, Option<CandidateId>>,
 }
 
-/// What a repeated measurement adds.
+/// The role of a repeat's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeated {
     /// Another measurement of this candidate, which has one.
     Another(CandidateId),
-    /// The first measurement that counts of this candidate's schedule.
+    /// The replacement of this candidate's excluded result.
     InPlaceOf(CandidateId),
 }
 
@@ -39,23 +39,23 @@ impl Repeats {
         }
     }
 
-    /// Whether a repeat of the candidate is under way.
+    /// Whether a repeat of the candidate is in progress.
     pub(super) fn is_under_way(&self, candidate: CandidateId) -> bool {
         self.under_way.contains_key(&candidate)
     }
 
-    /// The candidate's result is excluded.
+    /// Excludes the candidate's result.
     pub(super) fn exclude(&mut self, candidate: CandidateId) {
         self.excluded.insert(candidate, None);
     }
 
-    /// The first excluded candidate whose schedule still has to be measured and that nobody is measuring.
+    /// The first excluded candidate without a replacement, measured or in progress.
     pub(super) fn to_replace(&self) -> Option<CandidateId> {
         let mut open = self.excluded.iter().filter(|(_, stands_in)| stands_in.is_none());
         open.find_map(|(&candidate, _)| (!self.is_under_way(candidate)).then_some(candidate))
     }
 
-    /// What the repeat `index` of a candidate adds, now that it is measured.
+    /// Records that the repeat `index` of `candidate` was measured, and returns its role.
     pub(super) fn measured(&mut self, candidate: CandidateId, index: CandidateId) -> Repeated {
         match self.excluded.get_mut(&candidate) {
             None => Repeated::Another(candidate),
@@ -67,7 +67,7 @@ impl Repeats {
         }
     }
 
-    /// The candidate whose results count for this one: itself, unless its own are excluded and have been replaced.
+    /// The candidate whose results count for this one: itself, unless its own are excluded and replaced.
     pub(super) fn stand_in(&self, candidate: CandidateId) -> CandidateId {
         self.excluded.get(&candidate).copied().flatten().unwrap_or(candidate)
     }

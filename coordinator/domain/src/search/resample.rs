@@ -1,16 +1,16 @@
-//! Moves a genome to another step count by relative time.
+//! Resamples a genome to another step count by relative time.
 //!
-//! Reading step `round(t · from / to)` would lose every computed step between two reads and double others. Instead,
-//! each slot keeps its *count of computed steps up to each moment*: with computed steps `s_0 < s_1 < …` of `from`,
+//! Copying step `round(t · from / to)` would drop some computed steps and double others. Instead, each slot keeps its
+//! *number of computed steps up to each relative time*: with computed steps `s_0 < s_1 < …` of `from`,
 //! `G` is the line through `(s_j, j)`, closed by `(from, number computed)`; target step `t` computes when
 //! `floor(G(t · from / to) · to / from)` grows. So
 //!
-//! - the computed share is kept, in all and up to each moment, to within one step;
+//! - the computed share, in total and up to each relative time, changes by less than one step;
 //! - all-compute stays all-compute, and "every n-th" stays "every n-th", because `G` is straight for both;
-//! - slots with the same pattern keep the same pattern, so whole-step schedules remain whole-step;
+//! - slots with equal patterns keep equal patterns, so whole-step schedules remain whole-step;
 //! - step 0 computes.
 //!
-//! A step that is not computed forecasts if any source step it covers does.
+//! A step that is not computed forecasts if any source step that it covers does.
 
 use evocache_proto::domain::Decision;
 
@@ -32,7 +32,7 @@ pub(super) fn resample(space: &Space, genome: &Genome, steps: u32) -> Genome {
                 j += 1;
             }
             let gap = computed[j + 1] - computed[j];
-            // G(t · from / to) · to / from, kept in whole numbers.
+            // floor(G(t · from / to) · to / from), in integers.
             let done = (j * to * gap + t * from - computed[j] * to) / (gap * from);
             if before == Some(done) {
                 let covered = t * from / to..((t + 1) * from).div_ceil(to);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_survive() {
+    fn patterns_are_preserved() {
         assert_eq!(move_row("CCCCCCCCCC", 20), "C".repeat(20));
         assert_eq!(move_row(&"C".repeat(20), 12), "C".repeat(12));
         assert_eq!(move_row("CRCRCRCRCR", 20), "CR".repeat(10));
@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_computed_share_is_kept(bits in proptest::collection::vec(any::<bool>(), 2..60), to in 2usize..60) {
+        fn the_computed_share_is_preserved(bits in proptest::collection::vec(any::<bool>(), 2..60), to in 2usize..60) {
             let row: String = bits.iter().enumerate().map(|(i, &b)| if i == 0 || b { 'C' } else { 'R' }).collect();
             let moved = move_row(&row, to as u32);
             let count = |row: &str| row.bytes().filter(|&b| b == b'C').count();

@@ -1,4 +1,5 @@
-//! What the breeder learns: that a candidate exists, was measured, failed, or that its result is excluded.
+//! The facts that change a breeder: a candidate was recorded, was measured, failed, or its result is excluded. Does not
+//! propose candidates: that is `proposer.rs`.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::archive::Inserted;
 use crate::objective::Observed;
 
 impl Breeder {
-    /// The candidate exists from now on, as proposed. Recording it again changes nothing.
+    /// Records a proposed candidate. Recording it again changes nothing.
     pub fn record(&mut self, index: CandidateId, proposal: &Proposal) {
         if !self.ledger.add(index, proposal) {
             return;
@@ -26,12 +27,12 @@ impl Breeder {
         self.skip_known_seeds();
     }
 
-    /// The candidate was measured. Returns whether it joined the front; `None` for a repeated or partial measurement.
+    /// Takes a candidate's measurement. Returns whether it joined the front; `None` for a repeat or a partial result.
     ///
     /// # Errors
     ///
-    /// When the candidate is unknown or finished, or the measurement has no score. Check that with
-    /// [`Objectives::check`](crate::objective::Objectives::check) before the result is stored.
+    /// If the candidate is unknown or finished, or the measurement has no score. Check the latter with
+    /// [`Objectives::check`](crate::objective::Objectives::check) before storing a result.
     pub fn tell(&mut self, index: CandidateId, measurement: &Measurement) -> Result<Option<Inserted>, TellError> {
         let schedule = &self.ledger.open_candidate(index)?.schedule;
         let observed = self.objectives().observe(measurement, schedule.cache_hit_rate());
@@ -70,7 +71,7 @@ impl Breeder {
         Ok(joined)
     }
 
-    /// A result on a part of the prompts.
+    /// Takes a partial result.
     fn tell_partial(
         &mut self,
         index: CandidateId,
@@ -88,7 +89,7 @@ impl Breeder {
         }
     }
 
-    /// The first result that counts of a schedule on all prompts.
+    /// Takes the first result of a schedule on all prompts that is not excluded.
     fn tell_whole(
         &mut self,
         index: CandidateId,
@@ -96,7 +97,7 @@ impl Breeder {
         repeated: Option<Repeated>,
         observed: Observed,
     ) -> Inserted {
-        // The credit for a result that stands in for another goes to what made the schedule.
+        // The credit for a replacement goes to the maker of the schedule.
         let made = match repeated {
             Some(Repeated::InPlaceOf(other)) => self.ledger.get(other).map(|other| other.provenance.clone()),
             Some(Repeated::Another(_)) | None => None,
@@ -112,11 +113,11 @@ impl Breeder {
         added.inserted
     }
 
-    /// The candidate will have no measurement: every attempt failed, or it was canceled. It is not proposed again.
+    /// Marks a candidate as failed: every attempt failed, or it was canceled. Its schedule is not proposed again.
     ///
     /// # Errors
     ///
-    /// When the candidate is unknown or finished.
+    /// If the candidate is unknown or finished.
     pub fn fail(&mut self, index: CandidateId) -> Result<(), TellError> {
         let candidate = self.ledger.finish(index, Status::Failed)?;
         if let Some(repeats) = candidate.provenance.repeats() {
@@ -128,11 +129,11 @@ impl Breeder {
         Ok(())
     }
 
-    /// The candidate was measured by a quarantined worker: its result does not count, and its schedule is measured again.
+    /// Excludes a result of a quarantined worker. The schedule is measured again.
     ///
     /// # Errors
     ///
-    /// When the candidate is unknown or finished.
+    /// If the candidate is unknown or finished.
     pub fn exclude(&mut self, index: CandidateId) -> Result<(), TellError> {
         let is_repeat = self.ledger.open_candidate(index)?.provenance.repeats().is_some();
         self.fail(index)?;
@@ -142,12 +143,12 @@ impl Breeder {
         Ok(())
     }
 
-    /// The candidate whose results count for this one: itself, unless its own result is excluded and has been replaced.
+    /// The candidate whose results count for this one: itself, unless its own result is excluded and replaced.
     pub fn stand_in(&self, index: CandidateId) -> CandidateId {
         self.repeats.stand_in(index)
     }
 
-    /// Scores everything again with all that is known. Happens now and then by itself; call it when the search ends.
+    /// Updates all estimates and scores. Called automatically from time to time; call it when the search ends.
     pub fn rescore(&mut self) {
         if !self.knowledge.rescore() {
             return;
@@ -159,7 +160,7 @@ impl Breeder {
         self.rungs.prune(|hopeful| !front.covers(&objectives.judge(hopeful)));
     }
 
-    /// A worker's calibration profile gives more seeds.
+    /// Adds the seeds of a measurement's calibration profile, if it has one.
     fn calibrate(&mut self, measurement: &Measurement) {
         if let Some(profile) = measurement.profile.as_ref().filter(|p| p.slots() == self.space.slots()) {
             let profile = Arc::new(profile.clone());

@@ -1,11 +1,11 @@
-//! Rungs: candidates evaluated on a part of the prompts, and which of them are worth the rest.
+//! Rungs: candidates evaluated on some of the prompts, and which of them are promoted to more.
 //!
-//! Asynchronous successive halving in several objectives. A partial result is made comparable prompt by prompt: the mean
-//! difference to the uncached run on the same prompts, added to the uncached run's mean over all of them, is what it
-//! would score if the other prompts differed alike; the standard error of that mean, for prompts drawn without
-//! replacement, is how far it may be off. A candidate can still reach the front if one standard error in its favour
-//! puts it where no member dominates it. Of those, the one that promises most hypervolume is promoted, and not more
-//! than a third of a rung. Only results on all prompts are members of the front. Absent: schedules.
+//! Asynchronous successive halving with several objectives. The score of a partial result is estimated prompt by
+//! prompt: the mean difference to the uncached run on the same prompts, added to the uncached run's mean over all
+//! prompts. Its standard error is that of a mean of prompts drawn without replacement. A candidate can reach the front
+//! if no member dominates its score improved by one standard error. Of those, the one with the largest expected
+//! hypervolume is promoted, at most a third of a rung. Only results on all prompts join the front. Knows nothing of
+//! schedules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,26 +15,26 @@ use crate::archive::Archive;
 use crate::hypervolume::Staircase;
 use crate::objective::{Objectives, Observed};
 
-/// One of so many candidates of a rung is promoted.
+/// At most one of this many candidates of a rung is promoted.
 const PROMOTED: usize = 3;
 
-/// A result on a part of the prompts.
+/// A result on some of the prompts.
 #[derive(Debug, Clone, PartialEq)]
 struct Partial {
     candidate: CandidateId,
-    /// What it would be at best, by one standard error.
+    /// The estimated result on all prompts, improved by one standard error.
     hopeful: Observed,
 }
 
 /// The partial results of one search.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rungs {
-    /// Prompts of each rung, ascending; the last is all of them.
+    /// Number of prompts of each rung, ascending; the last is all prompts.
     sizes: Vec<u32>,
-    /// Per rung below the last: results that may still be promoted, and how many there were in all.
+    /// By rung below the last: results that may still be promoted, and the number of all results.
     open: Vec<Vec<Partial>>,
     finished: Vec<usize>,
-    /// Candidates that were promoted, by the rung that they were on.
+    /// Promoted candidates, each with the rung that it was promoted from.
     promoted: BTreeMap<CandidateId, usize>,
     /// The uncached run's values, prompt by prompt.
     baseline: Vec<MetricValues>,
@@ -57,7 +57,7 @@ impl Rungs {
         if rung < self.open.len() { PromptSet::from_number(self.sizes[rung]) } else { PromptSet::All }
     }
 
-    /// The rung below the last that these prompts are.
+    /// The rung below the last with these prompts.
     fn rung(&self, prompts: PromptSet) -> Option<usize> {
         (0..self.open.len()).find(|&rung| self.prompts(rung) == prompts)
     }
@@ -67,15 +67,14 @@ impl Rungs {
         self.rung(prompts).is_some()
     }
 
-    /// The uncached run, on all prompts.
+    /// Sets the uncached run's measurement on all prompts.
     pub(super) fn set_baseline(&mut self, measurement: &Measurement) {
         if !self.open.is_empty() {
             self.baseline.clone_from(&measurement.metrics);
         }
     }
 
-    /// Takes a partial result and returns what it would be on all prompts if the others differed alike; `None` if these are
-    /// all prompts.
+    /// Takes a partial result and returns its estimate on all prompts; `None` if the result is on all prompts.
     pub(super) fn tell(
         &mut self,
         candidate: CandidateId,
@@ -100,7 +99,7 @@ impl Rungs {
         Some(likely)
     }
 
-    /// The value over all prompts, its standard error, and the uncached run's over all prompts.
+    /// The estimated mean over all prompts, its standard error, and the uncached run's mean.
     fn paired(&self, measurement: &Measurement, metric: &str) -> Option<(f64, f64, f64)> {
         let uncached = self.baseline.iter().find(|m| m.name == metric)?;
         let values = &measurement.metric(metric)?.values;
@@ -108,13 +107,13 @@ impl Rungs {
         Some((uncached.mean() + paired.mean, paired.error_of_part(uncached.values.len()), uncached.mean()))
     }
 
-    /// The candidate is evaluated on more prompts from now on.
+    /// Marks a candidate as promoted to more prompts.
     pub(super) fn promote(&mut self, candidate: CandidateId, prompts: PromptSet) {
         let to = self.rung(prompts).unwrap_or(self.open.len());
         self.promoted.insert(candidate, to.saturating_sub(1));
     }
 
-    /// Forgets those that cannot reach the front any more.
+    /// Drops promoted candidates and those that can no longer reach the front.
     pub(super) fn prune(&mut self, reaches: impl Fn(&Observed) -> bool) {
         let promoted: BTreeSet<CandidateId> = self.promoted.keys().copied().collect();
         for open in &mut self.open {
@@ -122,7 +121,7 @@ impl Rungs {
         }
     }
 
-    /// The next candidate to evaluate on more prompts, and on which; the highest rung first.
+    /// The next candidate to promote and its prompts; the highest rung first.
     pub(super) fn next(
         &self,
         objectives: &Objectives,

@@ -72,23 +72,23 @@ fn without_rungs_everything_is_on_all_prompts() {
 #[test]
 fn a_partial_result_is_compared_prompt_by_prompt() {
     let mut case = Case::new(&[1, 3]);
-    // On the first prompt alone the uncached run looks better than it is on all.
+    // On the first prompt alone the uncached run scores better than on all.
     let likely = case.tell(1, 1, 0.5, &[0.1; ALL]);
     assert!((case.objectives.judge(&likely).values[1] - -(0.5 - 0.1)).abs() < 1e-12);
     assert_eq!(case.next(), Some((1, 3)));
 }
 
 #[test]
-fn who_cannot_reach_the_front_even_with_luck_is_not_promoted() {
+fn a_candidate_that_cannot_reach_the_front_is_not_promoted() {
     let mut case = Case::new(&[4]);
     let good = case.objectives.observe(&measurement(0.5, vec![0.45; ALL]), 0.0).unwrap();
     case.front.insert(CandidateId(100), case.objectives.judge(&good));
-    // Loses 0.2 on each prompt: no doubt. Loses 0.06 on average but unevenly: it may be luck.
+    // A loss of 0.2 on each prompt is certain. An uneven loss of 0.06 on average may be chance.
     case.tell(1, 4, 0.6, &[0.2; ALL]);
     assert_eq!(case.next(), None);
     case.tell(2, 4, 0.5, &[0.0, 0.12, 0.0, 0.12]);
     assert_eq!(case.next(), Some((2, 0)));
-    // Once promoted, or pruned, it is no candidate any more.
+    // Once promoted or pruned, it is not promoted again.
     let mut promoted = case.rungs.clone();
     promoted.promote(CandidateId(2), PromptSet::All);
     assert_eq!(promoted.next(&case.objectives, &case.front, None), None);
@@ -100,7 +100,7 @@ fn who_cannot_reach_the_front_even_with_luck_is_not_promoted() {
 fn a_third_of_a_rung_is_promoted_and_the_highest_rung_goes_first() {
     let mut case = Case::new(&[2, 4]);
     for id in 1..=6 {
-        // Each on the front of the rung.
+        // Each is on the rung's front.
         case.tell(id, 2, 0.1 * id as f64, &[0.3 - 0.05 * id as f64; ALL]);
     }
     let mut promoted = Vec::new();

@@ -1,9 +1,9 @@
-//! The schedules a search starts from: imported ones first, then heuristic families at every step count.
+//! Seeds: imported schedules first, then heuristic families at every step count.
 //!
-//! The list is ordered so that its first thirty already span the front: plain runs with fewer steps, then one of each
-//! family in turn, each family beginning at another step count. It is cut to a quarter of the evaluations that the
-//! budget allows, but not below [`LEAST`]. Families that need a calibration profile are in `calibrated.rs`.
-//! Whoever asks pays for one seed at a time.
+//! The first thirty already span the front: plain runs with fewer steps, then one schedule of each family in turn, each
+//! family starting at a different step count. The list is limited to a quarter of the budget in evaluations, but not
+//! below [`LEAST`]. Families that need a calibration profile are in `calibrated.rs`. Seeds are made one at a time, on
+//! demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -17,35 +17,35 @@ use super::random::independent;
 use super::resample::resample;
 use crate::rng::Stream;
 
-/// Heuristic seeds that even a small budget is spent on.
+/// The smallest limit on the number of heuristic seeds.
 const LEAST: usize = 24;
 
-/// Everything computed every n-th step; 0: at step 0 only.
+/// Intervals of n: everything is computed every n-th step; 0 means step 0 only.
 const INTERVALS: [usize; 6] = [3, 0, 2, 5, 4, 6];
 
 /// One kind of component computed every a-th step, all others every b-th.
 const PAIRS: [(usize, usize); 6] = [(2, 4), (4, 2), (1, 3), (3, 1), (2, 6), (6, 2)];
 
-/// Computed and cached steps of a cycle that every slot begins one step after the slot before it.
+/// Numbers of computed and of cached steps of a cycle. Each slot starts it one step after the slot before.
 const STAGGERS: [(usize, usize); 6] = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (7, 1)];
 
-/// Shares of steps computed by evenly spaced masks.
+/// Shares of steps that evenly spaced masks compute.
 const EVEN: [f64; 6] = [0.4, 0.3, 0.5, 0.25, 0.35, 0.6];
 
-/// Gates as shares of the run, with the interval before them.
+/// Gates as shares of the run, each with the interval used before or after it.
 const GATES: [(f64, usize); 4] = [(0.5, 2), (0.25, 3), (0.75, 2), (0.5, 4)];
 
 /// Step masks of cache-dit's presets for 20 steps, 1 = computed: slow, medium, fast, ultra.
 const MASKS: [&str; 4] =
     ["11111101100011000101", "11111101000000000001", "11111111011100111001", "11110000000000000001"];
 
-/// Steps that a forecasting seed computes first: an extrapolation needs a past.
+/// Number of steps that a forecasting seed computes first, because an extrapolation needs past outputs.
 const WARM_UP: usize = 3;
 
-/// Imported schedules that turn out to be the same are named so often.
+/// At most this many names are kept for equal imported schedules.
 const MOST_NAMES: usize = 16;
 
-/// Random seeds per step count.
+/// Density seeds per step count.
 const DENSITIES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -55,31 +55,31 @@ pub(super) struct Seed {
     pub(super) family: &'static str,
 }
 
-/// The seeds of a search, without its baseline and without repeats, best spread first. Each is made when it is asked for:
-/// all together may be as many as a search has evaluations, and take as long.
+/// The seeds of a search without duplicates and without the uncached run. Made on demand: there may be thousands, and
+/// making all at once would take long.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seeds {
     spec: Arc<SearchSpec>,
     profile: Option<Arc<Profile>>,
-    /// What the profile says at a step count.
+    /// The profile's changes, by step count; `None` if they cannot be used.
     changes: BTreeMap<u32, Option<Changes>>,
     imported: Range<usize>,
     names: Arc<ImportedNames>,
-    /// Places in the list of step counts.
+    /// Remaining indices into the list of step counts.
     plain: Range<usize>,
     families: Vec<Family>,
-    /// Whose turn it is among the families.
+    /// Index of the family whose turn is next.
     turn: usize,
     seen: BTreeSet<ScheduleId>,
     given: usize,
-    /// How many of those given were imported; known once nothing imported is left.
+    /// Number of imported seeds; set after the last one.
     given_imported: Option<usize>,
 }
 
-/// The names of imported schedules, by what each is at the step counts of the search.
+/// The names of imported schedules, by the id of the schedule resampled to the search's step counts.
 pub type ImportedNames = BTreeMap<ScheduleId, Vec<String>>;
 
-/// A rule with its variants: step counts and numbers, in the order in which they are tried.
+/// A rule with its remaining variants (step count and number), in order.
 #[derive(Debug, Clone, PartialEq)]
 struct Family {
     name: &'static str,
@@ -129,7 +129,7 @@ impl Seeds {
         }
     }
 
-    /// The next one.
+    /// The next seed.
     pub(super) fn next(&mut self, space: &Space) -> Option<Seed> {
         while let Some(i) = self.imported.next() {
             let imported = &self.spec.imported[i];
@@ -154,7 +154,7 @@ impl Seeds {
         while self.given < most && self.families.iter().any(|family| !family.variants.is_empty()) {
             let turn = self.turn;
             self.turn = (turn + 1) % self.families.len();
-            // A repeat costs the family no turn.
+            // A duplicate does not use up the family's turn.
             while let Some((steps, variant)) = self.families[turn].variants.pop_front() {
                 let Family { name, rule, .. } = self.families[turn];
                 let genome = self.make(space, rule, steps, variant);
@@ -166,7 +166,7 @@ impl Seeds {
         None
     }
 
-    /// Another budget holds from now on: there may be more of them.
+    /// Applies a new budget, which may allow more seeds.
     pub(super) fn extend(&mut self, spec: Arc<SearchSpec>) {
         self.spec = spec;
     }
@@ -185,7 +185,7 @@ impl Seeds {
         self.give(family, genome.to_schedule(space)?)
     }
 
-    /// A seed of this schedule, if it is new.
+    /// A seed with this schedule, if that is new.
     fn give(&mut self, family: &'static str, schedule: Schedule) -> Option<Seed> {
         let id = schedule.id();
         let new = self.seen.insert(id);
@@ -211,7 +211,7 @@ impl Seeds {
         }
     }
 
-    /// What a profile advises; the plain run, which is no new seed, where it says nothing.
+    /// A seed made from the profile. Without usable changes, the plain run, which is a duplicate and so skipped.
     fn calibrated(&mut self, space: &Space, steps: u32, make: impl FnOnce(&Changes) -> Genome) -> Genome {
         let profile = self.profile.as_ref();
         let changes = self.changes.entry(steps).or_insert_with(|| Changes::new(space, profile?, steps));
@@ -219,15 +219,15 @@ impl Seeds {
     }
 }
 
-/// A schedule from elsewhere at the nearest step count that the search allows.
+/// An imported schedule, resampled to the nearest step count of the search.
 fn nearest(space: &Space, schedule: &Schedule) -> Genome {
     let distance = |steps: &&u32| (f64::from(**steps) / f64::from(schedule.steps())).ln().abs();
     let steps = space.steps().iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied();
     resample(space, &Genome::of(schedule), steps.unwrap_or(schedule.steps()))
 }
 
-/// The families in turn. In front are those that a profile advises: what was measured of this very model says more than
-/// a rule.
+/// The families in order. Those made from a profile come first: a measurement of the model itself is better than a
+/// rule.
 fn families(space: &Space, profiled: bool) -> Vec<Family> {
     let measured = |variants: usize| if profiled { variants } else { 0 };
     let blocks = if space.blocks() > 1 { GATES.len() } else { 0 };
@@ -250,8 +250,9 @@ fn families(space: &Space, profiled: bool) -> Vec<Family> {
     rows.map(family).into()
 }
 
-/// `variants` of a family at each step count: the first at one step count, then the second there and the first at the
-/// next smaller one, and so on. Each family starts at another step count, so that a round of families mixes them.
+/// `variants` of a family at each step count, in diagonal order: the first variant at one step count, then the second
+/// at the same and the first at the next smaller one, and so on. Families start at different step counts, so a round
+/// mixes them.
 fn diagonal(space: &Space, start: usize, variants: usize) -> VecDeque<(u32, usize)> {
     let counts = space.steps().len();
     let mut order: Vec<(usize, usize)> = (0..variants).flat_map(|i| (0..counts).map(move |j| (i, j))).collect();
@@ -259,18 +260,18 @@ fn diagonal(space: &Space, start: usize, variants: usize) -> VecDeque<(u32, usiz
     order.into_iter().map(|(i, j)| (space.steps()[(start + j) % counts], i)).collect()
 }
 
-/// Whether `step` is a computed one of every n-th; for an n of 0 that is step 0 alone.
+/// Whether `step` is a multiple of `every`; if `every` is 0, whether `step` is 0.
 fn on(step: usize, every: usize) -> bool {
     step.is_multiple_of(every)
 }
 
-/// FORA: everything computed at every n-th step. One is the plain run.
+/// FORA: everything is computed at every n-th step. An n of 1 is the plain run.
 fn interval(space: &Space, steps: u32, every: usize) -> Genome {
     Genome::from_fn(space, steps, |step, _| if on(step, every) { Decision::Compute } else { Decision::Reuse })
 }
 
-/// Everything computed at so many steps, evenly spaced, the first and the last among them: what the last step computes is
-/// seen in the picture.
+/// Everything is computed at evenly spaced steps. The last step is among them because its output is visible in the
+/// picture.
 fn even(space: &Space, steps: u32, share: f64) -> Genome {
     let last = steps.saturating_sub(1) as usize;
     let gaps = ((share * f64::from(steps)).round() as usize).saturating_sub(1).clamp(1, last.max(1));
@@ -278,7 +279,7 @@ fn even(space: &Space, steps: u32, share: f64) -> Genome {
     Genome::from_fn(space, steps, |step, _| if computed.contains(&step) { Decision::Compute } else { Decision::Reuse })
 }
 
-/// Every slot at the same interval but a step later than the slot before it: at no step is everything reused.
+/// Every slot follows the same cycle, one step after the slot before it, so that no step reuses everything.
 fn staggered(space: &Space, steps: u32, (computed, cached): (usize, usize)) -> Genome {
     let cycle = computed + cached;
     Genome::from_fn(space, steps, |step, slot| {
@@ -287,7 +288,7 @@ fn staggered(space: &Space, steps: u32, (computed, cached): (usize, usize)) -> G
     })
 }
 
-/// One kind of component at its own interval. Variant `i` goes through the kinds before the next pair of intervals.
+/// One kind of component has its own interval. Variants iterate over the kinds first, then over the pairs of intervals.
 fn pair(space: &Space, steps: u32, i: usize) -> Genome {
     let (component, (own, others)) = (i % space.components(), PAIRS[i / space.components()]);
     Genome::from_fn(space, steps, |step, slot| {
@@ -296,9 +297,9 @@ fn pair(space: &Space, steps: u32, i: usize) -> Genome {
     })
 }
 
-/// As T-GATE: one kind of component computed up to the gate and reused from there on; the kind before it computed
-/// twice, then at an interval up to the gate and always from there on; the rest always. Variant `i` goes through the
-/// kinds before the next gate.
+/// As T-GATE: one kind of component is computed up to the gate and then reused; the kind before it is computed at the
+/// first two steps, then at an interval up to the gate, and always after it; all others always. Variants iterate over
+/// the kinds first, then over the gates.
 fn gate(space: &Space, steps: u32, i: usize) -> Genome {
     let (kinds, (share, every)) = (space.components(), GATES[i / space.components()]);
     let (gated, paced) = (i % kinds, (i + kinds - 1) % kinds);
@@ -313,7 +314,7 @@ fn gate(space: &Space, steps: u32, i: usize) -> Genome {
     })
 }
 
-/// As Δ-DiT: up to the gate the rear half of the blocks is computed at an interval only, from there on the front half.
+/// As Δ-DiT: the rear half of the blocks is computed only at an interval up to the gate, and the front half after it.
 fn depth(space: &Space, steps: u32, i: usize) -> Genome {
     let (share, every) = GATES[i];
     let until = (f64::from(steps) * share) as usize;
@@ -332,14 +333,15 @@ fn mask(space: &Space, steps: u32, mask: &str) -> Genome {
     resample(space, &Genome::from_fn(space, 20, decide), steps)
 }
 
-/// As TaylorSeer: three steps computed, then every n-th, the rest extrapolated.
+/// As TaylorSeer: the first three steps and then every n-th are computed, the rest are forecast.
 fn forecast(space: &Space, steps: u32, every: usize) -> Genome {
     let computes = |step: usize| step < WARM_UP || on(step, every);
     Genome::from_fn(space, steps, |step, _| if computes(step) { Decision::Compute } else { Decision::Forecast })
 }
 
-/// A random schedule with a given share computed. Shares spread over (0, 1): 1/2, 1/4, 3/4, 1/8, … Even variants
-/// give each slot evenly spaced steps at its own phase and pace; odd ones draw each decision, early steps more often.
+/// A random schedule with a share computed that depends on the variant: 1/2, 1/4, 3/4, 1/8, … Even variants give each
+/// slot evenly spaced steps with random phase and density; odd ones draw each decision, and compute early steps more
+/// often.
 fn density(space: &Space, steps: u32, i: usize, seed: u64) -> Genome {
     let share = van_der_corput(i + 1);
     let mut stream = Stream::new(seed, "density-seed", (u64::from(steps) << 32) | i as u64);
@@ -356,7 +358,7 @@ fn density(space: &Space, steps: u32, i: usize, seed: u64) -> Genome {
     })
 }
 
-/// The n-th number of the base-2 van der Corput sequence: the bits of n behind the point, reversed.
+/// The n-th number of the base-2 van der Corput sequence: the bits of n, mirrored at the binary point.
 fn van_der_corput(n: usize) -> f64 {
     (n as u64).reverse_bits() as f64 / 2f64.powi(64)
 }

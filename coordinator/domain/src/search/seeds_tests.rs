@@ -1,4 +1,4 @@
-//! Tests of the seeds: bounded, distinct, in a useful order.
+//! Tests of the seeds: their number, order and contents.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn seeds(steps: &[u32], evaluations: u64, forecast: bool) -> Vec<Seed> {
 }
 
 #[test]
-fn a_quarter_of_the_budget_goes_to_seeds_but_never_fewer_than_two_dozen() {
+fn seeds_take_a_quarter_of_the_budget_but_at_least_two_dozen() {
     assert_eq!(seeds(&[20, 16, 12, 10, 8], 40, false).len(), LEAST);
     assert_eq!(seeds(&[20, 16, 12, 10, 8], 200, false).len(), 50);
     let most = seeds(&[20, 16, 12, 10, 8], 40_000, true).len();
@@ -29,7 +29,7 @@ fn a_quarter_of_the_budget_goes_to_seeds_but_never_fewer_than_two_dozen() {
 }
 
 #[test]
-fn the_first_thirty_hold_every_family_and_step_count_and_reach_from_slow_to_fast() {
+fn the_first_thirty_contain_every_family_and_step_count_and_span_the_costs() {
     let seeds = seeds(&[20, 16, 12, 8], 160, true);
     let mut families = BTreeMap::<&str, usize>::new();
     let mut counts = BTreeMap::<u32, usize>::new();
@@ -69,7 +69,7 @@ fn seeds_are_distinct_and_never_the_baseline() {
 }
 
 #[test]
-fn families_do_what_they_are_named_for() {
+fn families_follow_their_rules() {
     let layout = Arc::new(Layout::pixart(2).unwrap());
     let space = Space::new(layout, &[8], true);
     let row = |genome: &Genome, slot| (0..8).map(|step| genome.at(step, slot).letter()).collect::<String>();
@@ -79,7 +79,7 @@ fn families_do_what_they_are_named_for() {
     assert_eq!(row(&even(&space, 8, 0.4), 0), "CRRRCRRC");
     let staggers = staggered(&space, 8, (1, 2));
     assert_eq!([0, 1, 2].map(|slot| row(&staggers, slot)), ["CRRCRRCR", "CCRRCRRC", "CRCRRCRR"]);
-    // The second kind reused from half of the run on; the first twice, then every second step, then always.
+    // The second kind is reused in the second half; the first is computed twice, then every second step, then always.
     let gated = gate(&space, 8, 1);
     assert_eq!([3, 4, 5].map(|slot| row(&gated, slot)), ["CCCRCCCC", "CCCCRRRR", "CCCCCCCC"]);
     let halves = depth(&space, 8, 0);
@@ -92,7 +92,7 @@ fn families_do_what_they_are_named_for() {
 }
 
 #[test]
-fn density_seeds_have_the_share_they_are_for() {
+fn density_seeds_have_the_intended_share() {
     let space = Space::new(Arc::new(Layout::pixart(28).unwrap()), &[40], false);
     for i in 0..DENSITIES {
         let schedule = density(&space, 40, i, 1).to_schedule(&space).unwrap();
@@ -103,9 +103,9 @@ fn density_seeds_have_the_share_they_are_for() {
     assert_eq!([1, 2, 3, 4].map(van_der_corput), [0.5, 0.25, 0.75, 0.125]);
 }
 
-/// The largest model that a search takes: whoever asks for a seed waits for one, and no more than one is in memory.
+/// With the largest layout that a search accepts: one seed is made at a time.
 #[test]
-fn a_seed_of_the_largest_model_is_made_when_it_is_asked_for() {
+fn seeds_of_the_largest_layout_are_made_on_demand() {
     use evocache_proto::domain::{BlockGroup, Component};
     let components = (0..64).map(|i| Component::new(format!("c{i}"))).collect();
     let layout = Arc::new(Layout::new(vec![BlockGroup { name: "block".into(), count: 4, components }]).unwrap());
@@ -116,18 +116,18 @@ fn a_seed_of_the_largest_model_is_made_when_it_is_asked_for() {
     let changes = vec![0.5; 5 * 1000 * space.slots()];
     let profile = Profile::new(1000, 5, changes).unwrap();
     let mut seeds = Seeds::new(&spec, &space, baseline, true, Some(Arc::new(profile)));
-    assert_eq!(seeds.seen.len(), 1, "none is made yet");
+    assert_eq!(seeds.seen.len(), 1, "no seed is made yet");
     for made in 1..40 {
         assert!(seeds.next(&space).is_some());
         assert_eq!(seeds.given, made);
     }
-    assert!(seeds.changes.values().all(Option::is_none), "a profile of so many steps is not worth its while");
+    assert!(seeds.changes.values().all(Option::is_none), "the table for this many steps would be too large");
     let waiting: usize = seeds.families.iter().map(|family| family.variants.len()).sum();
-    assert!(waiting > 9000, "{waiting} wait as numbers");
+    assert!(waiting > 9000, "{waiting} variants remain");
 }
 
 #[test]
-fn a_random_or_seedless_search_has_no_heuristic_seeds() {
+fn a_search_without_seeds_or_of_imported_schedules_has_no_heuristic_seeds() {
     let layout = Arc::new(Layout::pixart(2).unwrap());
     let space = Space::new(layout.clone(), &[8], false);
     let baseline = Schedule::all_compute(layout, 8).unwrap().id();
@@ -138,7 +138,7 @@ fn a_random_or_seedless_search_has_no_heuristic_seeds() {
 }
 
 #[test]
-fn a_model_with_one_kind_of_component_has_no_component_intervals() {
+fn a_layout_with_one_kind_of_component_has_no_component_intervals() {
     use evocache_proto::domain::{BlockGroup, Component};
     let group = BlockGroup { name: "block".into(), count: 3, components: vec![Component::new("ff")] };
     let layout = Arc::new(Layout::new(vec![group]).unwrap());
@@ -148,7 +148,7 @@ fn a_model_with_one_kind_of_component_has_no_component_intervals() {
     assert!(!seeds.is_empty() && seeds.iter().all(|s| s.family != "component-intervals"));
 }
 
-/// The schedules and families of all seeds in their order, as one number.
+/// A hash of the families and schedules of all seeds, in order.
 fn digest(seeds: &[Seed]) -> u64 {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
@@ -159,9 +159,9 @@ fn digest(seeds: &[Seed]) -> u64 {
     u64::from_be_bytes(hash.finalize()[..8].try_into().unwrap())
 }
 
-/// Seeds are part of what a search does: equal specifications have had equal seeds from the first version on.
+/// Seeds determine a search: equal specifications must give equal seeds in every version.
 #[test]
-fn the_seeds_of_known_models_do_not_change() {
+fn the_seeds_of_known_layouts_do_not_change() {
     let of = |layout: Layout, steps: &[u32], evaluations: u64, forecast: bool, profiled: bool| {
         let layout = Arc::new(layout);
         let mut draft = draft(Strategy::SteadyState, steps, evaluations, 7);

@@ -8,7 +8,7 @@ use evocache_testkit::landscape::{Landscape, spec};
 
 use super::{Breeder, Parts, Planner, Proposal};
 
-/// Runs a whole search with `workers` candidates in flight at a time, and hands the breeder back.
+/// Runs a whole search with `workers` candidates in flight and returns the breeder.
 pub(crate) fn run(draft: SpecDraft, layout: Layout, workers: u64) -> Breeder {
     let landscape = Landscape::new(&layout, draft.sampling.baseline_steps());
     run_with(draft, layout, workers, |_, proposal| landscape.measure(&proposal.schedule))
@@ -21,7 +21,7 @@ pub(crate) fn run_at_random(draft: SpecDraft, layout: Layout) -> Breeder {
     run_parts(draft, layout, parts, 1, |_, proposal| landscape.measure(&proposal.schedule))
 }
 
-/// The same with another idea of how candidates are measured.
+/// The same with `measure` in place of the landscape.
 pub(crate) fn run_with(
     draft: SpecDraft,
     layout: Layout,

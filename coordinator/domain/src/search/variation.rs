@@ -1,4 +1,5 @@
-//! Which operators make an offspring, and how often each: one table of weights, multiplied by the operators' credit.
+//! Chooses the operators of an offspring: by a table of weights, multiplied by the operators' credit. Does not choose
+//! parents: that is `parents.rs` and `population.rs`.
 
 use super::credit::Credit;
 use super::crossover::{self, Crossover};
@@ -7,10 +8,10 @@ use super::mutation::{self, Mutation};
 use super::resample::resample;
 use crate::rng::Stream;
 
-/// An offspring of two parents is mutated as well with this probability.
+/// The probability that an offspring of a crossover is also mutated.
 const MUTATION_AFTER_CROSSOVER: f64 = 0.5;
 
-/// What a search must allow for an operator to do anything.
+/// What a search must have for an operator to be useful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Nothing,
@@ -56,7 +57,7 @@ const MUTATIONS: [Operator<Mutation>; 7] = [
     Operator { name: "toggle-forecast", weight: 2, needs: Needs::Forecast, apply: mutation::toggle_forecast },
 ];
 
-/// Thousandths of an operator's weight.
+/// The resolution of weights, which are integers.
 const FINE: f64 = 1000.0;
 
 fn choose<'a, F>(
@@ -77,27 +78,27 @@ fn choose<'a, F>(
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Variation {
     crossover: f64,
-    /// All operators, or ECAD's two.
+    /// Whether all operators are used, or ECAD's two.
     all: bool,
 }
 
-/// A genome and what it was made by.
+/// An offspring and the operators that made it.
 pub(super) struct Offspring {
     pub(super) genome: Genome,
     /// The names of the operators, in the order in which they were applied.
     pub(super) operators: Vec<&'static str>,
-    /// Whether the second parent gave anything.
+    /// Whether a crossover was applied.
     pub(super) crossed: bool,
 }
 
 impl Variation {
-    /// `crossover` is the probability that an offspring has two parents; `all` operators, or ECAD's two alone.
+    /// `crossover` is the probability of a crossover; `all` selects all operators or ECAD's two.
     pub(super) fn new(crossover: f64, all: bool) -> Self {
         Self { crossover, all }
     }
 
-    /// An offspring of `first`, which gives the step count, and perhaps of `second`, with at least `mutations`
-    /// mutations, and one if nothing else happened to it.
+    /// An offspring of `first`, whose step count it has, and possibly of `second`, with at least `mutations` mutations;
+    /// at least one without a crossover.
     pub(super) fn offspring(
         &self,
         space: &Space,

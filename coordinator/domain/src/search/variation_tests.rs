@@ -24,8 +24,8 @@ fn check(space: &Space, genome: &Genome, operator: &str) {
     assert!(space.steps().contains(&schedule.steps()), "{operator} made {} steps", schedule.steps());
     assert_eq!(schedule.layout(), space.layout());
     assert!(space.forecast() || !schedule.forecasts(), "{operator} made a forecast");
-    let again = Schedule::from_packed(space.layout().clone(), schedule.steps(), schedule.packed()).unwrap();
-    assert_eq!(again.id(), schedule.id(), "{operator} is not canonical");
+    let reread = Schedule::from_packed(space.layout().clone(), schedule.steps(), schedule.packed()).unwrap();
+    assert_eq!(reread.id(), schedule.id(), "{operator} is not canonical");
 }
 
 proptest! {
@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn offspring_are_valid_and_name_what_made_them(seed in any::<u64>(), mutations in 0usize..4) {
+    fn offspring_are_valid_and_name_their_operators(seed in any::<u64>(), mutations in 0usize..4) {
         for space in &spaces() {
             let mut stream = Stream::new(seed, "test", 0);
             let parents = [any_density(space, &mut stream), any_density(space, &mut stream)];
@@ -95,7 +95,7 @@ fn genome(space: &Space, rows: &[&str]) -> Genome {
     })
 }
 
-/// How often an operator does something to a mixed genome.
+/// How often an operator changes a mixed genome.
 fn share_changed(apply: impl Fn(&Space, &mut Genome, &mut Stream)) -> f64 {
     let space = Space::new(Arc::new(Layout::pixart(2).unwrap()), &[8, 5], true);
     let before = genome(&space, &["CRCRCRFF", "CCRRRCRF", "CFFFCRRR", "CRCCCRRC", "CCCCRRCC", "CRRCRRCR"]);
@@ -108,7 +108,7 @@ fn share_changed(apply: impl Fn(&Space, &mut Genome, &mut Stream)) -> f64 {
 }
 
 #[test]
-fn no_operator_idles() {
+fn every_operator_usually_changes_the_genome() {
     for operator in &MUTATIONS {
         let share = share_changed(|space, genome, stream| (operator.apply)(space, genome, stream));
         assert!(share > 0.4, "{} changes {share}", operator.name);
@@ -137,7 +137,7 @@ fn a_shift_keeps_the_number_of_computed_steps_of_every_slot() {
 }
 
 #[test]
-fn operators_that_cannot_help_are_not_chosen() {
+fn operators_whose_needs_are_not_met_are_not_chosen() {
     let space = Space::new(Arc::new(Layout::pixart(2).unwrap()), &[8], false);
     let mut stream = Stream::new(1, "test", 0);
     for _ in 0..500 {

@@ -255,7 +255,7 @@ fn lines(log: &Path, start: u64) -> io::Result<Vec<String>> {
 }
 
 /// The hidden verb that the workers run: `evocache-worker run`, always under a supervising process.
-pub fn worker_process(args: WorkerArgs) -> ExitCode {
+pub(crate) fn worker_process(args: WorkerArgs) -> ExitCode {
     evocache_worker::cli::run::run(WorkerArgs { supervised: true, ..args })
 }
 

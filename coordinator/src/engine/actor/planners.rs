@@ -1,9 +1,10 @@
-//! Runs the planners, which fit error models: one thread per search, so that the engine never blocks on model fitting; or on
-//! the engine's thread, for simulations that must not depend on when threads run.
+//! Runs the planners, which fit error models: one thread per search, so that the engine never blocks on model fitting;
+//! or on the engine's thread, for simulations that must not depend on when threads run.
 //!
-//! A planner's thread starts with the first inputs of its search and ends with the search. Threads are numbered, so that a late
-//! plan of a dismissed planner is not taken for its successor's. If a planner panics, the panic is logged and the search
-//! continues without plans. Does not know how plans are made: that is the domain's `search/error_models/`.
+//! A planner's thread starts with the first inputs of its search and ends with the search. Threads are numbered, so
+//! that a late plan of a dismissed planner is not taken for its successor's. If a planner panics, the panic is logged
+//! and the search continues without plans. Does not know how plans are made: that is the domain's
+//! `search/error_models/`.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

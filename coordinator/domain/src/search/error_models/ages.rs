@@ -1,10 +1,11 @@
-//! The age model: the error of a reused output grows with its age, by slot and by step. Messages and tables call it "drift".
+//! The age model: the error of a reused output grows with its age, by slot and by step. Messages and tables call it
+//! "drift".
 //!
 //! `sum = Σ_t w_t (Σ_s (q_s · a_ts^p)^r)^(1/r) + offset(step count)`: `a_ts` is the age in grid steps of the output of
-//! slot `s` at step `t`, `q` a slot's sensitivity, `w` a step's weight, `p` the growth with age, and `r` how the slots of a
-//! step combine: 1 as a sum, 2 as a norm. The parameters are logarithms with normal priors, fitted by damped Gauss-Newton
-//! steps from the last fit. With one parameter per slot and per step, a few dozen results identify them. Does not model
-//! errors that compound from step to step, or weights of single cells.
+//! slot `s` at step `t`, `q` a slot's sensitivity, `w` a step's weight, `p` the growth with age, and `r` how the slots
+//! of a step combine: 1 as a sum, 2 as a norm. The parameters are logarithms with normal priors, fitted by damped
+//! Gauss-Newton steps from the last fit. With one parameter per slot and per step, a few dozen results identify them.
+//! Does not model errors that compound from step to step, or weights of single cells.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The cell model: the error is a sum over cached cells and over pairs of neighboring cached cells.
 //!
 //! `sum = Σ z_i W_i + Σ z_i z_{i+1} H_i + Σ z_i z_{i+slots} V_i + Σ_steps (q₂ c² + q₃ c³) · slots + offset(step count)`
-//! with `z` = 1 where cached and `c` the cached share of a step. A weight is the sum of a common part, a slot's, a step's and
-//! the cell's own; each has a normal prior, the common part the widest. So a few results determine the common parts, and
-//! more results the weights of single cells. With normal priors this is a Gaussian process over schedules whose kernel
-//! counts shared cells and pairs. The posterior is exact; a new result adds a row to a Cholesky factor. Does not model ages
-//! beyond two steps, and does not decide when to restart: that is `fit.rs`.
+//! with `z` = 1 where cached and `c` the cached share of a step. A weight is the sum of a common part, a slot's, a
+//! step's and the cell's own; each has a normal prior, the common part the widest. So a few results determine the
+//! common parts, and more results the weights of single cells. With normal priors this is a Gaussian process over
+//! schedules whose kernel counts shared cells and pairs. The posterior is exact; a new result adds a row to a Cholesky
+//! factor. Does not model ages beyond two steps, and does not decide when to restart: that is `fit.rs`.
 
 use crate::rng::Stream;
 

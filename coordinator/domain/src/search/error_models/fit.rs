@@ -1,4 +1,5 @@
-//! Fits the error models and plans with the best of them. Does not define the models: those are `cells.rs` and `ages.rs`.
+//! Fits the error models and plans with the best of them. Does not define the models: those are `cells.rs` and
+//! `ages.rs`.
 
 use std::sync::Arc;
 
@@ -12,10 +13,11 @@ use crate::rng::Stream;
 use crate::search::dense::Factor;
 use crate::search::planner_link::PlannedSchedule;
 
-/// The largest number of results in the cell model. When it is full, it restarts with half of them: the last ones, and an
-/// even selection of the earlier ones.
+/// The largest number of results in the cell model. When it is full, it restarts with half of them: the last ones, and
+/// an even selection of the earlier ones.
 const MOST_ROWS: usize = 2000;
-/// Up to this many results, the cell model restarts with a newly chosen link and noise whenever the results have doubled.
+/// Up to this many results, the cell model restarts with a newly chosen link and noise whenever the results have
+/// doubled.
 const SETTLED: usize = 400;
 /// Number of results used to choose link and noise.
 const SETTING_ROWS: usize = 200;
@@ -85,20 +87,20 @@ impl Planner {
 
     fn fit_cells(&mut self) {
         let n = self.rows.len();
-        let doubled = n <= SETTLED && n >= 2 * self.begun;
+        let doubled = n <= SETTLED && n >= 2 * self.restarted_at;
         let full = self.cell_model.as_ref().is_some_and(|a| a.len() >= MOST_ROWS);
         let settled = self.cell_model.take().filter(|_| !doubled && !full);
         let (mut cells, new) = match settled {
-            Some(cells) => (cells, (self.learnt..n).collect()),
+            Some(cells) => (cells, (self.learned..n).collect()),
             None => {
-                self.begun = n;
+                self.restarted_at = n;
                 (CellModel::new(self.choose_setting()), chosen(n, MOST_ROWS / 2))
             }
         };
         for row in new {
             cells.add(&self.grid, self.features(row), self.rows[row].error);
         }
-        self.learnt = n;
+        self.learned = n;
         self.cell_model = Some(cells);
     }
 
@@ -239,9 +241,9 @@ impl Planner {
             if gain <= 0.0 {
                 break;
             }
-            let (cost, error, stop) = open.swap_remove(at);
+            let (cost, error, index) = open.swap_remove(at);
             stairs.insert(cost, error);
-            if let Some(schedule) = schedules[stop].genome.to_schedule(space) {
+            if let Some(schedule) = schedules[index].genome.to_schedule(space) {
                 planned.push(PlannedSchedule { id: schedule.id(), schedule: Arc::new(schedule), how });
             }
         }

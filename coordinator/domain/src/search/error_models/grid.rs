@@ -1,4 +1,5 @@
-//! Lays schedules of any step count over the grid of the largest step count, by relative time, as input to error models.
+//! Lays schedules of any step count over the grid of the largest step count, by relative time, as input to error
+//! models.
 //!
 //! Grid step `b` of `B` belongs to source step `floor(b · T / B)` of a schedule with `T` steps. A cell is 1 where the
 //! output comes from the cache and 0 where it is computed. Does not distinguish reuse from forecast.

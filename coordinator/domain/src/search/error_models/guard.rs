@@ -1,8 +1,8 @@
 //! Decides whether an error model is trusted: by how well it ranked new results before it learned from them.
 //!
-//! Cost and error are correlated, so any model that knows the cost ranks well overall. The guard therefore ranks results of
-//! about equal cost: Kendall's rank correlation over the pairs of recent results whose costs differ little. Knows nothing
-//! of the models themselves.
+//! Cost and error are correlated, so any model that knows the cost ranks well overall. The guard therefore ranks
+//! results of about equal cost: Kendall's rank correlation over the pairs of recent results whose costs differ little.
+//! Knows nothing of the models themselves.
 
 use std::collections::VecDeque;
 

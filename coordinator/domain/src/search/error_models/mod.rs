@@ -1,8 +1,9 @@
-//! Error models: predict the quality loss of a schedule from the results so far. The [`Planner`] plans with the best of them.
+//! Error models: predict the quality loss of a schedule from the results so far. The [`Planner`] plans with the best of
+//! them.
 //!
-//! Three rivals: [`cells`] (a weight for every cell), [`ages`] (one weight per slot and per step, times the age of what is
-//! reused), and both, where the cells explain the residuals of the ages. Each model predicts a result before it learns from
-//! it. [`guard`] records how well, and a model with a poor record plans nothing. From the best model
+//! Three rivals: [`cells`] (a weight for every cell), [`ages`] (one weight per slot and per step, times the age of what
+//! is reused), and both, where the cells explain the residuals of the ages. Each model predicts a result before it
+//! learns from it. [`guard`] records how well, and a model with a poor record plans nothing. From the best model
 //! [`predicted_front`] builds a whole front; its schedules with the largest expected gain of hypervolume are planned.
 //!
 //! Plans depend on the inputs and their order alone. Only the first cost and the first quality metric are modeled, and
@@ -87,8 +88,8 @@ pub struct Planner {
     rivals: [Rival; 3],
     cell_model: Option<CellModel>,
     /// Number of results when the cell model was last restarted, and number of results that it has processed.
-    begun: usize,
-    learnt: usize,
+    restarted_at: usize,
+    learned: usize,
     fits: u64,
 }
 
@@ -108,8 +109,8 @@ impl Planner {
             stairs: Staircase::new((1.0, 1.0)),
             rivals: Default::default(),
             cell_model: None,
-            begun: 0,
-            learnt: 0,
+            restarted_at: 0,
+            learned: 0,
             fits: 0,
         })
     }

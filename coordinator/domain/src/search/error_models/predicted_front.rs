@@ -1,8 +1,8 @@
 //! Builds a whole predicted front greedily: the cells that cost the least predicted error are cached first.
 //!
-//! Starting from the all-compute schedule, each step caches the batch of cells that add the least predicted sum per saved
-//! cost; within a batch, each cell is re-evaluated after those before it. Does not choose which schedules to plan: that is
-//! `fit.rs`.
+//! Starting from the all-compute schedule, each step caches the batch of cells that add the least predicted sum per
+//! saved cost; within a batch, each cell is re-evaluated after those before it. Does not choose which schedules to
+//! plan: that is `fit.rs`.
 
 use std::sync::Arc;
 

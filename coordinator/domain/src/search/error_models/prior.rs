@@ -1,7 +1,7 @@
 //! Prior means of the age model from a calibration profile, before any result.
 //!
-//! A slot whose output changes twice as much from step to step as others is expected to be more sensitive, but less than
-//! twice: the profile does not contain the effect of a change on the picture. Knows nothing of results.
+//! A slot whose output changes twice as much from step to step as others is expected to be more sensitive, but less
+//! than twice: the profile does not contain the effect of a change on the picture. Knows nothing of results.
 
 use evocache_proto::domain::Profile;
 
