@@ -1,6 +1,6 @@
 //! How much of everything one message may hold: what others send is counted before it is looked at.
 //!
-//! Absent: bytes of a message and calls in a while, which are the coordinator's (`api/limits.rs`).
+//! Absent: bytes of a message and calls in a while, which are the coordinator's (`coordinator/src/server/limits.rs`).
 
 /// Calibration images per evaluation.
 pub const MAX_PROMPTS: usize = 10_000;
@@ -18,6 +18,8 @@ pub const MAX_RUNGS: usize = 16;
 pub const MAX_LABELS: usize = 64;
 /// Schedules from elsewhere that a search starts from.
 pub const MAX_IMPORTED: usize = 1000;
+/// Conditions of a question for the best schedule.
+pub const MAX_CONDITIONS: usize = 16;
 /// Characters of a name for people: of a worker, a device, a model.
 pub const MAX_NAME: usize = 200;
 

@@ -15,7 +15,9 @@ mod placement;
 mod problems;
 mod profile;
 mod quality;
+mod question;
 mod schedule;
+mod search_state;
 mod spec;
 mod statistics;
 
@@ -30,6 +32,8 @@ pub use placement::Placement;
 pub use problems::{Problem, Problems, shown};
 pub use profile::{MAX_LAGS, Profile, ProfileError};
 pub use quality::{Kept, quality_ratio};
+pub use question::{Constraint, Operator, Preference, Question};
 pub use schedule::{Decision, Schedule, ScheduleError, ScheduleId};
+pub use search_state::SearchState;
 pub use spec::{Algorithm, Budget, Imported, ModelRef, Objective, SearchSpec, SpecDraft, SpecError, Strategy};
 pub use statistics::{Level, Spread, student};
