@@ -4,41 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Budget, CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, SearchUid,
-    WorkerId,
+    Budget, CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec,
+    SearchState, SearchUid, WorkerId,
 };
 
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease;
 use evocache_domain::search::Proposal;
 use evocache_domain::time::Timestamp;
-
-/// Where a search stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Waits for the first worker with its model.
-    Pending,
-    /// Hands out candidates.
-    Running,
-    /// Hands out nothing until it is resumed.
-    Paused,
-    /// The budget is used up, or there is nothing left to try.
-    Completed,
-    /// Ended by a person.
-    Stopped,
-    /// Cannot go on.
-    Failed,
-}
-
-impl Phase {
-    /// Whether the search has ended for good.
-    pub fn is_final(self) -> bool {
-        match self {
-            Self::Pending | Self::Running | Self::Paused => false,
-            Self::Completed | Self::Stopped | Self::Failed => true,
-        }
-    }
-}
 
 /// What the first worker of a search declared; binding for all that follow.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +111,7 @@ pub enum Fact {
         /// Which search.
         search: SearchId,
         /// To where.
-        phase: Phase,
+        phase: SearchState,
         /// Why, for people.
         reason: String,
         /// When.
