@@ -27,7 +27,7 @@
 //!
 //! Absent: NaN. `Measurement::check` refuses it, and a score with a number that is not finite is refused here.
 
-use evocache_proto::domain::{Direction, Measurement, SearchSpec, builtin_direction, quality_ratio};
+use evocache_proto::domain::{Direction, Kept, Measurement, SearchSpec, builtin_direction};
 
 use super::pareto::{MAX_OBJECTIVES, Score};
 
@@ -174,10 +174,10 @@ impl Objectives {
         self.0.iter().filter(|s| s.kind == Kind::Quality).map(|s| (s.metric.as_str(), s.direction))
     }
 
-    /// The share that is kept of the uncached run's first quality metric; `None` where there is no share of it.
+    /// The share kept of the first quality metric's uncached value; `None` if that value is 0.
     pub fn quality_ratio(&self, observed: &Observed) -> Option<f64> {
         let i = self.0.iter().position(|s| s.kind == Kind::Quality)?;
-        quality_ratio(self.0[i].direction, observed.values[i], observed.baselines[i])
+        Kept::new(self.0[i].direction, observed.values[i], observed.baselines[i]).share()
     }
 
     /// The score of what was observed.

@@ -1,7 +1,7 @@
 //! The command line: clap types ([`args`]) in, one function per verb, one [`printer`] out.
 //!
 //! Knows the coordinator by its gRPC API only. Absent on purpose: engine, store and services; `serve` starts them
-//! through `crate::serve`, `local` through `crate::local`, `store` looks after a store through `crate::upkeep`, and
+//! through `crate::server`, `local` through `crate::local`, `store` looks after a store through `crate::upkeep`, and
 //! `simulate` stands in `crate::simulate`.
 
 pub mod args;

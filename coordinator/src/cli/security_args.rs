@@ -8,7 +8,8 @@ use evocache_net::credentials::{CredentialError, CredentialSources, Credentials}
 
 use super::units::parse_duration;
 #[cfg(feature = "server")]
-use crate::serve::{Allowance, CONNECTIONS_PER_ADDRESS, Quotas};
+use crate::server::limits::CONNECTIONS_PER_ADDRESS;
+use crate::server::{Allowance, Quotas};
 use crate::tokens::{Role, check_name};
 
 /// Holds the token itself. No flag does: everybody on a machine can read the command lines of its processes.

@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure};
 use super::printer::Printer;
 use super::security_args::GuardArgs;
 use super::signals::{Reloads, interruption};
-use crate::serve::{Quotas, Security, ServeError, ServeOptions, TlsFiles, start};
+use crate::server::{Quotas, Security, ServeError, ServeOptions, TlsFiles, start};
 
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {

@@ -23,7 +23,7 @@ use crate::cli::results::{self, Results};
 use crate::cli::units::show_duration;
 use crate::cli::{Followed, follow, signals, view};
 use crate::client::{Client, ErrorKind, Search, SearchState};
-use crate::serve::{self, Security, ServeOptions};
+use crate::server::{self, Security, ServeOptions};
 
 use fleet::{Fleet, WorkerSettings};
 use setup::Plan;
@@ -40,7 +40,7 @@ const ROWS: usize = 20;
 pub async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
     let plan = setup::plan(&args)?;
-    let coordinator = serve::start(ServeOptions {
+    let coordinator = server::start(ServeOptions {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         reserve: 0,
         accept_loss: false,

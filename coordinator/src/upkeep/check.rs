@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Damage, Progress, UpkeepError, file, files};
 use crate::engine::{Search, State};
 use crate::ports::{Store, StoreError};
-use crate::serve::retry_policy;
+use crate::server::retry_policy;
 use crate::store::{FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
 use evocache_domain::time::Timestamp;
 

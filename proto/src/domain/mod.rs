@@ -31,7 +31,7 @@ pub use metric::{BUILTIN_METRICS, Declaration, DeclarationError, Direction, Metr
 pub use placement::Placement;
 pub use problems::{Problem, Problems, shown};
 pub use profile::{MAX_LAGS, Profile, ProfileError};
-pub use quality::{Kept, quality_ratio};
+pub use quality::Kept;
 pub use question::{Constraint, Operator, Preference, Question};
 pub use schedule::{Decision, Schedule, ScheduleError, ScheduleId};
 pub use search_state::SearchState;

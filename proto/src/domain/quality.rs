@@ -1,23 +1,26 @@
-//! What a schedule keeps of the uncached run's quality: the one definition for whatever is shown, compared or asked for.
+//! The quality that a schedule keeps of the uncached run: the one definition for whatever is shown, compared or asked for.
 //!
-//! The share kept is `1 - loss / |uncached|`, where the loss is by how much the value is worse. For a positive metric that
-//! is maximised it is the value over the uncached one; it has the same meaning for one that is minimised or negative: no
-//! loss is 1, more is better. Where the uncached value is zero, as that of a distance to the uncached picture is, there is
-//! no share of it; then the plain difference says what there is to say.
+//! The share kept is `1 - loss / |uncached|`, where the loss is the amount by which the value is worse. For a positive,
+//! maximized metric it is the value divided by the uncached value. For a minimized or negative metric it means the same: 1
+//! is no loss, and more is better. If the uncached value is zero, as that of a distance to the uncached picture, no share
+//! exists, and the plain difference is used instead.
+//!
+//! [`MetricValues::kept`](super::MetricValues::kept) is the quality kept by one measurement. The coordinator computes the
+//! same from means over repeated measurements.
 
 use super::Direction;
 
-/// What is kept of the uncached quality.
+/// The quality kept of the uncached run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kept {
-    /// The share: 1 is all of it, more than 1 is better than uncached.
+    /// The share: 1 is no loss, more than 1 is better than uncached.
     Share(f64),
-    /// There is no share of nothing: the value minus the uncached one, in the metric's unit.
+    /// The value minus the uncached value, in the metric's unit, if the uncached value is 0.
     Difference(f64),
 }
 
 impl Kept {
-    /// Of a metric with this value, where the uncached run has `uncached`.
+    /// The quality kept of `uncached` by a schedule with this value.
     pub fn new(direction: Direction, value: f64, uncached: f64) -> Self {
         let gain = match direction {
             Direction::Maximize => value - uncached,
@@ -27,7 +30,7 @@ impl Kept {
         if share.is_finite() { Self::Share(share) } else { Self::Difference(value - uncached) }
     }
 
-    /// The share, where there is one.
+    /// The share, if one exists.
     pub fn share(self) -> Option<f64> {
         match self {
             Self::Share(share) => Some(share),
@@ -36,16 +39,15 @@ impl Kept {
     }
 }
 
-/// The share kept of the uncached quality; `None` where there is none. See [`Kept`].
-pub fn quality_ratio(direction: Direction, value: f64, uncached: f64) -> Option<f64> {
-    Kept::new(direction, value, uncached).share()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn quality_ratio(direction: Direction, value: f64, uncached: f64) -> Option<f64> {
+        Kept::new(direction, value, uncached).share()
+    }
 
     fn directions() -> impl Strategy<Value = Direction> {
         prop_oneof![Just(Direction::Minimize), Just(Direction::Maximize)]
