@@ -1,22 +1,19 @@
 //! evocache: searches the caching schedule of a diffusion transformer on a cluster of workers.
 //!
 //! ```text
-//! api (tonic)  →  engine (single writer)  →  domain (pure)
-//!                    │ commit before answer
-//!                    ▼
-//!                 store (sled)          cli → client → gRPC
+//! server (tonic)  →  engine (single writer)  →  domain (pure)
+//!                       │ commit before answer
+//!                       ▼
+//!                    store (sled)          cli → client → gRPC
 //! ```
 //!
 //! - [`evocache_domain`]: the search, objectives and the lease machine; a crate of its own, pure.
 //! - [`ports`]: what the engine needs of the world: a store, a clock, identifiers.
 //! - [`engine`]: decides on the current state, commits, applies, answers.
 //! - [`store`]: the ports' store on sled, and its twin in memory.
-//! - [`api`]: the gRPC services.
-//! - [`http`]: health and metrics for operators.
-//! - [`tokens`]: the file of tokens: who may call, as what.
-//! - [`reload`]: reads certificates and tokens again while it runs.
-//! - [`faults`]: named moments at which tests let the process die or the store fail; nothing unless it is compiled in.
-//! - [`serve`]: puts these together into a running coordinator.
+//! - [`server`]: the gRPC services behind one gate, health and metrics over HTTP; starts and stops a coordinator.
+//! - [`tokens`]: the token file: who may call, in which role.
+//! - [`faults`]: named moments at which tests kill the process or fail the store; empty unless it is compiled in.
 //! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
 //! - [`client`], [`cli`]: the typed client and the verbs of the command line; they know the coordinator by its gRPC API only.
 //! - [`simulate`]: a real coordinator with workers that only wait: plans a cluster, measures the coordinator.
@@ -31,15 +28,9 @@ pub mod faults;
 pub mod ports;
 
 #[cfg(feature = "server")]
-pub mod api;
-#[cfg(feature = "server")]
 pub mod engine;
 #[cfg(feature = "server")]
-pub mod http;
-#[cfg(feature = "server")]
-pub mod reload;
-#[cfg(feature = "server")]
-pub mod serve;
+pub mod server;
 #[cfg(feature = "server")]
 pub mod store;
 #[cfg(any(feature = "server", feature = "cli"))]

@@ -1,7 +1,7 @@
-//! The file of tokens: who may call the coordinator, as what, and until when.
+//! The token file: who may call the coordinator, in which role, and until when.
 //!
-//! It holds the SHA-256 of each token and never the token, so that whoever reads it can call nothing.
-//! Absent on purpose: what a role may do, which is `api/access.rs`, and how a token is made, which is the command line's.
+//! It contains the SHA-256 of each token and never the token, so that reading the file does not allow any call. The server
+//! reads it; the command line writes its entries. What a role may do is `server/gate/access.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use evocache_domain::time::Timestamp;
 
-/// What the holder of a token is.
+/// The role of a token's holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -26,10 +26,10 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 4] = [Self::Reader, Self::Operator, Self::Worker, Self::Admin];
 
-    /// As the file says it.
+    /// The name in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reader => "reader",
@@ -43,11 +43,11 @@ impl Role {
 /// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Who holds it. Several tokens may have one name, so that a new one can be handed out before the old one goes.
+    /// The holder. Several tokens may have one name, so that a new one can be handed out before the old one is removed.
     pub name: String,
-    /// What the holder is.
+    /// The holder's role.
     pub role: Role,
-    /// From when on it is worth nothing.
+    /// When the token expires.
     pub expires: Option<Timestamp>,
     digest: [u8; 32],
 }
@@ -56,13 +56,13 @@ pub struct Token {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens(Vec<Token>);
 
-/// Why a file of tokens cannot be used.
+/// Why a token file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("tokens in '{path}': {problem}")]
 pub struct TokensError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub problem: String,
 }
 
@@ -87,7 +87,7 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or an entry is wrong; nothing of it is used then.
+    /// If the file cannot be read or an entry is wrong; then none of it is used.
     pub fn read(path: &Path) -> Result<Self, TokensError> {
         let wrong = |problem: String| TokensError { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|e| {
@@ -112,28 +112,28 @@ impl Tokens {
         let mut tokens: Vec<Token> = vec![];
         for (number, entry) in file.token.into_iter().enumerate() {
             let token = token(entry).map_err(|problem| format!("[[token]] number {}: {problem}", number + 1))?;
-            // One secret with two roles would have that of whichever stands first.
+            // A token with two roles would silently have the first.
             if tokens.iter().any(|other| other.digest == token.digest) {
                 return Err(format!("[[token]] number {}: the same sha256 stands twice", number + 1));
             }
             tokens.push(token);
         }
-        // With no token nobody could call anything, and that is hardly meant.
+        // Without a token nobody could make any call, which is hardly intended.
         if tokens.is_empty() {
             return Err("there is no [[token]] in it".to_owned());
         }
         Ok(Self(tokens))
     }
 
-    /// The entry of a token, also of one that has expired.
+    /// The entry of a token, even if it has expired.
     pub fn find(&self, secret: &str) -> Option<&Token> {
         let digest = digest(secret);
-        // Plain equality will do: how long it takes tells something of the digest, and to choose a token by its digest
-        // one would have to invert SHA-256.
+        // A comparison in constant time is not needed: its duration discloses part of the digest, and to find a token with
+        // that digest one would have to invert SHA-256.
         self.0.iter().find(|token| token.digest == digest)
     }
 
-    /// How many there are.
+    /// The number of tokens.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -146,11 +146,11 @@ fn token(entry: Entry) -> Result<Token, String> {
     Ok(Token { name: entry.name, role: entry.role, digest, expires })
 }
 
-/// Whether this may be the name of a token's holder.
+/// Checks the name of a token's holder.
 ///
 /// # Errors
 ///
-/// When it may not; names are written to logs and to the store.
+/// If the name has other characters or another length than logs and the store allow.
 pub fn check_name(name: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=64).contains(&name.len()) && name.bytes().all(fits) {
@@ -166,7 +166,7 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp(seconds.saturating_mul(1000)))
 }
 
-/// The block of the file for a token. `expires` is a time as RFC 3339.
+/// The entry of a token in the file. `expires` is a time in RFC 3339.
 pub fn entry(name: &str, role: Role, secret: &str, expires: Option<&str>) -> String {
     let hex: String = digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
     let expires = expires.map_or_else(String::new, |time| format!("expires = \"{time}\"\n"));
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_for_a_token_is_what_is_read() {
+    fn an_entry_reads_as_it_is_written() {
         let text = entry("ci", Role::Operator, "first", Some("2027-01-01T00:00:00Z"))
             + &entry("ci", Role::Operator, "second", None)
             + &entry("gpu-1", Role::Worker, "third", None);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_entry_is_told_by_its_number() {
+    fn a_wrong_entry_is_named_by_its_number() {
         let good = entry("a", Role::Reader, "x", None);
         let cases = [
             ("[[token]]\nname = \"a\"\nrole = \"king\"\nsha256 = \"\"".to_owned(), "king"),

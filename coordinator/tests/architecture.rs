@@ -12,7 +12,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the domain is pure",
     ),
     (
-        "coordinator/src/domain",
+        "coordinator/domain/src",
         &[
             "tokio",
             "tonic",
@@ -26,7 +26,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
             "crate::engine",
             "crate::ports",
             "crate::store",
-            "crate::api",
+            "crate::server",
             "crate::cli",
             "crate::client",
         ],
@@ -34,7 +34,16 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "coordinator/src/ports",
-        &["tokio", "tonic", "sled", "evocache_proto::pb", "crate::engine", "crate::store", "crate::api", "crate::cli"],
+        &[
+            "tokio",
+            "tonic",
+            "sled",
+            "evocache_proto::pb",
+            "crate::engine",
+            "crate::store",
+            "crate::server",
+            "crate::cli",
+        ],
         "ports know the domain only",
     ),
     (
@@ -45,7 +54,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
             "evocache_proto::pb",
             "evocache_proto::wire",
             "crate::store",
-            "crate::api",
+            "crate::server",
             "crate::cli",
             "crate::client",
         ],
@@ -53,13 +62,23 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "coordinator/src/store",
-        &["tokio", "tonic", "crate::engine", "crate::api", "crate::cli", "crate::client"],
+        &["tokio", "tonic", "crate::engine", "crate::server", "crate::cli", "crate::client"],
         "stores know ports only",
     ),
-    ("coordinator/src/api", &["sled", "crate::store", "crate::cli", "crate::client"], "services know the engine only"),
+    (
+        "coordinator/src/server/gate",
+        &["sled", "crate::store", "crate::server::grpc", "crate::server::http", "crate::cli", "crate::client"],
+        "the gate knows no service",
+    ),
+    (
+        "coordinator/src/server/grpc",
+        &["sled", "crate::store", "crate::server::http", "crate::cli", "crate::client"],
+        "services know the engine only",
+    ),
+    ("coordinator/src/server", &["sled", "crate::cli", "crate::client"], "the server knows nothing of its clients"),
     (
         "coordinator/src/client",
-        &["sled", "crate::engine", "crate::store", "crate::api", "crate::cli", "evocache_domain", "crate::serve"],
+        &["sled", "crate::engine", "crate::store", "crate::server", "crate::cli", "evocache_domain"],
         "the client knows the contract only",
     ),
     (
@@ -68,7 +87,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
             "sled",
             "crate::engine",
             "crate::store",
-            "crate::api",
+            "crate::server::grpc",
             "evocache_domain",
             "evocache_proto::pb",
             "evocache_worker",
@@ -76,13 +95,13 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the command line goes through the client",
     ),
     (
-        "coordinator/src/http",
-        &["sled", "tonic", "crate::store", "crate::cli", "crate::client"],
+        "coordinator/src/server/http",
+        &["sled", "tonic", "crate::store", "crate::server::grpc", "crate::cli", "crate::client"],
         "operators see what engine and services count",
     ),
     (
         "coordinator/src/upkeep",
-        &["sled", "tokio", "tonic", "crate::api", "crate::cli", "crate::client"],
+        &["sled", "tokio", "tonic", "crate::server::grpc", "crate::cli", "crate::client"],
         "the offline tools know store and engine only",
     ),
     ("coordinator/src", &["candle"], "nothing in the coordinator knows candle"),

@@ -27,7 +27,7 @@
 //!
 //! **Invariant:** no score contains NaN. `Measurement::check` rejects it, and values that are not finite have no score.
 
-use evocache_proto::domain::{Direction, Measurement, SearchSpec, builtin_direction, quality_ratio};
+use evocache_proto::domain::{Direction, Kept, Measurement, SearchSpec, builtin_direction};
 
 use super::pareto::{MAX_OBJECTIVES, Score};
 
@@ -175,7 +175,7 @@ impl Objectives {
     /// The quality ratio of the first quality metric; `None` without such a metric, or if the ratio is undefined.
     pub fn quality_ratio(&self, observed: &Observed) -> Option<f64> {
         let i = self.0.iter().position(|s| s.kind == Kind::Quality)?;
-        quality_ratio(self.0[i].direction, observed.values[i], observed.baselines[i])
+        Kept::new(self.0[i].direction, observed.values[i], observed.baselines[i]).share()
     }
 
     /// The score of an observation.

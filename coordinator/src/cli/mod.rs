@@ -13,7 +13,7 @@
 //! program's `Verb`, and a call in the program's tests of hostile texts.
 //!
 //! **Invariant:** knows the coordinator by its gRPC API only, never engine, store or services. `serve` starts them through
-//! [`crate::serve`], and `store` works on a store through [`crate::upkeep`].
+//! [`crate::server`], and `store` works on a store through [`crate::upkeep`].
 
 pub mod commands;
 pub mod kit;

@@ -1,11 +1,12 @@
-//! A backup of the coordinator's store, as it comes. A call that was cut off is not repeated: the store has changed since.
+//! A backup of the coordinator's store as a stream. It is not resumed after an interruption: the store has changed since.
 
 use std::time::Duration;
 
 use evocache_proto::pb;
 use tonic::Streaming;
 
-use super::{Client, ClientError};
+use super::connection::Client;
+use super::error::ClientError;
 
 const CALL: &str = "BackUpStore";
 
@@ -17,19 +18,26 @@ pub struct Backup {
     deadline: Duration,
 }
 
-/// Some of the bytes.
+/// A piece of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupPiece {
-    /// What follows on those before.
+    /// The next bytes of the backup.
     pub bytes: Vec<u8>,
     /// Records read so far.
     pub done: u64,
-    /// Of so many.
+    /// All records of the backup.
     pub records: u64,
 }
 
+impl Client {
+    /// Streams a backup of the coordinator's store at this moment.
+    pub async fn back_up(&self) -> Result<Backup, ClientError> {
+        Backup::begin(self).await
+    }
+}
+
 impl Backup {
-    pub(super) async fn begin(client: &Client) -> Result<Self, ClientError> {
+    async fn begin(client: &Client) -> Result<Self, ClientError> {
         let (url, deadline) = (client.url.clone(), client.deadline);
         let mut stub = client.stubs.store.clone();
         let opened = tokio::time::timeout(deadline, stub.back_up_store(pb::BackUpStoreRequest {})).await;
@@ -38,7 +46,7 @@ impl Backup {
         Ok(Self { stream: opened.into_inner(), url, deadline })
     }
 
-    /// The next bytes; `None` after the last ones. The deadline is for each piece, as the whole may take long.
+    /// The next piece; `None` after the last one. Each piece has the deadline of a call, as the whole may take long.
     pub async fn next(&mut self) -> Result<Option<BackupPiece>, ClientError> {
         let Self { stream, url, deadline } = self;
         let next = tokio::time::timeout(*deadline, stream.message()).await;

@@ -10,16 +10,17 @@ use evocache_proto::pb::store_service_client::StoreServiceClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
-use super::{ClientError, RetryPolicy};
+use super::error::ClientError;
+use super::retry::RetryPolicy;
 
-/// Time limits of a connection, and what is shown over it.
+/// Time limits and credentials of a connection.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
-    /// For the TCP and HTTP/2 handshakes.
+    /// The time limit of the TCP and HTTP/2 handshakes.
     pub connect_timeout: Duration,
-    /// For each attempt of a call.
+    /// The time limit of each attempt of a call.
     pub deadline: Duration,
-    /// When to try again.
+    /// When calls are retried.
     pub retry: RetryPolicy,
     /// Certificates and token.
     pub credentials: Credentials,
@@ -36,18 +37,18 @@ impl Default for ConnectOptions {
     }
 }
 
-/// A connection that shows the token with each call.
-type Shown = InterceptedService<Channel, Credentials>;
+/// A channel that sends the token with each call.
+type Authenticated = InterceptedService<Channel, Credentials>;
 
 /// The services over one shared connection.
 #[derive(Debug, Clone)]
 pub(super) struct Stubs {
-    pub(super) search: SearchServiceClient<Shown>,
-    pub(super) fleet: FleetServiceClient<Shown>,
-    pub(super) store: StoreServiceClient<Shown>,
+    pub(super) search: SearchServiceClient<Authenticated>,
+    pub(super) fleet: FleetServiceClient<Authenticated>,
+    pub(super) store: StoreServiceClient<Authenticated>,
 }
 
-/// Connects to `https://host:port` or `http://host:port`; without a scheme it is the latter.
+/// Connects to `https://host:port` or `http://host:port`; without a scheme, to the latter.
 pub(super) async fn connect(url: &str, options: &ConnectOptions) -> Result<(Stubs, String), ClientError> {
     let endpoint = channel::endpoint(url, &options.credentials, options.connect_timeout)?;
     let url = normal_url(url)?;

@@ -1,4 +1,4 @@
-//! What can go wrong with a call, in words for people, and what to do about it.
+//! Why a call fails, in words for people, and the way out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evocache_net::channel::AddressError;
 use evocache_proto::text::plain;
+use evocache_proto::wire::Reason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -14,49 +15,49 @@ use tonic_types::StatusExt;
 pub struct Violation {
     /// Path of the field in the request.
     pub field: String,
-    /// What is wrong with it.
+    /// What is wrong with the field.
     pub problem: String,
 }
 
-/// What kind of refusal it is.
+/// The kind of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No such search or worker, or no schedule that satisfies the constraint.
     NotFound,
     /// The request is wrong, whatever the state.
     Invalid,
-    /// The id is taken.
+    /// The id is in use.
     AlreadyExists,
     /// The request does not fit the present state.
     Precondition,
-    /// A queue is full.
+    /// A queue is full, or a limit is exceeded.
     Exhausted,
     /// Anything else.
     Other,
 }
 
-/// A request that the coordinator has answered with no.
+/// A request that the coordinator refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The call.
     pub call: &'static str,
-    /// What kind of refusal.
+    /// The kind.
     pub kind: ErrorKind,
-    /// The coordinator's words.
+    /// The coordinator's message.
     pub message: String,
-    /// The wrong fields, if it is about fields.
+    /// The wrong fields, if there are any.
     pub violations: Vec<Violation>,
     /// The machine-readable reason, such as `NO_SCHEDULE`; may be empty.
     pub reason: String,
     /// Facts that come with the reason, such as the nearest miss.
     pub facts: BTreeMap<String, String>,
-    /// When the coordinator says it is worth trying again.
+    /// The delay after which the coordinator suggests a retry.
     pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The message of a refused request may be its violations in one line; lines are easier to read.
+        // If the message only joins the violations in one line, separate lines are easier to read.
         let told = |v: &Violation| self.message.contains(&v.problem);
         if !self.violations.is_empty() && self.violations.iter().all(told) {
             f.write_str("the coordinator refuses these fields:")?;
@@ -67,8 +68,8 @@ impl fmt::Display for Refusal {
             write!(f, "\n  {}: {}", violation.field, violation.problem)?;
         }
         for (name, value) in &self.facts {
-            // A fact that the message already gives is not said twice; a miss is told in words, with rounded numbers.
-            if self.reason != "NO_SCHEDULE" && !self.message.contains(value.as_str()) {
+            // Facts in the message are not repeated; a miss is described in the message with rounded numbers.
+            if self.reason != Reason::NoSchedule.as_str() && !self.message.contains(value.as_str()) {
                 write!(f, "\n  {}: {value}", name.replace('_', " "))?;
             }
         }
@@ -82,7 +83,7 @@ pub enum ClientError {
     /// The address is malformed, or the certificates or the token do not fit it.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nothing listens there, or the connection broke.
+    /// Nothing listens at the address, or the connection broke.
     #[error("coordinator at {url} is not reachable: {problem}")]
     Unreachable {
         /// The coordinator's address.
@@ -90,14 +91,14 @@ pub enum ClientError {
         /// The innermost cause.
         problem: String,
     },
-    /// The coordinator is there but cannot answer now.
+    /// The coordinator is reachable but cannot answer now.
     #[error("coordinator at {url} is unavailable: {problem}")]
     Unavailable {
         /// The coordinator's address.
         url: String,
-        /// Its words.
+        /// Its message.
         problem: String,
-        /// When it says it is worth trying again.
+        /// The delay after which it suggests a retry.
         retry_after: Option<Duration>,
     },
     /// No answer in time.
@@ -110,11 +111,11 @@ pub enum ClientError {
         /// The time limit.
         deadline: Duration,
     },
-    /// The coordinator has said no.
+    /// The coordinator refused the call.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    /// An answer that this client does not understand.
-    #[error("{call}: the answer does not make sense: {problem}")]
+    /// The answer is invalid.
+    #[error("{call}: the answer is invalid: {problem}")]
     Malformed {
         /// The call.
         call: &'static str,
@@ -123,11 +124,12 @@ pub enum ClientError {
     },
 }
 
-/// Whether there was no answer: this side noticed (then the status has a source), or the connection ended under the call.
+/// Whether the call got no answer: the client noticed (then the status has a source), or the connection ended during the
+/// call.
 pub(crate) fn is_unanswered(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),
-        // No coordinator answers so.
+        // A coordinator never answers with this code.
         code => code == Code::Cancelled,
     }
 }
@@ -140,12 +142,12 @@ impl ClientError {
     pub(super) fn from_status(call: &'static str, url: &str, deadline: Duration, status: &Status) -> Self {
         let url = url.to_owned();
         let details = status.get_error_details();
-        // The other side's words, which may quote somebody else's.
+        // The message may quote text from others.
         let words = plain(status.message()).into_owned();
         let retry_after = details.retry_info().and_then(|r| r.retry_delay);
         let source = std::error::Error::source(status);
         match (status.code(), source) {
-            // There was no answer, see `is_unanswered`.
+            // No answer, see `is_unanswered`.
             (Code::Unavailable | Code::Unknown | Code::Internal, Some(source)) => Self::unreachable(&url, source),
             (Code::Unavailable, None) if details.error_info().is_none() && is_transport_text(&words) => {
                 Self::Unreachable { url, problem: words }
@@ -153,7 +155,7 @@ impl ClientError {
             (Code::Unavailable, None) => Self::Unavailable { url, problem: words, retry_after },
             (Code::DeadlineExceeded, _) => Self::Deadline { call, url, deadline },
             (Code::Cancelled, _) if words.to_lowercase().contains("timeout") => Self::Deadline { call, url, deadline },
-            // No coordinator answers so: the connection has ended under the call.
+            // A coordinator never answers with this code: the connection ended during the call.
             (Code::Cancelled, _) => Self::Unreachable { url, problem: words.to_lowercase() },
             (code, _) => {
                 let violations = details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default();
@@ -205,13 +207,13 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may succeed a little later.
+    /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            // Who is not trusted now will not be trusted in a second.
+            // A certificate that is not trusted stays so.
             Self::Unreachable { problem, .. } => tls_hint(problem).is_none() && !problem.contains(CANCELED),
             Self::Unavailable { .. } => true,
-            // It says when.
+            // A refusal that may be retried says when.
             Self::Refused(refusal) => {
                 matches!(refusal.kind, ErrorKind::Exhausted | ErrorKind::Precondition) && refusal.retry_after.is_some()
             }
@@ -227,24 +229,24 @@ impl ClientError {
         }
     }
 
-    /// What to do about it.
+    /// The way out, if there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Address(AddressError::Url { .. }) => Some("an address looks like http://127.0.0.1:7447".into()),
             Self::Address(AddressError::Credentials(error)) => Some(error.hint().to_owned()),
             Self::Unreachable { problem, .. } if tls_hint(problem).is_some() => tls_hint(problem).map(str::to_owned),
-            // Over plain HTTP/2 nobody asks for a certificate.
+            // Over plain HTTP/2 no certificate is requested.
             Self::Unreachable { problem, url } if has_hung_up(problem) => Some(match url.strip_prefix("http://") {
                 Some(rest) => format!(
-                    "the coordinator has hung up: if it speaks TLS, write https://{rest}, with --ca FILE for an authority \
-                     of your own; else it is going down"
+                    "the coordinator closed the connection: if it uses TLS, write https://{rest}, with --ca FILE for an \
+                     authority of your own; otherwise it is stopping"
                 ),
-                None => "the coordinator has hung up: it may ask for a certificate (--client-cert FILE --client-key \
-                         FILE) or not know yours, or it is going down"
+                None => "the coordinator closed the connection: it may require a certificate (--client-cert FILE --client-key \
+                         FILE) or not trust yours, or it is stopping"
                     .into(),
             }),
             Self::Unreachable { url, problem } if url.starts_with("http:") && problem.contains("frame") => {
-                Some("it does not speak plain HTTP/2: if it has a certificate, write https:// and name the authority (--ca FILE)".into())
+                Some("it does not use plain HTTP/2: if it has a certificate, write https:// and name the authority (--ca FILE)".into())
             }
             Self::Unreachable { .. } => Some(
                 "start a coordinator with `evocache serve`, or name another one with --coordinator or \
@@ -259,27 +261,27 @@ impl ClientError {
     }
 }
 
-/// What to do when the two sides do not trust each other, from TLS's own words in small letters.
+/// The way out of a TLS error, found by the lowercase text of the TLS library.
 fn tls_hint(problem: &str) -> Option<&'static str> {
     let hints = [
         ("unknownissuer", "name the authority that signed the coordinator's certificate with --ca FILE"),
         ("badsignature", "name the authority that signed the coordinator's certificate with --ca FILE"),
-        ("certificate expired", "the coordinator's certificate has expired: whoever runs it must renew it"),
-        ("notvalidforname", "use a name or an address in the URL that stands in the coordinator's certificate"),
-        ("not valid for name", "use a name or an address in the URL that stands in the coordinator's certificate"),
-        ("certificaterequired", "this coordinator asks for a certificate: --client-cert FILE --client-key FILE"),
-        ("unknownca", "the coordinator does not know who signed the certificate of --client-cert"),
-        ("received fatal alert", "the coordinator refuses the certificate of --client-cert, or misses one"),
+        ("certificate expired", "the coordinator's certificate has expired: its operator must renew it"),
+        ("notvalidforname", "use a name or an address in the URL that the coordinator's certificate contains"),
+        ("not valid for name", "use a name or an address in the URL that the coordinator's certificate contains"),
+        ("certificaterequired", "this coordinator requires a certificate: --client-cert FILE --client-key FILE"),
+        ("unknownca", "the coordinator does not know the authority that signed the certificate of --client-cert"),
+        ("received fatal alert", "the coordinator refuses the certificate of --client-cert, or requires one"),
         ("corrupt message", "the coordinator does not speak TLS: write http://, or start it with --tls-cert"),
     ];
     hints.iter().find(|(words, _)| problem.contains(words)).map(|(_, hint)| *hint)
 }
 
-/// What is said of a call whose connection was ended before its answer. The reason is lost: it has gone to the
-/// connection, not to the call.
+/// The text of a call whose connection ended before the answer. The reason is lost, as it goes to the connection and not to
+/// the call.
 const CANCELED: &str = "operation was canceled";
 
-/// Whether the connection was made, and then ended by the other side.
+/// Whether the connection was made and then closed by the other side.
 fn has_hung_up(problem: &str) -> bool {
     [CANCELED, "broken pipe", "connection reset", "connection closed"].iter().any(|words| problem.contains(words))
 }
@@ -289,7 +291,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(next) = inner.source() {
         inner = next;
     }
-    // "Connection refused (os error 111)": the number helps nobody.
+    // Without the number of "Connection refused (os error 111)".
     let text = inner.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     plain(text).to_lowercase()
@@ -333,7 +335,7 @@ mod tests {
         let facts = [("nearest_value", "0.7998135834932327"), ("nearest_candidate", "12")];
         let facts = facts.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let details = ErrorDetails::with_error_info(
-            "NO_SCHEDULE",
+            Reason::NoSchedule.as_str(),
             "evocache",
             facts.into_iter().collect::<std::collections::HashMap<_, _>>(),
         );

@@ -1,20 +1,21 @@
-//! A text that somebody else chose: a worker's name, a reason, a label.
+//! Text from others: the name of a worker, a reason, a label.
 
 use std::fmt;
 
 use evocache_proto::text;
 
-/// Shown, it is one line without anything that a terminal would act on. [`raw`](Self::raw) is for machines.
+/// A text from others. Displayed, it is one line without anything that acts on a terminal; [`raw`](Self::raw) is for
+/// programs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Foreign(String);
 
 impl Foreign {
-    /// As it was sent.
+    /// The text as it was sent.
     pub fn raw(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,9 +1,9 @@
-//! The one place of the client where chance comes in: request ids and tokens.
+//! Request ids and tokens: the only use of randomness in the client.
 
 use evocache_proto::domain::RequestId;
 use sha2::{Digest, Sha256};
 
-/// A new request id. Made once per call that changes something; a retry sends the same one again.
+/// A new request id, made once for each call that changes something; its retries send the same id.
 #[expect(
     clippy::disallowed_methods,
     reason = "a request id must differ between processes and hosts; nothing is replayed from it"
@@ -16,16 +16,16 @@ pub fn new_request_id() -> RequestId {
     }
 }
 
-/// A new token: 256 bits that nobody can guess.
+/// A new token of 256 unpredictable bits.
 #[expect(clippy::disallowed_methods, reason = "a token must be new each time; nothing is replayed from it")]
 pub fn new_token() -> String {
-    // Each has 122 bits of the operating system's; three have more than the digest takes in.
+    // Each UUID has 122 random bits of the operating system; three have more than the 256 bits of the digest.
     let mut digest = Sha256::new();
     for _ in 0..3 {
         digest.update(uuid::Uuid::new_v4().as_bytes());
     }
     let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    // The prefix lets people, and those who look for leaked secrets, see what it is.
+    // The prefix identifies the text as a token, for people and for scanners of leaked secrets.
     format!("evocache_{hex}")
 }
 

@@ -1,8 +1,8 @@
-//! Lists that come in pages.
+//! Lists in pages.
 
-use super::ClientError;
+use super::error::ClientError;
 
-/// Fetches page after page until the coordinator says that it was the last.
+/// Fetches all pages of a list.
 pub(super) async fn all_pages<T>(
     call: &'static str,
     mut fetch: impl AsyncFnMut(String) -> Result<(Vec<T>, String), ClientError>,
@@ -16,7 +16,7 @@ pub(super) async fn all_pages<T>(
             return Ok(all);
         }
         if next == token {
-            // A coordinator that hands out the same token again would keep us here forever.
+            // Otherwise a coordinator that repeats a token would never end the list.
             return Err(ClientError::Malformed { call, problem: format!("page token '{next}' comes twice") });
         }
         token = next;

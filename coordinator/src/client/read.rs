@@ -1,19 +1,24 @@
-//! Messages into the client's types. A message that makes no sense is an error, never a default.
+//! Reads messages into the client's types. An invalid message is an error, never a default.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, SearchRef, WorkerId};
+use evocache_proto::domain::{CandidateId, Layout, Schedule, SearchId, SearchRef, SearchState, WorkerId};
 use evocache_proto::text::plain;
 use evocache_proto::{pb, wire};
 
-use super::model::{
-    Best, Estimate, Evaluation, EvaluationNote, Front, Insight, LeaseNote, ModelFacts, ModelRecord, OperatorShare,
-    Progress, Reference, Search, SearchState, WatchEvent, Worker, WorkerState, origin,
-};
-use super::question::{Constraint, Operator, Preference};
-use super::{ClientError, Foreign, required};
+use super::error::ClientError;
+use super::foreign::Foreign;
+use super::model::evaluation::{Best, Estimate, Evaluation, EvaluationNote, Front, origin};
+use super::model::reference::Reference;
+use super::model::search::{Insight, ModelFacts, ModelRecord, OperatorShare, Progress, Search, WatchEvent};
+use super::model::worker::{LeaseNote, Worker, WorkerState};
+
+/// A field that an answer must have.
+pub(super) fn required<T>(call: &'static str, field: &'static str, value: Option<T>) -> Result<T, ClientError> {
+    value.ok_or_else(|| ClientError::Malformed { call, problem: format!("'{field}' is missing") })
+}
 
 fn malformed(call: &'static str) -> impl Fn(wire::WireError) -> ClientError {
     move |e| ClientError::Malformed { call, problem: plain(&e.to_string()).into() }
@@ -28,17 +33,8 @@ fn span(span: Option<&prost_types::Duration>) -> Option<Duration> {
 }
 
 fn state(call: &'static str, value: i32) -> Result<SearchState, ClientError> {
-    match pb::SearchState::try_from(value) {
-        Ok(pb::SearchState::Pending) => Ok(SearchState::Pending),
-        Ok(pb::SearchState::Running) => Ok(SearchState::Running),
-        Ok(pb::SearchState::Paused) => Ok(SearchState::Paused),
-        Ok(pb::SearchState::Completed) => Ok(SearchState::Completed),
-        Ok(pb::SearchState::Stopped) => Ok(SearchState::Stopped),
-        Ok(pb::SearchState::Failed) => Ok(SearchState::Failed),
-        Ok(pb::SearchState::Unspecified) | Err(_) => {
-            Err(ClientError::Malformed { call, problem: format!("search state {value} is unknown") })
-        }
-    }
+    wire::search_state(value)
+        .ok_or_else(|| ClientError::Malformed { call, problem: format!("search state {value} is unknown") })
 }
 
 fn progress(p: Option<&pb::Progress>) -> Progress {
@@ -55,7 +51,7 @@ fn progress(p: Option<&pb::Progress>) -> Progress {
         device_time: span(p.device_time.as_ref()).unwrap_or_default(),
         remaining: span(p.remaining.as_ref()),
         workers: p.workers,
-        // A coordinator that does not tell it knows no evaluations on a part of the prompts.
+        // A coordinator that does not send it evaluates on all prompts only.
         spent: if p.spent > 0.0 { p.spent } else { p.evaluations as f64 },
     }
 }
@@ -75,7 +71,7 @@ fn insight(m: &pb::Insight) -> Insight {
 fn estimate(call: &'static str, e: &pb::Estimate) -> Result<Estimate, ClientError> {
     let possible = e.value.is_finite() && e.value > 0.0 && e.deviation.is_finite() && e.deviation >= 0.0;
     if !possible {
-        let problem = format!("a latency ratio of {} with a deviation of {} is none", e.value, e.deviation);
+        let problem = format!("a latency ratio of {} with a deviation of {} is impossible", e.value, e.deviation);
         return Err(ClientError::Malformed { call, problem });
     }
     Ok(Estimate { value: e.value, deviation: e.deviation, measurements: e.measurements })
@@ -95,7 +91,7 @@ pub(super) fn search(call: &'static str, m: &pb::Search) -> Result<Search, Clien
         progress: progress(m.progress.as_ref()),
         insight: m.insight.as_ref().map(insight),
         references: references(&m.reference_latencies),
-        // A coordinator that does not tell it tells what there is.
+        // A coordinator that does not send the counts sends all of them.
         prompts: m.prompt_count.max(m.spec.as_ref().map_or(0, |spec| spec.prompts.len() as u64)),
         imported: m.imported_count.max(m.spec.as_ref().map_or(0, |spec| spec.imported.len() as u64)),
     })
@@ -232,7 +228,7 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
         leases: m
             .leases
             .iter()
-            // What tells it from others of its id is for programs.
+            // The uid is for programs only.
             .filter_map(|l| l.search_ref.parse::<SearchRef>().ok().map(|search| (search, l.candidate)))
             .map(|(search, candidate)| LeaseNote {
                 search_id: search.id.to_string().into(),
@@ -247,48 +243,12 @@ pub(super) fn worker(call: &'static str, m: &pb::Worker) -> Result<Worker, Clien
     })
 }
 
-impl From<Constraint> for pb::Condition {
-    fn from(constraint: Constraint) -> Self {
-        let condition = |metric: &str, operator: pb::Operator, value: f64| Self {
-            metric: metric.to_owned(),
-            operator: operator.into(),
-            value,
-            of_uncached: false,
-        };
-        match constraint {
-            Constraint::MaxLatencyRatio(x) => condition("latency_ratio", pb::Operator::AtMost, x),
-            Constraint::MinSpeedup(x) => condition("speedup", pb::Operator::AtLeast, x),
-            Constraint::MaxLatency(d) => condition("latency_us", pb::Operator::AtMost, d.as_secs_f64() * 1e6),
-            Constraint::MinQuality(x) => condition("", pb::Operator::AsGoodAs, x),
-            Constraint::MinQualityRatio(x) => Self { of_uncached: true, ..condition("", pb::Operator::AtLeast, x) },
-            Constraint::MaxCacheBytes(n) => condition("cache_bytes", pb::Operator::AtMost, n as f64),
-            Constraint::Metric { name, operator, value, of_uncached } => {
-                let operator = match operator {
-                    Operator::AtLeast => pb::Operator::AtLeast,
-                    Operator::AtMost => pb::Operator::AtMost,
-                };
-                Self { of_uncached, ..condition(&name, operator, value) }
-            }
-        }
-    }
-}
-
-impl From<Preference> for pb::Preference {
-    fn from(preference: Preference) -> Self {
-        match preference {
-            Preference::Fastest => Self::Fastest,
-            Preference::BestQuality => Self::BestQuality,
-            Preference::Knee => Self::Knee,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_estimate_is_refused() {
+    fn an_impossible_estimate_is_refused() {
         let read = |value, deviation| estimate("Call", &pb::Estimate { value, deviation, measurements: 2 });
         assert_eq!(read(0.5, 0.01), Ok(Estimate { value: 0.5, deviation: 0.01, measurements: 2 }));
         for (value, deviation) in [(0.0, 0.01), (f64::NAN, 0.01), (0.5, -0.01), (0.5, f64::INFINITY)] {
@@ -297,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn evaluations_count_whole_where_nothing_else_is_told() {
+    fn evaluations_count_whole_if_the_coordinator_does_not_send_their_parts() {
         let used = |spent| progress(Some(&pb::Progress { evaluations: 7, spent, ..pb::Progress::default() })).used();
         assert_eq!([used(0.0), used(2.75), used(2.9999999)], [7, 2, 3]);
     }

@@ -1,22 +1,22 @@
-//! When to try again: only what the coordinator has not taken, or will answer the same way again.
+//! When a call is retried: only if the coordinator did not accept it, or answers a repeat like the first call.
 
 use std::time::Duration;
 
 use evocache_net::back_off::{BackOff, Waits};
 
-use super::ClientError;
+use super::error::ClientError;
 
-/// How long to wait between attempts, and for how long in all.
+/// How long to wait between attempts, and in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The waits.
+    /// The waits between attempts.
     pub waits: BackOff,
-    /// The sum of all waits of one call. Zero: never retry.
+    /// The sum of all waits of one call. Zero disables retries.
     pub total: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Long enough for a coordinator to restart.
+    /// Long enough for a restart of the coordinator.
     fn default() -> Self {
         let waits = BackOff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
         Self { waits, total: Duration::from_secs(10) }
@@ -38,7 +38,7 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// How long to wait after this error, or `None` if a retry would not help or the time is used up.
+    /// The wait after this error; `None` if a retry would not help or the total is used up.
     pub(super) fn next_delay(&mut self, error: &ClientError) -> Option<Duration> {
         if !error.is_transient() || self.waited >= self.total {
             return None;
@@ -48,7 +48,7 @@ impl Retries {
         Some(delay)
     }
 
-    /// After a success, the next failure starts a new series.
+    /// Starts a new series, after a success.
     pub(super) fn reset(&mut self) {
         self.waits.reset();
         self.waited = Duration::ZERO;
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_get_better_is_not_tried_again() {
+    fn an_error_that_would_come_again_is_not_retried() {
         let mut retries = RetryPolicy::default().start();
         let late = ClientError::Deadline { call: "GetSearch", url: String::new(), deadline: Duration::from_secs(1) };
         assert_eq!(retries.next_delay(&late), None);

@@ -1,4 +1,4 @@
-//! Watching a search: a stream that survives a coordinator's restart.
+//! Watches a search, across restarts of the coordinator.
 
 use std::time::Duration;
 
@@ -8,19 +8,21 @@ use evocache_proto::pb;
 use tokio::time::Instant;
 use tonic::Streaming;
 
-use super::model::WatchEvent;
+use super::connection::Client;
+use super::error::ClientError;
+use super::model::search::WatchEvent;
+use super::read;
 use super::retry::{Retries, RetryPolicy};
-use super::{Client, ClientError, read};
 
 const CALL: &str = "WatchSearch";
 
-/// How long a watch waits for a coordinator to come back. Longer than for a call: a watch is there to last.
+/// How long a watch waits for the coordinator to come back: longer than a call, as a watch is meant to last.
 const PATIENCE: RetryPolicy = RetryPolicy {
     waits: BackOff { first: Duration::from_millis(200), most: Duration::from_secs(5) },
     total: Duration::from_secs(120),
 };
 
-/// The changes of one search; made by [`Client::watch`].
+/// The events of one search; made by [`Client::watch`].
 #[derive(Debug)]
 pub struct Watch {
     client: Client,
@@ -31,14 +33,21 @@ pub struct Watch {
     ended: bool,
 }
 
+impl Client {
+    /// The state now and every change until the search has ended. Reconnects when the connection is lost.
+    pub fn watch(&self, id: &SearchId) -> Watch {
+        Watch::new(self.clone(), id.clone())
+    }
+}
+
 impl Watch {
-    pub(super) fn new(client: Client, id: SearchId) -> Self {
+    fn new(client: Client, id: SearchId) -> Self {
         Self { client, id, stream: None, retries: PATIENCE.start(), resume: None, ended: false }
     }
 
-    /// The next event, `None` after the last one. After an error there is nothing more.
+    /// The next event; `None` after the last one or an error.
     ///
-    /// Dropping the future loses no event, so it can stand in a `select!`.
+    /// Dropping the future loses no event, so it may be used in a `select!`.
     pub async fn next(&mut self) -> Option<Result<WatchEvent, ClientError>> {
         if self.ended {
             return None;
@@ -62,7 +71,7 @@ impl Watch {
                 self.retries.reset();
                 return read::watch_event(CALL, &message);
             }
-            // Without a final state before it, the end of the stream is a coordinator that stops.
+            // A stream that ends without a final state is cut off by a coordinator that stops.
             Ok(None) => ClientError::Unreachable { url: self.client.url.clone(), problem: "the stream ended".into() },
             Err(error) => error,
         };
@@ -84,7 +93,7 @@ impl Watch {
             closed => {
                 let request = pb::WatchSearchRequest { search_id: self.id.to_string() };
                 let mut stub = self.client.stubs.search.clone();
-                // The deadline is for the first answer; the stream itself lasts, watched over by keep-alive.
+                // The deadline is for the first answer. The stream has none; keep-alive probes notice a dead connection.
                 let opened = tokio::time::timeout(deadline, stub.watch_search(request)).await;
                 let opened = opened.map_err(|_| ClientError::Deadline { call: CALL, url: url.clone(), deadline })?;
                 closed.insert(opened.map_err(failed)?.into_inner())

@@ -4,41 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_proto::domain::{
-    Budget, CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec, SearchUid,
-    WorkerId,
+    Budget, CandidateId, CostModel, Declaration, Layout, MetricDeclaration, RequestId, SearchId, SearchSpec,
+    SearchState, SearchUid, WorkerId,
 };
 
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease;
 use evocache_domain::search::Proposal;
 use evocache_domain::time::Timestamp;
-
-/// The phase of a search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Waits for the first worker with its model.
-    Pending,
-    /// Grants leases on candidates.
-    Running,
-    /// Grants no leases until it is resumed.
-    Paused,
-    /// Ended because its budget is used up or no schedule is left to try.
-    Completed,
-    /// Ended by a person.
-    Stopped,
-    /// Ended because hardly any candidate could be evaluated.
-    Failed,
-}
-
-impl Phase {
-    /// Whether the search has ended; only an extension can resume a completed one.
-    pub fn is_final(self) -> bool {
-        match self {
-            Self::Pending | Self::Running | Self::Paused => false,
-            Self::Completed | Self::Stopped | Self::Failed => true,
-        }
-    }
-}
 
 /// What the first worker of a search declared; later workers must declare the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +111,7 @@ pub enum Fact {
         /// The search.
         search: SearchId,
         /// The new phase.
-        phase: Phase,
+        phase: SearchState,
         /// Why, as text for people.
         reason: String,
         /// When the phase changed.

@@ -1,11 +1,12 @@
 //! What the engine needs from outside, as traits, and the facts that it stores.
 //!
-//! Has no implementations: `store` has the stores, `serve` the clock and the source of identifiers.
+//! Has no implementations: `store` has the stores, `server` the clock and the source of identifiers.
 
 mod fact;
 mod loss;
 
-pub use fact::{Fact, ModelFacts, Phase, Registration, RequestRecord};
+pub use evocache_proto::domain::SearchState as Phase;
+pub use fact::{Fact, ModelFacts, Registration, RequestRecord};
 pub use loss::{Holding, Loss};
 
 use evocache_proto::domain::{CandidateId, SearchId};

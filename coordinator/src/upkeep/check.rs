@@ -7,7 +7,7 @@ use super::error::{UpkeepError, file};
 use super::files;
 use crate::engine::{Search, State};
 use crate::ports::{Progress, Store, StoreError};
-use crate::serve::retry_policy;
+use crate::server::retry_policy;
 use crate::store::{Damage, FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
 use evocache_domain::time::Timestamp;
 

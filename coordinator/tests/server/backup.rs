@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evocache::client::{Backup, Client, SearchState};
 use evocache::ports::{BackupError, Cleared, Fact, RequestRecord, Store};
-use evocache::serve::{Running, Security, ServeOptions, start};
+use evocache::server::{Running, Security, ServeOptions, start};
 use evocache::store::{MemoryStore, SledStore};
 use evocache::upkeep::{self, Unfinished};
 use evocache_domain::time::Timestamp;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evocache::client::{Client, SearchState};
 use evocache::engine::{Answer, Command, Move, Refusal, Request};
 use evocache::ports::{Phase, Store};
-use evocache::serve::{Running, Security, ServeOptions, start};
+use evocache::server::{Running, Security, ServeOptions, start};
 use evocache::store::{MemoryStore, SledStore};
 use evocache::upkeep;
 use evocache_proto::domain::{Budget, CandidateId, Layout, Maker, RequestId, SearchId, Strategy, WorkerId};

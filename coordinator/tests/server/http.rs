@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use evocache::api::Calls;
-use evocache::http::{Http, Parts};
 use evocache::ports::{Cleared, Fact, Store, StoreError};
-use evocache::serve::{ServeOptions, start};
+use evocache::server::{Calls, Http, Parts, ServeOptions, start};
 use evocache::store::MemoryStore;
 use evocache_proto::domain::{CandidateId, SearchId};
 use evocache_proto::pb;
@@ -127,7 +125,7 @@ async fn calls_are_counted_by_method_and_code() {
         lease_ttl: Duration::from_secs(30),
         allow_remote_plaintext: false,
         http: Some(any()),
-        security: evocache::serve::Security::default(),
+        security: evocache::server::Security::default(),
     };
     let running = start(options).await.unwrap();
     let at = running.http_addr().unwrap();

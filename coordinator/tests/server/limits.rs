@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evocache::serve::{Quotas, Running, Security, ServeOptions, start};
+use evocache::server::{Quotas, Running, Security, ServeOptions, start};
 use evocache::tokens::{Role, entry};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use evocache::serve::{Running, Security, ServeOptions, TlsFiles, start};
+use evocache::server::{Running, Security, ServeOptions, TlsFiles, start};
 use evocache_proto::pb;
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error};

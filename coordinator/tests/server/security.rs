@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use evocache::serve::{Running, Security, ServeOptions, start};
+use evocache::server::{Running, Security, ServeOptions, start};
 use evocache::tokens::{Role, entry};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evocache::client::{Preference, Question};
-use evocache::serve::{Running, Security, ServeError, ServeOptions, start};
+use evocache::server::{Running, Security, ServeError, ServeOptions, start};
 use evocache_proto::domain::Layout;
 use evocache_proto::pb::fleet_service_client::FleetServiceClient;
 use evocache_proto::pb::get_best_schedule_request::Constraint;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evocache::serve::{Quotas, Running, Security, ServeOptions, TlsFiles, start};
+use evocache::server::{Quotas, Running, Security, ServeOptions, TlsFiles, start};
 use evocache::tokens::{Role, entry};
 use evocache_proto::pb;
 use prost::Message;

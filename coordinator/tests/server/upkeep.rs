@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache::ports::{Store, StoreError};
-use evocache::serve::{Security, ServeOptions, start};
+use evocache::server::{Security, ServeOptions, start};
 use evocache::store::SledStore;
 use evocache::upkeep::{self, UpkeepError};
 

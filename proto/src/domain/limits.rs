@@ -1,6 +1,6 @@
 //! Limits on the contents of one message. Counts are checked before contents.
 //!
-//! Does not limit message bytes or call rates: those are the coordinator's `api/limits.rs`.
+//! Does not limit message bytes or call rates: those are the coordinator's `server/limits.rs`.
 
 /// Prompts of a search.
 pub const MAX_PROMPTS: usize = 10_000;
@@ -18,6 +18,8 @@ pub const MAX_RUNGS: usize = 16;
 pub const MAX_LABELS: usize = 64;
 /// Imported schedules of a search.
 pub const MAX_IMPORTED: usize = 1000;
+/// Conditions of a question for the best schedule.
+pub const MAX_CONDITIONS: usize = 16;
 /// Characters of the name of a worker, a device or a model.
 pub const MAX_NAME: usize = 200;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Profile;
+use super::{Direction, Kept, Profile};
 
 /// The values of one quality metric over the prompts.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,11 @@ impl MetricValues {
     /// Mean over the prompts.
     pub fn mean(&self) -> f64 {
         self.values.iter().sum::<f64>() / self.values.len() as f64
+    }
+
+    /// The quality that this measurement kept of the uncached run beside it.
+    pub fn kept(&self, direction: Direction) -> Kept {
+        Kept::new(direction, self.mean(), self.baseline_mean)
     }
 }
 

@@ -1,23 +1,26 @@
-//! How much a schedule keeps of the quality of the uncached run: the single definition for all output and comparisons.
+//! The quality that a schedule keeps of the uncached run: the one definition for whatever is shown, compared or asked for.
 //!
-//! The share kept is `1 - loss / |uncached|`, where the loss is by how much the value is worse. For a positive metric
-//! that is maximized, this is the value over the uncached one. For minimized and negative metrics, too, no loss is 1
-//! and more is better. Where the uncached value is 0, as for a distance to the uncached picture, the share is undefined
-//! and the difference is used.
+//! The share kept is `1 - loss / |uncached|`, where the loss is the amount by which the value is worse. For a positive,
+//! maximized metric it is the value divided by the uncached value. For a minimized or negative metric it means the same: 1
+//! is no loss, and more is better. If the uncached value is zero, as that of a distance to the uncached picture, no share
+//! exists, and the plain difference is used instead.
+//!
+//! [`MetricValues::kept`](super::MetricValues::kept) is the quality kept by one measurement. The coordinator computes the
+//! same from means over repeated measurements.
 
 use super::Direction;
 
-/// How much is kept of the uncached quality.
+/// The quality kept of the uncached run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kept {
-    /// The share kept: 1 is the uncached quality, more is better.
+    /// The share: 1 is no loss, more than 1 is better than uncached.
     Share(f64),
-    /// The value minus the uncached one, in the metric's unit, where the share is undefined.
+    /// The value minus the uncached value, in the metric's unit, if the uncached value is 0.
     Difference(f64),
 }
 
 impl Kept {
-    /// How much `value` keeps of `uncached`, the value of the uncached run.
+    /// The quality kept of `uncached` by a schedule with this value.
     pub fn new(direction: Direction, value: f64, uncached: f64) -> Self {
         let gain = match direction {
             Direction::Maximize => value - uncached,
@@ -27,7 +30,7 @@ impl Kept {
         if share.is_finite() { Self::Share(share) } else { Self::Difference(value - uncached) }
     }
 
-    /// The share, if it is defined.
+    /// The share, if one exists.
     pub fn share(self) -> Option<f64> {
         match self {
             Self::Share(share) => Some(share),
@@ -36,16 +39,15 @@ impl Kept {
     }
 }
 
-/// The share kept of the uncached quality; `None` where it is undefined. See [`Kept`].
-pub fn quality_ratio(direction: Direction, value: f64, uncached: f64) -> Option<f64> {
-    Kept::new(direction, value, uncached).share()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn quality_ratio(direction: Direction, value: f64, uncached: f64) -> Option<f64> {
+        Kept::new(direction, value, uncached).share()
+    }
 
     fn directions() -> impl Strategy<Value = Direction> {
         prop_oneof![Just(Direction::Minimize), Just(Direction::Maximize)]

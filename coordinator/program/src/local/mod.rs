@@ -22,7 +22,7 @@ use evocache::cli::kit::view;
 use evocache::cli::results::{self, Results};
 use evocache::cli::spec::differences;
 use evocache::client::{Client, ErrorKind, Search, SearchState};
-use evocache::serve::{self, Security, ServeOptions};
+use evocache::server::{self, Security, ServeOptions};
 use evocache_net::signals;
 use evocache_proto::domain::SearchId;
 use serde_json::json;
@@ -46,7 +46,7 @@ const ROWS: usize = 20;
 pub(crate) async fn run(args: LocalArgs, printer: Printer) -> Result<Exit, Failure> {
     let interrupted = signals::interruption().map_err(|e| Failure::new(format!("cannot listen for Ctrl-C: {e}")))?;
     let plan = setup::plan(&args)?;
-    let coordinator = serve::start(ServeOptions {
+    let coordinator = server::start(ServeOptions {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         reserve: 0,
         accept_loss: false,

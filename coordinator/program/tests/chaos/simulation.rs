@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use evocache::api::{self, Calls, Gate, Limiter, Quotas, Services};
 use evocache::engine::{LeaseKey, ModelFitting, Settings, State, open};
 use evocache::ports::{Cleared, Clock, Fact, IdSource, Store, StoreError};
+use evocache::server::{self, Calls, Gate, Limiter, Quotas, Services};
 use evocache::store::MemoryStore;
 use evocache_domain::lease::RetryPolicy;
 use evocache_domain::rng::Stream;
@@ -128,7 +128,7 @@ async fn coordinator(world: Arc<World>) -> Ended {
     let (_stopping, stop) = tokio::sync::watch::channel(false);
     let services = Services { engine, lease_ttl: TTL, stopping: stop };
     let gate = Gate::new(None, Limiter::new(&Quotas::NONE), clock);
-    let router = api::router(api::server(), gate, Calls::default(), services).await?;
+    let router = server::router(server::server(), gate, Calls::default(), services).await?;
     tokio::select! {
         () = work.run() => Err("the engine ended".into()),
         served = router.serve_with_incoming(incoming().await?) => Ok(served?),

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use evocache::serve::{Security, ServeOptions};
+use evocache::server::{Security, ServeOptions};
 use evocache_domain::rng::Stream;
 
 use crate::crew::{Crew, Load};
@@ -129,7 +129,7 @@ async fn work(data: &std::path::Path, load: Load, ledger: Ledger) -> (Ledger, Ve
         http: None,
         security: Security::default(),
     };
-    let running = evocache::serve::start(options).await.unwrap();
+    let running = evocache::server::start(options).await.unwrap();
     let marks = Arc::new(Mutex::new(vec![]));
     let told = {
         let marks = marks.clone();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::kit::units::parse_duration;
-use crate::serve::{Allowance, CONNECTIONS_PER_ADDRESS, Quotas, Security, TlsFiles};
+use crate::server::limits::CONNECTIONS_PER_ADDRESS;
+use crate::server::{Allowance, Quotas, Security, TlsFiles};
 
 /// How a coordinator authenticates and limits its callers.
 #[derive(Debug, Clone, Args)]

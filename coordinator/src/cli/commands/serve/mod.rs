@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::cli::kit::exit::{Exit, Failure};
 use crate::cli::kit::printer::Printer;
 use crate::cli::kit::units::{parse_bytes, parse_duration, parse_listen};
-use crate::serve::{ServeError, ServeOptions, start};
+use crate::server::{ServeError, ServeOptions, start};
 use evocache_net::signals::{Reloads, interruption};
 
 pub use guard::{GuardArgs, Limit, RateArgs};
