@@ -1,195 +1,481 @@
-//! Who may import whom: the arrows of ARCHITECTURE.md, held against the `use` lines and paths of every source file.
+//! The arrows of ARCHITECTURE.md, held against every source file: who may name whom, and no circles between files.
+//!
+//! Reads whole files, unit tests included. A file may name what the row of its module allows and nothing else, so a new
+//! dependency between modules, or on a package, is an edit of the table below.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod imports;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Where, what may not be named there, and why.
-const FORBIDDEN: &[(&str, &[&str], &str)] = &[
+use imports::{Crate, circles};
+
+/// A module (a crate's name, then the path of a folder or a file in its `src`), the modules of its crate that it may name
+/// beside itself, and the packages that it may name.
+type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const TABLE: &[Row] = &[
+    // The contract. Its domain knows neither messages nor formats.
+    ("evocache_proto/domain", &["text"], &["sha2", "thiserror"]),
+    ("evocache_proto/formats", &["domain", "text"], &["serde_json", "thiserror"]),
+    ("evocache_proto/text", &[], &[]),
+    ("evocache_proto/units", &[], &[]),
+    // `lib` holds the generated messages.
+    ("evocache_proto/wire", &["domain", "lib"], &["prost_types", "thiserror", "tonic"]),
+    ("evocache_proto/lib", &[], &["tonic"]),
+    // How both programs speak: knows no message, search or model.
+    ("evocache_net/back_off", &[], &["uuid"]),
+    ("evocache_net/channel", &["credentials"], &["thiserror", "tonic", "tracing"]),
+    ("evocache_net/children", &["back_off"], &["rustix", "tokio", "tracing"]),
+    ("evocache_net/credentials", &[], &["thiserror", "tonic"]),
+    ("evocache_net/log", &["telemetry"], &["clap", "evocache_proto", "tracing", "tracing_subscriber"]),
+    ("evocache_net/signals", &[], &["tokio"]),
     (
-        "proto/src/domain",
-        &["crate::pb", "crate::wire", "crate::formats", "prost", "tonic", "serde"],
-        "the domain is pure",
-    ),
-    (
-        "coordinator/domain/src",
+        "evocache_net/telemetry",
+        &[],
         &[
+            "opentelemetry",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+            "thiserror",
             "tokio",
             "tonic",
-            "sled",
-            "prost",
-            "serde",
-            "std::time::Instant",
-            "std::time::SystemTime",
-            "evocache_proto::pb",
-            "evocache_proto::wire",
-            "crate::engine",
-            "crate::ports",
-            "crate::store",
-            "crate::server",
-            "crate::cli",
-            "crate::client",
+            "tracing",
+            "tracing_opentelemetry",
+            "tracing_subscriber",
         ],
-        "the search and the lease machine are pure",
     ),
+    ("evocache_net/lib", &[], &[]),
+    // The pure domain. Its Cargo.toml is the wall; the rows say who stands on whom.
+    ("evocache_domain/archive", &["hypervolume", "pareto"], &["evocache_proto"]),
+    ("evocache_domain/estimate", &[], &[]),
+    ("evocache_domain/evaluation", &["search", "time"], &["evocache_proto"]),
+    ("evocache_domain/hypervolume", &["pareto"], &[]),
+    ("evocache_domain/lease", &["time"], &["evocache_proto", "thiserror"]),
+    ("evocache_domain/objective", &["pareto"], &["evocache_proto", "thiserror"]),
+    ("evocache_domain/pareto", &[], &[]),
+    ("evocache_domain/query", &["evaluation"], &["evocache_proto", "thiserror"]),
+    ("evocache_domain/reference", &[], &[]),
+    ("evocache_domain/rng", &[], &["rand_chacha", "rand_core", "sha2"]),
     (
-        "coordinator/src/ports",
+        "evocache_domain/search",
+        &["archive", "estimate", "hypervolume", "objective", "pareto", "rng"],
+        &["evocache_proto", "thiserror"],
+    ),
+    ("evocache_domain/time", &[], &[]),
+    ("evocache_domain/trust", &[], &["evocache_proto"]),
+    ("evocache_domain/lib", &[], &[]),
+    // The coordinator. Ports know the domain only, the engine ports and domain, stores ports and domain.
+    ("evocache/faults", &["ports"], &["rustix", "thiserror", "tracing"]),
+    ("evocache/ports", &[], &["evocache_domain", "evocache_proto", "thiserror"]),
+    (
+        "evocache/engine",
+        &["engine/commands", "engine/state", "faults", "ports"],
+        &["evocache_domain", "evocache_proto", "thiserror", "tokio", "tracing"],
+    ),
+    // Decisions are pure: no runtime, no log.
+    ("evocache/engine/state", &["ports"], &["evocache_domain", "evocache_proto", "thiserror"]),
+    ("evocache/engine/commands", &["engine", "engine/state", "ports"], &["evocache_domain", "evocache_proto"]),
+    ("evocache/store", &["ports", "store/codec", "store/sled"], &["evocache_proto", "prost", "sha2", "thiserror"]),
+    ("evocache/store/codec", &["ports", "store"], &["evocache_domain", "evocache_proto", "prost"]),
+    // What a replacement of sled would replace.
+    (
+        "evocache/store/sled",
+        &["faults", "ports", "store", "store/codec"],
+        &["evocache_proto", "rustix", "sled", "tracing", "twox_hash"],
+    ),
+    ("evocache/tokens", &[], &["clap", "evocache_domain", "prost_types", "serde", "sha2", "thiserror", "toml"]),
+    // The server: what is said of a call, and who may make it, below the services; nothing of stores but in `start`.
+    (
+        "evocache/server",
+        &["engine", "ports", "server/gate", "server/grpc", "server/http", "tokens"],
         &[
-            "tokio",
-            "tonic",
-            "sled",
-            "evocache_proto::pb",
-            "crate::engine",
-            "crate::store",
-            "crate::server",
-            "crate::cli",
-        ],
-        "ports know the domain only",
-    ),
-    (
-        "coordinator/src/engine",
-        &[
-            "tonic",
-            "sled",
-            "evocache_proto::pb",
-            "evocache_proto::wire",
-            "crate::store",
-            "crate::server",
-            "crate::cli",
-            "crate::client",
-        ],
-        "the engine knows ports and domain only",
-    ),
-    (
-        "coordinator/src/store",
-        &["tokio", "tonic", "crate::engine", "crate::server", "crate::cli", "crate::client"],
-        "stores know ports only",
-    ),
-    (
-        "coordinator/src/server/gate",
-        &["sled", "crate::store", "crate::server::grpc", "crate::server::http", "crate::cli", "crate::client"],
-        "the gate knows no service",
-    ),
-    (
-        "coordinator/src/server/grpc",
-        &["sled", "crate::store", "crate::server::http", "crate::cli", "crate::client"],
-        "services know the engine only",
-    ),
-    ("coordinator/src/server", &["sled", "crate::cli", "crate::client"], "the server knows nothing of its clients"),
-    (
-        "coordinator/src/client",
-        &["sled", "crate::engine", "crate::store", "crate::server", "crate::cli", "evocache_domain"],
-        "the client knows the contract only",
-    ),
-    (
-        "coordinator/src/cli",
-        &[
-            "sled",
-            "crate::engine",
-            "crate::store",
-            "crate::server::grpc",
             "evocache_domain",
-            "evocache_proto::pb",
-            "evocache_worker",
+            "evocache_net",
+            "evocache_proto",
+            "futures",
+            "governor",
+            "rustix",
+            "sha2",
+            "thiserror",
+            "tokio",
+            "tokio_rustls",
+            "tokio_stream",
+            "tonic",
+            "tonic_types",
+            "tracing",
+            "uuid",
+            "x509_parser",
         ],
-        "the command line goes through the client",
     ),
     (
-        "coordinator/src/server/http",
-        &["sled", "tonic", "crate::store", "crate::server::grpc", "crate::cli", "crate::client"],
-        "operators see what engine and services count",
+        "evocache/server/error",
+        &["engine", "faults", "ports", "store", "tokens"],
+        &["evocache_net", "thiserror", "tonic_reflection"],
     ),
     (
-        "coordinator/src/upkeep",
-        &["sled", "tokio", "tonic", "crate::server::grpc", "crate::cli", "crate::client"],
-        "the offline tools know store and engine only",
-    ),
-    ("coordinator/src", &["candle"], "nothing in the coordinator knows candle"),
-    (
-        "worker/src/agent",
-        &["candle", "crate::executor", "crate::models", "crate::samplers"],
-        "the agent knows the evaluator's trait only",
-    ),
-    ("worker/src/models", &["crate::executor", "Schedule", "Decision"], "models know nothing of schedules"),
-    (
-        "worker/src/executor",
+        "evocache/server/start",
         &[
-            "crate::models::dit",
-            "crate::models::flux",
-            "crate::models::pixart",
-            "crate::models::sd3",
-            "crate::models::t5",
-            "crate::models::vae",
-            "crate::models::clip",
-            "crate::evaluator",
+            "engine",
+            "faults",
+            "ports",
+            "server",
+            "server/error",
+            "server/gate",
+            "server/grpc",
+            "server/http",
+            "store",
+            "store/sled",
+            "tokens",
         ],
-        "the executor knows no model by name",
+        &["evocache_domain", "tokio", "tonic", "tracing"],
     ),
-    ("worker/src/samplers", &["crate::executor", "crate::evaluator", "crate::models"], "samplers know numbers only"),
     (
-        "worker/src/metrics",
-        &["crate::executor", "crate::evaluator", "crate::agent"],
-        "metrics know pictures and prompts only",
+        "evocache/server/gate",
+        &["engine", "ports", "server", "tokens"],
+        &["evocache_proto", "governor", "http_body", "tokio", "tonic", "tower_layer", "tracing"],
     ),
+    (
+        "evocache/server/grpc",
+        &["engine", "engine/state", "ports", "server", "server/gate"],
+        &[
+            "evocache_domain",
+            "evocache_net",
+            "evocache_proto",
+            "futures",
+            "prost",
+            "prost_types",
+            "sha2",
+            "tokio",
+            "tokio_stream",
+            "tonic",
+            "tonic_health",
+            "tonic_reflection",
+            "tower_layer",
+            "tracing",
+        ],
+    ),
+    (
+        "evocache/server/http",
+        &["engine", "engine/state", "server", "server/gate"],
+        &["axum", "evocache_domain", "evocache_proto", "tokio"],
+    ),
+    (
+        "evocache/upkeep",
+        &["engine/state", "ports", "server/start", "store", "store/sled"],
+        &["evocache_domain", "thiserror"],
+    ),
+    // The client and the command line know the contract only; `serve` and `store` start what they are for.
+    (
+        "evocache/client",
+        &[],
+        &[
+            "evocache_net",
+            "evocache_proto",
+            "prost_types",
+            "sha2",
+            "thiserror",
+            "tokio",
+            "tonic",
+            "tonic_types",
+            "tracing",
+            "uuid",
+        ],
+    ),
+    (
+        "evocache/cli/kit",
+        &["client"],
+        &["clap", "evocache_net", "evocache_proto", "indicatif", "serde_json", "strsim", "thiserror", "tokio"],
+    ),
+    ("evocache/cli/results", &["cli/kit", "client"], &["clap", "evocache_proto", "plotters", "png"]),
+    ("evocache/cli/spec", &["cli/kit", "client"], &["evocache_proto", "serde", "serde_json", "toml"]),
+    (
+        "evocache/cli/commands",
+        &["cli/kit", "cli/results", "cli/spec", "client"],
+        &["clap", "clap_complete", "evocache_net", "evocache_proto", "serde_json", "tokio"],
+    ),
+    (
+        "evocache/cli/commands/serve",
+        &["cli/kit", "server", "server/error", "server/gate", "server/start"],
+        &["clap", "evocache_net", "evocache_proto", "serde_json", "tokio"],
+    ),
+    (
+        "evocache/cli/commands/store",
+        &["cli/commands/backup_file", "cli/kit", "store", "upkeep"],
+        &["clap", "evocache_proto", "serde_json"],
+    ),
+    ("evocache/cli/commands/backup_file", &["cli/kit", "client", "store", "upkeep"], &["evocache_proto", "serde_json"]),
+    (
+        "evocache/cli/commands/backup",
+        &["cli/commands/backup_file", "cli/kit", "client", "upkeep"],
+        &["clap", "evocache_proto", "serde_json", "tokio"],
+    ),
+    ("evocache/cli/commands/token", &["cli/kit", "client", "tokens"], &["clap", "evocache_proto", "serde_json"]),
+    ("evocache/cli/mod", &[], &[]),
+    (
+        "evocache/simulate",
+        &["cli/kit", "client", "upkeep"],
+        &["clap", "evocache_domain", "evocache_net", "evocache_proto", "prost_types", "serde_json", "tokio", "tonic"],
+    ),
+    ("evocache/lib", &[], &[]),
+    // The program: the only crate that knows coordinator and worker.
+    ("program/args", &["local"], &["clap", "evocache", "evocache_proto"]),
+    ("program/dispatch", &["args", "local", "log"], &["clap", "evocache", "evocache_proto", "tokio"]),
+    (
+        "program/local",
+        &[],
+        &["clap", "evocache", "evocache_net", "evocache_proto", "evocache_worker", "serde_json", "tokio"],
+    ),
+    ("program/log", &["args"], &["evocache", "evocache_net", "tracing_subscriber"]),
+    ("program/main", &["dispatch", "args", "local", "log"], &["evocache_worker"]),
+    // The worker. The agent knows the evaluator's trait only, and nothing of candle.
+    (
+        "evocache_worker/agent",
+        &["cancel", "evaluator/api"],
+        &["evocache_net", "evocache_proto", "thiserror", "tokio", "tonic", "tonic_types", "tracing", "uuid"],
+    ),
+    ("evocache_worker/allocator", &[], &["libmimalloc_sys", "mimalloc"]),
+    ("evocache_worker/cancel", &[], &[]),
+    (
+        "evocache_worker/cli",
+        &[
+            "agent",
+            "cancel",
+            "evaluator",
+            "evaluator/api",
+            "executor",
+            "files",
+            "metrics",
+            "models",
+            "models/block_model",
+            "picture",
+            "samplers",
+        ],
+        &[
+            "candle_core",
+            "clap",
+            "evocache_net",
+            "evocache_proto",
+            "safetensors",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tracing",
+            "tracing_subscriber",
+        ],
+    ),
+    ("evocache_worker/evaluator/api", &["cancel"], &["evocache_proto", "thiserror"]),
+    (
+        "evocache_worker/evaluator",
+        &[
+            "cancel",
+            "evaluator/api",
+            "executor",
+            "files",
+            "layers",
+            "metrics",
+            "models",
+            "models/block_model",
+            "picture",
+            "samplers",
+        ],
+        &["candle_core", "evocache_proto", "nvml_wrapper", "rayon", "thiserror", "tracing"],
+    ),
+    // The executor alone knows schedules; models do not.
+    (
+        "evocache_worker/executor",
+        &["cancel", "files", "models/block_model", "samplers"],
+        &["candle_core", "evocache_proto", "thiserror"],
+    ),
+    (
+        "evocache_worker/files",
+        &[],
+        &["candle_core", "evocache_proto", "half", "safetensors", "serde_json", "sha2", "thiserror"],
+    ),
+    ("evocache_worker/layers", &["files"], &["candle_core", "candle_nn", "gemm", "rayon"]),
+    ("evocache_worker/metrics", &["files", "layers", "models"], &["candle_core", "evocache_proto", "nalgebra"]),
+    ("evocache_worker/models/block_model", &["files", "layers", "models"], &["candle_core", "evocache_proto"]),
+    (
+        "evocache_worker/models",
+        &["files", "layers", "models/block_model", "samplers"],
+        &["base64", "candle_core", "evocache_proto", "fancy_regex", "prost", "serde", "serde_json", "tokenizers"],
+    ),
+    ("evocache_worker/picture", &["files"], &["candle_core", "png"]),
+    ("evocache_worker/samplers", &["files"], &["candle_core", "evocache_proto"]),
+    ("evocache_worker/lib", &[], &[]),
+    ("evocache_worker/main", &[], &["clap", "evocache_proto", "evocache_worker"]),
+];
+
+/// The packages that unit tests may name beside their module's row.
+const TESTS: &[&str] = &[
+    "evocache_domain",
+    "evocache_proto",
+    "evocache_testkit",
+    "futures",
+    "half",
+    "proptest",
+    "prost",
+    "prost_types",
+    "rcgen",
+    "serde_json",
+    "sha2",
+    "tempfile",
+    "tokio",
+    "tonic",
+];
+
+/// The crates: their names in paths, and their folders.
+const CRATES: &[(&str, &str)] = &[
+    ("evocache_proto", "proto"),
+    ("evocache_net", "proto/net"),
+    ("evocache_domain", "coordinator/domain"),
+    ("evocache", "coordinator"),
+    ("program", "coordinator/program"),
+    ("evocache_worker", "worker"),
 ];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push(path);
-        }
-    }
-}
-
-/// The code of a file: no comments, no attributes that carry prose, and nothing after the start of its unit tests.
-fn code(text: &str) -> String {
-    let before_tests = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let lines = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
-    lines.map(|line| line.split(" //").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
-}
-
-/// Whether `code` names `path` as a whole word that is followed by `::` or ends an import, not inside a longer name.
-fn names(code: &str, path: &str) -> bool {
-    code.match_indices(path).any(|(at, _)| {
-        let before = code[..at].chars().next_back();
-        let after = code[at + path.len()..].chars().next();
-        let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '"');
-        let is_crate = path.contains("::") || path.starts_with(char::is_uppercase);
-        let used = is_crate || code[at + path.len()..].starts_with("::") || path == "candle";
-        !word(before) && (path == "candle" || !word(after)) && used
-    })
-}
-
-#[test]
-fn nobody_imports_what_it_may_not_know() {
-    let mut wrong = vec![];
-    for (folder, forbidden, why) in FORBIDDEN {
-        let mut files = vec![];
-        sources(&root().join(folder), &mut files);
-        assert!(!files.is_empty(), "{folder} has no source file");
-        for file in files.iter().filter(|f| !f.ends_with("_tests.rs")) {
-            let code = code(&std::fs::read_to_string(file).unwrap());
-            for path in forbidden.iter().filter(|path| names(&code, path)) {
-                let shown = file.strip_prefix(root()).unwrap().display();
-                wrong.push(format!("{shown} names `{path}`: {why}"));
+/// Every package that a manifest of the workspace names, as it stands in paths.
+fn packages() -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = ["evocache", "evocache_worker"].map(str::to_owned).into();
+    for folder in CRATES.iter().map(|(_, folder)| *folder).chain(["."]) {
+        let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let workspace = manifest.get("workspace").and_then(|w| w.as_table());
+        for table in [Some(&manifest), workspace].into_iter().flatten() {
+            for (key, value) in table {
+                if key.ends_with("dependencies")
+                    && let Some(dependencies) = value.as_table()
+                {
+                    names.extend(dependencies.keys().map(|name| name.replace('-', "_")));
+                }
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    names
+}
+
+fn all() -> Vec<Crate> {
+    let packages = packages();
+    let read = |(name, folder): &(&str, &str)| {
+        // A crate does not name itself by its package.
+        let others = packages.iter().filter(|p| *p != name).cloned().collect();
+        imports::read(name, &root().join(folder), &others)
+    };
+    CRATES.iter().map(read).collect()
+}
+
+/// The row of a file: the longest that it begins with.
+fn row(crate_name: &str, file: &str) -> Option<&'static Row> {
+    let path = format!("{crate_name}/{}", file.replace("_tests.rs", ".rs"));
+    let fits =
+        |row: &&Row| path == row.0 || path == format!("{}.rs", row.0) || path.starts_with(&format!("{}/", row.0));
+    TABLE.iter().filter(fits).max_by_key(|row| row.0.len())
 }
 
 #[test]
+fn nothing_names_what_its_row_does_not_allow() {
+    let mut wrong = vec![];
+    for one in all() {
+        assert!(one.files.len() > 3, "{} has no source files", one.name);
+        for (file, named) in &one.files {
+            let Some(own) = row(&one.name, file) else {
+                wrong.push(format!("{}/{file} is in no row of the table", one.name));
+                continue;
+            };
+            // What a `mod.rs` names below itself is what it re-exports.
+            let below = file.strip_suffix("mod.rs").map(|folder| format!("{}/{folder}", one.name));
+            let allowed = |module: &str| {
+                let is_below = below.as_ref().is_some_and(|below| module.starts_with(below.as_str()));
+                module == own.0 || is_below || own.1.iter().any(|a| module == format!("{}/{a}", one.name))
+            };
+            for other in named.files.iter().filter(|_| !is_root(file)) {
+                let module = row(&one.name, other).map_or("no row", |row| row.0);
+                if !allowed(module) {
+                    wrong.push(format!("{}/{file} names {other}: its row does not allow {module}", one.name));
+                }
+            }
+            for package in named.packages.iter().filter(|p| !own.2.contains(&p.as_str())) {
+                wrong.push(format!("{}/{file} names the package {package}, which its row does not allow", one.name));
+            }
+            let in_tests = |p: &&String| !own.2.contains(&p.as_str()) && !TESTS.contains(&p.as_str());
+            for package in named.tests_packages.iter().filter(in_tests) {
+                wrong.push(format!("{}/{file} names the package {package} in its unit tests", one.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The root of a crate may name all of it, to say what is public.
+fn is_root(file: &str) -> bool {
+    matches!(file, "lib.rs" | "main.rs")
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let mut told = String::new();
+    for one in all() {
+        for circle in circles(&one) {
+            told += &format!("\n{}: a circle of\n", one.name);
+            for file in &circle {
+                let to: Vec<&String> = one.files[file].files.iter().filter(|other| circle.contains(other)).collect();
+                told += &format!("  {file} -> {to:?}\n");
+            }
+        }
+    }
+    assert!(told.is_empty(), "{told}");
+}
+
+/// A model runs a component when it is told to; what is cached, and when, is the executor's.
+#[test]
+fn models_know_nothing_of_schedules() {
+    let folder = root().join("worker/src/models");
+    for file in imports::files(&folder) {
+        let code = imports::code(&std::fs::read_to_string(&file).unwrap());
+        let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let named = words.find(|word| ["Schedule", "ScheduleId", "Decision"].contains(word));
+        assert_eq!(named, None, "{}", file.display());
+    }
+}
+
+#[test]
+fn every_row_is_of_something() {
+    let crates = all();
+    for (path, ..) in TABLE {
+        let found = crates.iter().any(|c| c.files.keys().any(|file| row(&c.name, file).is_some_and(|r| r.0 == *path)));
+        assert!(found, "{path} is in the table and not in the source");
+    }
+}
+
+/// What the check must see, on a crate of three files that breaks both rules.
+#[test]
 fn the_check_sees_what_it_is_for() {
-    assert!(names("use tokio::sync::mpsc;", "tokio"));
-    assert!(names("use candle_core::Tensor;", "candle"));
-    assert!(names("let x = crate::engine::State;", "crate::engine"));
-    assert!(!names("let tokio_like = 1;", "tokio"));
-    assert!(!names(&code("// tokio::spawn is not used here\nlet a = 1;"), "tokio"));
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join("src").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("lib.rs", "pub mod a;\nmod b;\npub use b::B;\n");
+    write(
+        "a.rs",
+        "use crate::B;\n// use sled::Db;\nfn f() { tokio::spawn(async {}); }\nconst S: &str = \"tonic::x\";\n",
+    );
+    write(
+        "b.rs",
+        "use super::a::{f, g as h};\npub struct B;\n#[cfg(test)]\nmod tests {\n  use super::*;\n  use proptest::prelude::*;\n}\n",
+    );
+    let packages = ["sled", "tokio", "tonic", "proptest"].map(str::to_owned).into();
+    let read = imports::read("toy", folder.path(), &packages);
+    assert_eq!(read.files["a.rs"].packages.iter().collect::<Vec<_>>(), ["tokio"]);
+    assert_eq!(read.files["b.rs"].tests_packages.iter().collect::<Vec<_>>(), ["proptest"]);
+    assert!(read.files["b.rs"].packages.is_empty());
+    assert_eq!(circles(&read), [["a.rs", "b.rs"]], "through the name that lib.rs exports");
 }

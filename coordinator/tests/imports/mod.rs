@@ -8,31 +8,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A crate's files and what they name.
-pub struct Crate {
+pub(crate) struct Crate {
     /// As it stands in paths, such as `evocache_proto`.
-    pub name: String,
+    pub(crate) name: String,
     /// By path relative to `src`, such as `engine/decide.rs`.
-    pub files: BTreeMap<String, Named>,
+    pub(crate) files: BTreeMap<String, Named>,
 }
 
 /// What a file names.
 #[derive(Default)]
-pub struct Named {
+pub(crate) struct Named {
     /// Files of its own crate.
-    pub files: BTreeSet<String>,
+    pub(crate) files: BTreeSet<String>,
     /// Files that only its unit tests name.
-    pub tests_files: BTreeSet<String>,
+    pub(crate) tests_files: BTreeSet<String>,
     /// Other packages, as they stand in paths.
-    pub packages: BTreeSet<String>,
+    pub(crate) packages: BTreeSet<String>,
     /// Packages that only its unit tests name.
-    pub tests_packages: BTreeSet<String>,
+    pub(crate) tests_packages: BTreeSet<String>,
 }
 
 /// A crate at `folder` that may name these packages.
-pub fn read(name: &str, folder: &Path, packages: &BTreeSet<String>) -> Crate {
+pub(crate) fn read(name: &str, folder: &Path, packages: &BTreeSet<String>) -> Crate {
     let source = folder.join("src");
-    let mut paths = vec![];
-    sources(&source, &mut paths);
+    let paths = files(&source);
     let modules: BTreeMap<Vec<String>, String> = paths
         .iter()
         .map(|path| {
@@ -40,21 +39,22 @@ pub fn read(name: &str, folder: &Path, packages: &BTreeSet<String>) -> Crate {
             (module_of(&relative), relative)
         })
         .collect();
-    let texts: BTreeMap<String, String> =
-        paths.iter().zip(paths.iter()).map(|(path, _)| {
+    let texts: BTreeMap<String, String> = paths
+        .iter()
+        .zip(paths.iter())
+        .map(|(path, _)| {
             let relative = path.strip_prefix(&source).unwrap().to_string_lossy().into_owned();
             (relative, code(&std::fs::read_to_string(path).unwrap()))
-        }).collect();
-    let exports = re_exports(&modules, &texts);
-    let files = texts
-        .iter()
-        .map(|(file, text)| (file.clone(), named(file, text, &modules, &exports, packages)))
+        })
         .collect();
+    let exports = re_exports(&modules, &texts);
+    let files =
+        texts.iter().map(|(file, text)| (file.clone(), named(file, text, &modules, &exports, packages))).collect();
     Crate { name: name.to_owned(), files }
 }
 
 /// The groups of files that import each other, directly or in a circle.
-pub fn circles(of: &Crate) -> Vec<Vec<String>> {
+pub(crate) fn circles(of: &Crate) -> Vec<Vec<String>> {
     let reaches: BTreeMap<&String, BTreeSet<String>> = of
         .files
         .keys()
@@ -80,6 +80,13 @@ pub fn circles(of: &Crate) -> Vec<Vec<String>> {
     found.into_iter().collect()
 }
 
+/// Every source file below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![];
+    sources(folder, &mut paths);
+    paths
+}
+
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
@@ -90,6 +97,12 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
             into.push(path);
         }
     }
+}
+
+/// Whether a whole file is compiled for unit tests only, by its name.
+pub(crate) fn is_of_tests(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    name.ends_with("_tests.rs") || matches!(name, "tests.rs" | "testing.rs" | "samples.rs")
 }
 
 /// `engine/decide.rs` is `[engine, decide]`; `lib.rs` is the root; `decide_tests.rs` is `[decide, tests]`.
@@ -109,7 +122,7 @@ fn module_of(relative: &str) -> Vec<String> {
 }
 
 /// The code of a file without comments, and without what stands in strings.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some(c) = rest.chars().next() {
         if rest.starts_with("//") {
@@ -140,7 +153,9 @@ fn code(text: &str) -> String {
             }
             rest = &rest[end..];
             out.push_str("\"\"");
-        } else if let Some(quoted) = ["'\"'", "'\\''", "'\\\"'", "b'\"'", "'{'", "'}'"].iter().find(|q| rest.starts_with(**q)) {
+        } else if let Some(quoted) =
+            ["'\"'", "'\\''", "'\\\"'", "b'\"'", "'{'", "'}'"].iter().find(|q| rest.starts_with(**q))
+        {
             rest = &rest[quoted.len()..];
         } else {
             out.push(c);
@@ -164,7 +179,8 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     let bytes: Vec<char> = text.chars().collect();
     let mut at = 0;
     while at < bytes.len() {
-        let starts = word(bytes[at]) && !bytes[at].is_numeric() && (at == 0 || !word(bytes[at - 1]) && bytes[at - 1] != ':');
+        let starts =
+            word(bytes[at]) && !bytes[at].is_numeric() && (at == 0 || !word(bytes[at - 1]) && bytes[at - 1] != ':');
         if !starts {
             at += 1;
             continue;
@@ -294,7 +310,7 @@ fn named(
 ) -> Named {
     let mut named = Named::default();
     let mut parts = vec![];
-    split(text, module_of(file), file.ends_with("_tests.rs"), &mut parts);
+    split(text, module_of(file), is_of_tests(file), &mut parts);
     for (part, module, of_tests) in parts {
         for path in paths(&part) {
             if packages.contains(&path[0]) {

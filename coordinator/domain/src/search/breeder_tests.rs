@@ -9,7 +9,7 @@ use evocache_proto::domain::{
 use super::*;
 use crate::archive::Inserted;
 use crate::rng::Stream;
-use crate::search::toy_run::{run, run_at_random, run_with};
+use crate::search::testing::{run, run_at_random, run_with};
 use crate::search::{Proposal, Provenance, TellError, Witness};
 use evocache_testkit::landscape::{Landscape, draft, spec};
 

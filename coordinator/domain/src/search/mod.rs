@@ -33,7 +33,7 @@ mod results;
 mod rungs;
 mod seeds;
 #[cfg(test)]
-mod toy_run;
+mod testing;
 mod variation;
 
 pub use breeder::{Breeder, BreederError};

@@ -9,7 +9,7 @@
 
 use crate::rng::Stream;
 
-use super::ErrorModel;
+use super::ages::Tables;
 use super::grid::Grid;
 use super::link::Link;
 use crate::search::dense::Factor;
@@ -210,12 +210,12 @@ impl CellModel {
         }
     }
 
-    /// The rows' sums as predicted by an age model.
-    pub(super) fn explained(&self, grid: &Grid, age_model: &ErrorModel) -> Vec<f64> {
+    /// The rows' sums as predicted by an age model with these tables.
+    pub(super) fn explained(&self, grid: &Grid, ages: Option<&Tables>) -> Vec<f64> {
         let mut cells = Vec::new();
         let sum = |row: &Features| {
             row.unpack(grid, &mut cells);
-            age_model.tables.as_ref().map_or(0.0, |t| t.sum(grid, &cells, row.count))
+            ages.map_or(0.0, |t| t.sum(grid, &cells, row.count))
         };
         self.rows.iter().map(sum).collect()
     }

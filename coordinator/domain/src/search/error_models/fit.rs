@@ -7,8 +7,10 @@ use evocache_proto::domain::Decision;
 
 use super::ages::{AgeModel, Data, MOST_PARAMETERS};
 use super::cells::{CellModel, Features, Setting, normal};
+use super::error_model::ErrorModel;
 use super::link::Link;
-use super::{ErrorModel, Planner, predicted_front};
+use super::planner::Planner;
+use super::predicted_front;
 use crate::rng::Stream;
 use crate::search::dense::Factor;
 use crate::search::planner_link::PlannedSchedule;
@@ -66,7 +68,7 @@ impl Planner {
             };
             // Sums can be added only under the same link.
             self.rivals[2].fitted = (alone.link == link).then(|| {
-                let rest = cells.weights(&self.grid, Some(&cells.explained(&self.grid, &alone)));
+                let rest = cells.weights(&self.grid, Some(&cells.explained(&self.grid, alone.tables.as_deref())));
                 ErrorModel { weights: Some(Arc::new(rest)), ..alone.clone() }
             });
             self.rivals[1].fitted = Some(alone);
@@ -210,7 +212,7 @@ impl Planner {
             drawn.tables = Some(Arc::new(jittered.tables(&self.grid)));
         }
         if let Some(cells) = self.cell_model.as_ref().filter(|_| model.weights.is_some()) {
-            let explained = model.age_model.as_ref().map(|_| cells.explained(&self.grid, model));
+            let explained = model.age_model.as_ref().map(|_| cells.explained(&self.grid, model.tables.as_deref()));
             drawn.weights = Some(Arc::new(cells.draw(&self.grid, explained.as_deref(), DRAW, &mut stream)));
         }
         drawn

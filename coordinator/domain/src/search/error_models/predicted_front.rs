@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use evocache_proto::domain::Decision;
 
-use super::ErrorModel;
 use super::ages::Tables;
 use super::cells::Weights;
+use super::error_model::ErrorModel;
 use super::grid::Grid;
 use crate::search::genome::{Genome, Space};
 
