@@ -83,7 +83,8 @@ impl Children {
         // Taken out, because waiting for the process would close it.
         let _lifeline = process.stdin.take();
         let id = process.id();
-        self.posts[child].state = State::Running(Running { process, _lifeline, since: Instant::now(), kill_at: None });
+        self.posts[child].state =
+            State::Running(Box::new(Running { process, _lifeline, since: Instant::now(), kill_at: None }));
         Ok(id)
     }
 
@@ -165,7 +166,7 @@ enum State {
     /// Not started yet, or ended.
     #[default]
     Ended,
-    Running(Running),
+    Running(Box<Running>),
     /// To be started again at this time.
     Due(Instant),
 }

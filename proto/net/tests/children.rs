@@ -1,7 +1,7 @@
 //! Supervision of real processes: shells, and this test program itself as parent and as child.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -155,7 +155,7 @@ async fn role() {
         Some("child") => {
             end_with_parent();
             println!("child {}", std::process::id());
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         _ => {}
     }
