@@ -162,11 +162,7 @@ const TABLE: &[Row] = &[
         &["engine", "engine/state", "server", "server/gate"],
         &["axum", "evocache_domain", "evocache_proto", "tokio"],
     ),
-    (
-        "evocache/upkeep",
-        &["engine/state", "ports", "server/start", "store", "store/sled"],
-        &["evocache_domain", "thiserror"],
-    ),
+    ("evocache/upkeep", &["engine/state", "ports", "store", "store/sled"], &["evocache_domain", "thiserror"]),
     // The client and the command line know the contract only; `serve` and `store` start what they are for.
     (
         "evocache/client",

@@ -43,6 +43,11 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// How a coordinator retries candidates: five attempts, with waits from 1 s to 60 s between them.
+    pub fn with_ttl(ttl: Duration) -> Self {
+        Self { max_attempts: 5, base: Duration::from_secs(1), cap: Duration::from_secs(60), ttl }
+    }
+
     /// The wait after attempt number `attempt` (from 1) has failed: `min(cap, base · 2^(attempt - 1))`.
     pub fn back_off(&self, attempt: u32) -> Duration {
         let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);

@@ -126,6 +126,7 @@ pub enum ClientError {
 
 /// Whether the call got no answer: the client noticed (then the status has a source), or the connection ended during the
 /// call.
+#[cfg(feature = "server")]
 pub(crate) fn is_unanswered(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),

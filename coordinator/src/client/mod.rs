@@ -23,6 +23,7 @@ mod watch;
 pub use backup::{Backup, BackupPiece};
 pub use channel::ConnectOptions;
 pub use connection::Client;
+#[cfg(feature = "server")]
 pub(crate) use error::is_unanswered;
 pub use error::{ClientError, ErrorKind, Refusal, Violation};
 pub use evocache_proto::domain::{Constraint, Operator, Preference, Question, SearchState};

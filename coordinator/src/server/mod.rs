@@ -31,6 +31,5 @@ pub use http::{Guard, Http, Parts};
 pub use incoming::{Connection, Incoming};
 pub use options::{Security, ServeOptions};
 pub use reload::{ReloadCounts, Reloader};
-pub(crate) use start::retry_policy;
 pub use start::{DRAIN, Running, start};
 pub use tls::{Expiry, Tls, TlsFiles};

@@ -45,11 +45,6 @@ pub struct Running {
     scheme: &'static str,
 }
 
-/// How a coordinator retries candidates.
-pub(crate) fn retry_policy(ttl: Duration) -> RetryPolicy {
-    RetryPolicy { max_attempts: 5, base: Duration::from_secs(1), cap: Duration::from_secs(60), ttl }
-}
-
 /// Starts a coordinator: listens, opens the store, recovers, serves.
 pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     #[cfg(faults)]
@@ -84,7 +79,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     };
     let store = ReopeningStore::open(&options.data, options.reserve, options.accept_loss);
     let store = Arc::new(store.map_err(ServeError::Store)?);
-    let policy = retry_policy(options.lease_ttl);
+    let policy = RetryPolicy::with_ttl(options.lease_ttl);
     let settings = Settings { store, clock, ids: Arc::new(Uuids), policy, fitting: ModelFitting::Background };
     let engine = Engine::start(settings)?;
     let (stopping, stop) = watch::channel(false);

@@ -7,8 +7,8 @@ use super::error::{UpkeepError, file};
 use super::files;
 use crate::engine::{Search, State};
 use crate::ports::{Progress, Store, StoreError};
-use crate::server::retry_policy;
 use crate::store::{Damage, FORMAT_VERSION, LOSS_HINT, RESTORE_HINT, SledStore, inspect};
+use evocache_domain::lease::RetryPolicy;
 use evocache_domain::time::Timestamp;
 
 /// What a check found.
@@ -110,7 +110,7 @@ pub fn check(data: &Path, progress: &mut Progress<'_>) -> Result<Checked, Upkeep
         // A loss is reported already, and the rest is checked all the same. The lease term does not matter here: it
         // changes when leases expire, not whether records agree.
         Ok(()) | Err(StoreError::Lost { .. }) => {
-            match State::recover(facts, Timestamp(0), &retry_policy(Duration::from_secs(60))) {
+            match State::recover(facts, Timestamp(0), &RetryPolicy::with_ttl(Duration::from_secs(60))) {
                 Ok(state) => checked.searches = state.searches.values().map(SearchNote::new).collect(),
                 Err(e) => checked.contradiction = Some(e.to_string()),
             }

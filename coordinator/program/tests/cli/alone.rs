@@ -143,7 +143,7 @@ fn a_wrong_specification_is_told_without_a_coordinator() {
         evocache(&["launch", path.to_str().unwrap(), "--coordinator", "http://127.0.0.1:1"])
     };
     launch(&SPEC.replace("batch = 2", "bach = 2")).fails(2, &["s.toml", "line 9", "bach", "expected one of", "batch"]);
-    launch(&SPEC.replace("[10, 6]", "[6, 10]")).fails(2, &["s.toml", "sampling.steps[1]", "largest to the smallest"]);
+    launch(&SPEC.replace("[10, 6]", "[6, 10]")).fails(2, &["s.toml", "sampling.steps[1]", "decrease strictly"]);
     launch(&SPEC.replace("[model]", "[model")).fails(2, &["s.toml", "line 3"]);
     evocache(&["launch", "gone.toml"]).fails(2, &["gone.toml", "no such file", "hint:"]);
     launch(SPEC).fails(1, &["not reachable"]);
