@@ -3,8 +3,8 @@
 # model, shell completions, the license, third-party notices and SBOMs (CycloneDX), and SHA256SUMS beside it. The programs
 # list their dependencies in themselves (`cargo audit bin FILE` reads them). They need the glibc that the last line names.
 #
-# The same commit, Rust version and target give the same bytes in any folder: no path and no time of the building machine
-# is in them, and a path that slips in fails the release. Another C compiler or Rust version gives other bytes.
+# No path and no time of the building machine is in them, and a path that slips in fails the release, so that the same commit and
+# compilers (Rust and C) give the same bytes in any folder: compare the SHA256SUMS of two builds.
 #
 #   deploy/release.sh [OUT]       folder for the tarball and SHA256SUMS [default: target/dist/out]
 #

@@ -3,8 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod backup;
-#[path = "../../program/tests/cli/certificates.rs"]
-mod certificates;
 mod common;
 mod disk;
 mod engine;

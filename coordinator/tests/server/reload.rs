@@ -8,8 +8,8 @@ use evocache_proto::pb;
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error};
 
-use crate::certificates::Authority;
 use crate::http::ask;
+use evocache_testkit::certificates::Authority;
 
 fn options(folder: &Path, reload_every: Duration) -> ServeOptions {
     let files = TlsFiles { certificate: folder.join("server.pem"), key: folder.join("server.key"), client_ca: None };

@@ -19,7 +19,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
-use crate::certificates::Authority;
+use evocache_testkit::certificates::Authority;
 
 /// `in`: the call was let through, and a service answered. Written by hand.
 const EXPECTED: &str = "\

@@ -6,7 +6,6 @@ mod alone;
 mod answers;
 #[cfg(target_os = "linux")]
 mod attackers;
-mod certificates;
 mod coordinator;
 #[cfg(all(unix, feature = "local"))]
 mod devices;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::certificates::Authority;
 use crate::support::{Coordinator, Outcome, command, evocache, signal, spec_file, write};
+use evocache_testkit::certificates::Authority;
 
 /// Makes a token: the file that holds it, and its entry.
 fn token(folder: &Path, name: &str, role: &str) -> (String, String) {

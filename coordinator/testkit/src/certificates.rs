@@ -1,4 +1,4 @@
-//! Authorities and certificates made for a test, as PEM files.
+//! Certificate authorities and certificates for a test, as PEM files.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Who signs certificates.
-pub(crate) struct Authority {
+/// An authority that signs certificates.
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// Its own certificate, in a file.
-    pub(crate) file: String,
+    /// The file with its own certificate.
+    pub file: String,
 }
 
 impl Authority {
-    /// A new one, with its certificate in a folder.
-    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+    /// A new authority, whose certificate is written to a folder.
+    pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -28,13 +28,13 @@ impl Authority {
         Self { issuer, file }
     }
 
-    /// The files of a certificate for this machine and of its key.
-    pub(crate) fn sign(&self, folder: &Path, name: &str) -> (String, String) {
+    /// Signs a certificate for this machine; returns the files of the certificate and of its key.
+    pub fn sign(&self, folder: &Path, name: &str) -> (String, String) {
         self.sign_until(folder, name, 2100)
     }
 
-    /// One that ends with the beginning of a year.
-    pub(crate) fn sign_until(&self, folder: &Path, name: &str, year: i32) -> (String, String) {
+    /// The same, valid until the beginning of a year.
+    pub fn sign_until(&self, folder: &Path, name: &str, year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
