@@ -28,7 +28,7 @@ Examples:
   evocache simulate --workers 1000 --evaluations 5000 --time 0 --json
                     how fast the coordinator can be")]
 pub struct SimulateArgs {
-    /// Workers
+    /// Number of workers
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub workers: u32,
     /// Evaluations of the search

@@ -23,7 +23,8 @@ pub(crate) struct LocalArgs {
     /// Worker processes [default: one per core, at most 4; 1 with --device cuda:N]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) workers: Option<u16>,
-    /// Folder of a model in the diffusers layout [default: the bundled model]
+    /// Folder of a model in the diffusers layout [default: the bundled model: share/evocache/models/emoji beside the program,
+    /// in its source tree, or in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub(super) model: Option<PathBuf>,
     /// Specification of the search [default: that of the bundled model]
@@ -44,4 +45,7 @@ pub(crate) struct LocalArgs {
     /// Metric to measure besides CLIP score and PSNR, such as ssim or lpips=FILE; may be repeated
     #[arg(long = "metric", value_name = "NAME[=PATH]")]
     pub(super) metrics: Vec<String>,
+    /// The user's data folder, which may hold the bundled model
+    #[arg(long, env = "XDG_DATA_HOME", value_name = "DIR", hide = true)]
+    pub(super) data_home: Option<PathBuf>,
 }

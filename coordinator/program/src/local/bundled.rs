@@ -1,41 +1,51 @@
-//! Finds the bundled model: beside an installed program, or in the source tree of a development build.
+//! Finds the bundled model: beside the program, in the source tree that the program was built from, or in the user's data
+//! folder.
 //!
-//! A release is packed as `bin/evocache` and `share/evocache/models/emoji`, so the model is found wherever both are unpacked.
-//! A build with EVOCACHE_RELEASE set does not remember its source tree.
+//! Only lists and checks folders: `setup.rs` decides what happens if the model is in none of them.
 
 use std::path::{Path, PathBuf};
 
-use evocache::cli::kit::exit::Failure;
+/// The model's folder in an installation: `bin/evocache` beside `share/evocache/models/emoji`.
+const INSTALLED: &str = "share/evocache/models/emoji";
+/// The same below a data folder, which stands for `share`.
+const IN_DATA: &str = "evocache/models/emoji";
+/// The same in the source tree.
+const IN_SOURCE: &str = "worker/models/emoji";
+/// The source tree. A release (`deploy/release.sh` sets EVOCACHE_RELEASE) does not remember where it was built.
+const SOURCE_TREE: Option<&str> = match option_env!("EVOCACHE_RELEASE") {
+    Some(_) => None,
+    None => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")),
+};
 
 /// A file that every model folder has.
 pub(super) const MARK: &str = "model_index.json";
 
-/// The model, relative to the folder above that of the program.
-const INSTALLED: &str = "share/evocache/models/emoji";
-
-/// The model in the source tree that this program was built from.
-const IN_SOURCE_TREE: Option<&str> = match option_env!("EVOCACHE_RELEASE") {
-    Some(_) => None,
-    None => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker/models/emoji")),
-};
-
-/// The folder of the bundled model.
-pub(super) fn find() -> Result<PathBuf, Failure> {
-    // A link to the program, such as one in /usr/local/bin, leads to where it was unpacked.
+/// Where the model may be, in the order of the search. `data` is XDG_DATA_HOME, if it is set.
+pub(super) fn places(data: Option<&Path>) -> Vec<PathBuf> {
+    // Links are followed: the model is beside the program, not beside a link to it.
     let program = std::env::current_exe().and_then(std::fs::canonicalize).ok();
-    let places: Vec<PathBuf> =
-        program.as_deref().and_then(installed).into_iter().chain(IN_SOURCE_TREE.map(PathBuf::from)).collect();
-    if let Some(model) = places.iter().find(|place| place.join(MARK).is_file()) {
-        return std::fs::canonicalize(model).map_err(|e| Failure::file("find the model folder", model, &e));
-    }
-    let places: Vec<String> = places.iter().map(|place| format!("'{}'", place.display())).collect();
-    Err(Failure::usage(format!("the bundled model is not in {}", places.join(" or ")))
-        .hint(format!("keep {INSTALLED} of the release beside bin, or pass a model folder with --model")))
+    let source = SOURCE_TREE.map(|tree| std::fs::canonicalize(tree).unwrap_or_else(|_| tree.into()));
+    places_of(program.as_deref(), source.as_deref(), data, std::env::home_dir().as_deref())
 }
 
-/// Where the model of an installed program is.
-fn installed(program: &Path) -> Option<PathBuf> {
-    Some(program.parent()?.parent()?.join(INSTALLED))
+/// The source tree comes before the data folder: an installed copy may be older, and a checkout's tests must not use it.
+fn places_of(program: Option<&Path>, source: Option<&Path>, data: Option<&Path>, home: Option<&Path>) -> Vec<PathBuf> {
+    let folder = program.and_then(Path::parent);
+    // The XDG specification ignores relative paths.
+    let data = data.filter(|data| data.is_absolute()).map(Path::to_path_buf);
+    let data = data.or_else(|| home.map(|home| home.join(".local/share")));
+    let places = [
+        folder.map(|folder| folder.join(INSTALLED)),
+        folder.and_then(Path::parent).map(|prefix| prefix.join(INSTALLED)),
+        source.map(|tree| tree.join(IN_SOURCE)),
+        data.map(|data| data.join(IN_DATA)),
+    ];
+    places.into_iter().flatten().collect()
+}
+
+/// The first of these folders that holds a model.
+pub(super) fn first(places: &[PathBuf]) -> Option<&PathBuf> {
+    places.iter().find(|folder| folder.join(MARK).is_file())
 }
 
 #[cfg(test)]
@@ -43,12 +53,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_is_looked_for_beside_the_program() {
-        assert_eq!(
-            installed(Path::new("/opt/evocache/bin/evocache")),
-            Some("/opt/evocache/share/evocache/models/emoji".into())
-        );
-        assert_eq!(installed(Path::new("/")), None);
-        assert!(find().unwrap().join(MARK).is_file());
+    fn the_places_are_beside_the_program_then_the_source_tree_then_the_data_folder() {
+        let [program, source] = ["/opt/e/bin/evocache", "/src"].map(Path::new);
+        let [data, home] = ["/data", "/home/me"].map(Path::new);
+        let places = |data, home| places_of(Some(program), Some(source), data, home);
+        let with_last = |last: &str| {
+            [
+                "/opt/e/bin/share/evocache/models/emoji",
+                "/opt/e/share/evocache/models/emoji",
+                "/src/worker/models/emoji",
+                last,
+            ]
+            .map(PathBuf::from)
+        };
+        assert_eq!(places(Some(data), Some(home)), with_last("/data/evocache/models/emoji"));
+        let at_home = with_last("/home/me/.local/share/evocache/models/emoji");
+        assert_eq!(places(None, Some(home)), at_home);
+        assert_eq!(places(Some(Path::new("relative")), Some(home)), at_home);
+        assert_eq!(places_of(None, None, None, None), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_copied_program_finds_the_model_that_was_copied_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("bin/evocache");
+        let home = folder.path().join("home");
+        let places = places_of(Some(&program), None, None, Some(&home));
+        assert_eq!(first(&places), None);
+        // From the last place to the first: each one then takes precedence over those filled before.
+        for place in places.iter().rev() {
+            std::fs::create_dir_all(place).unwrap();
+            std::fs::write(place.join(MARK), "{}").unwrap();
+            assert_eq!(first(&places), Some(place));
+        }
+    }
+
+    #[test]
+    fn a_program_in_its_source_tree_has_a_model() {
+        assert!(first(&places(None)).is_some());
     }
 }

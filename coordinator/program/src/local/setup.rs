@@ -52,7 +52,7 @@ pub(super) fn plan(args: &LocalArgs) -> Result<Plan, Failure> {
     }
     // A name from the command line comes first, so that errors quote it.
     let named = args.model.as_deref().or(settings.model.as_deref());
-    let model = model(named)?;
+    let model = model(named, &bundled::places(args.data_home.as_deref()))?;
     let (spec, mut warnings) = match spec(args, &model) {
         Ok(Specification { spec, warnings, .. }) => (Some(spec), warnings),
         // The resumed search has one.
@@ -88,17 +88,24 @@ fn check_folder(out: &Path, resume: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn model(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let Some(folder) = given else { return bundled::find() };
-    if !folder.join(bundled::MARK).is_file() {
-        return Err(Failure::usage(format!(
-            "'{}' is not a model folder: it has no {}",
-            folder.display(),
-            bundled::MARK
-        ))
-        .hint("--model takes a folder in the layout of diffusers' save_pretrained"));
-    }
+/// The given folder, or the first of `places` that holds a model.
+fn model(given: Option<&Path>, places: &[PathBuf]) -> Result<PathBuf, Failure> {
+    let folder = match given {
+        Some(folder) if folder.join(bundled::MARK).is_file() => folder,
+        Some(folder) => {
+            let (folder, mark) = (folder.display(), bundled::MARK);
+            return Err(Failure::usage(format!("'{folder}' is not a model folder: it has no {mark}"))
+                .hint("--model takes a folder in the layout of diffusers' save_pretrained"));
+        }
+        None => bundled::first(places).ok_or_else(|| no_bundled_model(places))?,
+    };
     std::fs::canonicalize(folder).map_err(|e| Failure::file("find the model folder", folder, &e))
+}
+
+fn no_bundled_model(places: &[PathBuf]) -> Failure {
+    let lines: String = places.iter().map(|place| format!("\n  {}", place.display())).collect();
+    Failure::usage(format!("the bundled model is in none of these folders:{lines}"))
+        .hint("copy it to one of them from the release, or pass a model folder with --model")
 }
 
 fn spec(args: &LocalArgs, model: &Path) -> Result<Specification, Failure> {
@@ -139,6 +146,7 @@ mod tests {
             seed: Some(5),
             device: None,
             metrics: vec![],
+            data_home: None,
         }
     }
 
@@ -179,6 +187,16 @@ mod tests {
         assert!(failure.hint.unwrap().contains("--resume"));
         let failure = plan(&LocalArgs { resume: true, ..args(folder.path()) }).unwrap_err();
         assert_eq!(failure.exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn a_missing_bundled_model_is_refused_with_all_places() {
+        let places = ["/nonexistent/share/evocache/models/emoji", "/nonexistent/data"].map(PathBuf::from);
+        let failure = model(None, &places).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.hint.as_ref().unwrap().contains("--model"), "{failure:?}");
+        for place in &places {
+            assert!(failure.message.contains(&*place.to_string_lossy()), "{failure:?}");
+        }
     }
 
     #[test]
