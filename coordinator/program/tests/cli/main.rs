@@ -19,7 +19,7 @@ mod security;
 mod simulate;
 mod store;
 mod support;
-#[cfg(all(feature = "local", feature = "otlp"))]
+#[cfg(feature = "local")]
 mod traces;
 mod transfer;
 mod validate;

@@ -88,6 +88,11 @@ fn a_search_leaves_joined_traces_and_neither_in_them_nor_in_any_log_a_token_or_a
     let folder = tempfile::tempdir().unwrap();
     let collector = Collector::default();
     let endpoint = collector.start();
+    if !evocache_net::telemetry::IS_BUILT {
+        let refused = evocache(&["serve", "--listen", "localhost:0", "--otlp-endpoint", &endpoint]);
+        refused.fails(2, &["--otlp-endpoint", &endpoint, "feature otlp"]);
+        return;
+    }
     let operator = token(folder.path(), "ci", "operator");
     let gpu = token(folder.path(), "gpu-1", "worker");
     let tokens = folder.path().join("tokens.toml");

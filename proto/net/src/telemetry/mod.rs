@@ -14,6 +14,9 @@ mod sent;
 #[cfg(not(feature = "otlp"))]
 mod unsent;
 
+/// Whether this build can send spans.
+pub const IS_BUILT: bool = cfg!(feature = "otlp");
+
 pub use collector::{Collector, TARGET, TelemetryError};
 #[cfg(feature = "otlp")]
 pub use sent::{Remote, Telemetry, adopt, inject, remote};

@@ -17,7 +17,7 @@ impl Telemetry {
     ///
     /// Always.
     pub fn start(collector: &Collector) -> Result<Self, TelemetryError> {
-        Err(TelemetryError::new(&collector.endpoint, &"this build has no traces; build it with the feature otlp"))
+        Err(TelemetryError::new(&collector.endpoint, &"this build has no traces"))
     }
 
     /// The layer that passes a subscriber's spans on.
