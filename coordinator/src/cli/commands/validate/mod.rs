@@ -1,7 +1,7 @@
 //! The verb `validate`: the front of a search, measured again on prompts that the search has not seen.
 //!
 //! It creates a search of its own that measures the front and the heuristic schedules, follows it, and compares the
-//! two. The calls to the coordinator are here; [`plan`] decides what is measured, [`report`] what follows from it. A
+//! two. The calls to the coordinator are here; `plan.rs` decides what is measured, `report.rs` what follows from it. A
 //! schedule that does not hold is reported, not improved.
 
 mod figures;
