@@ -77,7 +77,7 @@ static WHOLE: LazyLock<Records> = LazyLock::new(|| {
             13 => {}
             _ => {
                 let pictures = vec![vec![1, 2, 3]];
-                let measurement = toy::measure(&offer.schedule, offer.prompts, pictures, &mut chance);
+                let measurement = toy::measure(&offer.schedule, offer.prompts.to_number(), pictures, &mut chance);
                 drop(carry_out(Command::Complete { worker, lease, measurement }));
             }
         }
