@@ -324,7 +324,7 @@ mod tests {
         let mut newcomers = vec![];
         for expected in [[true, false, false], [true, true, false], [true, true, true]] {
             let newcomer = door.enter().await.unwrap();
-            // Whoever came last is of use as soon as it calls.
+            // The last connection is in use as soon as it calls.
             newcomers.push((newcomer.peer().begin(true), newcomer));
             assert_eq!([&silent, &idle, &strange].map(closing), expected);
         }

@@ -85,7 +85,7 @@ async fn accept(
     connections: Connections,
     tell: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let told = RateLimiter::direct(Quota::per_minute(LINES));
+    let log_lines = RateLimiter::direct(Quota::per_minute(LINES));
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -95,7 +95,7 @@ async fn accept(
         let stream = match accepted {
             Some(Ok(stream)) => stream,
             Some(Err(error)) => {
-                if told.check().is_ok() {
+                if log_lines.check().is_ok() {
                     tracing::warn!(%error, "cannot accept a connection");
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -107,7 +107,7 @@ async fn accept(
         let Ok(peer) = stream.peer_addr() else { continue };
         let address = peer.ip().to_canonical();
         let Some(stream) = connections.enter(stream, address).await else {
-            if told.check().is_ok() {
+            if log_lines.check().is_ok() {
                 tracing::warn!(%address, "connection refused: all allowed connections are in use");
             }
             continue;

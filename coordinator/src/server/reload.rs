@@ -215,6 +215,6 @@ mod tests {
         assert!(!watched.has_changed(&files));
         std::fs::remove_file(&file).unwrap();
         assert!(!watched.has_changed(&files));
-        assert!(watched.has_changed(&files), "that it is gone is told too");
+        assert!(watched.has_changed(&files), "a removed file is a change too");
     }
 }

@@ -36,7 +36,7 @@ fn no_status_is_larger_than_what_clients_read() {
     }
 }
 
-/// One refusal of each kind. Whoever adds a kind adds its predecessor's successor here.
+/// The refusals one after another, one of each kind. A new kind does not compile until it is added.
 fn after(refusal: Option<&Refusal>) -> Option<Refusal> {
     let (search, worker) = (SearchId::new("s").unwrap(), WorkerId::new("w").unwrap());
     let uid = evocache_proto::domain::SearchUid::new("1").unwrap();

@@ -82,12 +82,12 @@ impl Drop for Record {
     fn drop(&mut self) {
         let subject = self.caller.subject();
         let denied = matches!(self.outcome, Code::Unauthenticated | Code::PermissionDenied);
-        let told = match self.effect {
+        let logged = match self.effect {
             Effect::Reads => denied,
             Effect::Changes => true,
             Effect::Routine => denied || subject.is_some(),
         };
-        if told {
+        if logged {
             let principal = self.caller.known.as_ref().map_or("-", |(name, _)| name);
             // Anybody may send a path of any text and length.
             let method = self.method.get(..METHOD_BYTES).unwrap_or(&self.method);

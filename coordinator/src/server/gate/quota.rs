@@ -160,7 +160,7 @@ struct Inner {
     /// Refused calls by kind: rate, concurrency.
     refused: [[AtomicU64; 2]; 4],
     /// Bounds log lines, so that a flood of calls does not flood the log.
-    told: Direct,
+    log_lines: Direct,
 }
 
 /// Counts the calls of principals. Clones share the counts.
@@ -178,8 +178,8 @@ impl Limiter {
                 running: Mutex::default(),
             })
         });
-        let told = RateLimiter::direct(Quota::per_minute(NonZeroU32::MIN.saturating_add(5)));
-        Self(Arc::new(Inner { limited, refused: Default::default(), told }))
+        let log_lines = RateLimiter::direct(Quota::per_minute(NonZeroU32::MIN.saturating_add(5)));
+        Self(Arc::new(Inner { limited, refused: Default::default(), log_lines }))
     }
 
     /// Refused calls so far: kind, `rate` or `at_once`, number.
@@ -197,7 +197,7 @@ impl Limiter {
         if let Err(excess) = &entered {
             let index = usize::from(matches!(excess, Excess::AtOnce));
             self.0.refused[kind as usize][index].fetch_add(1, Ordering::Relaxed);
-            if self.0.told.check().is_ok() {
+            if self.0.log_lines.check().is_ok() {
                 tracing::warn!(%principal, kind = kind.as_str(), ?excess, "rate limit exceeded: calls are refused");
             }
         }
