@@ -107,7 +107,7 @@ const TABLE: &[Row] = &[
             "tonic_types",
             "tracing",
             "uuid",
-            "x509_parser",
+            "x509_cert",
         ],
     ),
     (

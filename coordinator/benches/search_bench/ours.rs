@@ -6,9 +6,10 @@ use std::time::Duration;
 use evocache_domain::rng::Stream;
 use evocache_domain::search::{Breeder, Parts};
 use evocache_proto::domain::{
-    Algorithm, BlockGroup, Budget, CandidateId, Component, Decision, Direction, Layout, Measurement, MeasurementPlan,
-    MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SearchSpec, SpecDraft, Strategy,
+    BlockGroup, CandidateId, Component, Decision, Direction, Layout, Measurement, MetricValues, Objective, Schedule,
+    SearchSpec, SpecDraft, Strategy,
 };
+use evocache_testkit::landscape;
 
 use super::landscapes::{CELLS, Landscape, SLOTS, STEPS};
 
@@ -18,28 +19,10 @@ fn layout() -> Arc<Layout> {
 }
 
 fn spec(strategy: Strategy, seeds: bool, seed: u64, evaluations: u64, steps: &[u32]) -> SpecDraft {
-    let objective = |metric: &str| Objective { metric: metric.into(), direction: Direction::Minimize, bound: None };
-    SpecDraft {
-        model: ModelRef { name: "synthetic".into(), fingerprint: None },
-        sampling: Sampling {
-            steps: steps.to_vec(),
-            guidance_scale: 1.0,
-            height: None,
-            width: None,
-            negative_prompt: String::new(),
-            grids: vec![],
-        },
-        forecast: false,
-        prompts: vec![Prompt { text: "an owl".into(), seed: 0 }],
-        plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
-        objectives: vec![objective("latency_ratio"), objective("error")],
-        budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
-        algorithm: Algorithm { strategy, seeds, ..Algorithm::default() },
-        seed,
-        labels: std::collections::BTreeMap::new(),
-        placement: Default::default(),
-        imported: vec![],
-    }
+    let mut draft = landscape::draft(strategy, steps, evaluations, seed);
+    draft.objectives[1] = Objective { metric: "error".into(), direction: Direction::Minimize, bound: None };
+    draft.algorithm.seeds = seeds;
+    draft
 }
 
 fn checked(draft: SpecDraft) -> Arc<SearchSpec> {

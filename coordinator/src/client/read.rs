@@ -143,7 +143,7 @@ pub(super) fn evaluation(
         start_time: time(m.start_time.as_ref()),
         end_time: time(m.end_time.as_ref()),
         attempt: m.attempt,
-        disowned: m.disowned,
+        excluded: m.excluded,
         estimate: m.latency_ratio.as_ref().map(|e| estimate(call, e)).transpose()?,
         estimated_latency_us: m.estimated_latency_us,
     })

@@ -30,7 +30,7 @@ pub enum Refusal {
     RequestReused(RequestId),
     /// The search is in a phase in which this cannot be done.
     #[error("search '{search}' {problem}")]
-    Phase {
+    State {
         /// The search.
         search: SearchId,
         /// What cannot be done, and what can be done instead.

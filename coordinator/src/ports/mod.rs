@@ -5,7 +5,7 @@
 mod fact;
 mod loss;
 
-pub use evocache_proto::domain::SearchState as Phase;
+pub use evocache_proto::domain::SearchState;
 pub use fact::{Fact, ModelFacts, Registration, RequestRecord};
 pub use loss::{Holding, Loss};
 

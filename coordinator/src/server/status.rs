@@ -121,7 +121,7 @@ fn reason(refusal: &Refusal) -> Reason {
         Refusal::RequestReused(_) => Reason::RequestIdReused,
         Refusal::Specification(_) => Reason::InvalidSpecification,
         Refusal::Measurement(_) => Reason::MeasurementRefused,
-        Refusal::Phase { .. } => Reason::SearchState,
+        Refusal::State { .. } => Reason::SearchState,
         Refusal::Budget { .. } => Reason::SearchBudget,
         Refusal::Superseded(_) => Reason::LeaseSuperseded,
         Refusal::ResultDiffers(_) => Reason::ResultDiffers,
@@ -140,7 +140,7 @@ fn reason(refusal: &Refusal) -> Reason {
 fn facts(refusal: &Refusal) -> Vec<(&'static str, String)> {
     match refusal {
         Refusal::NoSearch(id) | Refusal::Exists(id) | Refusal::Ended(id) => vec![("search_id", id.to_string())],
-        Refusal::Phase { search, .. } | Refusal::Budget { search, .. } => vec![("search_id", search.to_string())],
+        Refusal::State { search, .. } | Refusal::Budget { search, .. } => vec![("search_id", search.to_string())],
         Refusal::NoWorker(id) | Refusal::TooManyLeases(id) => vec![("worker_id", id.to_string())],
         Refusal::Quarantined { worker, .. } => vec![("worker_id", worker.to_string())],
         Refusal::RequestReused(id) => vec![("request_id", id.to_string())],

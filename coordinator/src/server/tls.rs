@@ -12,6 +12,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::Decode;
 
 use evocache_domain::time::Timestamp;
 
@@ -125,9 +127,11 @@ fn parse(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
 fn first_end(path: &Path, certificates: &[CertificateDer<'_>]) -> Result<i64, CredentialError> {
     let mut first = i64::MAX;
     for certificate in certificates {
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(certificate).map_err(|e| CredentialError::authority(path, &e))?;
-        first = first.min(parsed.validity().not_after.timestamp());
+        // The raw profile: what rustls accepts is not refused here for a long serial number.
+        let parsed =
+            CertificateInner::<Raw>::from_der(certificate).map_err(|e| CredentialError::authority(path, &e))?;
+        let end = parsed.tbs_certificate().validity().not_after.to_unix_duration();
+        first = first.min(i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
     }
     Ok(first)
 }

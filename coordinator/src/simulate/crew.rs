@@ -240,7 +240,7 @@ impl Worker {
             if ends <= renews {
                 return Ok(Evaluated::Done);
             }
-            let request = pb::RenewLeasesRequest { worker_id: id.to_owned(), leases: vec![key(lease)] };
+            let request = pb::RenewLeasesRequest { worker_id: id.to_owned(), leases: vec![lease.into()] };
             match self.stub.renew_leases(request).await {
                 Ok(answer) if answer.get_ref().leases.iter().any(|l| l.cancel) => return Ok(Evaluated::Abandoned),
                 Ok(_) => {}
@@ -255,7 +255,7 @@ impl Worker {
             let request = pb::FailEvaluationRequest {
                 request_id,
                 worker_id: id.to_owned(),
-                lease: Some(key(lease)),
+                lease: Some(lease.into()),
                 reason: "simulated failure".into(),
                 retryable: true,
             };
@@ -279,7 +279,7 @@ impl Worker {
         let request = pb::CompleteEvaluationRequest {
             request_id,
             worker_id: id.to_owned(),
-            lease: Some(key(lease)),
+            lease: Some(lease.into()),
             measurement: Some((&measurement).into()),
         };
         loop {
@@ -321,10 +321,6 @@ async fn over(stopped: &mut watch::Receiver<bool>) {
 /// Whether repeating a call may help: the coordinator is busy, stopping or starting.
 pub(super) fn passes(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) || is_unanswered(status)
-}
-
-fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }
 
 fn micros(time: Duration) -> u32 {

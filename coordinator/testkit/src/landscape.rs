@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_domain::rng::Stream;
-use evocache_proto::domain::{
-    Algorithm, Budget, Decision, Direction, Layout, Measurement, MeasurementPlan, MetricValues, ModelRef, Objective,
-    Prompt, Sampling, Schedule, SearchSpec, SpecDraft, Strategy,
-};
+use evocache_proto::domain::{Decision, Layout, Measurement, MetricValues, Schedule, SearchSpec, SpecDraft, Strategy};
+
+use crate::toy;
 
 /// A synthetic landscape: the sensitivity of each slot.
 pub struct Landscape {
@@ -84,28 +83,11 @@ impl Landscape {
 
 /// A draft specification with the objectives latency ratio and quality.
 pub fn draft(strategy: Strategy, steps: &[u32], evaluations: u64, seed: u64) -> SpecDraft {
-    let objective = |metric: &str, direction| Objective { metric: metric.into(), direction, bound: None };
-    SpecDraft {
-        model: ModelRef { name: "synthetic".into(), fingerprint: None },
-        sampling: Sampling {
-            steps: steps.to_vec(),
-            guidance_scale: 1.0,
-            height: None,
-            width: None,
-            negative_prompt: String::new(),
-            grids: vec![],
-        },
-        forecast: false,
-        prompts: vec![Prompt { text: "an owl".into(), seed: 0 }],
-        plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
-        objectives: vec![objective("latency_ratio", Direction::Minimize), objective("quality", Direction::Maximize)],
-        budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
-        algorithm: Algorithm { strategy, ..Algorithm::default() },
-        seed,
-        labels: Default::default(),
-        placement: Default::default(),
-        imported: vec![],
-    }
+    let mut draft = toy::draft(steps, 1, evaluations, seed);
+    draft.plan.thumbnails = 0;
+    draft.objectives[1].metric = "quality".into();
+    draft.algorithm.strategy = strategy;
+    draft
 }
 
 /// The validated specification; panics if it is invalid.

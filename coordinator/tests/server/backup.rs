@@ -212,7 +212,7 @@ async fn work(url: String, worker: &WorkerId, most: usize) {
         let Some(lease) = stub.acquire_lease(acquire).await.unwrap().into_inner().lease else { return };
         let mut measurement = measure(&wire::schedule(&layout, lease.schedule.as_ref().unwrap()).unwrap());
         measurement.thumbnails = vec![vec![lease.candidate as u8; 200_000]];
-        let lease = pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch };
+        let lease = pb::LeaseRef::from(&lease);
         let complete = pb::CompleteEvaluationRequest {
             request_id: format!("done-{}", lease.candidate),
             worker_id: worker.to_string(),

@@ -1,7 +1,5 @@
-//! What the tests share: a small specification, a worker's declaration, and a measurement that follows
-//! from the schedule, so that whole searches run in milliseconds and give the same result every time.
+//! What the tests share: the toy search, and an engine with a clock that moves when told.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,38 +8,18 @@ use evocache::engine::{Answer, Command, Engine, Handle, LeaseKey, ModelFitting, 
 use evocache::ports::{Clock, IdSource, Store};
 use evocache_domain::lease::RetryPolicy;
 use evocache_domain::time::Timestamp;
-use evocache_proto::domain::{
-    Algorithm, Budget, Decision, Declaration, Direction, Layout, Measurement, MeasurementPlan, MetricDeclaration,
-    MetricValues, ModelRef, Objective, Prompt, Sampling, Schedule, SearchId, SearchSpec, SpecDraft, WorkerId,
-};
+use evocache_proto::domain::{Declaration, Layout, Measurement, Schedule, SearchId, SearchSpec, SpecDraft, WorkerId};
+use evocache_testkit::toy;
 
 pub(crate) const BLOCKS: u32 = 4;
 
+const STEPS: [u32; 2] = [12, 8];
+const PROMPTS: usize = 3;
+
 pub(crate) fn draft(evaluations: u64) -> SpecDraft {
-    SpecDraft {
-        model: ModelRef { name: "toy".into(), fingerprint: None },
-        sampling: Sampling {
-            steps: vec![12, 8],
-            guidance_scale: 3.0,
-            height: None,
-            width: None,
-            negative_prompt: String::new(),
-            grids: vec![],
-        },
-        forecast: false,
-        prompts: (0..3).map(|seed| Prompt { text: format!("prompt {seed}"), seed }).collect(),
-        plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 1 },
-        objectives: vec![
-            Objective { metric: "latency_ratio".into(), direction: Direction::Minimize, bound: None },
-            Objective { metric: "likeness".into(), direction: Direction::Maximize, bound: None },
-        ],
-        budget: Budget { evaluations: Some(evaluations), ..Budget::default() },
-        algorithm: Algorithm { population: 12, ..Algorithm::default() },
-        seed: 11,
-        labels: BTreeMap::new(),
-        placement: Default::default(),
-        imported: vec![],
-    }
+    let mut draft = toy::draft(&STEPS, PROMPTS, evaluations, 11);
+    draft.algorithm.population = 12;
+    draft
 }
 
 pub(crate) fn spec(evaluations: u64) -> Arc<SearchSpec> {
@@ -49,60 +27,11 @@ pub(crate) fn spec(evaluations: u64) -> Arc<SearchSpec> {
 }
 
 pub(crate) fn declaration(name: &str) -> Declaration {
-    Declaration {
-        name: name.into(),
-        device: "simulated".into(),
-        software: "tests".into(),
-        model: "toy".into(),
-        fingerprint: "f1".into(),
-        layout: Layout::pixart(BLOCKS).unwrap(),
-        forecast: false,
-        profiles: false,
-        grids: false,
-        memory_bytes: 0,
-        labels: Default::default(),
-        metrics: vec![MetricDeclaration {
-            name: "likeness".into(),
-            direction: Direction::Maximize,
-            unit: "1".into(),
-            description: "1 without error".into(),
-        }],
-        cost: None,
-    }
+    toy::declaration(name, Layout::pixart(BLOCKS).unwrap())
 }
 
-/// Error grows with the age of what is reused, more so in early blocks; latency with what is computed.
 pub(crate) fn measure(schedule: &Schedule) -> Measurement {
-    let slots = schedule.slots();
-    let (mut ages, mut error, mut computed) = (vec![0.0; slots], 0.0, 0u64);
-    for step in 0..schedule.steps() {
-        for (slot, age) in ages.iter_mut().enumerate() {
-            match schedule.decision(step, slot) {
-                Decision::Compute => (*age, computed) = (0.0, computed + 1),
-                Decision::Reuse | Decision::Forecast => *age += 1.0,
-            }
-            error += *age * (1.0 + (slots - slot) as f64 / slots as f64) / (schedule.steps() as usize * slots) as f64;
-        }
-    }
-    error += 0.02 * f64::from(12 - schedule.steps().min(12));
-    let fixed = u64::from(schedule.steps()) * 4;
-    let baseline = 12 * slots as u64 + 48;
-    Measurement {
-        metrics: vec![MetricValues {
-            name: "likeness".into(),
-            values: [0.98, 1.0, 1.02].map(|prompt| prompt * (-0.3 * error).exp()).to_vec(),
-            baseline_mean: 1.0,
-        }],
-        latency_us: vec![(computed + fixed) as f64],
-        baseline_latency_us: vec![baseline as f64],
-        macs: computed + fixed,
-        baseline_macs: baseline,
-        peak_cache_bytes: (slots as u64 * u64::from(schedule.steps())).saturating_sub(computed),
-        device_time: Duration::from_millis(10),
-        disturbed: 0,
-        thumbnails: vec![vec![schedule.steps() as u8; 5]],
-        profile: None,
-    }
+    toy::measure(schedule, STEPS[0], PROMPTS)
 }
 
 /// A clock that moves when told.
@@ -211,41 +140,7 @@ impl World {
 
     /// Everything that is the same before and after a restart, as text.
     pub(crate) async fn digest(&self) -> String {
-        self.handle
-            .query(|state, _| {
-                let mut text = String::new();
-                for search in state.searches.values() {
-                    text += &format!("{} {:?} {:?}\n", search.id, search.phase, search.reason);
-                    text += &format!("{:?} {:?} {:?}\n", search.started, search.ended, search.totals.device_time);
-                    for (i, c) in search.candidates.iter().enumerate() {
-                        text += &format!("{i} {} {:?}\n", c.proposal.schedule.id(), c.proposal.provenance);
-                        text += &format!("  {:?} {:?}\n", c.lease, c.evaluation);
-                    }
-                    for e in &search.evaluations {
-                        text += &format!("{e:?}\n");
-                    }
-                    if let Some(evocache::engine::Bound { model, breeder }) = &search.bound {
-                        text += &format!("{model:?} {:?} {}\n", breeder.front().members(), breeder.hypervolume());
-                        text += &format!("{:?}\n", breeder.population().collect::<Vec<_>>());
-                        let next = evocache_proto::domain::CandidateId(search.candidates.len() as u64);
-                        // Plans are not stored.
-                        let mut breeder = breeder.clone();
-                        breeder.restart_planner();
-                        text += &format!("next {:?}\n", breeder.ask(next));
-                        text += &format!("{:?} {:?}\n", breeder.best_speedup(), breeder.seeds_best_speedup());
-                    }
-                    text += &format!("{:?} {:?}\n", search.totals.evaluated_prompts, search.open_prompts);
-                    text += &format!("{:?} {:?} {:?}\n", search.totals.repeats, search.excluded, search.totals.trust);
-                }
-                for (id, worker) in &state.workers {
-                    text += &format!("{id} {:?} {} {}", worker.registration, worker.draining, worker.completed);
-                    text += &format!(" {:?}\n", worker.quarantine);
-                }
-                text += &format!("{:?}", state.requests);
-                text
-            })
-            .await
-            .unwrap()
+        self.handle.query(|state, _| evocache_testkit::digest::digest(state)).await.unwrap()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::{TTL, World, declaration, measure, world};
 use evocache::engine::{Answer, Command, Move, Refusal, Request};
-use evocache::ports::{Phase, Store};
+use evocache::ports::{SearchState, Store};
 use evocache::store::{MemoryStore, SledStore};
 use evocache_proto::domain::{CandidateId, Profile, RequestId, SearchId, WorkerId};
 
@@ -15,7 +15,7 @@ fn request(id: &str, content: u8) -> Option<Request> {
     Some(Request { id: RequestId::new(id).unwrap(), digest: [content; 32] })
 }
 
-async fn phase(world: &crate::common::World, search: &SearchId) -> Phase {
+async fn phase(world: &crate::common::World, search: &SearchId) -> SearchState {
     let id = search.clone();
     world.handle.query(move |state, _| state.searches[&id].phase).await.unwrap()
 }
@@ -26,7 +26,7 @@ async fn a_search_runs_to_its_budget_and_improves_on_its_seeds() {
     let worker = world.register("w").await;
     let search = world.create("s", 150).await;
     assert_eq!(world.work(&worker, 1000).await, 150);
-    assert_eq!(phase(&world, &search).await, Phase::Completed);
+    assert_eq!(phase(&world, &search).await, SearchState::Completed);
     let (all, seeds, ids) = world
         .handle
         .query(move |state, _| {
@@ -92,7 +92,7 @@ async fn a_part_of_the_prompts_is_a_part_of_the_budget() {
     draft.algorithm.rungs = vec![1];
     let search = world.create_from("s", draft, &[]).await;
     let evaluations = world.work(&worker, 1000).await;
-    assert_eq!(phase(&world, &search).await, Phase::Completed);
+    assert_eq!(phase(&world, &search).await, SearchState::Completed);
     let (spent, whole) = world
         .handle
         .query(move |state, _| {
@@ -143,7 +143,7 @@ async fn a_search_that_has_stopped_growing_ends() {
     draft.budget.stagnation = Some(15);
     let search = world.create_from("s", draft, &[]).await;
     let mut evaluations = 0;
-    while phase(&world, &search).await != Phase::Completed && evaluations < 2000 {
+    while phase(&world, &search).await != SearchState::Completed && evaluations < 2000 {
         evaluations += world.work(&worker, 1).await;
         world.tick().await;
     }
@@ -302,7 +302,7 @@ async fn failures_are_retried_then_given_up_and_a_hopeless_search_ends_with_the_
     let id = search.clone();
     let (phase, reason) =
         world.handle.query(move |s, _| (s.searches[&id].phase, s.searches[&id].reason.clone())).await.unwrap();
-    assert_eq!(phase, Phase::Failed);
+    assert_eq!(phase, SearchState::Failed);
     assert!(reason.contains("10 candidates failed") && reason.contains("scores are NaN"), "{reason}");
 }
 
@@ -327,7 +327,7 @@ async fn people_pause_resume_stop_and_delete() {
     let go = |to| world.handle.command(None, Command::Move { search: search.clone(), to });
     go(Move::Pause).await.unwrap();
     assert_eq!(world.offer(&worker).await, None);
-    assert!(matches!(go(Move::Delete).await, Err(Refusal::Phase { .. })));
+    assert!(matches!(go(Move::Delete).await, Err(Refusal::State { .. })));
     go(Move::Resume).await.unwrap();
     let open = world.offer(&worker).await.unwrap();
     go(Move::Stop).await.unwrap();
@@ -336,7 +336,7 @@ async fn people_pause_resume_stop_and_delete() {
     let late =
         Command::Complete { worker: worker.clone(), lease: open.lease.clone(), measurement: measure(&open.schedule) };
     assert_eq!(world.handle.command(None, late).await, Err(Refusal::Ended(search.clone())));
-    assert!(matches!(go(Move::Resume).await, Err(Refusal::Phase { .. })));
+    assert!(matches!(go(Move::Resume).await, Err(Refusal::State { .. })));
     go(Move::Delete).await.unwrap();
     assert_eq!(go(Move::Stop).await, Err(Refusal::NoSearch(search.clone())));
 }
@@ -391,7 +391,7 @@ async fn wall_and_device_time_end_a_search_too() {
     world.work(&worker, 3).await;
     world.clock.advance(Duration::from_secs(6));
     world.tick().await;
-    assert_eq!(phase(&world, &SearchId::new("wall").unwrap()).await, Phase::Completed);
+    assert_eq!(phase(&world, &SearchId::new("wall").unwrap()).await, SearchState::Completed);
     let mut device = crate::common::draft(1000);
     device.budget.device_time = Some(Duration::from_millis(45));
     world.handle.command(None, create("device", device)).await.unwrap();

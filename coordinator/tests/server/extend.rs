@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evocache::client::{Client, SearchState};
 use evocache::engine::{Answer, Command, Move, Refusal, Request};
-use evocache::ports::{Phase, Store};
+use evocache::ports::Store;
 use evocache::server::{Running, Security, ServeOptions, start};
 use evocache::store::{MemoryStore, SledStore};
 use evocache::upkeep;
@@ -25,7 +25,7 @@ async fn extend(world: &World, search: &SearchId, budget: Budget) -> Result<Answ
     world.handle.command(None, Command::Extend { search: search.clone(), budget }).await
 }
 
-async fn phase(world: &World, search: &SearchId) -> Phase {
+async fn phase(world: &World, search: &SearchId) -> SearchState {
     let id = search.clone();
     world.handle.query(move |state, _| state.searches[&id].phase).await.unwrap()
 }
@@ -55,13 +55,13 @@ async fn extended(
     let held = if cancelled { world.offer(&other).await } else { None };
     world.work(&worker, 1000).await;
     world.tick().await;
-    assert_eq!(phase(&world, &search).await, Phase::Completed, "{strategy:?}");
+    assert_eq!(phase(&world, &search).await, SearchState::Completed, "{strategy:?}");
     let before = results(&world, &search).await;
     for budget in [70, 100] {
         let members = front(&world, &search).await;
         extend(&world, &search, limit(budget)).await.unwrap();
         assert_eq!(front(&world, &search).await, members, "it has lost members of its front");
-        assert_eq!(phase(&world, &search).await, Phase::Running);
+        assert_eq!(phase(&world, &search).await, SearchState::Running);
         if restarts {
             let before = world.digest().await;
             world.engine.stop().unwrap();
@@ -74,7 +74,7 @@ async fn extended(
         }
         world.work(&worker, 1000).await;
         world.tick().await;
-        assert_eq!(phase(&world, &search).await, Phase::Completed, "{strategy:?}, {:?}", limit(budget));
+        assert_eq!(phase(&world, &search).await, SearchState::Completed, "{strategy:?}, {:?}", limit(budget));
         let after = results(&world, &search).await;
         assert_eq!(after.len() as u64, budget, "{strategy:?}");
         assert_eq!(after[..before.len()], before[..], "what there was has changed");
@@ -139,14 +139,14 @@ async fn a_search_that_goes_on_stays_as_it_is_and_is_longer() {
     let worker = world.register("w").await;
     let search = world.create("s", 10).await;
     extend(&world, &search, evaluations(12)).await.unwrap();
-    assert_eq!(phase(&world, &search).await, Phase::Pending);
+    assert_eq!(phase(&world, &search).await, SearchState::Pending);
     world.work(&worker, 5).await;
     extend(&world, &search, evaluations(14)).await.unwrap();
-    assert_eq!(phase(&world, &search).await, Phase::Running);
+    assert_eq!(phase(&world, &search).await, SearchState::Running);
     let pause = Command::Move { search: search.clone(), to: Move::Pause };
     world.handle.command(None, pause).await.unwrap();
     extend(&world, &search, evaluations(16)).await.unwrap();
-    assert_eq!((phase(&world, &search).await, world.work(&worker, 100).await), (Phase::Paused, 0));
+    assert_eq!((phase(&world, &search).await, world.work(&worker, 100).await), (SearchState::Paused, 0));
     let resume = Command::Move { search: search.clone(), to: Move::Resume };
     world.handle.command(None, resume).await.unwrap();
     assert_eq!(world.work(&worker, 100).await, 11);
@@ -159,7 +159,7 @@ async fn a_budget_that_is_not_raised_is_refused_with_its_numbers() {
     let mut limited = draft(10_000);
     limited.budget = Budget { evaluations: Some(1000), stagnation: Some(15), ..Budget::default() };
     let search = world.create_from("s", limited, &[]).await;
-    while phase(&world, &search).await != Phase::Completed {
+    while phase(&world, &search).await != SearchState::Completed {
         world.work(&worker, 1).await;
         world.tick().await;
     }
@@ -175,7 +175,7 @@ async fn a_budget_that_is_not_raised_is_refused_with_its_numbers() {
     let more = Budget { stagnation: Some(30), ..Budget::default() };
     refused(Budget { evaluations: Some(20_000_000), ..more }, &["budget.evaluations", "10000000"]).await;
     extend(&world, &search, more).await.unwrap();
-    assert_eq!(phase(&world, &search).await, Phase::Running);
+    assert_eq!(phase(&world, &search).await, SearchState::Running);
     assert!(world.work(&worker, 5).await == 5);
 
     let stop = Command::Move { search: search.clone(), to: Move::Stop };
@@ -194,7 +194,7 @@ async fn a_search_with_nothing_left_to_try_is_not_extended() {
     let search = world.create_from("s", imported, &[]).await;
     world.work(&worker, 100).await;
     world.tick().await;
-    assert_eq!(phase(&world, &search).await, Phase::Completed);
+    assert_eq!(phase(&world, &search).await, SearchState::Completed);
     let told = extend(&world, &search, evaluations(60)).await.unwrap_err().to_string();
     assert!(told.contains("no schedule left to try"), "{told}");
 }
@@ -211,7 +211,7 @@ async fn time_in_which_a_search_had_completed_is_no_time_of_its() {
     world.work(&worker, 3).await;
     world.clock.advance(Duration::from_secs(61));
     world.tick().await;
-    assert_eq!(phase(&world, &search).await, Phase::Completed);
+    assert_eq!(phase(&world, &search).await, SearchState::Completed);
     world.clock.advance(Duration::from_secs(5000));
     let wall = |seconds| Budget { wall_time: Some(Duration::from_secs(seconds)), ..Budget::default() };
     let told = extend(&world, &search, wall(61)).await.unwrap_err().to_string();
@@ -228,7 +228,7 @@ async fn time_in_which_a_search_had_completed_is_no_time_of_its() {
         world.clock.advance(Duration::from_secs(seconds));
         world.tick().await;
     }
-    assert_eq!(phase(&world, &search).await, Phase::Completed);
+    assert_eq!(phase(&world, &search).await, SearchState::Completed);
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn work(url: String, worker: &WorkerId) {
         let acquire = pb::AcquireLeaseRequest { worker_id: worker.to_string(), wait };
         let Some(lease) = stub.acquire_lease(acquire).await.unwrap().into_inner().lease else { return };
         let schedule = wire::schedule(&layout, lease.schedule.as_ref().unwrap()).unwrap();
-        let lease = pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch };
+        let lease = pb::LeaseRef::from(&lease);
         let complete = pb::CompleteEvaluationRequest {
             request_id: format!("done-{}", lease.candidate),
             worker_id: worker.to_string(),

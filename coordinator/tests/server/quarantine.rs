@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::{World, draft, measure, world};
 use evocache::engine::{Answer, Command, Refusal};
-use evocache::ports::{Phase, Store};
+use evocache::ports::{SearchState, Store};
 use evocache::store::{MemoryStore, SledStore};
 use evocache_proto::domain::{Budget, Decision, Imported, Layout, Measurement, Schedule, SearchId, Strategy, WorkerId};
 
@@ -130,7 +130,7 @@ async fn a_restart_believes_whom_it_believed_before() {
         (search.phase, by_liar, search.spent())
     };
     let (phase, by_liar, spent) = world.handle.query(question).await.unwrap();
-    assert_eq!((phase, by_liar), (Phase::Completed, 0));
+    assert_eq!((phase, by_liar), (SearchState::Completed, 0));
     assert!((120.0..126.0).contains(&spent), "what is not believed is not paid for: {spent}");
     world.engine.stop().unwrap();
 }
@@ -159,16 +159,16 @@ async fn what_a_search_has_of_a_liar_counts_no_more_once_it_is_extended() {
         };
         world.handle.query(question).await.unwrap()
     };
-    assert_eq!(look(&world).await, (Phase::Completed, true, 30.0));
+    assert_eq!(look(&world).await, (SearchState::Completed, true, 30.0));
     let budget = Budget { evaluations: Some(60), ..Budget::default() };
     world.handle.command(None, Command::Extend { search: id.clone(), budget }).await.unwrap();
-    assert_eq!(look(&world).await, (Phase::Running, false, 0.0));
+    assert_eq!(look(&world).await, (SearchState::Running, false, 0.0));
     let digest = world.digest().await;
     world.engine.stop().unwrap();
     world = crate::common::world(open(), 1000);
     assert_eq!(world.digest().await, digest);
     work(&world, &crew[1..]).await;
     let (phase, by_liar, spent) = look(&world).await;
-    assert!((phase, by_liar) == (Phase::Completed, false) && (60.0..66.0).contains(&spent), "{phase:?} {spent}");
+    assert!((phase, by_liar) == (SearchState::Completed, false) && (60.0..66.0).contains(&spent), "{phase:?} {spent}");
     world.engine.stop().unwrap();
 }

@@ -87,7 +87,7 @@ impl Server {
         let complete = pb::CompleteEvaluationRequest {
             request_id: format!("done-{}", lease.candidate),
             worker_id: worker_id.into(),
-            lease: Some(pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch }),
+            lease: Some((&lease).into()),
             measurement: Some((&measure(&schedule)).into()),
         };
         self.worker().complete_evaluation(complete).await.unwrap();

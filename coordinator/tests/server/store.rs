@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{declaration, measure, raw, spec};
-use evocache::ports::{Cleared, Fact, ModelFacts, Phase, Registration, RequestRecord, Store, StoreError};
+use evocache::ports::{Cleared, Fact, ModelFacts, Registration, RequestRecord, SearchState, Store, StoreError};
 use evocache::store::{FORMAT_VERSION, MemoryStore, SledStore};
 use evocache::upkeep::{self, UpkeepError};
 use evocache_domain::evaluation::Evaluation;
@@ -120,7 +120,7 @@ fn facts(search: &str) -> Vec<Fact> {
     facts.push(moved.remove(1));
     facts.push(Fact::Evaluated { search: search.clone(), sequence: 0, evaluation: Arc::new(evaluation) });
     facts.append(&mut moved);
-    facts.push(Fact::SearchMoved { search, phase: Phase::Paused, reason: "lunch".into(), at: Timestamp(4) });
+    facts.push(Fact::SearchMoved { search, phase: SearchState::Paused, reason: "lunch".into(), at: Timestamp(4) });
     facts.push(Fact::RequestAnswered {
         request: RequestId::new("r-1").unwrap(),
         record: RequestRecord { kind: "create_search".into(), digest: [7; 32], subject: "s".into(), at: Timestamp(8) },
@@ -148,7 +148,8 @@ fn suite(store: &dyn Store) {
     assert_eq!(store.load().unwrap(), all);
 
     // A later fact about the same thing replaces the earlier one.
-    let moved = Fact::SearchMoved { search: id("s"), phase: Phase::Stopped, reason: String::new(), at: Timestamp(9) };
+    let moved =
+        Fact::SearchMoved { search: id("s"), phase: SearchState::Stopped, reason: String::new(), at: Timestamp(9) };
     store.commit(std::slice::from_ref(&moved)).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!(loaded.len(), all.len());

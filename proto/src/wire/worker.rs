@@ -49,6 +49,13 @@ pub fn metrics(messages: &[pb::MetricDeclaration]) -> Result<Vec<MetricDeclarati
     messages.iter().enumerate().map(metric).collect()
 }
 
+/// How later calls name a lease.
+impl From<&pb::Lease> for pb::LeaseRef {
+    fn from(lease: &pb::Lease) -> Self {
+        Self { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
+    }
+}
+
 impl From<&MetricDeclaration> for pb::MetricDeclaration {
     fn from(metric: &MetricDeclaration) -> Self {
         Self {

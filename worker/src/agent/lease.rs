@@ -202,11 +202,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(worker_id: &str, lease: &pb::Lease, default_ttl: Duration) -> Self {
-        Self {
-            worker_id: worker_id.to_owned(),
-            key: pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch },
-            ttl: positive(lease.ttl).unwrap_or(default_ttl),
-        }
+        Self { worker_id: worker_id.to_owned(), key: lease.into(), ttl: positive(lease.ttl).unwrap_or(default_ttl) }
     }
 
     pub(super) fn search(&self) -> &str {

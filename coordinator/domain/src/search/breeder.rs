@@ -254,5 +254,9 @@ impl Breeder {
 }
 
 #[cfg(test)]
+#[path = "breeder_noise_tests.rs"]
+mod noise_tests;
+
+#[cfg(test)]
 #[path = "breeder_tests.rs"]
 mod tests;

@@ -213,7 +213,7 @@ impl Member {
             6..10 => {
                 let request_id = self.request_id();
                 let request =
-                    pb::ReleaseLeaseRequest { request_id, worker_id: id.to_string(), lease: Some(key(&lease)) };
+                    pb::ReleaseLeaseRequest { request_id, worker_id: id.to_string(), lease: Some((&lease).into()) };
                 let release = |c, q| async { WorkerServiceClient::new(c).release_lease(q).await };
                 let answer = self.call(&request, release).await.map(drop);
                 self.settle(&request.request_id, answer, |_| {});
@@ -230,7 +230,7 @@ impl Member {
         let request = pb::FailEvaluationRequest {
             request_id: self.request_id(),
             worker_id: id.to_string(),
-            lease: Some(key(lease)),
+            lease: Some(lease.into()),
             reason: "bad luck".into(),
             retryable: true,
         };
@@ -251,7 +251,7 @@ impl Member {
         let mut request = pb::CompleteEvaluationRequest {
             request_id: self.request_id(),
             worker_id: id.to_string(),
-            lease: Some(key(lease)),
+            lease: Some(lease.into()),
             measurement: Some((&measurement).into()),
         };
         let complete = |c, q| async { WorkerServiceClient::new(c).complete_evaluation(q).await };
@@ -297,8 +297,4 @@ fn is_answer(status: &Status) -> bool {
         Code::Internal => !status.message().starts_with("h2 protocol error"),
         _ => true,
     }
-}
-
-fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }

@@ -17,6 +17,7 @@ use evocache::store::SledStore;
 use evocache::upkeep::{self, UpkeepError};
 use evocache_domain::rng::Stream;
 use evocache_domain::time::Timestamp;
+use evocache_testkit::digest::digest;
 
 use crate::crew::{Crew, Load};
 use crate::invariants;
@@ -177,7 +178,7 @@ impl Base {
         drop(store);
         let checked = upkeep::check(at, &mut |_, _| {});
         match (checked, refused) {
-            (Ok(checked), None) if checked.is_sound() => Found::Whole(invariants::digest(&state)),
+            (Ok(checked), None) if checked.is_sound() => Found::Whole(digest(&state)),
             (Ok(checked), Some(_)) if !checked.is_sound() => Found::Refused("pictures"),
             (Err(error), Some(_)) if error.hint().is_some() => Found::Refused("pictures"),
             (checked, refused) => Found::Wrong(format!("{checked:?} and {refused:?} do not fit together")),

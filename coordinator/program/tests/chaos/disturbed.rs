@@ -97,7 +97,7 @@ impl Worker {
         let renewing = async {
             loop {
                 tokio::time::sleep(RENEWS).await;
-                let request = pb::RenewLeasesRequest { worker_id: id.to_owned(), leases: vec![key(lease)] };
+                let request = pb::RenewLeasesRequest { worker_id: id.to_owned(), leases: vec![lease.into()] };
                 // What is lost now is said again.
                 let _ = self.stub.clone().renew_leases(request).await;
             }
@@ -116,7 +116,7 @@ impl Worker {
         let request = pb::CompleteEvaluationRequest {
             request_id: String::new(),
             worker_id: id.to_owned(),
-            lease: Some(key(lease)),
+            lease: Some(lease.into()),
             measurement: Some((&measurement).into()),
         };
         loop {
@@ -138,10 +138,6 @@ async fn again(status: Status) -> Result<(), Status> {
         }
         _ => Err(status),
     }
-}
-
-fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }
 
 fn channel(port: u16) -> Channel {

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use evocache::engine::{Bound, Candidate, Search, State};
-use evocache::ports::{Phase, Store};
+use evocache::engine::{Candidate, Search, State};
+use evocache::ports::{SearchState, Store};
 use evocache_domain::lease::{RetryPolicy, State as Lease};
 use evocache_domain::time::Timestamp;
 use evocache_proto::domain::CandidateId;
+use evocache_testkit::digest::digest;
 
 use crate::ledger::Ledger;
 
@@ -95,42 +96,6 @@ pub(crate) fn replays(store: &dyn Store, live: &State, now: Timestamp, policy: &
         None if ours.len() != theirs.len() => Err(format!("{name}: one has more than the other")),
         None => Ok(()),
     }
-}
-
-/// All that a restart keeps, a line for each thing. Deadlines, liveness and failures of workers are not stored.
-pub(crate) fn digest(state: &State) -> String {
-    let mut text = String::new();
-    for search in state.searches.values() {
-        text += &format!("search {} {:?} {:?} {:?}\n", search.id, search.phase, search.reason, search.spec);
-        text +=
-            &format!("{:?} {:?} {:?} {:?}\n", search.created, search.started, search.ended, search.totals.device_time);
-        text += &format!("{} {} {}\n", search.totals.evaluated_prompts, search.open_prompts, search.failed);
-        text += &format!("{:?} {:?} {:?}\n", search.pending, search.leased, search.totals.repeats);
-        for (i, candidate) in search.candidates.iter().enumerate() {
-            let lease = match candidate.lease.clone() {
-                Lease::Leased { worker, epoch, attempt, grants, .. } => {
-                    Lease::Leased { worker, epoch, deadline: Timestamp(0), attempt, grants }
-                }
-                other => other,
-            };
-            text += &format!("candidate {i} {} {:?}", candidate.proposal.schedule.id(), candidate.proposal.provenance);
-            text += &format!(" {} {lease:?} {:?}\n", candidate.proposal.prompts.to_number(), candidate.evaluation);
-        }
-        for evaluation in &search.evaluations {
-            text += &format!("evaluation {evaluation:?}\n");
-        }
-        if let Some(Bound { model, breeder }) = &search.bound {
-            text += &format!("{model:?} {:?} {}\n", breeder.front().members(), breeder.hypervolume());
-            text += &format!("next {:?}\n", breeder.ask(CandidateId(search.candidates.len() as u64)));
-        }
-    }
-    for (id, worker) in &state.workers {
-        text += &format!("worker {id} {:?} {} {}\n", worker.registration, worker.draining, worker.completed);
-    }
-    for (id, record) in &state.requests {
-        text += &format!("request {id} {record:?}\n");
-    }
-    text
 }
 
 /// The last epoch that a candidate is known to have had.
@@ -323,7 +288,7 @@ fn final_stays_final(before: &State, after: &State) -> Result<(), String> {
 
 /// Whether a search that had completed goes on with a larger budget.
 fn extended(before: &Search, after: &Search) -> bool {
-    before.phase == Phase::Completed && after.spec.budget.evaluations > before.spec.budget.evaluations
+    before.phase == SearchState::Completed && after.spec.budget.evaluations > before.spec.budget.evaluations
 }
 
 fn answers_are_remembered(before: &State, after: &State) -> Result<(), String> {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache::engine::{Answer, Command, Context, Decision, LeaseKey, Move, Offer, Refusal, Request, State, decide};
-use evocache::ports::{IdSource, Phase, Store};
+use evocache::ports::{IdSource, SearchState, Store};
 use evocache::store::MemoryStore;
 use evocache_domain::lease::RetryPolicy;
 use evocache_domain::rng::Stream;
 use evocache_domain::time::Timestamp;
 use evocache_proto::domain::{Budget, RequestId, SearchId, SearchRef, WorkerId};
+use evocache_testkit::digest::digest;
 use proptest::prelude::*;
 
 use crate::invariants;
@@ -301,13 +302,17 @@ impl World {
         let answer = self.call(Command::Extend { search: id.clone(), budget })?;
         let after = &self.state.searches[&id];
         match (answer, before.phase) {
-            (Err(Refusal::Phase { .. }), Phase::Stopped | Phase::Failed) => Ok(()),
+            (Err(Refusal::State { .. }), SearchState::Stopped | SearchState::Failed) => Ok(()),
             (Err(Refusal::Budget { .. }), _) if by == 0 || evaluations.is_some_and(|n| before.spent() >= n as f64) => {
                 Ok(())
             }
             // The search may have nothing left to try.
-            (Err(Refusal::Budget { .. }), Phase::Completed) => Ok(()),
-            (Ok(_), Phase::Completed) if by > 0 && after.phase == Phase::Running && after.ended.is_none() => Ok(()),
+            (Err(Refusal::Budget { .. }), SearchState::Completed) => Ok(()),
+            (Ok(_), SearchState::Completed)
+                if by > 0 && after.phase == SearchState::Running && after.ended.is_none() =>
+            {
+                Ok(())
+            }
             (Ok(_), phase) if by > 0 && after.phase == phase => Ok(()),
             (answer, phase) => Err(format!("extend {phase:?} by {by}: {answer:?}, then {:?}", after.phase)),
         }
@@ -407,12 +412,12 @@ impl World {
             return Ok(());
         }
         let (request, command, first, at) = (call.request.clone(), call.command.clone(), call.answer.clone(), call.at);
-        let before = invariants::digest(&self.state);
+        let before = digest(&self.state);
         let again = self.carry_out(Some(&request), &command)?;
         if again != Ok(first.clone()) {
             return Err(format!("{command:?} of {at} was answered with {first:?}, its repeat with {again:?}"));
         }
-        if invariants::digest(&self.state) != before {
+        if digest(&self.state) != before {
             return Err(format!("the repeat of {command:?} changed something"));
         }
         Ok(())

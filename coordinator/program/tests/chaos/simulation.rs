@@ -219,7 +219,7 @@ impl Worker {
                 tokio::spawn(give_back(self.world.clone(), self.id.clone(), lease, self.had.clone(), late, released));
             }
             3 => {
-                let request = pb::RenewLeasesRequest { worker_id: self.id.to_string(), leases: vec![key(&lease)] };
+                let request = pb::RenewLeasesRequest { worker_id: self.id.to_string(), leases: vec![(&lease).into()] };
                 let renew = |c, q| async { WorkerServiceClient::new(c).renew_leases(q).await };
                 // Whether it is still wanted does not matter to who lets it expire.
                 let _ = call(2, &request, renew).await;
@@ -235,7 +235,7 @@ impl Worker {
         let request = pb::CompleteEvaluationRequest {
             request_id: format!("complete-{}", self.world.number()),
             worker_id: self.id.to_string(),
-            lease: Some(key(lease)),
+            lease: Some(lease.into()),
             measurement: Some((&measurement).into()),
         };
         let complete = |c, q| async { WorkerServiceClient::new(c).complete_evaluation(q).await };
@@ -277,13 +277,14 @@ async fn give_back(
     let superseded = had.lock().unwrap().get(&lease.candidate).is_some_and(|&epoch| epoch > lease.epoch);
     let (request_id, worker_id) = (format!("back-{}", world.number()), id.to_string());
     let answer = if released {
-        let request = pb::ReleaseLeaseRequest { request_id, worker_id, lease: Some(key(&lease)) };
+        let request = pb::ReleaseLeaseRequest { request_id, worker_id, lease: Some((&lease).into()) };
         call(2, &request, |c, q| async { WorkerServiceClient::new(c).release_lease(q).await })
             .await
             .map(|a| a.map(drop))
     } else {
         let (reason, retryable) = ("bad luck".into(), true);
-        let request = pb::FailEvaluationRequest { request_id, worker_id, lease: Some(key(&lease)), reason, retryable };
+        let request =
+            pb::FailEvaluationRequest { request_id, worker_id, lease: Some((&lease).into()), reason, retryable };
         call(2, &request, |c, q| async { WorkerServiceClient::new(c).fail_evaluation(q).await })
             .await
             .map(|a| a.map(drop))
@@ -295,10 +296,6 @@ async fn give_back(
             lease.candidate, lease.epoch
         ));
     }
-}
-
-fn key(lease: &pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_ref: lease.search_ref.clone(), candidate: lease.candidate, epoch: lease.epoch }
 }
 
 fn lease_key(lease: &pb::Lease) -> LeaseKey {

@@ -139,7 +139,7 @@ pub(crate) async fn work(
         };
         let complete = pb::CompleteEvaluationRequest {
             worker_id: worker_id.clone(),
-            lease: Some(pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch }),
+            lease: Some((&lease).into()),
             measurement: Some(measurement),
             ..Default::default()
         };

@@ -32,7 +32,7 @@ pub(crate) fn give_up(url: &str, search: &str, declaration: &Declaration, reason
             let request = pb::FailEvaluationRequest {
                 request_id: format!("fail-{search}-{done}"),
                 worker_id: worker_id.clone(),
-                lease: Some(lease_ref(lease)),
+                lease: Some((&lease).into()),
                 reason: reason.to_owned(),
                 retryable: false,
             };
@@ -74,10 +74,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn lease_ref(lease: pb::Lease) -> pb::LeaseRef {
-    pb::LeaseRef { search_ref: lease.search_ref, candidate: lease.candidate, epoch: lease.epoch }
-}
-
 async fn register(url: String, declaration: &Declaration) -> (WorkerServiceClient<Channel>, String) {
     let mut stub = WorkerServiceClient::connect(url).await.unwrap();
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -108,7 +104,7 @@ async fn run(url: String, search: &str, declaration: &Declaration) -> u32 {
         let request = pb::CompleteEvaluationRequest {
             request_id: format!("complete-{search}-{done}"),
             worker_id: worker_id.clone(),
-            lease: Some(lease_ref(lease)),
+            lease: Some((&lease).into()),
             measurement: Some((&measurement).into()),
         };
         stub.complete_evaluation(request).await.unwrap();

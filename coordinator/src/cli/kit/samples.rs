@@ -87,7 +87,7 @@ pub(crate) fn sample(candidate: u64, every: u32, values: &[f64]) -> Evaluation {
         start_time: None,
         end_time: None,
         attempt: 1,
-        disowned: false,
+        excluded: false,
         estimate: Some(Estimate { value: share, deviation: 0.01, measurements: 2 }),
         estimated_latency_us: None,
     }

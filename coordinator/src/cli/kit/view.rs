@@ -236,7 +236,7 @@ pub fn evaluation(e: &Evaluation) -> Value {
         "start_time": time(e.start_time),
         "end_time": time(e.end_time),
         "attempt": e.attempt,
-        "disowned": e.disowned,
+        "excluded": e.excluded,
     })
 }
 

@@ -67,7 +67,7 @@ pub struct Evaluation {
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// Whether the result is excluded because the worker is in quarantine.
-    pub disowned: bool,
+    pub excluded: bool,
     /// The latency ratio estimated from all measurements of the schedule; absent if the coordinator sends none.
     pub estimate: Option<Estimate>,
     /// Microseconds per image by that estimate and the search's reference latency; absent if the coordinator sends none.

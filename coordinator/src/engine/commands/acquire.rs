@@ -9,7 +9,7 @@ use crate::engine::command::{Answer, LeaseKey, Offer};
 use crate::engine::decision::{Context, Decision};
 use crate::engine::refusal::{LEASES_PER_WORKER, Refusal};
 use crate::engine::state::{Bound, Search, State, Touch, Worker};
-use crate::ports::{Fact, ModelFacts, Phase};
+use crate::ports::{Fact, ModelFacts, SearchState};
 use evocache_domain::lease::{self, Event, State as LeaseState, Transition};
 use evocache_domain::search::{Breeder, Proposal, Witness};
 
@@ -105,7 +105,7 @@ fn bind(search: &Search, to: &Grantee<'_>, context: &Context<'_>) -> Option<(Vec
     let proposal = Breeder::first_proposal(&search.spec, &model.layout).ok()?;
     let (search, at) = (search.id.clone(), context.now);
     let bound = Fact::SearchBound { search: search.clone(), model, at };
-    let running = Fact::SearchMoved { search, phase: Phase::Running, reason: String::new(), at };
+    let running = Fact::SearchMoved { search, phase: SearchState::Running, reason: String::new(), at };
     Some((vec![bound, running], proposal))
 }
 

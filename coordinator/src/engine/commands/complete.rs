@@ -11,7 +11,7 @@ use crate::engine::command::{Answer, LeaseKey};
 use crate::engine::decision::{Context, Decision};
 use crate::engine::refusal::Refusal;
 use crate::engine::state::{Candidate, Search, State, Touch};
-use crate::ports::{Fact, Phase};
+use crate::ports::{Fact, SearchState};
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease::{self, Event, State as LeaseState, Transition};
 use evocache_domain::time::Timestamp;
@@ -69,7 +69,7 @@ pub(in crate::engine) fn complete(
     }
     let device_time = search.totals.device_time.saturating_add(measurement.device_time);
     Ok(match used_up(search, search.prompts_of(key.candidate) as u64, device_time, context.now) {
-        Some(reason) => end(search, Phase::Completed, reason, decision, context),
+        Some(reason) => end(search, SearchState::Completed, reason, decision, context),
         None => decision,
     })
 }

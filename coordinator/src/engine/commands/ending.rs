@@ -7,7 +7,7 @@ use evocache_proto::domain::CandidateId;
 use super::lease::moved;
 use crate::engine::decision::{Context, Decision};
 use crate::engine::state::Search;
-use crate::ports::{Fact, Phase};
+use crate::ports::{Fact, SearchState};
 use evocache_domain::lease::{self, Event, Transition};
 use evocache_domain::time::Timestamp;
 
@@ -15,7 +15,13 @@ use evocache_domain::time::Timestamp;
 pub const HOPELESS_FAILURES: u64 = 10;
 
 /// Ends a search and cancels its open candidates.
-pub(super) fn end(search: &Search, phase: Phase, reason: &str, decision: Decision, context: &Context<'_>) -> Decision {
+pub(super) fn end(
+    search: &Search,
+    phase: SearchState,
+    reason: &str,
+    decision: Decision,
+    context: &Context<'_>,
+) -> Decision {
     let ended = Fact::SearchMoved { search: search.id.clone(), phase, reason: reason.to_owned(), at: context.now };
     let mut decision = decision.fact(ended);
     for &id in search.pending.iter().chain(&search.leased) {
@@ -75,5 +81,5 @@ pub(super) fn fail_if_hopeless(
         return decision;
     }
     let reason = format!("{failed} candidates failed, {} succeeded; the last: {last}", search.evaluations.len());
-    end(search, Phase::Failed, &reason, decision, context)
+    end(search, SearchState::Failed, &reason, decision, context)
 }

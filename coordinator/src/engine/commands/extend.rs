@@ -16,7 +16,7 @@ use crate::engine::command::Answer;
 use crate::engine::decision::{Context, Decision, find};
 use crate::engine::refusal::Refusal;
 use crate::engine::state::{Search, State};
-use crate::ports::{Fact, Phase};
+use crate::ports::{Fact, SearchState};
 use evocache_domain::lease::{self, Event, Transition};
 use evocache_domain::time::Timestamp;
 
@@ -29,21 +29,21 @@ pub(in crate::engine) fn extend(
     let search = find(state, search)?;
     let (id, now) = (&search.id, context.now);
     match search.phase {
-        Phase::Pending | Phase::Running | Phase::Paused | Phase::Completed => {}
-        Phase::Stopped => return Err(ended(search, "was stopped for good")),
-        Phase::Failed => return Err(ended(search, "has failed, and a larger budget does not help")),
+        SearchState::Pending | SearchState::Running | SearchState::Paused | SearchState::Completed => {}
+        SearchState::Stopped => return Err(ended(search, "was stopped for good")),
+        SearchState::Failed => return Err(ended(search, "has failed, and a larger budget does not help")),
     }
     let refuse = |problem| Refusal::Budget { search: id.clone(), problem };
     let budget = raise(search, raised, now).map_err(refuse)?;
     search.spec.with_budget(budget).map_err(|e| Refusal::Specification(e.to_string()))?;
     let rested = search.rested.saturating_add(search.ended.map_or(Duration::ZERO, |ended| now.since(ended)));
     let mut settled = search.settled.clone();
-    if search.phase == Phase::Completed {
+    if search.phase == SearchState::Completed {
         settled.push(search.evaluations.len() as u64);
     }
     let extended = Fact::SearchExtended { search: id.clone(), budget, rested, settled };
     let decision = Decision::answer(Answer::Search(id.clone())).fact(extended);
-    if search.phase != Phase::Completed {
+    if search.phase != SearchState::Completed {
         return Ok(decision);
     }
     let decision = reopen(search, exclude(state, search, decision), context);
@@ -63,7 +63,7 @@ fn ended(search: &Search, how: &str) -> Refusal {
     } else {
         format!("launch one that starts from its front: `evocache launch SPEC.toml --start-from {id}`")
     };
-    Refusal::Phase { search: id.clone(), problem: format!("{how}; {instead}") }
+    Refusal::State { search: id.clone(), problem: format!("{how}; {instead}") }
 }
 
 /// Excludes the results of workers that were quarantined after the search had ended.

@@ -5,7 +5,7 @@ use super::judge::judge;
 use super::lease::{failure, moved};
 use crate::engine::decision::{Context, Decision};
 use crate::engine::state::State;
-use crate::ports::Phase;
+use crate::ports::SearchState;
 use evocache_domain::lease::{self, Event, Transition};
 
 pub(in crate::engine) fn tick(state: &State, context: &Context<'_>) -> Decision {
@@ -27,15 +27,15 @@ pub(in crate::engine) fn tick(state: &State, context: &Context<'_>) -> Decision 
             }
         }
         // What a search has used is unknown during a rebuild.
-        if search.phase != Phase::Running || search.is_rebuilding() {
+        if search.phase != SearchState::Running || search.is_rebuilding() {
             continue;
         }
         if let Some(reason) = used_up(search, 0, search.totals.device_time, context.now) {
-            decision = end(search, Phase::Completed, reason, decision, context);
+            decision = end(search, SearchState::Completed, reason, decision, context);
         } else if failures > 0 {
             decision = fail_if_hopeless(search, failures, &last, decision, context);
         } else if search.pending.is_empty() && search.leased.is_empty() && nothing_left(search) {
-            decision = end(search, Phase::Completed, "no schedule left to try", decision, context);
+            decision = end(search, SearchState::Completed, "no schedule left to try", decision, context);
         }
     }
     decision

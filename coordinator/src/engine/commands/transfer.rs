@@ -30,7 +30,7 @@ pub(super) fn with_fronts(
         let members = members(search, most as usize);
         if members.is_empty() {
             let problem = "has no evaluations yet, so no front to start from".to_owned();
-            return Err(Refusal::Phase { search: id.clone(), problem });
+            return Err(Refusal::State { search: id.clone(), problem });
         }
         for (name, schedule) in members {
             let schedule = if spec.forecast { schedule } else { without_forecasts(&schedule) };

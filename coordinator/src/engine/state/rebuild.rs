@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
     use crate::engine::State;
-    use crate::ports::{Fact, ModelFacts, Phase};
+    use crate::ports::{Fact, ModelFacts, SearchState};
     use evocache_domain::evaluation::Evaluation;
     use evocache_domain::lease::RetryPolicy;
     use evocache_domain::search::{Proposal, Provenance};
@@ -152,8 +152,12 @@ mod tests {
         let (id, layout) = (SearchId::new("s").unwrap(), layout());
         let mut all = facts(&id, &layout, 14);
         let excluded = Fact::WorkerExcluded { search: id.clone(), worker: WorkerId::new("bad").unwrap() };
-        let completed =
-            Fact::SearchMoved { search: id.clone(), phase: Phase::Completed, reason: String::new(), at: Timestamp(5) };
+        let completed = Fact::SearchMoved {
+            search: id.clone(),
+            phase: SearchState::Completed,
+            reason: String::new(),
+            at: Timestamp(5),
+        };
 
         let mut live = State::default();
         // The last results come during the rebuild.

@@ -9,7 +9,7 @@ use evocache_proto::domain::{Budget, CandidateId, PromptSet, SearchId, SearchRef
 use super::bound::Bound;
 use super::candidate::Candidate;
 use super::totals::{Rebuild, Totals};
-use crate::ports::{ModelFacts, Phase};
+use crate::ports::{ModelFacts, SearchState};
 use evocache_domain::evaluation::Evaluation;
 use evocache_domain::lease;
 use evocache_domain::search::Breeder;
@@ -28,7 +28,7 @@ pub struct Search {
     /// The specification, with the present budget.
     pub spec: Arc<SearchSpec>,
     /// The phase that the search is in.
-    pub phase: Phase,
+    pub phase: SearchState,
     /// Why it is in that phase, as text for people.
     pub reason: String,
     /// When it was created.
@@ -72,7 +72,7 @@ impl Search {
             id,
             uid,
             spec,
-            phase: Phase::Pending,
+            phase: SearchState::Pending,
             reason: String::new(),
             created,
             moved: created,
@@ -119,12 +119,12 @@ impl Search {
 
     /// Whether the search may grant leases: not paused, not ended.
     pub(in crate::engine) fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Pending | Phase::Running)
+        matches!(self.phase, SearchState::Pending | SearchState::Running)
     }
 
     /// The phase of this search when it is active.
-    pub(in crate::engine) fn active_phase(&self) -> Phase {
-        if self.bound.is_some() { Phase::Running } else { Phase::Pending }
+    pub(in crate::engine) fn active_phase(&self) -> SearchState {
+        if self.bound.is_some() { SearchState::Running } else { SearchState::Pending }
     }
 
     /// Whether totals and breeder are being rebuilt.
@@ -177,7 +177,7 @@ impl Search {
             Some(_) | None => (self.moved, &recent[..]),
         };
         let done: usize = counted.iter().map(|e| self.prompts_of(e.candidate)).sum();
-        if self.phase != Phase::Running || done == 0 {
+        if self.phase != SearchState::Running || done == 0 {
             return None;
         }
         let left = (budget as f64 - self.spent()).max(0.0) * self.spec.prompts.len() as f64;
@@ -247,7 +247,7 @@ impl Search {
     }
 
     /// Moves the search to another phase.
-    pub(super) fn enter(&mut self, phase: Phase, reason: String, at: Timestamp) {
+    pub(super) fn enter(&mut self, phase: SearchState, reason: String, at: Timestamp) {
         let was_final = self.phase.is_final();
         if let Some(breeder) = self.breeder_mut() {
             match (was_final, phase.is_final()) {

@@ -134,7 +134,7 @@ pub(super) struct Row {
     evaluation: Arc<Evaluation>,
     latency: Option<Estimate>,
     uncached_us: Option<f64>,
-    is_disowned: bool,
+    is_excluded: bool,
     imported: Arc<ImportedNames>,
 }
 
@@ -146,7 +146,7 @@ impl Row {
             evaluation: evaluation.clone(),
             latency: breeder.and_then(|breeder| breeder.latency_ratio(evaluation.candidate)),
             uncached_us: search.totals.references.uncached_us(),
-            is_disowned: search.excluded.contains(&evaluation.worker),
+            is_excluded: search.excluded.contains(&evaluation.worker),
             imported: breeder.map_or_else(Arc::default, |breeder| breeder.imported().clone()),
         }
     }
@@ -181,7 +181,7 @@ impl Row {
             start_time: Some(time(e.started)),
             end_time: Some(time(e.finished)),
             attempt: e.attempt,
-            disowned: self.is_disowned,
+            excluded: self.is_excluded,
             values: names.filter_map(|n| Some((n.to_owned(), measurement.value(n, hit_rate)?))).collect(),
             latency_ratio: self.latency.map(|l| pb::Estimate {
                 value: l.value,

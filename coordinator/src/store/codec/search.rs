@@ -10,13 +10,19 @@ use prost::Message;
 
 use super::decode::{corrupt, decode, required};
 use super::keys;
-use crate::ports::{Fact, ModelFacts, Phase, StoreError};
+use crate::ports::{Fact, ModelFacts, SearchState, StoreError};
 use crate::store::medium::{Medium, Tell, Write};
 use crate::store::records::{BudgetRecord, ModelRecord, PhaseRecord, SearchRecord};
 
 /// A phase is stored as its place in this list, counted from 1.
-const PHASES: [Phase; 6] =
-    [Phase::Pending, Phase::Running, Phase::Paused, Phase::Completed, Phase::Stopped, Phase::Failed];
+const PHASES: [SearchState; 6] = [
+    SearchState::Pending,
+    SearchState::Running,
+    SearchState::Paused,
+    SearchState::Completed,
+    SearchState::Stopped,
+    SearchState::Failed,
+];
 
 pub(super) fn created(search: &SearchId, uid: &SearchUid, spec: &SearchSpec, at: Timestamp) -> Write {
     let record = SearchRecord { spec: Some(spec.into()), at: at.0, uid: uid.to_string() };
@@ -28,7 +34,7 @@ pub(super) fn bound(search: &SearchId, model: &ModelFacts, at: Timestamp) -> Wri
     Write::Put(keys::named(keys::MODEL, search.as_str()), record.encode_to_vec())
 }
 
-pub(super) fn moved(search: &SearchId, phase: Phase, reason: &str, at: Timestamp) -> Write {
+pub(super) fn moved(search: &SearchId, phase: SearchState, reason: &str, at: Timestamp) -> Write {
     let index = PHASES.iter().position(|&p| p == phase).unwrap_or(0);
     let record = PhaseRecord { phase: index as u32 + 1, reason: reason.to_owned(), at: at.0 };
     Write::Put(keys::named(keys::PHASE, search.as_str()), record.encode_to_vec())

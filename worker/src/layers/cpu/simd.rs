@@ -327,4 +327,51 @@ mod tests {
         gelu_tanh(&mut row);
         assert!(row[0].is_nan());
     }
+    /// What every kernel gives for the same inputs, of a length that leaves a remainder.
+    #[cfg(target_arch = "x86_64")]
+    fn every_kernel() -> Vec<f32> {
+        let row = |seed: usize| -> Vec<f32> {
+            (0..5 * LANES + 3).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 500.0 - 2.0).collect()
+        };
+        let mut all = vec![];
+        let mut in_place = |kernel: &dyn Fn(&mut [f32])| {
+            let mut values = row(1);
+            kernel(&mut values);
+            all.extend(values);
+        };
+        in_place(&gelu_tanh);
+        in_place(&|values| sigmoid_gate(values, 1.702));
+        in_place(&|values| add(values, &row(2)));
+        in_place(&|values| {
+            let inverse = softmax_unscaled(values);
+            scale(values, inverse);
+        });
+        in_place(&|values| norm_modulated(values, &row(3), &row(4), &row(5), 1e-6));
+        in_place(&|values| gated_add(values, &row(3), &row(4), &row(5)));
+        in_place(&|values| add_value(values, &row(3), 0.25));
+        in_place(&|values| group_norm(values, &[0.5], &[0.1], 1e-6, true));
+        let mut pairs = vec![0; (ROWS + COLUMNS) * 7];
+        round_pairs(&mut pairs, &(0..2 * pairs.len()).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect::<Vec<_>>());
+        let (rows, columns) = pairs.split_at(ROWS * 7);
+        let mut tile = [[0.0; COLUMNS]; ROWS];
+        add_pair_products(&mut tile, rows.as_chunks().0, columns.as_chunks().0);
+        let mut product = vec![1.0; ROWS * 70];
+        add_tile(&mut product, &tile, 0..COLUMNS, 70);
+        add_tile(&mut product, &tile, 64..70, 70);
+        all.extend(product);
+        all
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_kernels_for_lesser_processors_agree() {
+        use super::super::detect::{Level, at_most};
+        let here = every_kernel();
+        assert!(here.iter().all(|x| x.is_finite()));
+        for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
+            let there = at_most(level, every_kernel);
+            let worst = here.iter().zip(&there).map(|(a, b)| (a - b).abs() / (1.0 + a.abs())).fold(0f32, f32::max);
+            assert!(here.len() == there.len() && worst < 2e-6, "{level:?}: {worst:e}");
+        }
+    }
 }
