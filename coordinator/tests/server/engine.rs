@@ -81,7 +81,7 @@ async fn restarts_change_nothing_on_either_store() {
 async fn after_a_restart_models_begin_anew_and_the_search_ends_as_well() {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let digest = with_restarts(|| memory.clone(), &[], &[30, 5], 1000).await;
-    assert!(digest.starts_with("s Completed") && digest.contains("Planned(\"greedy\")"), "{digest}");
+    assert!(digest.starts_with("search s Completed") && digest.contains("Planned(\"greedy\")"), "{digest}");
 }
 
 #[tokio::test]
