@@ -351,7 +351,8 @@ mod tests {
         in_place(&|values| add_value(values, &row(3), 0.25));
         in_place(&|values| group_norm(values, &[0.5], &[0.1], 1e-6, true));
         let mut pairs = vec![0; (ROWS + COLUMNS) * 7];
-        round_pairs(&mut pairs, &(0..2 * pairs.len()).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect::<Vec<_>>());
+        let values: Vec<f32> = (0..2 * pairs.len()).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
+        round_pairs(&mut pairs, &values);
         let (rows, columns) = pairs.split_at(ROWS * 7);
         let mut tile = [[0.0; COLUMNS]; ROWS];
         add_pair_products(&mut tile, rows.as_chunks().0, columns.as_chunks().0);
