@@ -182,11 +182,13 @@ impl Layout {
     }
 
     /// The number of slots.
+    #[inline]
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
     /// The slot with this index. Panics if `index >= self.slots()`.
+    #[inline]
     pub fn slot(&self, index: usize) -> Slot {
         self.slots[index]
     }

@@ -181,32 +181,38 @@ impl Schedule {
     }
 
     /// The layout that the slots belong to.
+    #[inline]
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
 
     /// Denoising steps.
+    #[inline]
     pub fn steps(&self) -> u32 {
         self.steps
     }
 
     /// Slots per step.
+    #[inline]
     pub fn slots(&self) -> usize {
         self.layout.slots()
     }
 
     /// The packed decisions, two bits each; see [`Schedule`].
+    #[inline]
     pub fn packed(&self) -> &[u8] {
         &self.packed
     }
 
     /// The decision for `slot` at `step`. Panics if either is out of range.
+    #[inline]
     pub fn decision(&self, step: u32, slot: usize) -> Decision {
         assert!(step < self.steps && slot < self.slots(), "step {step}, slot {slot} is outside the schedule");
         let i = step as usize * self.slots() + slot;
         unpack(self.packed[i / 4], i % 4)
     }
 
+    #[inline]
     pub(super) fn set(&mut self, step: u32, slot: usize, decision: Decision) {
         let i = step as usize * self.slots() + slot;
         let shift = 2 * (i % 4);
@@ -267,6 +273,7 @@ fn check_shape(layout: &Layout, steps: u32) -> Result<usize, ScheduleError> {
 }
 
 /// The decision at index `i`, 0 to 3, of a packed byte.
+#[inline]
 fn unpack(byte: u8, i: usize) -> Decision {
     match byte >> (2 * i) & 3 {
         0 => Decision::Compute,
