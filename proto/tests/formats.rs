@@ -196,7 +196,7 @@ fn a_bad_file_is_told_by_its_field() {
         (spoil("\"steps\": 4", "\"steps\": 5"), "decisions.block.0.attn1"),
         (spoil("\"block.1.ff\"", "\"block.9.ff\""), "decisions.block.1.ff: is missing"),
         (spoil("\"block.2.ff\"", "\"block.1.no\": \"CCCC\", \"block.2.ff\""), "decisions.block.1.no: is not a slot"),
-        (spoil("\"steps\": 4", "\"guidance\": 1, \"steps\": 4"), "guidance: is not a field"),
+        (spoil("\"steps\": 4", "\"guide\": 1, \"steps\": 4"), "guide: is not a field"),
         (spoil("\"count\": 3", "\"count\": 0"), "layout"),
         (spoil("\"id\": \"", "\"id\": \"00"), "id: is 00"),
         ("{\"cache_schedule\": {}}".to_owned(), "cache_schedule.num_blocks"),

@@ -39,6 +39,7 @@ fn spec() -> SpecDraft {
             ],
         },
         forecast: true,
+        guidance_decisions: true,
         prompts: [u64::MAX, 3].map(|seed| Prompt { text: "an owl".into(), seed }).into(),
         plan: MeasurementPlan { batch: 4, warmup: 1, repeats: 3, thumbnails: 2 },
         objectives: vec![
@@ -123,6 +124,7 @@ fn a_declaration_survives_the_wire() {
         fingerprint: "f00".into(),
         layout,
         forecast: true,
+        guidance_decisions: true,
         profiles: true,
         grids: false,
         memory_bytes: 80 << 30,

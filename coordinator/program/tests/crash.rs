@@ -82,6 +82,7 @@ fn spec() -> SpecDraft {
             grids: vec![],
         },
         forecast: false,
+        guidance_decisions: false,
         prompts: (0..2).map(|seed| Prompt { text: "an owl on a white background".into(), seed }).collect(),
         plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
         objectives: vec![

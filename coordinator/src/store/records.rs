@@ -85,6 +85,9 @@ pub(super) struct CandidateRecord {
     /// The lease, if the decision that created the candidate granted one.
     #[prost(message, optional, tag = "5")]
     pub(super) lease: Option<LeaseRecord>,
+    /// The packed guidance decisions; empty if every step runs both passes.
+    #[prost(bytes = "vec", tag = "6")]
+    pub(super) guidance: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

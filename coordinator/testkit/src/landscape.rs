@@ -3,13 +3,15 @@
 //!
 //! Reusing an output of age `a` in slot `s` has the error `sensitivity(s) · a^1.5`. The slots of a step combine as a
 //! norm, a step's weight depends on its relative time, and errors compound over the following steps. Fewer steps add an
-//! error too. Landscapes show the sizes of effects and do not predict those of a real model.
+//! error too, and so does a step that runs the conditional pass alone, the more the earlier it is. Landscapes show the sizes of effects and do not predict those of a real model.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use evocache_domain::rng::Stream;
-use evocache_proto::domain::{Decision, Layout, Measurement, MetricValues, Schedule, SearchSpec, SpecDraft, Strategy};
+use evocache_proto::domain::{
+    Decision, GuidanceDecision, Layout, Measurement, MetricValues, Pass, Schedule, SearchSpec, SpecDraft, Strategy,
+};
 
 use crate::toy;
 
@@ -53,6 +55,14 @@ impl Landscape {
                 sum += (sensitivity * age.powf(1.5)).powi(2);
             }
             let place = f64::from(step) / steps;
+            // One pass alone: harmless late in a run, and less harmful with the difference kept.
+            let unguided = match schedule.guidance(step) {
+                GuidanceDecision::Both => 0.0,
+                GuidanceDecision::Conditional => 0.4,
+                GuidanceDecision::Kept => 0.2,
+            };
+            sum += self.sensitivity.iter().map(|s| s * s).sum::<f64>()
+                * (unguided * (1.0 - place).powi(3) * stretch).powi(2);
             let weight = 0.5 + (place - 0.6) * (place - 0.6) * 4.0;
             accumulated = accumulated * (1.0 + 0.02 * stretch) + stretch * weight * sum.sqrt();
         }
@@ -63,8 +73,11 @@ impl Landscape {
     /// less the error.
     pub fn measure(&self, schedule: &Schedule) -> Measurement {
         let all = f64::from(self.baseline_steps) * schedule.slots() as f64;
-        let share = schedule.computed() as f64 / all;
-        let fixed = 0.1 * f64::from(schedule.steps()) / f64::from(self.baseline_steps);
+        let weight = |step: u32| if schedule.runs(step, Pass::Unconditional) { 1.0 } else { 0.5 };
+        let slots = schedule.slots();
+        let cells = schedule.decisions().enumerate().filter(|(_, decision)| *decision == Decision::Compute);
+        let share = cells.map(|(i, _)| weight((i / slots) as u32)).sum::<f64>() / all;
+        let fixed = 0.05 * f64::from(schedule.passes()) / f64::from(self.baseline_steps);
         let quality = 1.0 - self.error(schedule);
         Measurement {
             metrics: vec![MetricValues { name: "quality".into(), values: vec![quality], baseline_mean: 1.0 }],

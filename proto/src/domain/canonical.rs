@@ -1,6 +1,6 @@
 //! Which outputs a schedule reads: the retention of every computed output, and the canonical form that follows from it.
 
-use super::{Decision, Schedule};
+use super::{Decision, Pass, Schedule};
 
 impl Schedule {
     /// Whether the slot's output is used at this step: always for a residual component; for one that feeds another,
@@ -9,15 +9,20 @@ impl Schedule {
         self.layout().consumer(slot).is_none_or(|consumer| self.decision(step, consumer) == Decision::Compute)
     }
 
-    /// For each (step, slot), step-major: the last later step that reads the output computed there, or `None` if it is
-    /// not computed or never read again. A reuse reads the output computed last, a forecast the last two. An output
-    /// must be kept until the slot has run at the given step, and no longer.
+    /// For each (step, slot), step-major: the last later step that reads the conditional part of the output computed
+    /// there, or `None` if it is not computed or never read again. A reuse reads the output computed last, a forecast the
+    /// last two. An output must be kept until the slot has run at the given step, and no longer.
     pub fn retention(&self) -> Vec<Option<u32>> {
+        self.retention_of(Pass::Conditional)
+    }
+
+    /// The same for the part of one pass, of which only the steps that run it compute and read.
+    pub fn retention_of(&self, pass: Pass) -> Vec<Option<u32>> {
         let slots = self.slots();
         let mut last_read = vec![None; self.steps() as usize * slots];
         for slot in 0..slots {
             let (mut newest, mut older) = (0u32, None);
-            for step in 1..self.steps() {
+            for step in (1..self.steps()).filter(|&step| self.runs(step, pass)) {
                 match self.decision(step, slot) {
                     Decision::Compute => (older, newest) = (Some(newest), step),
                     _ if !self.consumed(step, slot) => {}
@@ -38,7 +43,8 @@ impl Schedule {
     /// - a forecast with one stored output becomes a reuse;
     /// - where the output is not used, a forecast becomes a reuse, and so does a compute that is never read later.
     ///
-    /// One pass is enough: a removed compute was never read, so the sources of other decisions do not change.
+    /// One sweep is enough: a removed compute was never read, so the sources of other decisions do not change. Guidance
+    /// decisions change nothing here: the conditional pass runs at every step and reads whatever the other one does.
     pub(super) fn make_canonical(&mut self) {
         let slots = self.slots();
         // Fast path for the common case: without forecasts, and with every output in the residual stream, a schedule is

@@ -100,6 +100,9 @@ pub struct Declaration {
     pub layout: Layout,
     /// Whether the worker can run [`Decision::Forecast`](super::Decision::Forecast).
     pub forecast: bool,
+    /// Whether the worker can leave out passes of classifier-free guidance; see
+    /// [`GuidanceDecision`](super::GuidanceDecision).
+    pub guidance_decisions: bool,
     /// Whether the worker can measure a [`Profile`](super::Profile).
     pub profiles: bool,
     /// Whether the worker samples on the [`Grid`](super::Grid)s of a search.
@@ -183,6 +186,7 @@ mod tests {
             fingerprint: "f".into(),
             layout: Layout::pixart(1).unwrap(),
             forecast: false,
+            guidance_decisions: false,
             profiles: false,
             grids: true,
             memory_bytes: 0,

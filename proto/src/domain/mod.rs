@@ -6,6 +6,7 @@
 mod calibration;
 mod canonical;
 mod cost;
+mod guidance;
 mod ids;
 mod layout;
 pub mod limits;
@@ -25,6 +26,7 @@ mod statistics;
 
 pub use calibration::{Calibration, Grid, MeasurementPlan, Prompt, Sampling};
 pub use cost::{CostModel, CostModelError};
+pub use guidance::{GuidanceDecision, Pass};
 pub use ids::{CandidateId, Epoch, IdError, RequestId, SearchId, SearchRef, SearchRefError, SearchUid, WorkerId};
 pub use layout::{BlockGroup, Component, Layout, LayoutError, Slot};
 pub use limits::{MAX_PROMPTS, MAX_SLOTS, MAX_STEPS};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Layout;
 use super::limits::{MAX_DECISIONS, MAX_STEPS};
+use super::{GuidanceDecision, Layout};
 
 /// What to do with one slot at one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,10 +75,26 @@ pub enum ScheduleError {
     /// Step 0 does not compute the slot of this name.
     #[error("step 0 must compute every slot; {0} is not computed")]
     FirstStep(String),
+    /// The packed guidance decisions have the wrong length.
+    #[error("the guidance decisions of {steps} steps take {expected} packed bytes, found {found}")]
+    GuidanceLength {
+        /// Steps of the schedule.
+        steps: u32,
+        /// Bytes that the steps need.
+        expected: usize,
+        /// Bytes found.
+        found: usize,
+    },
+    /// The invalid guidance decision `11`, or bits after the last step.
+    #[error("packed byte {0} of the guidance has bits that are not a decision")]
+    GuidanceBits(usize),
+    /// Step 0 leaves out a pass.
+    #[error("step 0 must run both passes of the guidance")]
+    GuidanceFirstStep,
 }
 
-/// The SHA-256 of a version tag, the layout, the step count and the packed decisions. Schedules with the same id do the
-/// same.
+/// The SHA-256 of a version tag, the layout, the step count, the packed decisions and, if there are any, the guidance
+/// decisions. Schedules with the same id do the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScheduleId(pub [u8; 32]);
 
@@ -128,6 +144,8 @@ pub struct Schedule {
     pub(super) layout: Arc<Layout>,
     pub(super) steps: u32,
     pub(super) packed: Box<[u8]>,
+    /// One for each step; empty if every step runs both passes.
+    pub(super) guidance: Box<[GuidanceDecision]>,
 }
 
 impl Schedule {
@@ -145,7 +163,7 @@ impl Schedule {
     ) -> Result<Self, ScheduleError> {
         let slots = check_shape(&layout, steps)?;
         let packed = vec![0u8; (steps as usize * slots).div_ceil(4)].into_boxed_slice();
-        let mut schedule = Self { layout, steps, packed };
+        let mut schedule = Self { layout, steps, packed, guidance: Box::default() };
         for step in 1..steps {
             for slot in 0..slots {
                 schedule.set(step, slot, decide(step, slot));
@@ -175,7 +193,7 @@ impl Schedule {
         if let Some(slot) = (0..slots).find(is_set) {
             return Err(ScheduleError::FirstStep(layout.slot_name(slot)));
         }
-        let mut schedule = Self { layout, steps, packed: packed.into() };
+        let mut schedule = Self { layout, steps, packed: packed.into(), guidance: Box::default() };
         schedule.make_canonical();
         Ok(schedule)
     }
@@ -256,6 +274,10 @@ impl Schedule {
         hash.update([0]);
         hash.update(self.steps.to_le_bytes());
         hash.update(&self.packed);
+        if self.decides_guidance() {
+            hash.update(b"guidance\0");
+            hash.update(self.packed_guidance());
+        }
         ScheduleId(hash.finalize().into())
     }
 }

@@ -107,6 +107,9 @@ pub struct SpecDraft {
     pub sampling: Sampling,
     /// Whether candidates may use [`Decision::Forecast`](super::Decision::Forecast).
     pub forecast: bool,
+    /// Whether schedules may leave out passes of classifier-free guidance; see
+    /// [`GuidanceDecision`](super::GuidanceDecision).
+    pub guidance_decisions: bool,
     /// The images of each evaluation.
     pub prompts: Vec<Prompt>,
     /// How candidates are measured.
@@ -332,6 +335,8 @@ impl SpecDraft {
         wrong.unless(self.placement.device.chars().count() <= MAX_NAME, "placement.device", || {
             format!("at most {MAX_NAME} characters")
         });
+        let guided = !self.guidance_decisions || self.sampling.guidance_scale > 1.0;
+        wrong.unless(guided, "allow_guidance_decisions", || "needs a guidance scale above 1");
         self.check_imported(wrong);
     }
 
@@ -341,6 +346,9 @@ impl SpecDraft {
             let (field, schedule) = (format_args!("imported[{i}]"), &imported.schedule);
             wrong.unless(self.forecast || !schedule.forecasts(), field, || {
                 format!("'{}' has forecasts, which the search does not allow", imported.name)
+            });
+            wrong.unless(self.guidance_decisions || !schedule.decides_guidance(), field, || {
+                format!("'{}' has guidance decisions; allow them with allow_guidance_decisions = true", imported.name)
             });
             let first = self.imported[0].schedule.layout();
             // A worker has one layout, so none could serve two. Most share one allocation, which compares fast.
@@ -374,6 +382,7 @@ pub(crate) mod tests {
                 grids: vec![],
             },
             forecast: true,
+            guidance_decisions: false,
             prompts: vec![Prompt { text: "an owl".into(), seed: 7 }],
             plan: MeasurementPlan { batch: 4, warmup: 1, repeats: 2, thumbnails: 1 },
             objectives: vec![

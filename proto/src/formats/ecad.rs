@@ -25,6 +25,12 @@ pub fn write(schedule: &Schedule, name: &str) -> Result<String, FormatError> {
             "ECAD's format has recompute and reuse only; the schedule has {forecasts} forecasts"
         )));
     }
+    if schedule.decides_guidance() {
+        let without = 2 * schedule.steps() - schedule.passes();
+        return Err(FormatError::Inexpressible(format!(
+            "ECAD's format has no guidance decisions; the schedule leaves out the unconditional pass of {without} steps"
+        )));
+    }
     let mut steps = Map::new();
     for step in 0..schedule.steps() {
         let mut blocks = Map::new();

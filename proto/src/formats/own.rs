@@ -11,14 +11,16 @@
 //! ```
 //!
 //! `C` computes, `R` reuses the output stored last, `F` extrapolates the last two computed ones. A component that only
-//! `proj_out` reads is written `"proj_mlp>proj_out"`.
+//! `proj_out` reads is written `"proj_mlp>proj_out"`. A schedule that leaves out passes of classifier-free guidance also has
+//! `"guidance": "BBKC"`: `B` runs both passes, `C` the conditional one alone, `K` that one with the difference of the last
+//! `B`.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::common::FormatError;
-use crate::domain::{BlockGroup, Component, Decision, Grid, Layout, Schedule};
+use crate::domain::{BlockGroup, Component, Decision, Grid, GuidanceDecision, Layout, Schedule};
 use crate::text;
 
 const VERSION: u64 = 1;
@@ -48,6 +50,10 @@ pub fn write(schedule: &Schedule, about: Option<Value>) -> String {
         "layout": groups,
         "decisions": decisions,
     });
+    if schedule.decides_guidance() {
+        let letters = (0..schedule.steps()).map(|step| schedule.guidance(step).letter());
+        file["guidance"] = letters.collect::<String>().into();
+    }
     if let Some(about) = about {
         file["about"] = about;
     }
@@ -67,7 +73,7 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
         let problem = format!("this program reads version {VERSION}, found {version}");
         return Err(FormatError::field("evocache_schedule", problem));
     }
-    let known = ["evocache_schedule", "id", "steps", "layout", "decisions", "about"];
+    let known = ["evocache_schedule", "id", "steps", "layout", "decisions", "guidance", "about"];
     if let Some(other) =
         json.as_object().into_iter().flatten().map(|(name, _)| name).find(|n| !known.contains(&n.as_str()))
     {
@@ -107,6 +113,10 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
     }
     let schedule = Schedule::from_fn(layout, steps, |step, slot| rows[slot][step as usize])
         .map_err(|e| FormatError::field("steps", e))?;
+    let schedule = match json.get("guidance") {
+        Some(letters) => guided(schedule, letters)?,
+        None => schedule,
+    };
     match json.get("id").and_then(Value::as_str) {
         Some(id) if id != schedule.id().to_string() => {
             let problem =
@@ -115,6 +125,26 @@ pub(super) fn from_json(json: &Value) -> Result<Schedule, FormatError> {
         }
         _ => Ok(schedule),
     }
+}
+
+/// The schedule with the guidance decisions of a row of letters.
+fn guided(schedule: Schedule, row: &Value) -> Result<Schedule, FormatError> {
+    let refuse = |problem: String| Err(FormatError::field("guidance", problem));
+    let Some(row) = row.as_str() else { return refuse("must be a letter for each step".into()) };
+    let mut decisions = Vec::with_capacity(schedule.steps() as usize);
+    for letter in row.chars() {
+        match GuidanceDecision::from_letter(letter) {
+            Some(decision) => decisions.push(decision),
+            None => return refuse(format!("'{}' is not one of B, C, K", letter.escape_debug())),
+        }
+    }
+    if decisions.len() != schedule.steps() as usize {
+        return refuse(format!("has {} letters for {} steps", decisions.len(), schedule.steps()));
+    }
+    if decisions.first().is_some_and(|&first| first != GuidanceDecision::Both) {
+        return refuse("step 0 must run both passes (B)".into());
+    }
+    Ok(schedule.with_guidance(|step| decisions.get(step as usize).copied().unwrap_or_default()))
 }
 
 /// The settings that the schedule was measured with, from `about`.

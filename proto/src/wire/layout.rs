@@ -43,6 +43,7 @@ impl From<&Layout> for pb::Layout {
 /// Checks a schedule message against its layout. A `schedule_id` that is set must match the content.
 pub fn schedule(layout: &Arc<Layout>, message: &pb::Schedule) -> Result<Schedule, WireError> {
     let schedule = Schedule::from_packed(layout.clone(), message.steps, &message.decisions)
+        .and_then(|schedule| schedule.with_packed_guidance(&message.guidance))
         .map_err(|e| WireError::new("schedule", e))?;
     let id = schedule.id().to_string();
     if !message.schedule_id.is_empty() && message.schedule_id != id {
@@ -57,6 +58,7 @@ impl From<&Schedule> for pb::Schedule {
         Self {
             steps: schedule.steps(),
             decisions: schedule.packed().to_vec().into(),
+            guidance: schedule.packed_guidance().into(),
             schedule_id: schedule.id().to_string(),
         }
     }

@@ -35,6 +35,7 @@ pub fn spec_draft(message: &pb::SearchSpec) -> Result<SpecDraft, WireError> {
         model: ModelRef { name: model.name.clone(), fingerprint: model.fingerprint.clone() },
         sampling: sampling(require("sampling", message.sampling.as_ref())?),
         forecast: message.allow_forecast,
+        guidance_decisions: message.allow_guidance_decisions,
         prompts: message.prompts.iter().map(prompt).collect(),
         plan: plan(require("measurement", message.measurement.as_ref())?),
         objectives: objectives.collect::<Result<_, _>>()?,
@@ -251,6 +252,7 @@ impl From<&SpecDraft> for pb::SearchSpec {
             model: Some(pb::ModelRef { name: spec.model.name.clone(), fingerprint: spec.model.fingerprint.clone() }),
             sampling: Some((&spec.sampling).into()),
             allow_forecast: spec.forecast,
+            allow_guidance_decisions: spec.guidance_decisions,
             prompts: spec.prompts.iter().map(Into::into).collect(),
             measurement: Some((&spec.plan).into()),
             objectives: spec

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use evocache_net::telemetry;
-use evocache_proto::domain::{Layout, Measurement, Schedule};
+use evocache_proto::domain::{Declaration, Layout, Measurement, Schedule};
 use evocache_proto::{pb, wire};
 use tokio::time::sleep;
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -69,6 +69,7 @@ pub(super) struct Bench {
     pub(super) thread: EvaluatorThread,
     layout: Arc<Layout>,
     forecast: bool,
+    guidance_decisions: bool,
     /// The `search_ref` of the search whose calibration the evaluator has.
     prepared: Option<String>,
     /// Cancels the evaluator's current job.
@@ -76,8 +77,15 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(thread: EvaluatorThread, layout: Arc<Layout>, forecast: bool) -> Self {
-        Self { thread, layout, forecast, prepared: None, cancel: CancelToken::new() }
+    pub(super) fn new(thread: EvaluatorThread, declaration: &Declaration) -> Self {
+        Self {
+            thread,
+            layout: Arc::new(declaration.layout.clone()),
+            forecast: declaration.forecast,
+            guidance_decisions: declaration.guidance_decisions,
+            prepared: None,
+            cancel: CancelToken::new(),
+        }
     }
 
     /// Cancels the evaluator's current job.
@@ -143,6 +151,9 @@ impl Bench {
         })?;
         if schedule.forecasts() && !self.forecast {
             return Err("the schedule uses forecasts, which this worker does not support".into());
+        }
+        if schedule.decides_guidance() && !self.guidance_decisions {
+            return Err("the schedule has guidance decisions, which this worker does not support".into());
         }
         Ok(schedule)
     }

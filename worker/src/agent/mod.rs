@@ -19,7 +19,6 @@ mod thread;
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -147,8 +146,7 @@ pub async fn run(
     let declaration = evaluator.declaration();
     declaration.check()?;
     let coordinator = Coordinator::new(&config.coordinator, config.credentials.clone(), config.back_off)?;
-    let bench =
-        Bench::new(EvaluatorThread::start(evaluator)?, Arc::new(declaration.layout.clone()), declaration.forecast);
+    let bench = Bench::new(EvaluatorThread::start(evaluator)?, &declaration);
     let (ask, asked) = watch::channel(false);
     let agent = Agent {
         config,

@@ -118,10 +118,12 @@ impl Generate {
             Some(grid) => format!(" on the grid of the schedule file ({grid})"),
             None => String::new(),
         };
+        let passes =
+            if schedule.decides_guidance() { format!(", {} passes", schedule.passes()) } else { String::new() };
         let what = if self.prompts_file.is_some() { format!("{} pictures: ", prompts.len()) } else { String::new() };
         writeln!(
             out,
-            "{}: {what}{} steps{grid}, {} slots computed, {} reused, {} forecast, peak cache {} bytes",
+            "{}: {what}{} steps{grid}{passes}, {} slots computed, {} reused, {} forecast, peak cache {} bytes",
             self.out.display(),
             schedule.steps(),
             trace.computed,

@@ -20,6 +20,7 @@ use super::threads;
 use super::timing::batches;
 use crate::files::ModelError;
 use crate::metrics::Metric;
+use crate::models::block_model::GuidanceKind;
 
 /// How many uncached batches an evaluation is compared with: its own and the latest of earlier evaluations. Its own few
 /// give a poor estimate, and more of them would take as long as the candidate.
@@ -75,6 +76,7 @@ impl DiffusionEvaluator {
             fingerprint: options.fingerprint(&pipeline)?,
             layout: pipeline.layout().as_ref().clone(),
             forecast: true,
+            guidance_decisions: pipeline.transformer().guidance() == GuidanceKind::ClassifierFree,
             profiles: true,
             grids: true,
             memory_bytes: options.memory_bytes,

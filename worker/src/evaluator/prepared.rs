@@ -122,7 +122,9 @@ impl Prepared {
     fn failed(&self, error: ExecuteError, (first, _): (usize, usize)) -> EvaluateError {
         match error {
             ExecuteError::Cancelled { .. } => EvaluateError::Cancelled,
-            ExecuteError::Layout { .. } | ExecuteError::Steps { .. } => EvaluateError::Schedule(error.to_string()),
+            ExecuteError::Layout { .. } | ExecuteError::Steps { .. } | ExecuteError::Unguided => {
+                EvaluateError::Schedule(error.to_string())
+            }
             ExecuteError::NotFinite { .. } => self.not_finite("a latent", first),
             ExecuteError::Model(error) => error.into(),
         }

@@ -18,6 +18,7 @@ use crate::files::ModelError;
 use crate::models::block_model::{BlockModel, Conditioning, State};
 use crate::samplers::Sampler;
 use cache::Cache;
+use guidance::{Guide, Passes};
 
 pub use guidance::Guidance;
 pub use observer::Observer;
@@ -49,6 +50,12 @@ pub enum ExecuteError {
         /// Steps of the sampler.
         sampler: usize,
     },
+    /// The schedule leaves out passes of classifier-free guidance, and the run has none.
+    #[error(
+        "the schedule decides which passes of classifier-free guidance run, and this run has none: its guidance scale is 1 \
+         or less, or the model's guidance is distilled"
+    )]
+    Unguided,
     /// The latents hold NaN or infinity.
     #[error("the latents are not finite after step {step} of {steps}")]
     NotFinite {
@@ -76,7 +83,7 @@ pub struct Denoise<'a> {
     pub conditioning: &'a Conditioning,
     /// The guidance of the run.
     pub guidance: Guidance,
-    /// Which slots to compute, reuse or forecast at each step.
+    /// Which slots to compute, reuse or forecast at each step, and which passes of the guidance run.
     pub schedule: &'a Schedule,
     /// Checked before every step.
     pub cancel: &'a CancelToken,
@@ -98,19 +105,31 @@ impl Denoise<'_> {
         if timesteps.len() != schedule.steps() as usize {
             return Err(ExecuteError::Steps { schedule: schedule.steps(), sampler: timesteps.len() });
         }
+        if schedule.decides_guidance() && !self.guidance.is_on() {
+            return Err(ExecuteError::Unguided);
+        }
+        let images = noise.dim(0)?;
         let bound = self.model.condition(self.conditioning)?;
+        let alone = if schedule.decides_guidance() {
+            Some(self.model.condition(&Guidance::conditional(self.conditioning, images)?)?)
+        } else {
+            None
+        };
+        let mut guide = Guide::new(self.guidance, schedule);
         let mut cache = Cache::new(schedule);
-        let mut trace = Trace::new(noise.dim(0)?);
+        let mut trace = Trace::new(images);
         let mut latents = (noise * sampler.initial_scale())?;
         for (step, timestep) in timesteps.into_iter().enumerate() {
             let number = step as u32;
             if self.cancel.is_cancelled() {
                 return Err(ExecuteError::Cancelled { step: number });
             }
-            let input = self.guidance.input(&latents)?;
-            let state = bound.prepare(&input, timestep)?;
+            let passes = Passes::of(schedule, number);
+            let input = self.guidance.input(&latents, passes)?;
+            let rows = alone.as_ref().filter(|_| passes == Passes::Conditional).unwrap_or(&bound);
+            let state = rows.prepare(&input, timestep)?;
             let output = forward(state, schedule, number, &mut cache, &mut trace, observer)?;
-            latents = sampler.step(step, &self.guidance.combine(&output)?, &latents)?;
+            latents = sampler.step(step, &guide.guide(number, &output)?, &latents)?;
             observer.latents(number, &latents);
         }
         // A non-finite value persists to the end, so one check after the last step is enough.
@@ -132,19 +151,20 @@ fn forward(
     observer: &mut dyn Observer,
 ) -> Result<Tensor, ExecuteError> {
     let layout = schedule.layout();
+    let passes = Passes::of(schedule, step);
     for index in 0..schedule.slots() {
         let slot = layout.slot(index);
         let decision = schedule.decision(step, index);
         let output = match decision {
             Decision::Compute => {
                 let output = state.run(slot)?;
-                cache.store(step, index, &output);
+                cache.store(step, index, &output, passes)?;
                 observer.output(step, index, &output)?;
                 Some(output)
             }
             _ if !schedule.consumed(step, index) => None,
-            Decision::Reuse => Some(cache.newest(index)?.clone()),
-            Decision::Forecast => Some(cache.forecast(step, index)?),
+            Decision::Reuse => Some(cache.newest(index, passes)?),
+            Decision::Forecast => Some(cache.forecast(step, index, passes)?),
         };
         trace.count(decision);
         if let Some(output) = output {

@@ -130,6 +130,7 @@ impl Evaluate for Puppet {
             fingerprint: "f00d".into(),
             layout: Layout::clone(&layout()),
             forecast: false,
+            guidance_decisions: false,
             profiles: true,
             grids: true,
             memory_bytes: 0,

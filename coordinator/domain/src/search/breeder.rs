@@ -94,7 +94,7 @@ impl Breeder {
     /// Those of [`new`](Self::new).
     pub fn with_parts(spec: Arc<SearchSpec>, layout: Arc<Layout>, parts: Parts) -> Result<Self, BreederError> {
         let baseline = baseline(&spec, &layout)?;
-        let space = Space::new(layout, &spec.sampling.steps, spec.forecast);
+        let space = Space::new(layout, &spec.sampling.steps, spec.forecast).with_guidance(spec.guidance_decisions);
         let baseline_id = baseline.id();
         let strategy = spec.algorithm.strategy;
         let size = spec.algorithm.population as usize;

@@ -297,6 +297,22 @@ fn forecasts_appear_only_where_they_are_allowed() {
     }
 }
 
+#[test]
+fn guidance_decisions_appear_only_where_they_are_allowed_and_save_passes() {
+    let best = |allowed: bool| {
+        let mut draft = draft(Strategy::SteadyState, &[12, 8], 300, 4);
+        draft.sampling.guidance_scale = 3.0;
+        draft.guidance_decisions = allowed;
+        let breeder = run(draft, small(), 2);
+        let guided = breeder.ledger.all().filter(|(_, c)| c.schedule.decides_guidance()).count();
+        let planned = breeder.ledger.all().filter(|(_, c)| is_planned(&c.provenance.origin)).count();
+        (guided, planned, breeder.hypervolume())
+    };
+    let ((none, _, without), (some, planned, with)) = (best(false), best(true));
+    assert!(none == 0 && some > 100 && planned > 30, "{none} {some} {planned}");
+    assert!(with > 1.02 * without, "{with} {without}");
+}
+
 /// Six prompts of different difficulty, each with its own sensitivity to the schedule's error.
 fn by_prompt(landscape: &Landscape, proposal: &Proposal) -> Measurement {
     let mut measurement = landscape.measure(&proposal.schedule);

@@ -32,10 +32,11 @@ impl Costs {
         Self { coefficients, cells: steps * space.slots() as f64, steps, precision }
     }
 
-    /// The features of a schedule: the share of steps, and the share computed by kind of component.
+    /// The features of a schedule: the share of steps, and the share computed by kind of component. A step that runs one
+    /// pass of two counts half.
     pub(super) fn features_of(&self, space: &Space, schedule: &Schedule) -> Vec<f64> {
-        let steps = f64::from(schedule.steps()) / self.steps;
-        let computed = space.computed(schedule).map(|count| f64::from(count) / self.cells);
+        let steps = 0.5 * f64::from(schedule.passes()) / self.steps;
+        let computed = space.computed(schedule).into_iter().map(|count| count / self.cells);
         std::iter::once(steps).chain(computed).collect()
     }
 
@@ -88,10 +89,10 @@ impl Costs {
     /// The predicted cost of a genome.
     pub(super) fn of(&self, space: &Space, genome: &Genome) -> f64 {
         let mut features = vec![0.0; self.coefficients.len()];
-        features[0] = genome.steps() as f64 / self.steps;
+        features[0] = (0..genome.steps()).map(|step| genome.share(step)).sum::<f64>() / self.steps;
         for step in 0..genome.steps() {
             for slot in (0..space.slots()).filter(|&slot| genome.computes(step, slot)) {
-                features[1 + space.component_of(slot)] += 1.0 / self.cells;
+                features[1 + space.component_of(slot)] += genome.share(step) / self.cells;
             }
         }
         self.line(&features)

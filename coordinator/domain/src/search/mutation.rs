@@ -1,7 +1,7 @@
 //! Mutation: small changes that follow the structure of schedules. May change step 0, which computes regardless. Does
 //! not choose among operators: that is `variation.rs`.
 
-use evocache_proto::domain::Decision;
+use evocache_proto::domain::{Decision, GuidanceDecision};
 
 use super::genome::{Genome, Space};
 use super::region::Region;
@@ -90,6 +90,18 @@ pub(super) fn toggle_forecast(space: &Space, genome: &mut Genome, stream: &mut S
             }
         }
     }
+}
+
+/// Changes which passes run: at one step, from a step to the end, or in a window.
+pub(super) fn guidance(_: &Space, genome: &mut Genome, stream: &mut Stream) {
+    const ALL: [GuidanceDecision; 3] = [GuidanceDecision::Both, GuidanceDecision::Conditional, GuidanceDecision::Kept];
+    let (decision, step) = (ALL[stream.below(ALL.len())], later_step(genome, stream));
+    let last = match stream.below(3) {
+        0 => step,
+        1 => genome.steps() - 1,
+        _ => stream.between(step, genome.steps() - 1),
+    };
+    (step..=last).for_each(|step| genome.set_guidance(step, decision));
 }
 
 /// A random step after step 0; 0 if there is none.

@@ -23,6 +23,8 @@ const ARCHIVE_PARENTS: (f64, f64) = (0.4, 0.3);
 const MODEL_SHARE: (f64, f64) = (0.2, 0.95);
 /// With a larger share, all new candidates at the end of the budget are planned.
 const CLEAR: f64 = 0.8;
+/// The share of plans that run both passes of the guidance at every step, so that the models go on learning.
+const PLAIN: f64 = 0.25;
 /// The seed family of planned schedules.
 const MODEL: &str = "model";
 
@@ -159,7 +161,23 @@ impl Breeder {
         }
         let planned = link.plan().schedules.iter().find(|planned| self.is_new(&planned.id))?;
         let maker = Maker::Planned(planned.how.to_owned());
-        Some(self.propose(planned.schedule.clone(), Provenance::founder(maker, MODEL)))
+        let schedule =
+            self.guided_like_the_front(&planned.schedule, stream).unwrap_or_else(|| planned.schedule.clone());
+        Some(self.propose(schedule, Provenance::founder(maker, MODEL)))
+    }
+
+    /// The schedule with the guidance decisions of some member of the front, which the models do not know; `None` if that
+    /// was proposed before, or for a quarter of all plans.
+    fn guided_like_the_front(&self, schedule: &Schedule, stream: &mut Stream) -> Option<Arc<Schedule>> {
+        if !self.space.guidance() || stream.chance(PLAIN) {
+            return None;
+        }
+        let members = self.front().members();
+        let member = members.get(stream.below(members.len().max(1)))?;
+        let model = self.schedule(member.candidate)?;
+        let (from, to) = (model.steps(), schedule.steps());
+        let guided = schedule.clone().with_guidance(|step| model.guidance(step * from / to));
+        self.is_new(&guided.id()).then(|| Arc::new(guided))
     }
 
     /// An offspring of measured parents; `None` without parents or if no attempt gave a new schedule.

@@ -10,7 +10,8 @@
 //! - slots with equal patterns keep equal patterns, so whole-step schedules remain whole-step;
 //! - step 0 computes.
 //!
-//! A step that is not computed forecasts if any source step that it covers does.
+//! A step that is not computed forecasts if any source step that it covers does. A step has the guidance decision of the
+//! first source step that it covers.
 
 use evocache_proto::domain::Decision;
 
@@ -41,6 +42,9 @@ pub(super) fn resample(space: &Space, genome: &Genome, steps: u32) -> Genome {
             }
             before = Some(done);
         }
+    }
+    for t in 0..to {
+        target.set_guidance(t, genome.guidance(t * from / to));
     }
     target
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use evocache_proto::domain::{Decision, Profile, Schedule, ScheduleId, SearchSpec, Strategy};
+use evocache_proto::domain::{Decision, GuidanceDecision, Profile, Schedule, ScheduleId, SearchSpec, Strategy};
 
 use super::calibrated::{self, Changes, SHARES};
 use super::genome::{Genome, Space};
@@ -39,6 +39,10 @@ const GATES: [(f64, usize); 4] = [(0.5, 2), (0.25, 3), (0.75, 2), (0.5, 4)];
 const MASKS: [&str; 4] =
     ["11111101100011000101", "11111101000000000001", "11111111011100111001", "11110000000000000001"];
 
+/// The shares of the run after which a seed leaves out the unconditional pass.
+const CUTS: [f64; 3] = [0.5, 0.3, 0.75];
+/// The intervals of computed steps of such a seed.
+const CUT_INTERVALS: [usize; 3] = [1, 2, 3];
 /// Number of steps that a forecasting seed computes first, because an extrapolation needs past outputs.
 const WARM_UP: usize = 3;
 
@@ -100,6 +104,7 @@ enum Rule {
     Mask,
     Density,
     Forecast,
+    Cut,
 }
 
 impl Seeds {
@@ -208,6 +213,7 @@ impl Seeds {
             Rule::Mask => mask(space, steps, MASKS[i]),
             Rule::Density => density(space, steps, i, self.spec.seed),
             Rule::Forecast => forecast(space, steps, INTERVALS[i]),
+            Rule::Cut => cut(space, steps, CUTS[i / CUT_INTERVALS.len()], CUT_INTERVALS[i % CUT_INTERVALS.len()]),
         }
     }
 
@@ -233,6 +239,7 @@ fn families(space: &Space, profiled: bool) -> Vec<Family> {
     let blocks = if space.blocks() > 1 { GATES.len() } else { 0 };
     let kinds = if space.components() > 1 { space.components() } else { 0 };
     let forecasts = if space.forecast() { INTERVALS.len() } else { 0 };
+    let cuts = if space.guidance() { CUTS.len() * CUT_INTERVALS.len() } else { 0 };
     let rows = [
         ("smooth", Rule::Smooth, 0, measured(SHARES.len())),
         ("path", Rule::Path, 1, measured(2 * SHARES.len())),
@@ -245,6 +252,7 @@ fn families(space: &Space, profiled: bool) -> Vec<Family> {
         ("step-mask", Rule::Mask, 3, MASKS.len()),
         ("density", Rule::Density, 2, DENSITIES),
         ("forecast", Rule::Forecast, 3, forecasts),
+        ("guidance-cut", Rule::Cut, 0, cuts),
     ];
     let family = |(name, rule, start, variants)| Family { name, rule, variants: diagonal(space, start, variants) };
     rows.map(family).into()
@@ -331,6 +339,14 @@ fn mask(space: &Space, steps: u32, mask: &str) -> Genome {
         if computes { Decision::Compute } else { Decision::Reuse }
     };
     resample(space, &Genome::from_fn(space, 20, decide), steps)
+}
+
+/// As guidance in the first part of the run only (Castillo et al., arXiv 2312.12487), with every `every`-th step computed.
+fn cut(space: &Space, steps: u32, share: f64, every: usize) -> Genome {
+    let mut genome = interval(space, steps, every);
+    let first = (share * f64::from(steps)).round().max(1.0) as usize;
+    (first..genome.steps()).for_each(|step| genome.set_guidance(step, GuidanceDecision::Conditional));
+    genome
 }
 
 /// As TaylorSeer: the first three steps and then every n-th are computed, the rest are forecast.

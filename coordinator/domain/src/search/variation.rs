@@ -16,6 +16,7 @@ const MUTATION_AFTER_CROSSOVER: f64 = 0.5;
 enum Needs {
     Nothing,
     Forecast,
+    Guidance,
     StepCounts,
     Components,
 }
@@ -25,6 +26,7 @@ impl Needs {
         match self {
             Self::Nothing => true,
             Self::Forecast => space.forecast(),
+            Self::Guidance => space.guidance(),
             Self::StepCounts => space.steps().len() > 1,
             Self::Components => space.components() > 1,
         }
@@ -47,7 +49,7 @@ const CROSSOVERS: [Operator<Crossover>; 6] = [
     Operator { name: "uniform", weight: 1, needs: Needs::Nothing, apply: crossover::uniform },
 ];
 
-const MUTATIONS: [Operator<Mutation>; 7] = [
+const MUTATIONS: [Operator<Mutation>; 8] = [
     Operator { name: "flip", weight: 3, needs: Needs::Nothing, apply: mutation::flip },
     Operator { name: "shift", weight: 2, needs: Needs::Nothing, apply: mutation::shift },
     Operator { name: "copy-step", weight: 1, needs: Needs::Nothing, apply: mutation::copy_step },
@@ -55,6 +57,7 @@ const MUTATIONS: [Operator<Mutation>; 7] = [
     Operator { name: "gap", weight: 2, needs: Needs::Nothing, apply: mutation::gap },
     Operator { name: "migrate", weight: 1, needs: Needs::StepCounts, apply: mutation::migrate },
     Operator { name: "toggle-forecast", weight: 2, needs: Needs::Forecast, apply: mutation::toggle_forecast },
+    Operator { name: "guidance", weight: 4, needs: Needs::Guidance, apply: mutation::guidance },
 ];
 
 /// The resolution of weights, which are integers.

@@ -12,6 +12,7 @@ fn spaces() -> Vec<Space> {
     let (pixart, flux) = (Arc::new(Layout::pixart(3).unwrap()), Arc::new(Layout::flux(2, 3).unwrap()));
     vec![
         Space::new(pixart.clone(), &[10, 7, 1], false),
+        Space::new(pixart.clone(), &[10, 1], false).with_guidance(true),
         Space::new(pixart, &[2], false),
         Space::new(flux.clone(), &[9, 4], true),
         Space::new(flux, &[1], true),
@@ -25,6 +26,8 @@ fn check(space: &Space, genome: &Genome, operator: &str) {
     assert_eq!(schedule.layout(), space.layout());
     assert!(space.forecast() || !schedule.forecasts(), "{operator} made a forecast");
     let reread = Schedule::from_packed(space.layout().clone(), schedule.steps(), schedule.packed()).unwrap();
+    let reread = reread.with_packed_guidance(&schedule.packed_guidance()).unwrap();
+    assert!(space.guidance() || !schedule.decides_guidance(), "{operator} decides guidance");
     assert_eq!(reread.id(), schedule.id(), "{operator} is not canonical");
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn declaration() -> Declaration {
         fingerprint: "f".into(),
         layout: Layout::pixart(3).unwrap(),
         forecast: false,
+        guidance_decisions: false,
         profiles: false,
         grids: false,
         memory_bytes: 0,

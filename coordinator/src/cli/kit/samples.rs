@@ -27,6 +27,7 @@ pub(crate) fn search() -> Search {
                 grids: vec![],
             },
             forecast: false,
+            guidance_decisions: false,
             prompts: ["an owl", "a cat"].map(|text| Prompt { text: text.into(), seed: 0 }).into(),
             plan: MeasurementPlan { batch: 1, warmup: 0, repeats: 1, thumbnails: 0 },
             objectives: vec![

@@ -103,6 +103,7 @@ pub fn spec(spec: &SpecDraft) -> Value {
         "model": { "name": spec.model.name, "fingerprint": spec.model.fingerprint },
         "sampling": sampling(spec),
         "allow_forecast": spec.forecast,
+        "allow_guidance_decisions": spec.guidance_decisions,
         "prompts": spec.prompts.len(),
         "measurement": {
             "batch": spec.plan.batch,

@@ -21,6 +21,8 @@ pub struct SpecFile {
     #[serde(default)]
     pub(super) allow_forecast: bool,
     #[serde(default)]
+    pub(super) allow_guidance_decisions: bool,
+    #[serde(default)]
     pub(super) import: Vec<PathBuf>,
     #[serde(default)]
     pub(super) start_from: Vec<String>,

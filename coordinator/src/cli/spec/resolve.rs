@@ -64,6 +64,7 @@ impl SpecFile {
                 grids: self.sampling.grid.into_iter().map(GridSection::grid).collect(),
             },
             forecast: self.allow_forecast,
+            guidance_decisions: self.allow_guidance_decisions,
             plan: MeasurementPlan {
                 batch: self.measurement.batch,
                 warmup: self.measurement.warmup,

@@ -106,6 +106,7 @@ mod tests {
             fingerprint: "f".into(),
             layout: Layout::pixart(1).unwrap(),
             forecast: false,
+            guidance_decisions: false,
             profiles: false,
             grids: false,
             memory_bytes: 0,

@@ -14,7 +14,7 @@ const MEMBERS: (u64, u64) = (12, 64);
 /// The specification with the fronts of `from` added to its imported schedules, named `search:candidate`.
 ///
 /// The schedules are copied, so later changes of the other searches have no effect. If the new search allows no forecasts,
-/// forecasts become reuses.
+/// forecasts become reuses; if it allows no guidance decisions, every step runs both passes.
 pub(super) fn with_fronts(
     state: &State,
     spec: &Arc<SearchSpec>,
@@ -34,6 +34,7 @@ pub(super) fn with_fronts(
         }
         for (name, schedule) in members {
             let schedule = if spec.forecast { schedule } else { without_forecasts(&schedule) };
+            let schedule = if spec.guidance_decisions { schedule } else { schedule.without_guidance_decisions() };
             draft.imported.push(Imported { name, schedule });
         }
     }
@@ -57,5 +58,6 @@ fn without_forecasts(schedule: &Schedule) -> Schedule {
         }
     });
     // Cannot fail: the step count is that of a valid schedule.
-    reuses.unwrap_or_else(|_| schedule.clone())
+    let reuses = reuses.unwrap_or_else(|_| schedule.clone());
+    reuses.with_guidance(|step| schedule.guidance(step))
 }

@@ -19,6 +19,9 @@ impl Search {
         if self.spec.forecast && !worker.forecast {
             return Err("the search allows forecasts, which the worker cannot run".into());
         }
+        if self.spec.guidance_decisions && !worker.guidance_decisions {
+            return Err("the search allows guidance decisions, which the worker cannot run".into());
+        }
         if !self.spec.sampling.grids.is_empty() && !worker.grids {
             return Err("the search sets sampling.grids, which the worker does not support".into());
         }

@@ -81,6 +81,16 @@ impl Worker {
 fn class(d: &Declaration) -> Arc<str> {
     let metrics: Vec<_> = d.metrics.iter().map(|m| (&m.name, m.direction)).collect();
     let place = (&d.device, d.memory_bytes, &d.labels);
-    format!("{:?}", (&d.model, &d.fingerprint, d.layout.to_string(), (d.forecast, d.profiles, d.grids), metrics, place))
-        .into()
+    format!(
+        "{:?}",
+        (
+            &d.model,
+            &d.fingerprint,
+            d.layout.to_string(),
+            (d.forecast, d.guidance_decisions, d.profiles, d.grids),
+            metrics,
+            place
+        )
+    )
+    .into()
 }

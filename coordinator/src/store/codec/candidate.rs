@@ -29,6 +29,7 @@ pub(super) fn created(
         provenance: Some(provenance_message(&proposal.provenance)),
         prompts: proposal.prompts.to_number(),
         lease: lease.map(|(state, granted)| lease_codec::record(state, granted)),
+        guidance: proposal.schedule.packed_guidance(),
     };
     Write::New(keys::numbered(keys::CANDIDATE, search, candidate.0), record.encode_to_vec())
 }
@@ -50,7 +51,8 @@ pub(super) type Read = (Proposal, Option<(lease::State, Timestamp)>);
 pub(super) fn read(key: &[u8], layout: &Arc<Layout>, value: &[u8]) -> Result<Read, StoreError> {
     let mut record: CandidateRecord = decode(key, value)?;
     let lease = record.lease.take().map(|lease| lease_codec::state(key, lease)).transpose()?;
-    let schedule = Schedule::from_packed(layout.clone(), record.steps, &record.decisions);
+    let schedule = Schedule::from_packed(layout.clone(), record.steps, &record.decisions)
+        .and_then(|schedule| schedule.with_packed_guidance(&record.guidance));
     let schedule = Arc::new(schedule.map_err(|e| corrupt(key, e))?);
     let provenance = Arc::new(provenance(record.provenance.unwrap_or_default()));
     Ok((Proposal { schedule, provenance, prompts: PromptSet::from_number(record.prompts) }, lease))

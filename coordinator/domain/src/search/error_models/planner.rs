@@ -83,6 +83,9 @@ impl Planner {
     pub fn process(&mut self, input: PlannerInput) -> Option<Plan> {
         match input {
             PlannerInput::Profile(profile) => self.prior = Prior::new(&self.grid, &profile),
+            // The models tell errors of reuse from results; those of guidance decisions they do not know, and would blame
+            // reuse for them.
+            PlannerInput::Result { schedule, .. } if schedule.decides_guidance() => {}
             PlannerInput::Result { candidate, schedule, losses: (cost, error), whole } => {
                 self.learn(Row { candidate, schedule, cost, error, whole });
             }

@@ -37,6 +37,8 @@ Origins of schedules that a search starts from:
   step-mask            steps computed as in cache-dit's presets
   density              a given share of module runs, at random
   forecast             every n-th step computed, extrapolated between
+  guidance-cut         every n-th step computed, and no unconditional pass after
+                       a part of the run
   smooth, path         from how much each module's output changes from step to
                        step (SmoothCache; dynamic programming)
   random               drawn at random
@@ -45,7 +47,7 @@ Origins of schedules that a search starts from:
 Operators that breed others from them:
   four-point, uniform, rectangle, whole-step, whole-block, whole-component
                        parts of two parents
-  flip, shift, copy-step, fill, gap, toggle-forecast
+  flip, shift, copy-step, fill, gap, toggle-forecast, guidance
                        changes in one schedule
   migrate              the same schedule at another step count
   model-…              built from what an error model predicts
@@ -129,8 +131,14 @@ fn facts(e: &Evaluation, quality: Option<&Objective>) -> String {
     let kept = quality.map_or_else(String::new, |o| {
         format!(", {} {} of uncached", o.metric, e.kept(o).map_or("-".to_owned(), show_kept))
     });
+    let guidance = if e.schedule.decides_guidance() {
+        let letters: String = (0..e.schedule.steps()).map(|step| e.schedule.guidance(step).letter()).collect();
+        format!(", guidance {letters}")
+    } else {
+        String::new()
+    };
     format!(
-        "{}  {made}, {} steps, {} cached: {:.2}x ±{}{kept}",
+        "{}  {made}, {} steps, {} cached{guidance}: {:.2}x ±{}{kept}",
         e.candidate,
         e.schedule.steps(),
         show_percent(e.schedule.cache_hit_rate()),
