@@ -12,7 +12,6 @@
 //! - [`engine`]: decides on the current state, commits, applies, answers.
 //! - [`store`]: the ports' store on sled, and its twin in memory.
 //! - [`server`]: the gRPC services behind one gate, health and metrics over HTTP; starts and stops a coordinator.
-//! - [`tokens`]: the token file: who may call, in which role.
 //! - [`faults`]: named moments at which tests kill the process or fail the store; empty unless it is compiled in.
 //! - [`upkeep`]: checks, backs up, restores and compacts a store that no coordinator uses.
 //! - [`client`], [`cli`]: the typed client and the verbs of the command line; they know the coordinator by its gRPC API only.
@@ -33,8 +32,6 @@ pub mod engine;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod store;
-#[cfg(any(feature = "server", feature = "cli"))]
-pub mod tokens;
 #[cfg(feature = "server")]
 pub mod upkeep;
 

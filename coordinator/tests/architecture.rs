@@ -47,6 +47,8 @@ const TABLE: &[Row] = &[
             "tracing_subscriber",
         ],
     ),
+    ("evocache_net/tls", &["credentials"], &["tokio_rustls", "tracing", "x509_cert"]),
+    ("evocache_net/tokens", &[], &["clap", "prost_types", "serde", "sha2", "thiserror", "toml"]),
     ("evocache_net/lib", &[], &[]),
     // The pure domain. Its Cargo.toml is the wall; the rows say who stands on whom.
     ("evocache_domain/archive", &["hypervolume", "pareto"], &["evocache_proto"]),
@@ -86,11 +88,10 @@ const TABLE: &[Row] = &[
         &["faults", "ports", "store", "store/codec"],
         &["evocache_proto", "rustix", "sled", "tracing", "twox_hash"],
     ),
-    ("evocache/tokens", &[], &["clap", "evocache_domain", "prost_types", "serde", "sha2", "thiserror", "toml"]),
     // The server: what is said of a call, and who may make it, below the services; nothing of stores but in `start`.
     (
         "evocache/server",
-        &["engine", "ports", "server/gate", "server/grpc", "server/http", "tokens"],
+        &["engine", "ports", "server/gate", "server/grpc", "server/http"],
         &[
             "evocache_domain",
             "evocache_net",
@@ -107,12 +108,11 @@ const TABLE: &[Row] = &[
             "tonic_types",
             "tracing",
             "uuid",
-            "x509_cert",
         ],
     ),
     (
         "evocache/server/error",
-        &["engine", "faults", "ports", "store", "tokens"],
+        &["engine", "faults", "ports", "store"],
         &["evocache_net", "thiserror", "tonic_reflection"],
     ),
     (
@@ -128,14 +128,13 @@ const TABLE: &[Row] = &[
             "server/http",
             "store",
             "store/sled",
-            "tokens",
         ],
-        &["evocache_domain", "tokio", "tonic", "tracing"],
+        &["evocache_domain", "evocache_net", "tokio", "tonic", "tracing"],
     ),
     (
         "evocache/server/gate",
-        &["engine", "ports", "server", "tokens"],
-        &["evocache_proto", "governor", "http_body", "tokio", "tonic", "tower_layer", "tracing"],
+        &["engine", "ports", "server"],
+        &["evocache_net", "evocache_proto", "governor", "http_body", "tokio", "tonic", "tower_layer", "tracing"],
     ),
     (
         "evocache/server/grpc",
@@ -208,7 +207,7 @@ const TABLE: &[Row] = &[
         &["cli/commands/backup_file", "cli/kit", "client", "upkeep"],
         &["clap", "evocache_proto", "serde_json", "tokio"],
     ),
-    ("evocache/cli/commands/token", &["cli/kit", "client", "tokens"], &["clap", "evocache_proto", "serde_json"]),
+    ("evocache/cli/commands/token", &["cli/kit", "client"], &["clap", "evocache_net", "evocache_proto", "serde_json"]),
     ("evocache/cli/mod", &[], &[]),
     (
         "evocache/simulate",

@@ -7,7 +7,7 @@ use evocache_net::credentials::CredentialError;
 use crate::engine::{EngineError, EnginePanic};
 use crate::ports::StoreError;
 use crate::store::{LOSS_HINT, RESTORE_HINT, format_hint};
-use crate::tokens::TokensError;
+use evocache_net::tokens::TokensError;
 
 /// Why a coordinator does not start.
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use super::activity::Peer;
 use super::connections::{Connections, Watched};
 use super::limits;
-use super::tls::Tls;
+use evocache_net::tls::Tls;
 
 /// How long the TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);

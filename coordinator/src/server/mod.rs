@@ -19,12 +19,12 @@ mod options;
 mod reload;
 mod start;
 mod status;
-mod tls;
 mod world;
 
 pub use activity::Peer;
 pub use connections::{ConnectionCounts, ConnectionLimits, Connections, Watched};
 pub use error::{Fatal, ServeError};
+pub use evocache_net::tls::{Expiry, Tls, TlsFiles};
 pub use gate::{Allowance, Call, Calls, Gate, Gated, Kind, Limiter, Metered, Quotas};
 pub use grpc::{Services, Spans, Traced, router, server};
 pub use http::{Guard, Http, Parts};
@@ -32,4 +32,3 @@ pub use incoming::{Connection, Incoming};
 pub use options::{Security, ServeOptions};
 pub use reload::{ReloadCounts, Reloader};
 pub use start::{DRAIN, Running, start};
-pub use tls::{Expiry, Tls, TlsFiles};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::gate::Quotas;
 use super::limits::CONNECTIONS_PER_ADDRESS;
-use super::tls::TlsFiles;
+use evocache_net::tls::TlsFiles;
 
 /// How a coordinator runs.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Reloads certificates and tokens while the coordinator runs: on SIGHUP, and when a file has changed.
 //!
 //! An invalid file changes nothing: the previous ones stay in use, and the log and the metrics say so. The contents of the
-//! files are `crate::tokens` and `tls.rs`.
+//! files are `evocache_net::tokens` and `evocache_net::tls`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::gate::Gate;
-use super::tls::{Expiry, Tls};
 use crate::ports::Clock;
-use crate::tokens::Tokens;
+use evocache_net::tls::{Expiry, Tls};
+use evocache_net::tokens::Tokens;
 
 /// The reloads of one kind of file.
 #[derive(Default)]
@@ -128,7 +128,7 @@ impl Reloader {
     fn reload_certificates(&self) {
         let Some((tls, _)) = &self.0.tls else { return };
         let outcomes = &self.0.certificates_read;
-        match tls.reload(self.0.clock.now()) {
+        match tls.reload(self.0.clock.now().0) {
             Ok(expiry) => {
                 tracing::info!(ends = expiry.certificate, "certificates reloaded, for new connections");
                 outcomes.succeeded(self.0.clock.as_ref());

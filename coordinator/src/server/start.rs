@@ -20,14 +20,14 @@ use super::http::{Guard, Http, Parts};
 use super::incoming::Incoming;
 use super::options::{Security, ServeOptions};
 use super::reload::Reloader;
-use super::tls::{Tls, TlsFiles};
 use super::world::{SystemClock, Uuids};
 use super::{files, limits};
 use crate::engine::{Engine, EnginePanic, ModelFitting, Settings};
 use crate::ports::Clock;
 use crate::store::ReopeningStore;
-use crate::tokens::Tokens;
 use evocache_domain::lease::RetryPolicy;
+use evocache_net::tls::{Protocol, Tls, TlsFiles};
+use evocache_net::tokens::Tokens;
 
 /// How long running calls may take to finish when the coordinator stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         return Err(ServeError::Plaintext(options.listen));
     }
     let clock = Arc::new(SystemClock::new());
-    let tls = security.tls.clone().map(|files| Tls::read(files, clock.now())).transpose()?;
+    let tls = security.tls.clone().map(|files| Tls::read(files, Protocol::Http2, clock.now().0)).transpose()?;
     let limiter = Limiter::new(&security.quotas);
     let tokens = security.tokens.as_deref().map(Tokens::read).transpose()?;
     let gate = Gate::new(tokens, limiter.clone(), clock.clone());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evocache::server::{Quotas, Running, Security, ServeOptions, start};
-use evocache::tokens::{Role, entry};
+use evocache_net::tokens::{Role, entry};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};

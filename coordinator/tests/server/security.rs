@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use evocache::server::{Running, Security, ServeOptions, start};
-use evocache::tokens::{Role, entry};
+use evocache_net::tokens::{Role, entry};
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;
 use evocache_proto::{pb, wire};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evocache::server::{Quotas, Running, Security, ServeOptions, TlsFiles, start};
-use evocache::tokens::{Role, entry};
+use evocache_net::tokens::{Role, entry};
 use evocache_proto::pb;
 use prost::Message;
 use tokio::io::AsyncReadExt;

@@ -7,7 +7,8 @@
 //! - [`log`]: the log on stderr, as text or JSON;
 //! - [`telemetry`]: traces across processes;
 //! - [`children`]: child processes, restarted after crashes and stopped in order;
-//! - [`signals`]: SIGINT, SIGTERM and SIGHUP.
+//! - [`signals`]: SIGINT, SIGTERM and SIGHUP;
+//! - `tls`, `tokens` (features of these names): certificates of a server, and who may call it.
 //!
 //! **Invariant:** knows no message of the contract, no search and no model.
 
@@ -18,3 +19,7 @@ pub mod credentials;
 pub mod log;
 pub mod signals;
 pub mod telemetry;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "tokens")]
+pub mod tokens;

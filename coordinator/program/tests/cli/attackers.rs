@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use evocache::tokens::{Role, entry};
+use evocache_net::tokens::{Role, entry};
 use evocache_proto::pb;
 use evocache_proto::pb::search_service_client::SearchServiceClient;
 use evocache_proto::pb::worker_service_client::WorkerServiceClient;

@@ -11,7 +11,7 @@ use crate::cli::kit::exit::{Exit, Failure};
 use crate::cli::kit::printer::Printer;
 use crate::cli::kit::units::parse_duration;
 use crate::client::{new_token, rfc3339};
-use crate::tokens::{Role, check_name, entry};
+use evocache_net::tokens::{Role, check_name, entry};
 
 /// Make tokens for a coordinator with --tokens
 #[derive(Debug, Args)]

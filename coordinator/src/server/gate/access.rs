@@ -3,7 +3,7 @@
 //! A call without a row is for admins only, and a test fails for it. How a caller is identified is `layer.rs`.
 
 use super::quota::Kind;
-use crate::tokens::Role;
+use evocache_net::tokens::Role;
 
 /// The least role that a call needs, where tokens are required at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ impl Need {
             (Self::Worker, Role::Worker) => true,
             (Self::Reader, Role::Worker) | (Self::Operator | Self::Admin, Role::Reader | Role::Worker) => false,
             (Self::Worker, Role::Reader | Role::Operator) | (Self::Admin, Role::Operator) => false,
+            // Of an image server.
+            (Self::Reader | Self::Operator | Self::Worker | Self::Admin, Role::Client) => false,
         }
     }
 

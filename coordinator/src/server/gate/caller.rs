@@ -6,7 +6,7 @@ use tonic::{Code, Request, Status};
 
 use super::access::Effect;
 use crate::server::status;
-use crate::tokens::Role;
+use evocache_net::tokens::Role;
 
 /// Bytes of a call's path that the audit log contains.
 const METHOD_BYTES: usize = 100;

@@ -27,7 +27,7 @@ use super::turns::Turns;
 use crate::ports::Clock;
 use crate::server::activity::Peer;
 use crate::server::limits;
-use crate::tokens::Tokens;
+use evocache_net::tokens::Tokens;
 
 /// Admits or refuses calls. Clones share everything.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl Gate {
         };
         let Some(token) = tokens.find(secret.trim()) else { return unknown(refusals::token_unknown()) };
         let caller = Caller::holder(&token.name, token.role);
-        if token.expires.is_some_and(|end| self.clock.now() >= end) {
+        if token.expires.is_some_and(|end| self.clock.now().0 >= end) {
             return Err((caller, refusals::token_expired(&token.name)));
         }
         if !need.admits(token.role) {

@@ -1,18 +1,15 @@
-//! The token file: who may call the coordinator, in which role, and until when.
+//! The token file: who may call a server, in which role, and until when.
 //!
-//! It contains the SHA-256 of each token and never the token, so that reading the file does not allow any call. The server
-//! reads it; the command line writes its entries. What a role may do is `server/gate/access.rs`.
+//! It contains the SHA-256 of each token and never the token, so that reading the file does not allow any call. Servers
+//! read it; the command line writes its entries. What a role may do is each server's own business.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use evocache_domain::time::Timestamp;
-
 /// The role of a token's holder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Looks at searches and workers
@@ -23,11 +20,13 @@ pub enum Role {
     Worker,
     /// May do everything
     Admin,
+    /// Asks an image server for pictures
+    Client,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 4] = [Self::Reader, Self::Operator, Self::Worker, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Reader, Self::Operator, Self::Worker, Self::Admin, Self::Client];
 
     /// The name in the file.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +35,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Worker => "worker",
             Self::Admin => "admin",
+            Self::Client => "client",
         }
     }
 }
@@ -47,8 +47,8 @@ pub struct Token {
     pub name: String,
     /// The holder's role.
     pub role: Role,
-    /// When the token expires.
-    pub expires: Option<Timestamp>,
+    /// When the token expires, in milliseconds since 1970.
+    pub expires: Option<u64>,
     digest: [u8; 32],
 }
 
@@ -159,11 +159,11 @@ pub fn check_name(name: &str) -> Result<(), String> {
     Err(format!("name {name:?} is not 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"))
 }
 
-fn instant(text: &str) -> Result<Timestamp, String> {
+fn instant(text: &str) -> Result<u64, String> {
     let wrong = || format!("expires '{text}' is no time; write it like 2027-01-01T00:00:00Z");
     let time: prost_types::Timestamp = text.parse().map_err(|_| wrong())?;
     let seconds = u64::try_from(time.seconds).map_err(|_| wrong())?;
-    Ok(Timestamp(seconds.saturating_mul(1000)))
+    Ok(seconds.saturating_mul(1000))
 }
 
 /// The entry of a token in the file. `expires` is a time in RFC 3339.
@@ -202,7 +202,7 @@ mod tests {
         let tokens = Tokens::parse(&text).unwrap();
         let first = tokens.find("first").unwrap();
         assert_eq!((first.name.as_str(), first.role), ("ci", Role::Operator));
-        assert_eq!(first.expires, Some(Timestamp(1_798_761_600_000)));
+        assert_eq!(first.expires, Some(1_798_761_600_000));
         assert_eq!(tokens.find("second").unwrap().name, "ci");
         assert_eq!(tokens.find("third").unwrap().role, Role::Worker);
         assert_eq!((tokens.find("fourth"), tokens.count()), (None, 3));

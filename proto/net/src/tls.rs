@@ -1,12 +1,11 @@
-//! The server's TLS, from PEM files that can be reloaded while it runs.
+//! A server's TLS, from PEM files that can be reloaded while it runs.
 //!
-//! tonic's own TLS reads certificates at the start only, so rustls is used directly. When the files are reloaded is
-//! `reload.rs`; the connections are `incoming.rs`.
+//! tonic's own TLS reads certificates at the start only, so rustls is used directly. When the files are reloaded, and
+//! who accepts the connections, is each server's own business.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use evocache_net::credentials::{CredentialError, read_certificates, read_private_key};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,10 +14,25 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::Decode;
 
-use evocache_domain::time::Timestamp;
+use crate::credentials::{CredentialError, read_certificates, read_private_key};
 
-/// The protocol of gRPC, as TLS names it.
-const HTTP_2: &[u8] = b"h2";
+/// The protocol of a server, as TLS names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2, and so gRPC.
+    Http2,
+    /// HTTP/1.1.
+    Http1,
+}
+
+impl Protocol {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => b"h2",
+            Self::Http1 => b"http/1.1",
+        }
+    }
+}
 
 /// The server's certificate files.
 #[derive(Debug, Clone)]
@@ -44,18 +58,19 @@ pub struct Expiry {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
+    protocol: Protocol,
     current: Arc<RwLock<(Arc<ServerConfig>, Expiry)>>,
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files. Times are in milliseconds since 1970.
     ///
     /// # Errors
     ///
     /// If a file cannot be used, or the server's certificate has expired at `now`; the error names the file.
-    pub fn read(files: TlsFiles, now: Timestamp) -> Result<Self, CredentialError> {
-        let current = Arc::new(RwLock::new(load(&files, now)?));
-        Ok(Self { files, current })
+    pub fn read(files: TlsFiles, protocol: Protocol, now: u64) -> Result<Self, CredentialError> {
+        let current = Arc::new(RwLock::new(load(&files, protocol, now)?));
+        Ok(Self { files, protocol, current })
     }
 
     /// Reads the files again, for new connections. Open ones stay as they are.
@@ -63,8 +78,8 @@ impl Tls {
     /// # Errors
     ///
     /// If a file cannot be used or has expired; the previous certificates stay in use.
-    pub fn reload(&self, now: Timestamp) -> Result<Expiry, CredentialError> {
-        let loaded = load(&self.files, now)?;
+    pub fn reload(&self, now: u64) -> Result<Expiry, CredentialError> {
+        let loaded = load(&self.files, self.protocol, now)?;
         let expiry = loaded.1;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(expiry)
@@ -76,12 +91,12 @@ impl Tls {
     }
 
     /// The configuration of a new connection.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    pub fn config(&self) -> Arc<ServerConfig> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }
 
-fn load(files: &TlsFiles, now: Timestamp) -> Result<(Arc<ServerConfig>, Expiry), CredentialError> {
+fn load(files: &TlsFiles, protocol: Protocol, now: u64) -> Result<(Arc<ServerConfig>, Expiry), CredentialError> {
     let TlsFiles { certificate, key, client_ca } = files;
     let unusable = |e: &(dyn std::error::Error + 'static)| CredentialError::pair(certificate, key, e);
     let chain = parse(certificate)?;
@@ -90,7 +105,7 @@ fn load(files: &TlsFiles, now: Timestamp) -> Result<(Arc<ServerConfig>, Expiry),
     let config = ServerConfig::builder_with_provider(provider.clone());
     let config = config.with_safe_default_protocol_versions().map_err(|e| unusable(&e))?;
     let mut expiry = Expiry { certificate: first_end(certificate, &chain)?, client_ca: None };
-    let now = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
+    let now = i64::try_from(now / 1000).unwrap_or(i64::MAX);
     if expiry.certificate < now {
         return Err(CredentialError::expired(certificate, now.abs_diff(expiry.certificate)));
     }
@@ -113,7 +128,7 @@ fn load(files: &TlsFiles, now: Timestamp) -> Result<(Arc<ServerConfig>, Expiry),
         None => config.with_no_client_auth(),
     };
     let mut config = config.with_single_cert(chain, private).map_err(|e| unusable(&e))?;
-    config.alpn_protocols = vec![HTTP_2.to_vec()];
+    config.alpn_protocols = vec![protocol.name().to_vec()];
     Ok((Arc::new(config), expiry))
 }
 
