@@ -247,6 +247,7 @@ const TABLE: &[Row] = &[
             "models/block_model",
             "picture",
             "samplers",
+            "serve",
         ],
         &[
             "candle_core",
@@ -256,6 +257,7 @@ const TABLE: &[Row] = &[
             "safetensors",
             "serde",
             "serde_json",
+            "sha2",
             "thiserror",
             "tokio",
             "tracing",
@@ -300,6 +302,27 @@ const TABLE: &[Row] = &[
     ),
     ("evocache_worker/picture", &["files"], &["candle_core", "png"]),
     ("evocache_worker/samplers", &["files"], &["candle_core", "evocache_proto"]),
+    // The image server: a user of the pipeline beside the agent, and of HTTP.
+    (
+        "evocache_worker/serve",
+        &["cancel", "evaluator", "executor", "files", "models/block_model", "picture"],
+        &[
+            "axum",
+            "base64",
+            "candle_core",
+            "evocache_net",
+            "evocache_proto",
+            "hyper",
+            "hyper_util",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tokio_rustls",
+            "tonic",
+            "tracing",
+            "uuid",
+        ],
+    ),
     ("evocache_worker/lib", &[], &[]),
     ("evocache_worker/main", &[], &["clap", "evocache_proto", "evocache_worker"]),
 ];

@@ -5,6 +5,7 @@
 //! - [`executor`]: the denoising loop, the only code that knows schedules and caches.
 //! - [`models`], [`layers`], [`samplers`], [`metrics`]: computations with candle; they know nothing of schedules.
 //! - [`files`]: reads configs and weights; knows nothing of models.
+//! - [`serve`]: an image server on one model, with a schedule.
 //! - [`cli`]: the subcommands of the binary; [`allocator`]: its allocator.
 //!
 //! Without the feature `candle`, the crate contains only the agent, for evaluators in other crates.
@@ -31,3 +32,5 @@ pub mod models;
 pub mod picture;
 #[cfg(feature = "candle")]
 pub mod samplers;
+#[cfg(feature = "serve")]
+pub mod serve;

@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use evocache_proto::text::Lines;
 use evocache_worker::allocator;
 use evocache_worker::cli::run::{RunArgs, run};
+#[cfg(feature = "serve")]
+use evocache_worker::cli::{BatchArgs, ServeArgs};
 use evocache_worker::cli::{Bench, Blocks, Check, Generate, Inspect, Score, report};
 use evocache_worker::evaluator::threads::compute_here;
 
@@ -23,6 +25,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(RunArgs),
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
+    #[cfg(feature = "serve")]
+    Batch(BatchArgs),
     Generate(Generate),
     Inspect(Inspect),
     Bench(Bench),
@@ -35,13 +41,22 @@ enum Verb {
 fn main() -> ExitCode {
     allocator::keep_pages();
     let cli = Cli::parse();
-    // In `run`, this thread waits for the coordinator while another one computes.
-    if !matches!(cli.verb, Verb::Run(_)) {
-        compute_here();
+    // In these, this thread waits for others while another one computes.
+    match &cli.verb {
+        Verb::Run(args) => return run(args.clone()),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => return args.run(),
+        #[cfg(feature = "serve")]
+        Verb::Batch(args) => return args.run(),
+        _ => compute_here(),
     }
     let mut out = Lines(std::io::stdout().lock());
     let result = match &cli.verb {
         Verb::Run(args) => return run(args.clone()),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => return args.run(),
+        #[cfg(feature = "serve")]
+        Verb::Batch(args) => return args.run(),
         Verb::Generate(verb) => verb.run(&mut out),
         Verb::Inspect(verb) => verb.run(&mut out),
         Verb::Bench(verb) => verb.run(&mut out),

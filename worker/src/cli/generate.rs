@@ -86,7 +86,7 @@ impl Generate {
             (None, Some(file)) => prompts::read(file)?,
             (None, None) => return Err(CliError::new("no prompt given").hint("give --prompt or --prompts-file")),
         };
-        let mut pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
+        let pipeline = self.model.load(self.device)?.with_sampler(&self.sampler.options())?;
         let (schedule, told) = self.schedule(&pipeline)?;
         let grid = told.as_ref().and_then(|told| told.grid.clone()).and_then(|grid| self.sampler.but_for(grid));
         pipeline.sample_on(grid.as_slice())?;

@@ -1,9 +1,11 @@
-//! The subcommands of the binary: [`run`], which works for a coordinator, and `generate`, `inspect`, `bench`, `blocks`,
-//! `check` and `score`, which need none.
+//! The subcommands of the binary: [`run`], which works for a coordinator, and `serve`, `batch`, `generate`, `inspect`,
+//! `bench`, `blocks`, `check` and `score`, which need none.
 //!
 //! Each is a struct of arguments with a method `run`, which writes data to the given writer (stdout) and returns errors
 //! to `main`, which writes them to stderr with their hints.
 
+#[cfg(feature = "serve")]
+mod batch;
 mod bench;
 mod blocks;
 mod caller;
@@ -22,9 +24,13 @@ pub mod run;
 mod sampler;
 mod schedule;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod supervisor;
 mod table;
 
+#[cfg(feature = "serve")]
+pub use batch::BatchArgs;
 pub use bench::Bench;
 pub use blocks::Blocks;
 pub use check::Check;
@@ -32,3 +38,5 @@ pub use error::{CliError, Result, report};
 pub use generate::Generate;
 pub use inspect::Inspect;
 pub use score::Score;
+#[cfg(feature = "serve")]
+pub use serve::ServeArgs;

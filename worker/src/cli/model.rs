@@ -8,7 +8,7 @@ use evocache_proto::units::parse_bytes;
 use super::Result;
 use crate::evaluator::device::{DeviceChoice, Precision};
 use crate::evaluator::pipeline::Pipeline;
-use crate::files::hub;
+use crate::files::{ModelError, hub};
 use crate::models::diffusers::TextOptions;
 
 /// The model to load and how to run it.
@@ -50,9 +50,13 @@ fn room(text: &str) -> std::result::Result<u64, String> {
 impl ModelArgs {
     /// The folder to load.
     pub fn folder(&self) -> Result<PathBuf> {
+        Ok(self.resolved()?)
+    }
+
+    fn resolved(&self) -> std::result::Result<PathBuf, ModelError> {
         let user = std::env::home_dir();
         let cache = hub::cache_folder(self.hub_cache.as_deref(), self.hf_home.as_deref(), user.as_deref());
-        Ok(hub::resolve(&self.model, &cache)?)
+        hub::resolve(&self.model, &cache)
     }
 
     /// The number format of the transformer on `device`.
@@ -67,8 +71,13 @@ impl ModelArgs {
 
     /// Loads the model.
     pub(super) fn load(&self, device: DeviceChoice) -> Result<Pipeline> {
+        Ok(self.open(device)?)
+    }
+
+    /// Loads the model; the error is for a caller that is not the command line.
+    pub(super) fn open(&self, device: DeviceChoice) -> std::result::Result<Pipeline, ModelError> {
         let dtype = self.precision(device).dtype();
-        let pipeline = Pipeline::load_with(&self.folder()?, device.open()?, dtype, self.texts())?;
+        let pipeline = Pipeline::load_with(&self.resolved()?, device.open()?, dtype, self.texts())?;
         Ok(if self.vae_tiling { pipeline.with_tiles() } else { pipeline })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use candle_core::{DType, Device, Tensor};
 use evocache_proto::domain::{CostModel, Grid, Layout, Schedule};
@@ -30,7 +30,7 @@ pub struct Pipeline {
     vae: VaeDecoder,
     samplers: SamplerFactory,
     /// Samplers of the step counts that a search gives its own grid for.
-    told: BTreeMap<u32, SamplerFactory>,
+    told: RwLock<BTreeMap<u32, SamplerFactory>>,
     native: usize,
     tokens: usize,
 }
@@ -89,7 +89,7 @@ impl Pipeline {
         }
         folder.unchanged()?;
         let samplers = folder.samplers().clone();
-        let told = BTreeMap::new();
+        let told = RwLock::default();
         Ok(Self { folder, device, transformer, vae, samplers, told, native, tokens })
     }
 
@@ -105,9 +105,11 @@ impl Pipeline {
     }
 
     /// Runs with the step count of one of these grids sample on that grid; all others use the folder's settings.
-    pub fn sample_on(&mut self, grids: &[Grid]) -> Result<()> {
+    /// Runs that have begun are not affected.
+    pub fn sample_on(&self, grids: &[Grid]) -> Result<()> {
         let told = |grid: &Grid| Ok((grid.steps, self.samplers.clone().with(&grid.into())?));
-        self.told = grids.iter().map(told).collect::<Result<_>>()?;
+        let told = grids.iter().map(told).collect::<Result<_>>()?;
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = told;
         Ok(())
     }
 
@@ -209,7 +211,8 @@ impl Pipeline {
 
     /// A sampler for a run of `steps` steps over pictures of this size.
     pub fn sampler(&self, steps: u32, size: LatentSize) -> Result<Box<dyn Sampler>> {
-        let samplers = self.told.get(&steps).unwrap_or(&self.samplers);
+        let told = self.told.read().unwrap_or_else(PoisonError::into_inner);
+        let samplers = told.get(&steps).unwrap_or(&self.samplers);
         samplers.start(steps, self.transformer.image_tokens(size)?)
     }
 
