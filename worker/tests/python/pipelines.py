@@ -166,7 +166,7 @@ FAMILIES = {
 }
 
 
-# --- caching, as in deploy/examples/python ----------------------------------------------------------------------------
+# --- caching, by itself: deploy/python is tested against what this makes ----------------------------------------------
 
 class Caching:
     """Wraps the modules of all slots. `decisions[step][slot]` is 0 to compute, 1 to reuse, 2 to forecast from the last
