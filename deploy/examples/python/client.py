@@ -1,91 +1,42 @@
 """Ask an evocache coordinator from Python: launch a search, watch it, take the best schedule.
 
-    pip install grpcio grpcio-tools
+    pip install ./deploy/python
     python client.py --coordinator 127.0.0.1:7447 launch --model emoji --evaluations 20 prompts.txt
-    python client.py best SEARCH --where 'psnr>=30' --min-quality-ratio 0.98 > schedule.json
+    python client.py best SEARCH --where 'psnr>=30' --min-quality-ratio 0.98 --out best.json
     python client.py --coordinator https://coordinator.lan:7447 --ca ca.pem --token-file ci.token front SEARCH
 """
-import argparse, json, pathlib, sys, uuid
-import grpc
-from connection import add_flags, connect
+import argparse
+import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[3] / "proto"
-sys.path.insert(0, str(ROOT))
-types, _ = grpc.protos_and_services("evocache/v1/types.proto")
-pb, stubs = grpc.protos_and_services("evocache/v1/search_service.proto")
+from evocache import Client, EvocacheError
+from evocache.connection import add_flags, options
+from evocache.v1 import search_service_pb2 as pb
 
 
-def launch(searches, args):
+def launch(client, args):
     """Creates a search for latency against PSNR and follows it to its end."""
     prompts = [line.strip() for line in open(args.prompts) if line.strip()][:args.count]
-    spec = pb.SearchSpec(
-        model=pb.ModelRef(name=args.model),
-        sampling=types.Sampling(steps=args.steps, guidance_scale=args.guidance),
-        prompts=[types.Prompt(text=text, seed=seed) for seed, text in enumerate(prompts)],
-        measurement=types.MeasurementPlan(batch=args.batch, warmup=1, repeats=2, thumbnails=1),
-        objectives=[pb.Objective(metric="latency_ratio", direction=types.DIRECTION_MINIMIZE),
-                    pb.Objective(metric="psnr", direction=types.DIRECTION_MAXIMIZE)],
-        budget=pb.Budget(evaluations=args.evaluations))
-    request = pb.CreateSearchRequest(request_id=str(uuid.uuid4()), spec=spec)
-    search = searches.CreateSearch(request, timeout=30).search
-    print(search.search_id, flush=True)
-    for event in searches.WatchSearch(pb.WatchSearchRequest(search_id=search.search_id)):
-        progress = event.progress
-        print(f"{pb.SearchState.Name(event.state)}: {progress.evaluations} evaluations, front of {progress.front_size}, "
-              f"hypervolume {progress.hypervolume:.4f}", file=sys.stderr, flush=True)
+    search = client.launch(model=args.model, prompts=prompts, steps=args.steps, guidance_scale=args.guidance,
+                           evaluations=args.evaluations, batch=args.batch)
+    print(search, flush=True)
+    for event in client.watch(search):
+        print(f"{pb.SearchState.Name(event.state)}: {event.progress.evaluations} evaluations, front of "
+              f"{event.progress.front_size}, hypervolume {event.progress.hypervolume:.4f}", file=sys.stderr, flush=True)
 
 
-def front(searches, args):
+def front(client, args):
     """Prints the front, a line per schedule."""
-    request = pb.GetFrontRequest(search_id=args.search)
-    while True:
-        answer = searches.GetFront(request, timeout=30)
-        for e in answer.evaluations:
-            # Estimated by all measurements; e.values has what this one measured.
-            print(f"candidate {e.candidate}: {1 / e.latency_ratio.value:.2f}x faster, psnr {e.values['psnr']:.1f} dB, "
-                  f"{e.values['cache_bytes'] / 1024:.0f} KiB, {e.schedule.steps} steps, by {e.worker_name}")
-        if not answer.next_page_token:
-            return
-        request.page_token = answer.next_page_token
+    for e in client.front(args.search):
+        # Estimated by all measurements; e.values has what this one measured.
+        print(f"candidate {e.candidate}: {1 / e.latency_ratio.value:.2f}x faster, psnr {e.values['psnr']:.1f} dB, "
+              f"{e.values['cache_bytes'] / 1024:.0f} KiB, {e.schedule.steps} steps, by {e.worker_name}")
 
 
-def condition(text):
-    """Reads METRIC>=VALUE or METRIC<=VALUE. The coordinator refuses a metric that the search does not measure."""
-    for sign, operator in ((">=", pb.OPERATOR_AT_LEAST), ("<=", pb.OPERATOR_AT_MOST)):
-        metric, found, value = text.partition(sign)
-        if found:
-            return pb.Condition(metric=metric.strip(), operator=operator, value=float(value))
-    raise ValueError(text)
-
-
-def best(searches, args):
-    """Prints the fastest schedule that has all of this, as ECAD's JSON."""
-    conditions = list(args.where)
-    if args.min_quality_ratio is not None:
-        # Of no metric by name: of what quality means in this search.
-        conditions.append(pb.Condition(operator=pb.OPERATOR_AT_LEAST, value=args.min_quality_ratio, of_uncached=True))
-    request = pb.GetBestScheduleRequest(search_id=args.search, conditions=conditions, preference=pb.PREFERENCE_FASTEST)
-    answer = searches.GetBestSchedule(request, timeout=30)
-    if len(answer.conditions) < len(conditions):
-        sys.exit("this coordinator is too old to know conditions")
-    schedule, (group,) = answer.evaluation.schedule, answer.layout.groups
-    names = [c.name for c in group.components]
-
-    def computes(step, slot):
-        i = step * group.count * len(names) + slot
-        return schedule.decisions[i // 4] >> 2 * (i % 4) & 3 == 0
-
-    rows = {f"{step:03}": {str(b): {name: computes(step, b * len(names) + c) for c, name in enumerate(names)}
-                           for b in range(group.count)} for step in range(schedule.steps)}
-    values = ", ".join(f"{m.name} {answer.evaluation.values[m.name]:.4f}" for m in answer.evaluation.measurement.metrics)
-    print(f"{answer.speedup:.2f}x faster: {values}", file=sys.stderr)
-    search = searches.GetSearch(pb.GetSearchRequest(search_id=args.search), timeout=30).search
-    for grid in search.spec.sampling.grids:
-        if grid.steps == schedule.steps:
-            told = str(grid).replace("\n", ", ")
-            print(f"ECAD's format cannot say how it samples; tell whatever runs it: {told}", file=sys.stderr)
-    print(json.dumps({"cache_schedule": {"name": args.search, "num_blocks": group.count, "attributes": {},
-                                         "num_inference_steps": schedule.steps, "schedule": rows}}))
+def best(client, args):
+    """Writes the fastest schedule that has all of this."""
+    found = client.best(args.search, where=args.where, min_quality_ratio=args.min_quality_ratio)
+    print(f"{found.speedup:.2f}x faster, psnr {found.values['psnr']:.1f} dB: {found.schedule}")
+    found.file.save(args.out)
 
 
 def main():
@@ -106,14 +57,16 @@ def main():
     verb.set_defaults(run=front)
     verb = verbs.add_parser("best", help=best.__doc__)
     verb.add_argument("search")
-    verb.add_argument("--where", type=condition, action="append", default=[], metavar="METRIC>=VALUE")
+    verb.add_argument("--where", action="append", default=[], metavar="METRIC>=VALUE")
     verb.add_argument("--min-quality-ratio", type=float, metavar="RATIO", help="share to keep of the uncached quality")
+    verb.add_argument("--out", required=True)
     verb.set_defaults(run=best)
     args = parser.parse_args()
     try:
-        args.run(stubs.SearchServiceStub(connect(args)), args)
-    except grpc.RpcError as error:
-        sys.exit(f"{error.code().name}: {error.details()}")
+        with Client(args.coordinator, **options(args)) as client:
+            args.run(client, args)
+    except (EvocacheError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

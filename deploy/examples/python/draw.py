@@ -1,26 +1,17 @@
-"""Draw a picture with diffusers as a schedule in ECAD's JSON says, by the hooks of cached_pixart.py.
+"""Draw a picture with diffusers as a schedule says, and compare it with the one that `evocache-worker generate` drew.
 
-    pip install torch diffusers transformers accelerate sentencepiece
-    evocache best SEARCH --min-quality-ratio 98% --out best.ecad.json --format ecad
-    python draw.py MODEL best.ecad.json --prompt "an owl on a white background" --seed 1 --guidance 3 --out owl.png
-
-`evocache best` tells what ECAD's format cannot say of a schedule: pass it on as --timesteps and --solver-order.
---like PICTURE compares with what `evocache-worker generate` drew with the same arguments, and fails if it is another picture.
+    pip install './deploy/python[diffusers]' sentencepiece
+    evocache best SEARCH --min-quality-ratio 98% --out best.json
+    python draw.py MODEL best.json --prompt "an owl on a white background" --seed 1 --guidance 3 --out owl.png
 """
-import argparse, json, sys
-from types import SimpleNamespace
+import argparse
+import sys
+
+import evocache
 import numpy
+import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
-from cached_pixart import COMPONENTS, CachedPixArt
-
-
-def read(path, blocks):
-    """Steps, and per step and slot whether to compute it."""
-    file = json.load(open(path))["cache_schedule"]
-    if file["num_blocks"] != blocks:
-        sys.exit(f"error: '{path}' is for {file['num_blocks']} blocks, the model has {blocks}")
-    rows = [file["schedule"][f"{step:03}"] for step in range(file["num_inference_steps"])]
-    return len(rows), [[row[str(block)][name] for block in range(blocks) for name in COMPONENTS] for row in rows]
 
 
 def main():
@@ -28,26 +19,19 @@ def main():
     parser.add_argument("model")
     parser.add_argument("schedule")
     parser.add_argument("--prompt", required=True)
-    parser.add_argument("--negative-prompt", default="")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance", type=float, default=4.5)
-    parser.add_argument("--timesteps", type=lambda text: [int(t) for t in text.split(",")])
-    parser.add_argument("--solver-order", type=int)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--like")
+    parser.add_argument("--like", help="fail if the picture is another one than this file")
     args = parser.parse_args()
-    model = CachedPixArt(args.model)
-    steps, compute = read(args.schedule, len(model.blocks))
-    if args.solver_order:
-        scheduler = model.pipe.scheduler
-        model.pipe.scheduler = type(scheduler).from_config(scheduler.config, solver_order=args.solver_order)
-    sampling = SimpleNamespace(negative_prompt=args.negative_prompt, guidance_scale=args.guidance)
-    images, seconds = model.draw(SimpleNamespace(sampling=sampling), [SimpleNamespace(text=args.prompt, seed=args.seed)], steps,
-                                 compute, args.timesteps)
-    processor = model.pipe.image_processor
-    (picture,) = processor.numpy_to_pil(processor.pt_to_numpy(images))
+    pipe = DiffusionPipeline.from_pretrained(args.model, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    attachment = evocache.attach(pipe, args.schedule)
+    picture = pipe(args.prompt, negative_prompt="", guidance_scale=args.guidance, **attachment.settings,
+                   generator=torch.Generator().manual_seed(args.seed), use_resolution_binning=False, clean_caption=False,
+                   max_sequence_length=min(120, pipe.tokenizer.model_max_length)).images[0]
     picture.save(args.out)
-    print(f"{args.out}: {steps} steps, {sum(map(sum, compute))} slots computed, {seconds:.2f} s")
+    print(f"{args.out}: {attachment.counts}")
     if args.like:
         difference = numpy.abs(numpy.asarray(picture, float) - numpy.asarray(Image.open(args.like).convert("RGB"), float))
         print(f"beside {args.like}: mean difference {difference.mean():.4f}, largest {difference.max():.0f} of 255")

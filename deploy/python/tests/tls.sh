@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A whole search by the Python worker and client against the real coordinator, over TLS with certificates on both sides
-# and a token each, and grpcurl on its services.
-# Needs a release build, and on PATH a python3 with requirements.txt installed and grpcurl.
+# A search by the Python worker and client against a coordinator that wants TLS, certificates and tokens; grpcurl on its
+# services; the schedule that was found, drawn by evocache-worker and by diffusers. Called by test.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
+programs=${PROGRAMS:-target/release}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 address=127.0.0.1:17447
@@ -19,7 +19,7 @@ for name in server caller; do
     -out "$work/$name.pem" 2>/dev/null
 done
 for role in operator worker; do
-  target/release/evocache token new --name "$role" --role "$role" --out "$work/$role.token" >>"$work/tokens.toml"
+  "$programs/evocache" token new --name "$role" --role "$role" --out "$work/$role.token" >>"$work/tokens.toml"
 done
 export EVOCACHE_COORDINATOR=https://$address EVOCACHE_CA=$work/ca.pem
 export EVOCACHE_CLIENT_CERT=$work/caller.pem EVOCACHE_CLIENT_KEY=$work/caller.key EVOCACHE_TOKEN_FILE=$work/operator.token
@@ -29,13 +29,13 @@ grpcurl() {
     -expand-headers -H 'authorization: Bearer ${TOKEN}' "$@"
 }
 
-target/release/evocache serve --listen "$address" --data "$work/store" --tls-cert "$work/server.pem" \
+"$programs/evocache" serve --listen "$address" --data "$work/store" --tls-cert "$work/server.pem" \
   --tls-key "$work/server.key" --client-ca "$work/ca.pem" --tokens "$work/tokens.toml" 2>"$work/serve.log" &
 for _ in $(seq 100); do grpcurl "$address" list >"$work/services" 2>/dev/null && break || sleep 0.1; done
 echo "grpcurl list:"; cat "$work/services"
 for service in SearchService WorkerService FleetService; do grep -qx "evocache.v1.$service" "$work/services"; done
 
-python3 "$python/worker.py" --token-file "$work/worker.token" --model worker/models/emoji --name emoji >"$work/worker.log" 2>&1 &
+evocache-torch-worker --token-file "$work/worker.token" --model worker/models/emoji --name emoji >"$work/worker.log" 2>&1 &
 worker=$!
 if ! search=$(timeout 540 python3 "$python/client.py" launch --model emoji --evaluations 12 \
   --count 2 --batch 1 --steps 20 12 -- worker/models/emoji/prompts.txt); then
@@ -44,7 +44,7 @@ if ! search=$(timeout 540 python3 "$python/client.py" launch --model emoji --eva
 fi
 echo "search $search is done; its front:"
 python3 "$python/client.py" front "$search"
-python3 "$python/client.py" best "$search" --where 'psnr>=25' >"$work/best.json"
+python3 "$python/client.py" best "$search" --where 'psnr>=25' --out "$work/best.json"
 
 echo "grpcurl calls GetSearch:"
 grpcurl -d "{\"search_id\": \"$search\"}" "$address" evocache.v1.SearchService/GetSearch >"$work/search.json"
@@ -56,14 +56,14 @@ assert search["state"] == "SEARCH_STATE_COMPLETED" and search["progress"]["evalu
 PY
 
 echo "the schedule that Python chose, drawn by evocache-worker:"
-target/release/evocache-worker generate --model worker/models/emoji --prompt "a red apple on a sky blue background" \
-  --seed 1234 --guidance 3.0 --schedule "$work/best.json" --steps "$(grep -o '"num_inference_steps": [0-9]*' "$work/best.json" | grep -o '[0-9]*')" --out "$work/apple.png"
-ls -l "$work/apple.png"
+apple="a red apple on a sky blue background"
+"$programs/evocache-worker" generate --model worker/models/emoji --prompt "$apple" --seed 1234 --guidance 3.0 \
+  --schedule "$work/best.json" --out "$work/apple.png"
 echo "the same by diffusers:"
-python3 "$python/draw.py" worker/models/emoji "$work/best.json" --prompt "a red apple on a sky blue background" \
-  --seed 1234 --guidance 3.0 --out "$work/diffusers.png" --like "$work/apple.png"
+python3 "$python/draw.py" worker/models/emoji "$work/best.json" --prompt "$apple" --seed 1234 --guidance 3.0 \
+  --out "$work/diffusers.png" --like "$work/apple.png"
 
-id=$(target/release/evocache workers --json | python3 -c 'import json,sys; d=json.load(sys.stdin); w=d["workers"] if isinstance(d, dict) else d; print(w[0].get("id") or w[0]["worker_id"])')
-target/release/evocache drain "$id"
+id=$("$programs/evocache" workers --json | python3 -c 'import json,sys; d=json.load(sys.stdin); w=d["workers"] if isinstance(d, dict) else d; print(w[0].get("id") or w[0]["worker_id"])')
+"$programs/evocache" drain "$id"
 wait "$worker"
 echo "the Python worker left when it was drained"
