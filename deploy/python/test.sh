@@ -23,10 +23,9 @@ step "install"
 python3 -m pip install --quiet --disable-pip-version-check "./$package[worker]" -r "$package/requirements.txt"
 
 step "lint and types"
-python3 -m ruff check "$package"
-python3 -m ruff format --check "$package"
-python3 -m ruff check --select E,F,I,B --line-length 120 deploy/examples/python
-(cd "$package" && python3 -m mypy)
+(cd "$package" && python3 -m ruff check . && python3 -m ruff format --check . && python3 -m mypy)
+python3 -m ruff check --config "$package/pyproject.toml" deploy/examples/python
+python3 -m ruff format --config "$package/pyproject.toml" --check deploy/examples/python
 
 step "tests"
 (cd "$package" && python3 -m pytest -p no:cacheprovider "${select[@]}")

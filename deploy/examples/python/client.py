@@ -1,12 +1,14 @@
 """Ask an evocache coordinator from Python: launch a search, watch it, take the best schedule.
 
-    pip install ./deploy/python
-    python client.py --coordinator 127.0.0.1:7447 launch --model emoji --evaluations 20 prompts.txt
-    python client.py best SEARCH --where 'psnr>=30' --min-quality-ratio 0.98 --out best.json
-    python client.py --coordinator https://coordinator.lan:7447 --ca ca.pem --token-file ci.token front SEARCH
+pip install ./deploy/python
+python client.py --coordinator 127.0.0.1:7447 launch --model emoji --evaluations 20 prompts.txt
+python client.py best SEARCH --where 'psnr>=30' --min-quality-ratio 0.98 --out best.json
+python client.py --coordinator https://coordinator.lan:7447 --ca ca.pem --token-file ci.token front SEARCH
 """
+
 import argparse
 import sys
+from pathlib import Path
 
 from evocache import Client, EvocacheError
 from evocache.connection import add_flags, options
@@ -15,21 +17,33 @@ from evocache.v1 import search_service_pb2 as pb
 
 def launch(client, args):
     """Creates a search for latency against PSNR and follows it to its end."""
-    prompts = [line.strip() for line in open(args.prompts) if line.strip()][:args.count]
-    search = client.launch(model=args.model, prompts=prompts, steps=args.steps, guidance_scale=args.guidance,
-                           evaluations=args.evaluations, batch=args.batch)
+    prompts = [line.strip() for line in Path(args.prompts).read_text().splitlines() if line.strip()][: args.count]
+    search = client.launch(
+        model=args.model,
+        prompts=prompts,
+        steps=args.steps,
+        guidance_scale=args.guidance,
+        evaluations=args.evaluations,
+        batch=args.batch,
+    )
     print(search, flush=True)
     for event in client.watch(search):
-        print(f"{pb.SearchState.Name(event.state)}: {event.progress.evaluations} evaluations, front of "
-              f"{event.progress.front_size}, hypervolume {event.progress.hypervolume:.4f}", file=sys.stderr, flush=True)
+        print(
+            f"{pb.SearchState.Name(event.state)}: {event.progress.evaluations} evaluations, front of "
+            f"{event.progress.front_size}, hypervolume {event.progress.hypervolume:.4f}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def front(client, args):
     """Prints the front, a line per schedule."""
     for e in client.front(args.search):
         # Estimated by all measurements; e.values has what this one measured.
-        print(f"candidate {e.candidate}: {1 / e.latency_ratio.value:.2f}x faster, psnr {e.values['psnr']:.1f} dB, "
-              f"{e.values['cache_bytes'] / 1024:.0f} KiB, {e.schedule.steps} steps, by {e.worker_name}")
+        print(
+            f"candidate {e.candidate}: {1 / e.latency_ratio.value:.2f}x faster, psnr {e.values['psnr']:.1f} dB, "
+            f"{e.values['cache_bytes'] / 1024:.0f} KiB, {e.schedule.steps} steps, by {e.worker_name}"
+        )
 
 
 def best(client, args):

@@ -249,7 +249,7 @@ def test_adapters_that_take_the_place_of_modules_are_followed() -> None:
     assert traces(this) == before
 
 
-def test_offloading_and_detaching_do_not_disturb_each_other() -> None:
+def test_other_hooks_and_detaching_do_not_disturb_each_other() -> None:
     this = MAKERS["sigma"]()
     schedule = half(this)
     attach(this.pipe, schedule)
@@ -275,6 +275,31 @@ def test_offloading_and_detaching_do_not_disturb_each_other() -> None:
         detach(this.pipe)
     ff.forward = replaced
     detach(this.pipe)
+
+
+def test_offloading_of_the_transformer_and_whole_graphs() -> None:
+    """`enable_model_cpu_offload` needs a GPU; it wraps the transformer in such a hook of accelerate's."""
+    from accelerate.hooks import ModelHook as Offload
+    from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+    this = MAKERS["sigma"]()
+    transformer, before = this.pipe.transformer, traces(this)
+    attach(this.pipe, half(this))
+    expected = this.run()
+    add_hook_to_module(transformer, Offload())
+    assert torch.equal(expected, this.run())
+    detach(this.pipe)
+    assert isinstance(transformer._hf_hook, Offload)
+    plain = this.run()
+    remove_hook_from_module(transformer)
+    assert torch.equal(plain, this.run())
+    transformer.__dict__.pop("forward", None)
+    assert traces(this) == before
+    for compiled in (transformer, transformer.transformer_blocks[0]):
+        compiled.compile()
+        with pytest.raises(AttachError, match="is compiled, as a whole or by blocks"):
+            attach(this.pipe, half(this))
+        compiled._compiled_call_impl = None
 
 
 def test_bf16_and_grids() -> None:
