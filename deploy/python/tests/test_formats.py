@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,11 @@ def test_what_a_format_cannot_express_is_refused() -> None:
         Schedule.all_compute(Layout.flux(1, 1), 2).dumps("smoothcache")
     with pytest.raises(FormatError, match="is not one of the formats"):
         other.dumps("yaml")
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    Schedule.all_compute(Layout.flux(19, 38), 1000).save(tmp_path / "large.json")
+    command = f"set -o pipefail; {sys.executable} -u -m evocache show {tmp_path / 'large.json'} | head -n 1"
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("id ")
+    assert not told.stderr

@@ -8,6 +8,7 @@ python -m evocache layout path/to/model
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -86,8 +87,12 @@ def main(argv: list[str] | None = None) -> None:
     args = flags.parse_args(argv)
     try:
         args.act(args)
+        sys.stdout.flush()
     except EvocacheError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` does. What is left in the buffer must go somewhere at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
