@@ -166,6 +166,9 @@ fn choose<'a>(
     if made != steps {
         return Ok(Err(format!("uncached: the schedule is for {made} steps, the request for {steps}")));
     }
+    if plan.schedule.decides_guidance() && !pipeline.guidance(scale).is_on() {
+        return Ok(Err("uncached: the schedule leaves out passes of the guidance, the request has none".into()));
+    }
     let Some(at) = &plan.measured_at else { return Ok(Ok(plan)) };
     if at.guidance != scale {
         let made = at.guidance;

@@ -35,6 +35,11 @@ def schedule_message(schedule: Schedule) -> pb.Schedule:
 
 
 def schedule_from(message: pb.Schedule, layout: Layout) -> Schedule:
+    if message.guidance:
+        raise ScheduleError(
+            "the schedule leaves out passes of the guidance, which this package cannot run; "
+            "search without allow_guidance_decisions"
+        )
     schedule = Schedule.from_packed(layout, message.steps, message.decisions)
     if message.schedule_id and message.schedule_id != schedule.id:
         raise ScheduleError(f"the schedule has the id {schedule.id}, its message says {message.schedule_id}")
