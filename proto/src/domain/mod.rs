@@ -13,6 +13,7 @@ pub mod limits;
 mod measurement;
 mod metric;
 mod origin;
+mod passes;
 mod placement;
 mod problems;
 mod profile;
