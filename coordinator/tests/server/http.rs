@@ -89,6 +89,7 @@ async fn a_coordinator_is_ready_while_it_takes_work() {
         "evocache_workers{state=\"alive\"} 1",
         "evocache_searches{phase=\"running\"} 1",
         "evocache_candidates_open{state=\"pending\"} 1",
+        "evocache_evaluations_wanted 6",
         "evocache_store_broken 0",
         "evocache_engine_queue_length 0",
     ] {

@@ -60,10 +60,12 @@ pub struct AgentConfig {
     pub back_off: BackOff,
     /// How long a shutdown waits for the lease to be released, and then as long again for the evaluator.
     pub grace: Duration,
+    /// [`run`] ends once the coordinator has had no work for this long. Without it, it waits for work without a limit.
+    pub idle_timeout: Option<Duration>,
 }
 
 impl AgentConfig {
-    /// The defaults: a minute to connect, back-off from 0.1 s to 5 s, and 5 s of grace.
+    /// The defaults: a minute to connect, back-off from 0.1 s to 5 s, 5 s of grace, and no end to waiting for work.
     pub fn new(coordinator: impl Into<String>) -> Self {
         Self {
             coordinator: coordinator.into(),
@@ -71,6 +73,7 @@ impl AgentConfig {
             connect_timeout: Duration::from_secs(60),
             back_off: BackOff::default(),
             grace: Duration::from_secs(5),
+            idle_timeout: None,
         }
     }
 
@@ -89,6 +92,8 @@ impl AgentConfig {
 pub enum Ended {
     /// The coordinator drained this worker.
     Drained,
+    /// The coordinator had no work for the idle timeout.
+    Idle,
     /// The shutdown future resolved.
     ShutDown,
 }
@@ -117,6 +122,8 @@ struct Agent {
     registered: Option<String>,
     /// The last reason that the coordinator gave for having no work; each new one is logged once.
     idle_reason: String,
+    /// Since when every answer has been that there is no work. Time without an answer does not count.
+    idle_since: Option<Instant>,
     stop: Stop,
 }
 
@@ -156,6 +163,7 @@ pub async fn run(
         draining: AtomicBool::new(false),
         registered: None,
         idle_reason: String::new(),
+        idle_since: None,
         stop: Stop(asked),
     };
     let mut work = pin!(agent.work());
@@ -200,7 +208,7 @@ impl Agent {
         self.registered = Some(session.worker_id.clone());
         loop {
             let Some(answer) = unless(&stop, self.acquire(&mut session)).await else { return Ok(Ended::ShutDown) };
-            let (answer, given) = answer?;
+            let Some((answer, given)) = answer? else { return Ok(Ended::Idle) };
             if let Some(lease) = answer.lease
                 && let Flow::Leave(ended) = self.serve(&session, lease, &given).await?
             {
@@ -245,18 +253,27 @@ impl Agent {
         })
     }
 
-    /// Asks until the coordinator grants a lease or drains the worker. Registers again if the coordinator no longer
-    /// knows the worker.
-    async fn acquire(&mut self, session: &mut Session) -> Result<(pb::AcquireLeaseResponse, Remote), AgentError> {
+    /// Asks until the coordinator grants a lease or drains the worker, or, with `None`, until it had no work for too
+    /// long. Registers again if the coordinator no longer knows the worker.
+    async fn acquire(
+        &mut self,
+        session: &mut Session,
+    ) -> Result<Option<(pb::AcquireLeaseResponse, Remote)>, AgentError> {
         let mut waits = self.coordinator.waits();
         loop {
             let asked = Instant::now();
             match self.coordinator.acquire(&session.worker_id, session.wait).await {
                 Ok(answer) if answer.0.lease.is_some() || answer.0.draining => {
                     self.idle_reason.clear();
-                    return Ok(answer);
+                    self.idle_since = None;
+                    return Ok(Some(answer));
                 }
                 Ok((answer, _)) => {
+                    let idle = self.idle_since.get_or_insert(asked).elapsed();
+                    if self.config.idle_timeout.is_some_and(|most| idle >= most) {
+                        info!("exiting: the coordinator has had no work for {idle:.0?}");
+                        return Ok(None);
+                    }
                     if !answer.idle_reason.is_empty() && answer.idle_reason != self.idle_reason {
                         info!("no work: {}", plain(&answer.idle_reason));
                         self.idle_reason = answer.idle_reason;
@@ -270,7 +287,10 @@ impl Agent {
                     *session = self.register().await?;
                     self.registered = Some(session.worker_id.clone());
                 }
-                Err(CallError::Unreachable(_) | CallError::Troubled(_)) => sleep(waits.next_wait()).await,
+                Err(CallError::Unreachable(_) | CallError::Troubled(_)) => {
+                    self.idle_since = None;
+                    sleep(waits.next_wait()).await;
+                }
                 Err(refusal @ (CallError::Refused { .. } | CallError::Denied(_))) => {
                     return Err(self.refused("AcquireLease", &refusal));
                 }

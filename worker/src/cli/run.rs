@@ -36,8 +36,8 @@ const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
 
 /// Evaluate candidates for a coordinator
 ///
-/// Registers, leases candidates, measures them and reports the results until the coordinator drains it or a signal
-/// arrives. SIGTERM or Ctrl-C releases the candidate and ends with exit code 0; a second signal ends at once. If the
+/// Registers, leases candidates, measures them and reports the results until the coordinator drains it, a signal
+/// arrives, or --idle-timeout has passed. SIGTERM or Ctrl-C releases the candidate and ends with exit code 0; a second signal ends at once. If the
 /// coordinator becomes unreachable, the worker waits for it.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// How long to wait for the coordinator at startup, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub connect_timeout: Duration,
+    /// Exit with code 0 once the coordinator has had no work for this long, such as 10m; for machines that others wait
+    /// for [default: wait for work]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub idle_timeout: Option<Duration>,
     /// Log level on stderr: error, warn, info, debug or a tracing filter
     #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -227,7 +231,8 @@ fn runtime() -> Result<Runtime, CliError> {
 fn config(args: &RunArgs) -> Result<AgentConfig, CliError> {
     let credentials = args.caller.credentials()?;
     let defaults = AgentConfig::new(args.coordinator.clone());
-    Ok(AgentConfig { credentials, connect_timeout: args.connect_timeout, ..defaults })
+    let (connect_timeout, idle_timeout) = (args.connect_timeout, args.idle_timeout);
+    Ok(AgentConfig { credentials, connect_timeout, idle_timeout, ..defaults })
 }
 
 fn work(
@@ -242,7 +247,7 @@ fn work(
     let end = end.map_err(|e| CliError::new(format!("cannot install signal handlers: {e}")))?;
     runtime.shutdown_background();
     match end {
-        End::Agent(Ok(Ended::Drained | Ended::ShutDown)) => Ok(ExitCode::SUCCESS),
+        End::Agent(Ok(Ended::Drained | Ended::Idle | Ended::ShutDown)) => Ok(ExitCode::SUCCESS),
         End::Agent(Err(error)) => Err(error.into()),
         End::Forced(signal) => Ok(ExitCode::from(128 + signal)),
     }

@@ -93,6 +93,24 @@ async fn the_agent_asks_again_when_there_is_no_work() {
 }
 
 #[tokio::test]
+async fn a_worker_without_work_leaves_after_its_idle_timeout() {
+    let idle_timeout = Some(Duration::from_millis(300));
+    let mut stage = Setup { idle_timeout, ..Setup::default() }.registered().await;
+    let nothing = || Ok(pb::AcquireLeaseResponse::default());
+    stage.coordinator.acquire_lease.next().await.answer(nothing());
+    // Work starts the count again, and so does time without an answer.
+    stage.evaluating(LONG).await;
+    stage.evaluator.order(Order::Finish);
+    stage.completed().await;
+    stage.coordinator.acquire_lease.next().await.answer(nothing());
+    let answered = tokio::time::Instant::now();
+    stage.coordinator.acquire_lease.next().await.answer(Err(tonic::Status::unavailable("a moment")));
+    assert_eq!(stage.starved().await.unwrap(), Ended::Idle);
+    assert!(answered.elapsed() >= Duration::from_millis(300), "it left too early");
+    assert_eq!(stage.coordinator.left(), ["w1"], "a worker that exits deregisters");
+}
+
+#[tokio::test]
 async fn renewals_keep_coming_while_the_search_is_prepared_and_the_candidate_evaluated() {
     let mut stage = Setup { slow_to_prepare: true, ..Setup::default() }.registered().await;
     stage.grant(lease("s", 0, SHORT)).await;

@@ -29,11 +29,12 @@ pub(crate) struct Setup {
     pub(crate) connect_timeout: Duration,
     pub(crate) grace: Duration,
     pub(crate) listening: bool,
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { slow_to_prepare: false, connect_timeout: PATIENCE, grace: PATIENCE, listening: true }
+        Self { slow_to_prepare: false, connect_timeout: PATIENCE, grace: PATIENCE, listening: true, idle_timeout: None }
     }
 }
 
@@ -48,6 +49,7 @@ impl Setup {
         let config = AgentConfig {
             connect_timeout: self.connect_timeout,
             grace: self.grace,
+            idle_timeout: self.idle_timeout,
             back_off: BackOff { first: Duration::from_millis(2), most: Duration::from_millis(20) },
             ..AgentConfig::new(coordinator.url())
         };
@@ -128,6 +130,20 @@ impl Stage {
     pub(crate) async fn ended(&mut self) -> Result<Ended, AgentError> {
         let ended = tokio::time::timeout(PATIENCE, self.agent.join_next()).await;
         ended.expect("the agent ends").expect("the agent was started").expect("the agent does not panic")
+    }
+
+    /// Answers that there is no work until the agent ends.
+    pub(crate) async fn starved(&mut self) -> Result<Ended, AgentError> {
+        loop {
+            tokio::select! {
+                asked = self.coordinator.acquire_lease.next() => {
+                    asked.answer(Ok(pb::AcquireLeaseResponse::default()));
+                }
+                ended = self.agent.join_next() => {
+                    return ended.expect("the agent was started").expect("the agent does not panic");
+                }
+            }
+        }
     }
 
     /// Asserts that no report about a lease is waiting for an answer.

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use super::exposition::Exposition;
 use super::parts::{Guard, Parts};
-use crate::engine::{Counts, Refusal, State};
+use crate::engine::{Counts, Refusal, Search, State};
 use crate::server::gate::Calls;
 use evocache_domain::time::Timestamp;
 use evocache_proto::domain::SearchState;
+
+/// A search without a limit on evaluations counts as so many: more than any number of workers divides among themselves.
+const UNLIMITED: f64 = 1e6;
 
 /// The engine's state in a few numbers.
 struct Gauges {
@@ -20,6 +23,7 @@ struct Gauges {
     quarantined: usize,
     leased: usize,
     pending: usize,
+    wanted: u64,
     searches: Vec<(SearchState, usize)>,
 }
 
@@ -35,7 +39,17 @@ fn look(state: &State, now: Timestamp, silence: Duration) -> Gauges {
         quarantined: state.workers.values().filter(|w| w.quarantine.is_some()).count(),
         leased: searches().map(|s| s.leased.len()).sum(),
         pending: searches().map(|s| s.pending.len()).sum(),
+        wanted: searches().map(wanted).sum::<f64>().ceil() as u64,
         searches: SearchState::ALL.map(|state| (state, searches().filter(|s| s.phase == state).count())).to_vec(),
+    }
+}
+
+/// Evaluations that a search may still ask for: none unless it is pending or running.
+fn wanted(search: &Search) -> f64 {
+    match (search.phase, search.spec.budget.evaluations) {
+        (SearchState::Pending | SearchState::Running, Some(n)) => (n as f64 - search.spent()).max(0.0),
+        (SearchState::Pending | SearchState::Running, None) => UNLIMITED,
+        _ => 0.0,
     }
 }
 
@@ -112,6 +126,9 @@ fn states(text: &mut Exposition, gauges: &Gauges) {
     for (state, n) in &gauges.searches {
         text.sample("evocache_searches", &[("phase", state.as_str())], n);
     }
+    let help = "Evaluations that pending and running searches may still ask for, by which to scale workers; a search without \
+                a limit on evaluations counts as a million.";
+    text.single("evocache_evaluations_wanted", "gauge", help, gauges.wanted);
     text.family("evocache_candidates_open", "gauge", "Candidates that wait for a worker or are leased to one.");
     for (state, n) in [("pending", gauges.pending), ("leased", gauges.leased)] {
         text.sample("evocache_candidates_open", &[("state", state)], n);
