@@ -37,8 +37,8 @@ const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
 /// Evaluate candidates for a coordinator
 ///
 /// Registers, leases candidates, measures them and reports the results until the coordinator drains it, a signal
-/// arrives, or --idle-timeout has passed. SIGTERM or Ctrl-C releases the candidate and ends with exit code 0; a second signal ends at once. If the
-/// coordinator becomes unreachable, the worker waits for it.
+/// arrives, or --idle-timeout has passed. SIGTERM or Ctrl-C releases the candidate and ends with exit code 0; a second
+/// signal ends at once. If the coordinator becomes unreachable, the worker waits for it.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// URL of the coordinator
