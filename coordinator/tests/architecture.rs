@@ -185,10 +185,11 @@ const TABLE: &[Row] = &[
         &["clap", "evocache_net", "evocache_proto", "indicatif", "serde_json", "strsim", "thiserror", "tokio"],
     ),
     ("evocache/cli/results", &["cli/kit", "client"], &["clap", "evocache_proto", "plotters", "png"]),
+    ("evocache/cli/cluster", &["cli/kit"], &["evocache_proto", "serde", "tokio", "toml"]),
     ("evocache/cli/spec", &["cli/kit", "client"], &["evocache_proto", "serde", "serde_json", "toml"]),
     (
         "evocache/cli/commands",
-        &["cli/kit", "cli/results", "cli/spec", "client"],
+        &["cli/cluster", "cli/kit", "cli/results", "cli/spec", "client"],
         &["clap", "clap_complete", "evocache_net", "evocache_proto", "serde_json", "tokio"],
     ),
     (

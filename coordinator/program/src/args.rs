@@ -4,10 +4,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use evocache::cli::commands::{
-    backup::BackupArgs, best::BestArgs, completions::CompletionsArgs, delete::DeleteArgs, drain::DrainArgs,
-    explain::ExplainArgs, extend::ExtendArgs, front::FrontArgs, launch::LaunchArgs, list::ListArgs, pause::PauseArgs,
-    resume::ResumeArgs, serve::ServeArgs, show::ShowArgs, stop::StopArgs, store::StoreArgs, token::TokenArgs,
-    validate::ValidateArgs, watch::WatchArgs, workers::WorkersArgs,
+    backup::BackupArgs, best::BestArgs, completions::CompletionsArgs, delete::DeleteArgs, down::DownArgs,
+    drain::DrainArgs, explain::ExplainArgs, extend::ExtendArgs, front::FrontArgs, launch::LaunchArgs, list::ListArgs,
+    pause::PauseArgs, resume::ResumeArgs, scale::ScaleArgs, serve::ServeArgs, show::ShowArgs, stop::StopArgs,
+    store::StoreArgs, token::TokenArgs, validate::ValidateArgs, watch::WatchArgs, workers::WorkersArgs,
 };
 use evocache::cli::kit::global::{ABOUT_COORDINATOR, Global};
 use evocache::simulate::SimulateArgs;
@@ -47,6 +47,8 @@ pub(crate) enum Verb {
     Backup(BackupArgs),
     Simulate(SimulateArgs),
     Launch(LaunchArgs),
+    Scale(ScaleArgs),
+    Down(DownArgs),
     List(ListArgs),
     Show(ShowArgs),
     Watch(WatchArgs),
@@ -73,6 +75,8 @@ impl Verb {
     /// The search that the verb is about.
     pub(crate) fn search(&self) -> Option<&SearchId> {
         let search = match self {
+            Self::Scale(args) => &args.search,
+            Self::Down(args) => &args.search,
             Self::Show(args) => &args.search,
             Self::Watch(args) => &args.search,
             Self::Pause(args) => &args.search,
@@ -91,7 +95,8 @@ impl Verb {
 }
 
 /// Verbs that call no coordinator, or one of their own: they neither show nor take the options about a coordinator.
-const ALONE: [&str; 7] = ["local", "worker-process", "serve", "store", "simulate", "token", "completions"];
+const ALONE: [&str; 9] =
+    ["local", "worker-process", "serve", "store", "simulate", "scale", "down", "token", "completions"];
 
 /// The command line as the help shows it.
 pub(crate) fn command() -> clap::Command {

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use evocache::cli::commands::{
-    backup, best, completions, delete, drain, explain, extend, front, launch, list, pause, resume, serve, show, stop,
-    store, token, validate, watch, workers,
+    backup, best, completions, delete, down, drain, explain, extend, front, launch, list, pause, resume, scale, serve,
+    show, stop, store, token, validate, watch, workers,
 };
 use evocache::cli::kit::exit::{Exit, Failure};
 use evocache::cli::kit::global::Global;
@@ -109,6 +109,8 @@ async fn call(global: &Global, verb: Verb, printer: Printer) -> Result<Exit, Fai
         Verb::Simulate(args) => simulate::run(args, printer).await,
         Verb::Backup(args) => backup::backup(&global.connect().await?, args, printer).await,
         Verb::Launch(args) => launch::launch(global, args, printer).await,
+        Verb::Scale(args) => scale::scale(args, printer).await,
+        Verb::Down(args) => down::down(args, printer).await,
         Verb::List(_) => list::list(&global.connect().await?, printer).await,
         Verb::Show(args) => show::show(&global.connect().await?, args, printer).await,
         Verb::Watch(args) => watch::watch(&global.connect().await?, &args.search.id, printer).await,

@@ -6,6 +6,7 @@ use clap::Args;
 use evocache_proto::domain::SearchId;
 use serde_json::json;
 
+use super::launch_on::{LaunchOnArgs, add_workers, script, start};
 use super::watch::watch;
 use crate::cli::kit::exit::{Exit, Failure};
 use crate::cli::kit::global::Global;
@@ -22,7 +23,8 @@ Examples:
   evocache launch deploy/examples/emoji.toml
   evocache launch search.toml --id nightly --watch
   evocache launch more-steps.toml --start-from nightly  from another's front
-  evocache launch search.toml --check                   only check the file")]
+  evocache launch search.toml --check                   only check the file
+  evocache launch search.toml --on slurm --workers 16   on a cluster")]
 pub struct LaunchArgs {
     /// Specification of the search (TOML)
     #[arg(value_name = "SPEC.toml")]
@@ -39,6 +41,9 @@ pub struct LaunchArgs {
     /// Only check the specification: here, at the coordinator, and whether a live worker offers what it names
     #[arg(long)]
     pub check: bool,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: LaunchOnArgs,
 }
 
 /// Runs the verb. Connects after reading the file, so that a mistake in the file is reported without a coordinator.
@@ -50,6 +55,10 @@ pub async fn launch(global: &Global, args: LaunchArgs, printer: Printer) -> Resu
         if !specification.start_from.contains(other) {
             specification.start_from.push(other.clone());
         }
+    }
+    if let (Some(engine), true) = (args.cluster.on, args.cluster.dry_run) {
+        printer.data(&script(engine, &args.cluster, &args.spec, specification.id.as_ref().map(SearchId::as_str))?)?;
+        return Ok(Exit::Ok);
     }
     if args.check {
         check(global, &args, &specification, printer).await
@@ -75,13 +84,19 @@ async fn check(global: &Global, args: &LaunchArgs, file: &Specification, printer
 }
 
 async fn create(global: &Global, args: &LaunchArgs, file: &Specification, printer: Printer) -> Result<Exit, Failure> {
-    let client: Client = global.connect().await?;
+    let client: Client = match args.cluster.on {
+        Some(engine) => start(global, engine, &args.cluster, printer).await?.connect().await?,
+        None => global.connect().await?,
+    };
     let search = client.create_search_from(file.id.as_ref(), &file.spec, &file.start_from).await?;
     // Not a reason to refuse the search: a worker that offers these names may come later.
     if search.state == SearchState::Pending
         && let Ok(workers) = client.workers().await
     {
         names::unknown(&file.spec, &workers).iter().for_each(|text| printer.warning(text));
+    }
+    if let Some(engine) = args.cluster.on {
+        add_workers(engine, &args.cluster, search.id.as_str(), printer).await?;
     }
     if args.watch {
         printer.note(&format!("search {} created", search.id));

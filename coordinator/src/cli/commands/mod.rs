@@ -10,14 +10,17 @@ mod backup_file;
 pub mod best;
 pub mod completions;
 pub mod delete;
+pub mod down;
 pub mod drain;
 pub mod explain;
 pub mod extend;
 pub mod front;
 pub mod launch;
+pub mod launch_on;
 pub mod list;
 pub mod pause;
 pub mod resume;
+pub mod scale;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod show;
