@@ -60,7 +60,7 @@ finish() {
   trap - EXIT
   if [ "$code" != 0 ]; then
     squeue 2>/dev/null || true
-    tail -n 15 "$d"/jobs/*.log "$d"/*.log 2>/dev/null || true
+    tail -n 15 "$d"/shared/*.log "$d"/*.log 2>/dev/null || true
   fi
   scancel --full --signal=KILL --user=root 2>/dev/null || true
   for node in n1 n2 n3; do of_node "$node" | xargs -r kill -KILL 2>/dev/null || true; done
@@ -141,18 +141,40 @@ idle_nodes() { [ "$(sinfo -h -N -t idle -o %N | wc -l)" = 3 ]; }
 until_true 30 "three idle nodes" idle_nodes
 sinfo -N -o "%N %T %G"
 
-step "coordinator and workers"
+step "what the front door would do"
 cd "$d/jobs"
-export EVOCACHE_SHARED=$d/shared
-scripts=$root/deploy/slurm
-"$scripts/prepare.sh"
-"$scripts/prepare.sh" # once more changes nothing
-[ "$(grep -c '^name' "$EVOCACHE_SHARED/tokens.toml")" = 2 ]
 export EVOCACHE_HOST=127.0.0.1 EVOCACHE_HTTP=127.0.0.1:19464
-coordinator=$(sbatch --parsable "$scripts/coordinator.sbatch")
-array=$(EVOCACHE_WRAP="nice -n 1" sbatch --parsable --cpus-per-task=1 "$scripts/worker.sbatch" \
-  --model "$root/worker/models/emoji" --model-name emoji)
+scripts=$root/deploy/slurm
+sed -e "s/^evaluations = .*/evaluations = $evaluations/" -e 's/^prompts = .*/prompts = 8/' -e 's/^repeats = .*/repeats = 1/' \
+  -e "s#^prompts_file = .*#prompts_file = \"$root/worker/models/emoji/prompts.txt\"#" "$root/deploy/examples/emoji.toml" >"$d/search.toml"
+cat >"$d/site.toml" <<END
+[slurm]
+shared = "$d/shared"
+coordinator = ["--partition=gpu"]
+worker = ["--partition=gpu", "--cpus-per-task=1"]
+run = ["--model", "$root/worker/models/emoji", "--model-name", "emoji"]
+environment = { EVOCACHE_WRAP = "nice -n 1" }
+END
+front() { evocache launch "$d/search.toml" --id slurm --on slurm --workers 4 --profile "$d/site.toml" "$@"; }
+front --dry-run >"$d/plan.sh"
+bash -n "$d/plan.sh"
+grep -E '^(EVOCACHE|until|rm|mkdir|cat|chmod)' "$d/plan.sh"
+# The files that it would write are those of this folder.
+for file in prepare.sh coordinator.sbatch worker.sbatch; do
+  sed -n "/^cat >.*$file <</,/^END_OF_FILE\$/p" "$d/plan.sh" | sed '1d;$d' | cmp - "$scripts/$file"
+done
+[ -z "$(squeue -h)" ] && [ ! -e "$d/shared" ]
+
+step "coordinator, search and workers by the front door"
+export EVOCACHE_SHARED=$d/shared
+front
 until_true 30 "an address of the coordinator" test -s "$EVOCACHE_SHARED/coordinator.url"
+cd "$EVOCACHE_SHARED"
+"$scripts/prepare.sh" # by hand, once more, changes nothing
+[ "$(grep -c '^name' tokens.toml)" = 2 ]
+coordinator=$(squeue -h -n evocache-coordinator -o %i)
+array=$(squeue -h -n evocache-worker-slurm -o %F | head -n 1)
+logs=$EVOCACHE_SHARED/evocache-worker-slurm-${array}
 call() { EVOCACHE_COORDINATOR=$(cat "$EVOCACHE_SHARED/coordinator.url") evocache --ca "$EVOCACHE_SHARED/ca.pem" \
   --token-file "$EVOCACHE_SHARED/operator.token" "$@"; }
 # Whether all four tasks have a worker that the coordinator hears of; none on a node that is lost counts.
@@ -164,29 +186,26 @@ tasks = [w["name"].split("@") for w in json.load(sys.stdin) if w["state"] == "al
 sys.exit(len({task for task, node in tasks if node != sys.argv[1]}) != 4)' "$lost" 2>/dev/null
 }
 # Requeued jobs rest for two minutes, unless they are told not to.
-hurry() { local id; for id in $(squeue -h -t PD -o %i); do scontrol update jobid="$id" starttime=now 2>/dev/null || true; done; }
+hurry() { local id; for id in $(squeue -h -r -t PD -o %i); do scontrol update jobid="$id" starttime=now 2>/dev/null || true; done; }
 until_true 60 "four workers" four
 squeue -o "%i %P %T %N %b"
-sort -u "$d"/jobs/evocache-worker-*.log | grep -o 'on n[1-3], GPU [01]' | sort | uniq -c | tee "$d/gpus"
+cat "${logs}"_*.log | grep -o 'on n[1-3], GPU [01]' | sort | uniq -c | tee "$d/gpus"
 [ "$(grep -c ' 1 on' "$d/gpus")" = 4 ] || { echo "two tasks share a GPU"; exit 1; }
-# A search for people, from the shell that sourced `env`.
-sed -e "s/^evaluations = .*/evaluations = $evaluations/" -e 's/^prompts = .*/prompts = 8/' -e 's/^repeats = .*/repeats = 1/' \
-  -e "s#^prompts_file = .*#prompts_file = \"$root/worker/models/emoji/prompts.txt\"#" "$root/deploy/examples/emoji.toml" >"$d/search.toml"
-(. "$EVOCACHE_SHARED/env" && evocache launch "$d/search.toml" --id slurm)
-
 done_so_far() { call show slurm --json 2>/dev/null | sed -n '0,/"evaluations"/s/.*"evaluations": *\([0-9]*\).*/\1/p'; }
 beyond() { local n; n=$(done_so_far) && [ "${n:-0}" -ge "$1" ]; }
 metric() { python3 -c 'import sys, urllib.request as r; print(next(line.split()[-1] for line in r.urlopen("http://127.0.0.1:19464/metrics").read().decode().splitlines() if line.startswith(sys.argv[1] + " ")))' "$1"; }
-started_again() { hurry; grep -q "start $2" "$d/jobs/$1"; }
-count() { cat "$d"/jobs/evocache-worker-*.log | grep -c "$1" || true; }
+starts() { grep -c ', start [0-9]' "${logs}_0.log"; }
+started_again() { hurry; [ "$(starts)" -gt "$1" ]; }
+count() { cat "${logs}"_*.log | grep -c "$1" || true; }
 
 for round in $(seq "$rounds"); do
   began=$(done_so_far)
-  until_true 120 "the search goes on" beyond $((began + 8))
+  until_true 120 "the search goes on" beyond $((${began:-0} + 8))
   step "round $round: task 0 is near its limit of time"
+  before=$(starts)
   scancel --batch --signal=USR1 "${array}_0"
-  until_true 60 "task 0 starts again" started_again "evocache-worker-${array}_0.log" "$((2 * round - 1))"
-  grep "limit of time" "evocache-worker-${array}_0.log" | tail -n 1
+  until_true 60 "task 0 starts again" started_again "$before"
+  grep "limit of time" "${logs}_0.log" | tail -n 1
   until_true 30 "four workers" four
 
   step "round $round: urgent work takes the GPUs of the node of task 3"
@@ -221,17 +240,25 @@ for round in $(seq "$rounds"); do
   lost=none
 done
 
-step "a task is cancelled, and the search ends"
-scancel "${array}_1"
-gone() { ! squeue -h -j "${array}_1" 2>/dev/null | grep -q .; }
-until_true 40 "task 1 is gone" gone
+step "one worker less, and the search ends"
+site=(--on slurm --profile "$d/site.toml")
+evocache scale slurm "${site[@]}" --workers 3
+gone() { [ "$(squeue -h -r -n evocache-worker-slurm -t R,PD -o %i | wc -l)" = 3 ]; }
+until_true 40 "three tasks" gone
 timeout 480 bash -c '. "$EVOCACHE_SHARED/env" && evocache watch slurm' 2>"$d/watch" >/dev/null || { tail -n 5 "$d/watch"; exit 1; }
 call show slurm --json >"$d/show.json"
 call front slurm | tail -n 3
 call workers
 
+step "one worker more, then all down"
+evocache scale slurm "${site[@]}" --workers 4
+[ "$(squeue -h -r -n evocache-worker-slurm -t R,PD -o %i | wc -l)" = 4 ]
+evocache down slurm "${site[@]}"
+only() { [ "$(squeue -h -o %i)" = "$coordinator" ]; }
+until_true 60 "the coordinator alone" only
+evocache down slurm "${site[@]}" --all
+
 step "stopped, the store holds every evaluation once"
-scancel "$coordinator" "$array"
 empty() { ! squeue -h 2>/dev/null | grep -q .; }
 until_true 60 "no jobs" empty
 grep -c "stopped" "evocache-coordinator-$coordinator.log"
