@@ -6,6 +6,8 @@ mod alone;
 mod answers;
 #[cfg(target_os = "linux")]
 mod attackers;
+#[cfg(unix)]
+mod cluster;
 mod coordinator;
 #[cfg(all(unix, feature = "local"))]
 mod devices;

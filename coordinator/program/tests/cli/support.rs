@@ -20,6 +20,17 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Runs a command with these arguments to its end.
+    pub(crate) fn of(command: &mut Command, args: &[&str]) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        }
+    }
+
     /// Checks the exit code and that stderr holds these words.
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, words: &[&str]) -> &Self {
@@ -73,13 +84,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 
 /// Runs the binary to its end.
 pub(crate) fn evocache(args: &[&str]) -> Outcome {
-    let output = command(args).output().unwrap();
-    Outcome {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-    }
+    Outcome::of(&mut command(args), args)
 }
 
 /// A coordinator of its own process, ended with the test.
