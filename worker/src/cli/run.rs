@@ -242,7 +242,7 @@ fn work(
     logging: Logging,
 ) -> Result<ExitCode, CliError> {
     let config = config(args)?;
-    let end = runtime.block_on(until_told(config, evaluator));
+    let end = runtime.block_on(until_told(config, evaluator, args.supervised));
     runtime.block_on(logging.end());
     let end = end.map_err(|e| CliError::new(format!("cannot install signal handlers: {e}")))?;
     runtime.shutdown_background();
@@ -253,8 +253,9 @@ fn work(
     }
 }
 
-/// Runs the agent. A signal shuts it down; a second signal abandons it.
-async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>) -> io::Result<End> {
+/// Runs the agent. A signal shuts it down; a second signal abandons it, unless a process supervises this one: what
+/// signals a whole group, as batch systems do, comes once by itself and once through that process, which can kill.
+async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervised: bool) -> io::Result<End> {
     let mut signals = Signals::listen()?;
     let (ask, asked) = oneshot::channel::<()>();
     let mut agent = pin!(agent::run(config, evaluator, async {
@@ -269,7 +270,7 @@ async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>) -> io::Re
     let _ = ask.send(());
     Ok(tokio::select! {
         ended = &mut agent => End::Agent(ended),
-        signal = signals.next() => End::Forced(signal),
+        signal = signals.next(), if !supervised => End::Forced(signal),
     })
 }
 

@@ -128,6 +128,23 @@ async fn workers_leave_when_the_process_above_them_is_killed() {
 }
 
 #[tokio::test]
+async fn workers_that_a_batch_system_signals_too_still_give_their_leases_back() {
+    let mut coordinator = Coordinator::new();
+    coordinator.start();
+    let rack = Rack::start(&coordinator.url(), &["--devices", "cpu"]);
+    let worker = rack.started();
+    occupy(&mut coordinator, "w1").await;
+    let _unanswered = coordinator.get_calibration.next().await;
+    terminate(worker);
+    let release = coordinator.release_lease.next().await;
+    // The process above passes its own signal on, which is the second one of the worker.
+    terminate(rack.process.id());
+    rack.says("stopping 1 workers");
+    release.answer(Ok(pb::ReleaseLeaseResponse {}));
+    assert_eq!(rack.ended().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_all_at_once() {
     let mut coordinator = Coordinator::new();
     coordinator.start();
