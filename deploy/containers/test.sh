@@ -79,9 +79,9 @@ inside() {
   local image=$1 store=$2
   shift 2
   local container root
-  container=$(buildah from "localhost/$image:test")
+  container=$(buildah from "localhost/evocache-$image:test")
   root=$(buildah mount "$container")
-  buildah inspect --type image "localhost/$image:test" >"$d/$container.json"
+  buildah inspect --type image "localhost/evocache-$image:test" >"$d/$container.json"
   mapfile -t config < <(python3 - "$d/$container.json" <<'PY'
 import json, sys
 config = json.load(open(sys.argv[1]))["OCIv1"]["config"]
