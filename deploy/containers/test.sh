@@ -68,7 +68,7 @@ cp -r worker/models/emoji "$d/programs/out/models/"
 rm -r "$d"/programs/out/models/emoji/{train,golden}
 for target in coordinator worker; do
   buildah build --quiet --isolation chroot --network host --file deploy/containers/Containerfile \
-    --ignorefile deploy/containers/ignore --build-arg BASE=localhost/base --build-arg RUST=localhost/base \
+    --ignorefile deploy/containers/Containerfile.dockerignore --build-arg BASE=localhost/base --build-arg RUST=localhost/base \
     --build-context "build=$d/programs" --target "$target" --tag "evocache-$target:test" . >"$d/build-$target.log" 2>&1
 done
 buildah images
