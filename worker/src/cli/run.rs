@@ -265,7 +265,7 @@ async fn until_told(config: AgentConfig, evaluator: Box<dyn Evaluate>, supervise
     }));
     tokio::select! {
         ended = &mut agent => return Ok(End::Agent(ended)),
-        _ = signals.next() => info!("shutting down; a second signal ends at once"),
+        _ = signals.next() => info!("shutting down{}", if supervised { "" } else { "; a second signal ends at once" }),
     }
     let _ = ask.send(());
     Ok(tokio::select! {
