@@ -17,8 +17,11 @@ if [ ! -x "$server" ]; then
   options=(-o "Dir::Etc::SourceList=$folder/build/debian.sources" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$folder/build/lists" -o APT::Sandbox::User=root)
   cd "$folder/build"
-  apt-get "${options[@]}" update -qq
-  apt-get "${options[@]}" source -qq kubernetes >/dev/null 2>&1
+  # What an interrupted run has left is used again.
+  if ! ls -d kubernetes-*/ >/dev/null 2>&1; then
+    apt-get "${options[@]}" update -qq
+    apt-get "${options[@]}" source -qq kubernetes >source.log 2>&1 || { tail -n 5 source.log; exit 1; }
+  fi
   cd kubernetes-*/
   # The layout that Go modules of that age want: vendored, below GOPATH.
   mkdir -p "$folder/build/go/src/k8s.io"

@@ -16,7 +16,7 @@ fn engine(folder: &Path, name: &str, prints: &str) {
 
 fn with_path(folder: &Path, args: &[&str]) -> Outcome {
     let mut command = command(args);
-    Outcome::of(command.env("PATH", format!("{}:/usr/bin:/bin", folder.display())), args)
+    Outcome::of(command.env("PATH", folder), args)
 }
 
 fn called(folder: &Path) -> String {

@@ -14,9 +14,11 @@ use crate::worker::{declaration, give_up, work_as};
 const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;t\u{7}\r\nhint: y\u{9b}31m\u{202e}\u{2028}\u{2066}\u{feff}\u{7f}z";
 
 /// Verbs that show nothing of what others wrote, and why.
-const SILENT: [(&str, &str); 6] = [
+const SILENT: [(&str, &str); 8] = [
     ("local", "its coordinator and workers are its own"),
     ("simulate", "its coordinator and workers are its own"),
+    ("scale", "calls no coordinator; what an engine says is looked at in cluster.rs"),
+    ("down", "calls no coordinator; what an engine says is looked at in cluster.rs"),
     ("serve", "its log is looked at below"),
     ("token", "its file is the user's own"),
     ("completions", "a script of this program"),
