@@ -2,19 +2,17 @@
 # The chart: linted, rendered in every variant and validated against the schemas of Kubernetes 1.37, refused with wrong
 # values, and played with the real programs: their arguments, secrets, probes and signals, as a search on the bundled model.
 #
-#   deploy/kubernetes/test.sh [--full] [--if-available]
+#   deploy/kubernetes/test.sh [--if-available]
 #
-# --full          also install and upgrade it at a real API server, which is built first (api-server.sh): five minutes more
 # --if-available  where helm cannot be had, say so and succeed; otherwise that is a failure
 #
 # Needs Python 3, and both programs in the folder PROGRAMS [default: target/release]. Downloads into target/kubernetes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
-full= available=must
+available=must
 for argument in "$@"; do
   case $argument in
-    --full) full=yes ;;
     --if-available) available=may ;;
     *) echo "unknown argument '$argument'"; exit 2 ;;
   esac
@@ -31,11 +29,9 @@ for program in evocache evocache-worker; do
 done
 tools=$root/target/kubernetes
 work=$(mktemp -d)
-server=
 finish() {
   local code=$?
   trap - EXIT
-  [ -z "$server" ] || { kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; } || true
   rm -rf "$work"
   [ "$code" != 0 ] || echo "passed in $SECONDS s"
   exit "$code"
@@ -120,49 +116,3 @@ timeout 280 "$python" play.py "$work/deployment.yaml" "$programs" ../../worker/m
 step "the pods of an Indexed Job"
 helm template trial "$chart" --values variants/cpu-job.yaml --set "$ports" >"$work/job.yaml"
 timeout 280 "$python" play.py "$work/job.yaml" "$programs" ../../worker/models "$search"
-
-[ -n "$full" ] || exit 0
-step "a real API server"
-rm -f "$tools/api/kubeconfig"
-./api-server.sh "$tools/api" &
-server=$!
-until [ -s "$tools/api/kubeconfig" ]; do
-  kill -0 "$server" 2>/dev/null || { echo "it did not start"; exit 1; }
-  sleep 1
-done
-export KUBECONFIG=$tools/api/kubeconfig
-kubectl() { "$tools/kubectl" "$@"; }
-kubectl version 2>/dev/null | grep Server
-# The server is older than policy/v1, Indexed Jobs, and the chart's kubeVersion; all else is as it is.
-cp -r "$chart" "$work/chart"
-sed -i '/^kubeVersion/d' "$work/chart/Chart.yaml"
-old=(--set podDisruptionBudget.enabled=false --server-side=false)
-
-step "what the server says of every variant"
-other=(--set autoscaling.enabled=false --set metrics.serviceMonitor.enabled=false)
-for variant in default variants/*.yaml; do
-  values=()
-  if [ "$variant" != default ]; then values=(--values "$variant"); fi
-  case $variant in */cloud.yaml) values+=(--set tls.mode=generated) ;; esac
-  helm install trial "$work/chart" "${values[@]}" "${old[@]}" "${other[@]}" --dry-run=server >"$work/answer" 2>&1 ||
-    { cat "$work/answer"; exit 1; }
-  echo "$variant: accepted"
-done
-
-step "installed, upgraded, and removed"
-helm install trial "$work/chart" "${old[@]}" >"$work/notes"
-grep -q 'kubectl --namespace default port-forward service/trial-evocache' "$work/notes"
-kubectl get statefulset,deployment,service,networkpolicy,secret -l app.kubernetes.io/instance=trial
-secrets() { kubectl get secret trial-evocache-tls trial-evocache-tokens -o yaml | grep -E '^    [a-z.]+: .{40}'; }
-secrets >"$work/before"
-helm upgrade trial "$work/chart" "${old[@]}" --set worker.replicas=5,worker.labels.zone=a,coordinator.leaseTtl=90s >/dev/null
-secrets >"$work/after"
-cmp "$work/before" "$work/after" && [ -s "$work/before" ] && echo "the upgrade keeps certificates and tokens"
-[ "$(kubectl get deployment trial-evocache-worker -o 'jsonpath={.spec.replicas}')" = 5 ]
-helm upgrade trial "$work/chart" "${old[@]}" --values variants/cpu-job.yaml >/dev/null
-helm upgrade trial "$work/chart" "${old[@]}" --values variants/cpu-job.yaml --set worker.replicas=3 >/dev/null
-[ "$(kubectl get job -o name | tr '\n' ' ')" = "job.batch/trial-evocache-worker-4 " ] && echo "an upgrade makes another Job"
-helm uninstall trial >/dev/null
-left=$(kubectl get statefulset,deployment,job,service,secret -l app.kubernetes.io/instance=trial -o name | tr '\n' ' ')
-[ -z "$left" ] || { echo "left: $left"; exit 1; }
-echo "nothing of it is left"
