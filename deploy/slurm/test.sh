@@ -5,7 +5,7 @@
 #
 #   deploy/slurm/test.sh [--full] [--if-available]
 #
-# --full          four rounds of disturbances instead of one, and a longer search: ten minutes instead of three
+# --full          four rounds of disturbances instead of one, and a longer search
 # --if-available  where Slurm cannot be installed, say so and succeed; otherwise that is a failure
 #
 # Needs root (nodes run jobs as their owners), and both programs in the folder PROGRAMS [default: target/release].
