@@ -68,7 +68,7 @@ pub(crate) enum Verb {
     /// One worker of `local`, which starts it; not meant for people
     #[cfg(feature = "local")]
     #[command(hide = true)]
-    WorkerProcess(WorkerArgs),
+    WorkerProcess(Box<WorkerArgs>),
 }
 
 impl Verb {

@@ -63,7 +63,7 @@ fn refuse(mut error: clap::Error) -> ExitCode {
 fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, Failure> {
     #[cfg(feature = "local")]
     if let Verb::WorkerProcess(args) = cli.verb {
-        return Ok(local::worker_process(args));
+        return Ok(local::worker_process(*args));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
