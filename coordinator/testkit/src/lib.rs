@@ -1,7 +1,7 @@
 //! Helpers shared by the coordinator's tests and benchmarks.
 //!
 //! - [`certificates`]: authorities and certificates for TLS;
-//! - [`digest`] (feature `engine`): all of a coordinator's state that a restart keeps, as text;
+//! - `digest` (feature `engine`): all of a coordinator's state that a restart keeps, as text;
 //! - [`landscape`]: schedules with a known cost and error, so that a search runs without a diffusion model;
 //! - [`toy`]: a search that is over in milliseconds, for tests of what is around the search.
 //!
