@@ -232,7 +232,10 @@ for round in $(seq "$rounds"); do
   step "round $round: the node of the coordinator is lost"
   node=$(squeue -h -j "$coordinator" -o %N)
   url=$(cat "$EVOCACHE_SHARED/coordinator.url")
-  of_node "$node" | xargs -r kill -KILL
+  # Frozen before it is killed: a step that outlived its job for a moment would report that the job has ended.
+  pids=$(of_node "$node")
+  xargs -r kill -STOP <<<"$pids" || true
+  xargs -r kill -KILL <<<"$pids" || true
   scontrol update nodename="$node" state=down reason=lost
   lost=$node since=$SECONDS
   moved() { hurry; [ "$(cat "$EVOCACHE_SHARED/coordinator.url")" != "$url" ]; }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use evocache::cli::spec::SpecFile;
-use evocache::tokens::Tokens;
+use evocache_net::tokens::Tokens;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
