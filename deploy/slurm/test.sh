@@ -190,8 +190,16 @@ four() {
 tasks = [w["name"].split("@") for w in json.load(sys.stdin) if w["state"] == "alive"]
 sys.exit(len({task for task, node in tasks if node != sys.argv[1]}) != 4)' "$lost" 2>/dev/null
 }
-# Requeued jobs rest for two minutes, unless they are told not to.
-hurry() { local id; for id in $(squeue -h -r -t PD -o %i); do scontrol update jobid="$id" starttime=now 2>/dev/null || true; done; }
+# Requeued jobs rest for two minutes, unless they are told not to. They do rest for some seconds: a credential that is given
+# in the second in which the last one was revoked counts as revoked too.
+hurry() {
+  local id at
+  for id in $(squeue -h -r -t PD -o %i); do
+    at=$(scontrol -o show job "$id" 2>/dev/null | sed -n 's/.*EligibleTime=\([^ ]*\).*/\1/p')
+    at=$(date -d "$at" +%s 2>/dev/null) || continue
+    if [ "$at" -gt $(($(date +%s) + 10)) ]; then scontrol update jobid="$id" starttime=now+4 2>/dev/null || true; fi
+  done
+}
 until_true 60 "four workers" four
 squeue -o "%i %P %T %N %b"
 cat "${logs}"_*.log | grep -o 'on n[1-3], GPU [01]' | sort | uniq -c | tee "$d/gpus"
@@ -232,11 +240,12 @@ for round in $(seq "$rounds"); do
   step "round $round: the node of the coordinator is lost"
   node=$(squeue -h -j "$coordinator" -o %N)
   url=$(cat "$EVOCACHE_SHARED/coordinator.url")
-  # Frozen before it is killed: a step that outlived its job for a moment would report that the job has ended.
+  # Its slurmd is frozen and the node declared lost before anything is killed: a step that outlived its job for a moment
+  # would report that the job has ended, which a lost node cannot.
   pids=$(of_node "$node")
   xargs -r kill -STOP <<<"$pids" || true
-  xargs -r kill -KILL <<<"$pids" || true
   scontrol update nodename="$node" state=down reason=lost
+  xargs -r kill -KILL <<<"$pids" || true
   lost=$node since=$SECONDS
   moved() { hurry; [ "$(cat "$EVOCACHE_SHARED/coordinator.url")" != "$url" ]; }
   until_true 60 "the coordinator on another node" moved
@@ -244,7 +253,8 @@ for round in $(seq "$rounds"); do
   until_true 90 "four workers" four
   echo "four workers again $((SECONDS - since)) s after the loss"
   EVOCACHE_TEST_NODE=$d/$node slurmd -f "$SLURM_CONF" -N "$node"
-  scontrol update nodename="$node" state=resume
+  # It may be back by itself already (ReturnToService).
+  scontrol update nodename="$node" state=resume 2>/dev/null || true
   lost=none
 done
 
