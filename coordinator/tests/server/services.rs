@@ -363,6 +363,31 @@ async fn a_watch_ends_with_its_search_though_the_id_is_used_again() {
     }
 }
 
+/// The last watcher leaves in the moment in which another comes. On two threads, since both do so at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_begins_as_another_ends_goes_on() {
+    let server = server().await;
+    server.create("toy", 5).await;
+    let watch = || async {
+        let request = pb::WatchSearchRequest { search_id: "toy".into() };
+        let mut watch = server.search().watch_search(request).await.unwrap().into_inner();
+        watch.message().await.unwrap().unwrap();
+        watch
+    };
+    let mut last = watch().await;
+    for round in 0..200 {
+        drop(last);
+        last = watch().await;
+        let pause = pb::PauseSearchRequest { search_id: "toy".into(), request_id: format!("pause-{round}") };
+        server.search().pause_search(pause).await.unwrap();
+        let told = last.message().await.unwrap_or_else(|e| panic!("round {round}: {e}"));
+        assert_eq!(told.unwrap().state(), pb::SearchState::Paused, "round {round}");
+        let resume = pb::ResumeSearchRequest { search_id: "toy".into(), request_id: format!("resume-{round}") };
+        server.search().resume_search(resume).await.unwrap();
+        last.message().await.unwrap().unwrap();
+    }
+}
+
 /// The first connection ends under the call; the second one reaches the coordinator.
 #[tokio::test]
 async fn a_call_whose_connection_ends_under_it_is_made_again() {

@@ -69,17 +69,22 @@ impl Watches {
     async fn tell(self, id: SearchId, mut changes: broadcast::Receiver<Change>, tell: broadcast::Sender<Told>) {
         loop {
             let message = tokio::select! {
-                change = next(&mut changes, &id) => match change {
+                change = next(&mut changes, &id) => Some(match change {
                     Some(evaluation) => look(&self.services, &id, evaluation).await.map(Arc::new),
                     None => Err(status::stopping()),
-                },
-                () = tell.closed() => Err(status::stopping()),
-                () = self.services.stopped() => Err(status::stopping()),
+                }),
+                () = tell.closed() => None,
+                () = self.services.stopped() => Some(Err(status::stopping())),
             };
-            let last = message.as_ref().map_or(true, |told| has_ended(&told.1));
-            // Fails if there is no watcher, which is checked below.
-            let _ = tell.send(message);
+            // Told under the lock: who comes later hears the next message, or finds nothing and begins anew.
             let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = message.is_some_and(|message| {
+                let last = message.as_ref().map_or(true, |told| has_ended(&told.1));
+                // Fails if there is no watcher, which is checked below.
+                let _ = tell.send(message);
+                last
+            });
+            // The last watcher may have gone, and another may have come since.
             if last || tell.receiver_count() == 0 {
                 searches.remove(&id);
                 return;
