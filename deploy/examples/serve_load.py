@@ -4,7 +4,8 @@
 
 First it measures the capacity, with as many requests in flight as keep batches full. Then, for each load, requests arrive at random,
 whether or not earlier ones are answered. A line tells what was answered in time (goodput, also as a share of the capacity), what was
-refused, and the latency of what was let in. Needs nothing but Python.
+refused at once, what was let in and not drawn (lost), and the latency of what was let in. The last column is the share of a core that
+this program took from the server. Needs nothing but Python.
 """
 
 import argparse
@@ -14,22 +15,44 @@ import random
 import time
 
 
-async def ask(host: str, port: int, body: dict, deadline: float) -> tuple[int, float]:
-    """One request on a connection of its own: status and seconds."""
-    start = time.perf_counter()
-    text = json.dumps(body).encode()
-    try:
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(
-            f"POST /v1/images/generations HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\nx-deadline: {deadline}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n".encode() + text
-        )
-        answer = await reader.read()
-        writer.close()
-        status = int(answer.split(b" ", 2)[1]) if answer else 0
-    except OSError:
-        status = 0
-    return status, time.perf_counter() - start
+class Client:
+    """Requests over connections that stay open."""
+
+    def __init__(self, url: str) -> None:
+        self.host, port = url.removeprefix("http://").rstrip("/").split(":")
+        self.port = int(port)
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, body: dict, deadline: float) -> tuple[int, str, float]:
+        """Status, code of a refusal, and seconds."""
+        start = time.perf_counter()
+        text = json.dumps(body)
+        request = (
+            f"POST /v1/images/generations HTTP/1.1\r\nhost: {self.host}:{self.port}\r\nx-deadline: {deadline}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n{text}"
+        ).encode()
+        status, code = 0, ""
+        try:
+            # The server closes connections that are idle for long: then once more, over a new one.
+            for fresh in (False, True):
+                reader, writer = self.idle.pop() if self.idle and not fresh else await asyncio.open_connection(self.host, self.port)
+                try:
+                    writer.write(request)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    writer.close()
+                    continue
+                status = int(head[9:12])
+                lines = head.decode("latin-1").lower().split("\r\n")
+                length = next(int(line[15:]) for line in lines if line.startswith("content-length:"))
+                answer = await reader.readexactly(length)
+                if status != 200:
+                    code = json.loads(answer)["error"]["code"]
+                self.idle.append((reader, writer))
+                break
+        except OSError:
+            pass
+        return status, code, time.perf_counter() - start
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -38,8 +61,7 @@ def percentile(values: list[float], share: float) -> float:
 
 class Load:
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.host, port = arguments.url.removeprefix("http://").rstrip("/").split(":")
-        self.port = int(port)
+        self.client = Client(arguments.url)
         self.arguments = arguments
         self.random = random.Random(arguments.seed)
 
@@ -57,7 +79,7 @@ class Load:
         async def loop() -> None:
             nonlocal done
             while time.perf_counter() < end:
-                status, _ = await ask(self.host, self.port, self.body(), 3600)
+                status, _, _ = await self.client.ask(self.body(), 3600)
                 done += status == 200
 
         start = time.perf_counter()
@@ -66,25 +88,36 @@ class Load:
 
     async def open_loop(self, rate: float) -> dict:
         deadline, tasks = self.arguments.deadline, []
-        start = time.perf_counter()
+        start, computed = time.perf_counter(), time.process_time()
         due = start
         while (due := due + self.random.expovariate(rate)) < start + self.arguments.seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(ask(self.host, self.port, self.body(), deadline)))
+            tasks.append(asyncio.create_task(self.client.ask(self.body(), deadline)))
         answers = await asyncio.gather(*tasks)
         took = time.perf_counter() - start
-        drawn = [seconds for status, seconds in answers if status == 200]
-        refused = [seconds for status, seconds in answers if status in (429, 503)]
+        drawn = [seconds for status, _, seconds in answers if status == 200]
+        refused = [seconds for status, _, seconds in answers if status in (429, 503)]
+        # A refusal that took time is of a request that had been let in.
+        lost = sum(seconds > 0.5 for seconds in refused)
+        codes: dict[str, int] = {}
+        for status, code, _ in answers:
+            if status != 200:
+                name = code or str(status)
+                codes[name] = codes.get(name, 0) + 1
         return {
             "offered": len(answers) / took,
             "goodput": sum(seconds <= deadline for seconds in drawn) / took,
             "late": sum(seconds > deadline for seconds in drawn),
-            "refused": len(refused),
+            "refused": len(refused) - lost,
+            "lost": lost,
             "failed": len(answers) - len(drawn) - len(refused),
             "mean": sum(drawn) / len(drawn) if drawn else float("nan"),
             "p50": percentile(drawn, 0.5),
+            "p90": percentile(drawn, 0.9),
             "p99": percentile(drawn, 0.99),
-            "refusal_p99": percentile(refused, 0.99),
+            "refusal_p99": percentile([seconds for seconds in refused if seconds <= 0.5], 0.99),
+            "share": (time.process_time() - computed) / took,
+            "codes": codes,
         }
 
 
@@ -100,18 +133,26 @@ async def main() -> None:
     parser.add_argument("--uncached", action="store_true", help="ask for pictures without a schedule")
     parser.add_argument("--prompts", nargs="+", default=["an owl", "a red apple", "a pizza", "a cat"])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each load instead of a table")
     arguments = parser.parse_args()
     load = Load(arguments)
     capacity = arguments.capacity or await load.capacity(min(arguments.seconds, 20))
-    print(f"capacity {capacity:.2f} pictures/s, deadline {arguments.deadline} s")
-    print("load  offered/s goodput/s  share  late refused failed   mean    p50    p99  refusal p99 (s)")
+    if not arguments.json:
+        print(f"capacity {capacity:.2f} pictures/s, deadline {arguments.deadline} s")
+        print("load  offered/s goodput/s  share  late refused  lost failed   mean    p50    p90    p99  refusal p99 (s)  this program")
     for factor in map(float, arguments.loads.split(",")):
         found = await load.open_loop(factor * capacity)
+        if arguments.json:
+            print(json.dumps({"load": factor, "capacity": capacity, "deadline": arguments.deadline, **found}), flush=True)
+            continue
         print(
             f"{factor:4.1f}  {found['offered']:9.2f} {found['goodput']:9.2f}  {found['goodput'] / capacity:5.2f}  {found['late']:4d}"
-            f" {found['refused']:7d} {found['failed']:6d} {found['mean']:6.2f} {found['p50']:6.2f} {found['p99']:6.2f}"
-            f"  {found['refusal_p99']:11.3f}"
+            f" {found['refused']:7d} {found['lost']:5d} {found['failed']:6d} {found['mean']:6.2f} {found['p50']:6.2f}"
+            f" {found['p90']:6.2f} {found['p99']:6.2f}  {found['refusal_p99']:15.3f}  {100 * found['share']:10.1f} %",
+            flush=True,
         )
+        if found["codes"]:
+            print("      " + ", ".join(f"{count} {code}" for code, count in sorted(found["codes"].items())))
 
 
 if __name__ == "__main__":
