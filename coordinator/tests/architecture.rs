@@ -31,6 +31,7 @@ const TABLE: &[Row] = &[
     ("evocache_net/children", &["back_off"], &["rustix", "tokio", "tracing"]),
     ("evocache_net/credentials", &[], &["thiserror", "tonic"]),
     ("evocache_net/log", &["telemetry"], &["clap", "evocache_proto", "tracing", "tracing_subscriber"]),
+    ("evocache_net/pace", &[], &[]),
     ("evocache_net/signals", &[], &["tokio"]),
     (
         "evocache_net/telemetry",
@@ -48,7 +49,7 @@ const TABLE: &[Row] = &[
         ],
     ),
     ("evocache_net/tls", &["credentials"], &["tokio_rustls", "tracing", "x509_cert"]),
-    ("evocache_net/tokens", &[], &["clap", "prost_types", "serde", "sha2", "thiserror", "toml"]),
+    ("evocache_net/tokens", &["pace"], &["clap", "prost_types", "serde", "sha2", "thiserror", "toml"]),
     ("evocache_net/lib", &[], &[]),
     // The pure domain. Its Cargo.toml is the wall; the rows say who stands on whom.
     ("evocache_domain/archive", &["hypervolume", "pareto"], &["evocache_proto"]),

@@ -7,6 +7,7 @@
 //! - [`log`]: the log on stderr, as text or JSON;
 //! - [`telemetry`]: traces across processes;
 //! - [`children`]: child processes, restarted after crashes and stopped in order;
+//! - [`pace`]: a rate and a burst, as people write them;
 //! - [`signals`]: SIGINT, SIGTERM and SIGHUP;
 //! - `tls`, `tokens` (features of these names): certificates of a server, and who may call it.
 //!
@@ -17,6 +18,7 @@ pub mod channel;
 pub mod children;
 pub mod credentials;
 pub mod log;
+pub mod pace;
 pub mod signals;
 pub mod telemetry;
 #[cfg(feature = "tls")]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::pace::Pace;
+
 /// The role of a token's holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -49,6 +51,8 @@ pub struct Token {
     pub role: Role,
     /// When the token expires, in milliseconds since 1970.
     pub expires: Option<u64>,
+    /// How many pictures the holder may have; `None`: as many as the server lets everybody have. Of role client only.
+    pub pictures: Option<Pace>,
     digest: [u8; 32],
 }
 
@@ -80,6 +84,7 @@ struct Entry {
     role: Role,
     sha256: String,
     expires: Option<String>,
+    pictures: Option<String>,
 }
 
 impl Tokens {
@@ -143,7 +148,12 @@ fn token(entry: Entry) -> Result<Token, String> {
     check_name(&entry.name)?;
     let digest = from_hex(&entry.sha256).ok_or("sha256 has not 64 hexadecimal digits")?;
     let expires = entry.expires.map(|text| instant(&text)).transpose()?;
-    Ok(Token { name: entry.name, role: entry.role, digest, expires })
+    let pictures = entry.pictures.map(|text| text.parse::<Pace>().map_err(|e| format!("pictures {e}"))).transpose()?;
+    // No other role gets pictures, so it would limit nothing.
+    if pictures.is_some() && entry.role != Role::Client {
+        return Err(format!("pictures is for tokens of role client, and this one is of role {}", entry.role.as_str()));
+    }
+    Ok(Token { name: entry.name, role: entry.role, digest, expires, pictures })
 }
 
 /// Checks the name of a token's holder.
@@ -206,6 +216,9 @@ mod tests {
         assert_eq!(tokens.find("second").unwrap().name, "ci");
         assert_eq!(tokens.find("third").unwrap().role, Role::Worker);
         assert_eq!((tokens.find("fourth"), tokens.count()), (None, 3));
+        let text = entry("ada", Role::Client, "first", None) + "pictures = \"60:20\"\n";
+        let pictures = Tokens::parse(&text).unwrap().find("first").unwrap().pictures;
+        assert_eq!(pictures.map(|pace| pace.to_string()).as_deref(), Some("60:20"));
     }
 
     #[test]
@@ -218,6 +231,8 @@ mod tests {
             (good.replace("name = \"a\"", "name = \"a b\""), "number 1: name \"a b\""),
             (format!("{good}{good}"), "number 2: the same sha256"),
             (format!("{good}secret = \"x\""), "secret"),
+            (format!("{good}pictures = \"60\""), "number 1: pictures is for tokens of role client"),
+            (entry("a", Role::Client, "x", None) + "pictures = \"0\"", "number 1: pictures '0' is not PER_MINUTE"),
             (String::new(), "no [[token]]"),
         ];
         for (text, expected) in cases {

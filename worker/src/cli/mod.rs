@@ -26,6 +26,8 @@ mod schedule;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod studio;
 mod supervisor;
 mod table;
 

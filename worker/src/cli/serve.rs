@@ -6,22 +6,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use evocache_net::log::{LogFormat, LogOptions, Logging};
+use evocache_net::pace::Pace;
 use evocache_net::signals::{Reloads, Signals};
 use evocache_net::tls::TlsFiles;
 use evocache_proto::units::{parse_bytes, parse_duration, parse_listen, parse_ratio};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 use super::caller::CallerArgs;
-use super::model::ModelArgs;
-use super::sampler::guidance;
+use super::studio::StudioArgs;
 use super::{CliError, Result, report};
-use crate::evaluator::device::DeviceChoice;
 use crate::evaluator::pipeline::Pipeline;
 use crate::files::ModelError;
-use crate::serve::plan::Plan;
-use crate::serve::{Defaults, ServeError, ServeOptions, Server, Source, StudioError, StudioOptions};
+use crate::serve::{ServeError, ServeOptions, Server, Source, StudioOptions};
 
 /// Serve pictures over HTTP, with OpenAI's images API
 ///
@@ -33,9 +29,9 @@ use crate::serve::{Defaults, ServeError, ServeOptions, Server, Source, StudioErr
   curl http://127.0.0.1:8188/v1/images/generations -H 'content-type: application/json' \\
       -d '{\"prompt\": \"an owl on a pink background\", \"seed\": 1}'")]
 pub struct ServeArgs {
-    /// The model to load.
+    /// The model and its schedule.
     #[command(flatten)]
-    model: ModelArgs,
+    studio: StudioArgs,
     /// Address to listen on
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8188", value_parser = parse_listen)]
     listen: SocketAddr,
@@ -55,9 +51,10 @@ pub struct ServeArgs {
     /// certificates again
     #[arg(long, env = "EVOCACHE_TOKENS", value_name = "FILE")]
     tokens: Option<PathBuf>,
-    /// Caching schedule as JSON, such as `evocache best --out` writes [default: compute everything]
-    #[arg(long, value_name = "FILE")]
-    schedule: Option<PathBuf>,
+    /// Pictures that each holder of a token, or each address if there are no tokens, may have a minute, and at once after a
+    /// pause, such as 60:20. A token's own 'pictures' in the file of tokens comes before it [default: any number]
+    #[arg(long, value_name = "PER_MINUTE:BURST")]
+    pictures_per_minute: Option<Pace>,
     /// Follow a search of this coordinator: run its best schedule, and a better one as soon as there is one
     #[arg(long, value_name = "URL", requires = "search")]
     coordinator: Option<String>,
@@ -73,15 +70,6 @@ pub struct ServeArgs {
     /// Model name in the API [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
-    /// Device to run on: cpu, cuda, cuda:N or metal
-    #[arg(long, default_value = "cpu")]
-    device: DeviceChoice,
-    /// Denoising steps of requests that do not say [default: the schedule's, or 20]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    steps: Option<u32>,
-    /// Guidance scale of requests that do not say [default: the one that the schedule was measured at, or 4.5]
-    #[arg(long, value_parser = guidance)]
-    guidance: Option<f64>,
     /// Most pictures of one request
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     max_n: u32,
@@ -112,12 +100,6 @@ pub struct ServeArgs {
     /// How long a stop waits for requests that run and wait
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     drain: Duration,
-    /// Log level on stderr: error, warn, info, debug or a tracing filter
-    #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
-    log: String,
-    /// Format of the log
-    #[arg(long, value_enum, value_name = "FORMAT", env = "EVOCACHE_LOG_FORMAT", default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
 }
 
 impl ServeArgs {
@@ -133,16 +115,11 @@ impl ServeArgs {
     }
 
     fn serve(&self) -> Result<ExitCode> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|e| {
-            CliError::new(format!("--log '{}' is invalid: {e}", self.log)).hint("use a level, such as info")
-        })?;
-        let log = LogOptions { filter, format: self.log_format, ..LogOptions::default() };
-        let _logging = Logging::start(log).map_err(|e| CliError::new(e.to_string()))?;
+        let _logging = self.studio.logging()?;
         let options = self.options()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|e| CliError::new(format!("cannot start the async runtime: {e}")))?;
-        let (model, device) = (self.model.clone(), self.device);
-        let code = runtime.block_on(until_told(options, move || model.open(device)));
+        let code = runtime.block_on(until_told(options, self.studio.load()));
         runtime.shutdown_background();
         code
     }
@@ -160,21 +137,17 @@ impl ServeArgs {
                 warn!("tokens are sent to {} unencrypted, and anybody on the way can read them", self.listen);
             }
         }
-        let plan = self.schedule.as_ref().map(|path| {
-            let text = crate::files::text::read(path)
-                .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
-            Plan::read(&text).map_err(|e| CliError::new(format!("'{}' is not a schedule: {e}", path.display())))
-        });
         Ok(ServeOptions {
             listen: self.listen,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: self.client_ca.clone() }),
             tokens: self.tokens.clone(),
+            pace: self.pictures_per_minute,
             studio: StudioOptions {
                 name: self.model_name.clone(),
-                plan: plan.transpose()?,
-                defaults: Defaults { steps: self.steps, guidance: self.guidance },
-                device: self.device,
-                memory: self.model.memory,
+                plan: self.studio.plan()?,
+                defaults: self.studio.defaults(),
+                device: self.studio.device,
+                memory: self.studio.model.memory,
                 batch: self.max_batch.into(),
                 gather: self.batch_wait,
                 queue: self.queue.into(),
@@ -243,17 +216,6 @@ impl From<ServeError> for CliError {
             ServeError::Tls(error) => told.hint(error.hint()),
             ServeError::Tokens(_) => told.hint("`evocache token new --role client` prints an entry for the file"),
             ServeError::Listen { .. } => told.hint("give another address with --listen"),
-        }
-    }
-}
-
-impl From<StudioError> for CliError {
-    fn from(error: StudioError) -> Self {
-        match error {
-            StudioError::Model(error) => error.into(),
-            error @ StudioError::Layout { .. } => Self::new(error.to_string())
-                .hint("use a schedule that was made for a model with the same blocks and components"),
-            error @ (StudioError::FirstPicture(_) | StudioError::Thread(_)) => Self::new(error.to_string()),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::estimate::Estimate;
 use super::meters::Meters;
-use super::queue::{Bounds, Closed, Queue, Unit};
+use super::queue::{At, Bounds, Closed, Queue, Unit};
 use super::refusal::Refusal;
 use super::run::{Kind, Run};
 use crate::cancel::CancelToken;
@@ -56,7 +56,7 @@ impl Job {
     /// Hands over the picture, or says why there is none.
     pub(super) fn answer(&self, result: Result<Picture, Refusal>) {
         // An error means that the client has gone.
-        let _ = self.answer.send(Drawn { number: self.number, result });
+        let _ = self.answer.send(Drawn { number: self.number, result, at: Instant::now() });
     }
 }
 
@@ -65,6 +65,8 @@ pub(super) struct Drawn {
     /// Which picture of the request.
     pub(super) number: usize,
     pub(super) result: Result<Picture, Refusal>,
+    /// When the device was done with it.
+    pub(super) at: Instant,
 }
 
 /// A request that waits for its pictures. Dropping it cancels them.
@@ -153,8 +155,9 @@ impl Desk {
         }
         let busy = inner.busy(now);
         let idle = inner.queue.is_empty() && inner.busy_until.is_none();
-        let cost = inner.estimate.picture(&order.run.kind, order.run.macs);
-        let cost = if idle { cost.mul_f64(inner.estimate.faded(now)) } else { cost };
+        let cost = inner.estimate.cost(&order.run.kind, order.run.macs);
+        let cost = if idle { cost.part(inner.estimate.faded(now)) } else { cost };
+        let margin = inner.estimate.margin();
         inner.requests += 1;
         let request = inner.requests;
         let cancel = CancelToken::new();
@@ -178,8 +181,11 @@ impl Desk {
         };
         let units: Vec<_> = order.seeds.iter().enumerate().map(unit).collect();
         let work = busy.saturating_add(inner.queue.work());
-        let alone = cost.saturating_mul(u32::try_from(units.len()).unwrap_or(u32::MAX));
-        match inner.queue.admit(&order.user, units, now, busy) {
+        let most = self.bounds.batch.min(order.run.together).max(1);
+        let (full, rest) = (units.len() / most, units.len() % most);
+        let alone = cost.of(most).saturating_mul(u32::try_from(full).unwrap_or(u32::MAX));
+        let alone = margin.promise(if rest == 0 { alone } else { alone.saturating_add(cost.of(rest)) });
+        match inner.queue.admit(&order.user, units, At { now, busy, margin }) {
             Ok(displaced) => {
                 for unit in displaced {
                     let why = "others with less in the queue came, and your deadline cannot be met any more";
@@ -197,7 +203,9 @@ impl Desk {
     fn refusal(&self, closed: Closed, work: Duration, alone: Duration, patience: Duration) -> Refusal {
         let each = self.bounds.each;
         match closed {
-            Closed::Greedy => Refusal::greedy(format!("a user may have {each} pictures in the queue"), work / 2),
+            Closed::Greedy => {
+                Refusal::greedy("too_many_pictures", format!("a user may have {each} pictures in the queue"), work / 2)
+            }
             Closed::Full => {
                 let all = self.bounds.all;
                 Refusal::busy("queue_full", format!("all {all} places of the queue are taken"), work / 2)
@@ -241,15 +249,15 @@ impl Desk {
                 continue;
             }
             let taken = inner.queue.take(now);
-            for unit in taken.passed {
-                let message = "the deadline passed before the picture was begun";
-                unit.load.answer(Err(Refusal::busy("deadline_passed", message, Duration::from_secs(1))));
+            for unit in taken.hopeless {
+                let message = "others took longer than expected, and the deadline cannot be met any more";
+                unit.load.answer(Err(Refusal::busy("deadline_cannot_be_met", message, Duration::from_secs(1))));
             }
             self.meters.queued(inner.queue.len());
             if taken.batch.is_empty() {
                 continue;
             }
-            let cost = taken.batch.iter().fold(Duration::ZERO, |sum, unit| sum.saturating_add(unit.cost));
+            let cost = taken.batch.first().map_or(Duration::ZERO, |first| first.cost.of(taken.batch.len()));
             inner.busy_until = Some(now + cost.min(Duration::from_secs(1 << 20)));
             self.meters.running(taken.batch.len());
             inner.running = taken.batch.iter().map(|unit| unit.load.cancel.clone()).collect();
@@ -266,7 +274,14 @@ impl Desk {
         self.meters.running(0);
         if let Some(took) = took {
             inner.estimate.learn(&run.kind, run.macs, pictures, took, now);
+            let cost = inner.estimate.cost(&run.kind, run.macs);
+            inner.queue.learned(&run.kind, cost);
         }
+    }
+
+    /// An answer is ready, so long after its last picture was drawn.
+    pub(super) fn answered(&self, after: Duration) {
+        self.lock().estimate.answered(after);
     }
 
     /// Lets in nothing more. What waits is drawn; then the device stops.

@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::desk::Order;
 use super::door::Need;
@@ -38,6 +39,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const CLIENT_GONE: u16 = 499;
 
 type Shared = State<Arc<Site>>;
+type Who = Extension<Peer>;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -71,21 +73,26 @@ async fn readyz(State(site): Shared) -> Response {
     site.scene().map_or_else(Unready::into_response, |_| "ready\n".into_response())
 }
 
-async fn metrics(State(site): Shared, headers: HeaderMap) -> Result<Response, Refusal> {
-    site.door.admit(&headers, Need::Token)?;
+async fn metrics(State(site): Shared, Extension(peer): Who, headers: HeaderMap) -> Result<Response, Refusal> {
+    site.door.admit(&headers, peer.0, Need::Token)?;
     let scene = site.scene();
     let plan = scene.ok().and_then(Scene::plan);
     let schedule = plan.map_or_else(|| "none".to_owned(), |plan| plan.schedule.id().to_string());
     Ok(([(header::CONTENT_TYPE, METRICS)], site.studio.meters.page(scene.is_ok(), &schedule)).into_response())
 }
 
-async fn models(State(site): Shared, headers: HeaderMap) -> Result<Response, Refusal> {
-    site.door.admit(&headers, Need::Token)?;
+async fn models(State(site): Shared, Extension(peer): Who, headers: HeaderMap) -> Result<Response, Refusal> {
+    site.door.admit(&headers, peer.0, Need::Token)?;
     Ok(answer(json!({ "object": "list", "data": [about(ready(&site)?)] }).to_string()))
 }
 
-async fn model(State(site): Shared, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Refusal> {
-    site.door.admit(&headers, Need::Token)?;
+async fn model(
+    State(site): Shared,
+    Extension(peer): Who,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    site.door.admit(&headers, peer.0, Need::Token)?;
     let scene = ready(&site)?;
     if name == scene.name { Ok(answer(about(scene).to_string())) } else { Err(unknown_model(scene)) }
 }
@@ -130,12 +137,7 @@ impl Drop for Counted {
     }
 }
 
-async fn generations(
-    State(site): Shared,
-    Extension(peer): Extension<Peer>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+async fn generations(State(site): Shared, Extension(peer): Who, headers: HeaderMap, body: Body) -> Response {
     let mut counted =
         Counted { site: site.clone(), since: Stopwatch::start(), outcome: (CLIENT_GONE, "client_closed") };
     match draw(&site, peer, &headers, body).await {
@@ -151,7 +153,7 @@ async fn generations(
 }
 
 async fn draw(site: &Site, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let holder = site.door.admit(headers, Need::Pictures)?;
+    let guest = site.door.admit(headers, peer.0, Need::Pictures)?;
     let body = read(headers, body).await?;
     let wanted = Wanted::read(&body, site.count)?;
     let patience = patience(headers)?.unwrap_or(site.deadline);
@@ -162,18 +164,22 @@ async fn draw(site: &Site, peer: Peer, headers: &HeaderMap, body: Body) -> Resul
     let run = Arc::new(scene.run(&wanted)?);
     let first = wanted.seed.unwrap_or_else(chance::seed);
     let seeds: Vec<u64> = (0..u64::from(wanted.count)).map(|number| first.wrapping_add(number)).collect();
+    let charge = site.door.charge(&guest, wanted.count)?;
     let mut ticket = site.studio.desk.submit(Order {
         // A separator that is in no address and no holder's name: two users never have one name.
-        user: format!("{} {}", holder.unwrap_or_else(|| peer.0.to_string()), wanted.user),
+        user: format!("{} {}", guest.name, wanted.user),
         run: run.clone(),
         prompt: wanted.prompt.into(),
         negative: wanted.negative.into(),
         seeds: seeds.clone(),
         patience,
     })?;
+    charge.keep();
     let mut drawn: Vec<Option<Picture>> = seeds.iter().map(|_| None).collect();
+    let mut last = Instant::now();
     while drawn.iter().any(Option::is_none) {
         let next = ticket.next().await.ok_or_else(|| Refusal::failed("the device is gone"))?;
+        last = next.at;
         if let Some(place) = drawn.get_mut(next.number) {
             *place = Some(next.result?);
         }
@@ -196,6 +202,7 @@ async fn draw(site: &Site, peer: Peer, headers: &HeaderMap, body: Body) -> Resul
     let created = wall::now() / 1000;
     let mut response = answer(format!("{{\"created\":{created},\"data\":[{}]}}\n", data.join(",")));
     tell(response.headers_mut(), &run.told);
+    site.studio.desk.answered(last.elapsed());
     Ok(response)
 }
 

@@ -6,7 +6,7 @@
 //! - `desk`, `queue`, `estimate`: what waits for the device, in which order, and how long it takes.
 //! - `studio`, `device`, `embeddings`: the thread that loads the model and draws, and the encoded texts that it keeps.
 //! - `follow`: the search whose best schedule is run.
-//! - `door`: who may ask.
+//! - `door`, `paces`: who may ask, and for how many pictures.
 //! - `series`: many prompts without clients.
 //! - `pictures`, `meters`, `site`: kept pictures, counters, and what all requests share.
 //!
@@ -26,6 +26,7 @@ mod follow;
 mod http;
 mod limits;
 mod meters;
+mod paces;
 mod pictures;
 pub mod plan;
 mod queue;

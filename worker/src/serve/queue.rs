@@ -6,7 +6,12 @@
 //! kind.
 //!
 //! **Admission**: the batches to come are laid out in time. A request that would be late is refused at once. If letting
-//! it in makes others late, those of users with more pictures in the queue give way, and otherwise it is refused.
+//! it in makes others late, those of users with more pictures in the queue give way, and otherwise it is refused. Times
+//! are estimates, so what is let in has a margin: without one, a full queue stands exactly at the deadline, where every
+//! batch that takes a little longer is late as a whole and was drawn for nobody.
+//!
+//! **Shedding**: what cannot be in time any more is not begun, so that an overrun costs the pictures that it made late and
+//! no others.
 //!
 //! **Invariant:** reads no clock, and knows nothing of pictures, models or HTTP.
 
@@ -15,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::estimate::{Cost, Margin};
 
 /// Sizes of the queue and of a batch, in pictures.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +34,23 @@ pub(super) struct Bounds {
     pub(super) batch: usize,
 }
 
+impl Bounds {
+    /// Most pictures in a batch with this one.
+    fn together<K, T>(&self, unit: &Unit<K, T>) -> usize {
+        self.batch.min(unit.together).max(1)
+    }
+}
+
+/// The moment at which the batches to come are laid out in time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    pub(super) now: Instant,
+    /// How long the device still draws the batch that it has.
+    pub(super) busy: Duration,
+    /// What promises need beyond estimates.
+    pub(super) margin: Margin,
+}
+
 /// One picture of a request.
 #[derive(Debug)]
 pub(super) struct Unit<K, T> {
@@ -36,8 +60,8 @@ pub(super) struct Unit<K, T> {
     pub(super) kind: K,
     /// How many of its kind fit in a batch.
     pub(super) together: usize,
-    /// How long it takes the device.
-    pub(super) cost: Duration,
+    /// How long a batch of its kind takes the device.
+    pub(super) cost: Cost,
     /// When it is of no use any more.
     pub(super) deadline: Instant,
     /// What is to be done.
@@ -84,8 +108,17 @@ pub(super) struct Queue<K, T> {
 pub(super) struct Taken<K, T> {
     /// The next batch, of one kind.
     pub(super) batch: Vec<Unit<K, T>>,
-    /// Those whose deadline has passed.
-    pub(super) passed: Vec<Unit<K, T>>,
+    /// Those that cannot be in time any more.
+    pub(super) hopeless: Vec<Unit<K, T>>,
+}
+
+/// How a request will miss its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Late {
+    /// By how much, with the margin.
+    pub(super) by: Duration,
+    /// Also without the margin.
+    pub(super) surely: bool,
 }
 
 impl<K: PartialEq, T> Queue<K, T> {
@@ -104,25 +137,28 @@ impl<K: PartialEq, T> Queue<K, T> {
 
     /// The time that all that wait take.
     pub(super) fn work(&self) -> Duration {
-        self.places.values().fold(Duration::ZERO, |sum, waiting| sum.saturating_add(waiting.unit.cost))
+        self.batches(&BTreeSet::new())
+            .into_iter()
+            .fold(Duration::ZERO, |sum, batch| sum.saturating_add(time_of(&batch)))
     }
 
-    /// Lets in the pictures of a request, all or none, while the device is busy for `busy`. Returns those that give way.
-    pub(super) fn admit(
-        &mut self,
-        user: &str,
-        units: Vec<Unit<K, T>>,
-        now: Instant,
-        busy: Duration,
-    ) -> Result<Vec<Unit<K, T>>, Closed> {
+    /// Batches of this kind are now known to take this long.
+    pub(super) fn learned(&mut self, kind: &K, cost: Cost) {
+        for waiting in self.places.values_mut().filter(|waiting| waiting.unit.kind == *kind) {
+            waiting.unit.cost = cost;
+        }
+    }
+
+    /// Lets in the pictures of a request, all or none. Returns those that give way.
+    pub(super) fn admit(&mut self, user: &str, units: Vec<Unit<K, T>>, at: At) -> Result<Vec<Unit<K, T>>, Closed> {
         let Some(request) = units.first().map(|unit| unit.request) else { return Ok(Vec::new()) };
         if self.held_by(user) + units.len() > self.bounds.each {
             return Err(Closed::Greedy);
         }
-        let late_before: BTreeSet<u64> = self.late(now, busy, &BTreeSet::new()).into_keys().collect();
+        let late_before = self.late(at, &BTreeSet::new());
         let end = self.ends.get(user).copied();
-        self.enter(user, units, now);
-        let displaced = self.displaced(user, request, &late_before, now, busy);
+        self.enter(user, units, at.now);
+        let displaced = self.displaced(user, request, &late_before, at);
         match displaced {
             Ok(displaced) => Ok(displaced.into_iter().flat_map(|request| self.withdraw(request)).collect()),
             Err(closed) => {
@@ -142,22 +178,23 @@ impl<K: PartialEq, T> Queue<K, T> {
         &self,
         user: &str,
         request: u64,
-        late_before: &BTreeSet<u64>,
-        now: Instant,
-        busy: Duration,
+        late_before: &BTreeMap<u64, Late>,
+        at: At,
     ) -> Result<BTreeSet<u64>, Closed> {
+        let harmed =
+            |(other, late): &(&u64, &Late)| late_before.get(other).is_none_or(|before| late.surely && !before.surely);
         let held = self.held_by(user);
         let mut gone = BTreeSet::new();
         // Each that leaves may bring others into other batches, so the rest is laid out again.
         loop {
-            let late = self.late(now, busy, &gone);
-            if let Some(by) = late.get(&request) {
-                return Err(Closed::Late(*by));
+            let late = self.late(at, &gone);
+            if let Some(late) = late.get(&request) {
+                return Err(Closed::Late(late.by));
             }
             let stay: Vec<&Waiting<K, T>> =
                 self.places.values().filter(|waiting| !gone.contains(&waiting.unit.request)).collect();
             let holds = |user: &str| stay.iter().filter(|waiting| &*waiting.user == user).count();
-            let leaves = if let Some(other) = late.keys().find(|other| !late_before.contains(other)) {
+            let leaves = if let Some((other, _)) = late.iter().find(harmed) {
                 let owner = stay.iter().find(|waiting| waiting.unit.request == *other);
                 owner.filter(|owner| holds(&owner.user) > held).ok_or(Closed::Crowding)?
             } else if stay.len() > self.bounds.all {
@@ -176,7 +213,7 @@ impl<K: PartialEq, T> Queue<K, T> {
         let user: Arc<str> = user.into();
         let mut start = self.ends.get(&user).copied().unwrap_or(0).max(self.time);
         for unit in units {
-            let cost = u64::try_from(unit.cost.as_micros()).unwrap_or(u64::MAX).max(1);
+            let cost = u64::try_from(unit.cost.of(1).as_micros()).unwrap_or(u64::MAX).max(1);
             self.places.insert((start, self.count), Waiting { user: user.clone(), since: now, unit });
             self.count += 1;
             start = start.saturating_add(cost);
@@ -188,14 +225,13 @@ impl<K: PartialEq, T> Queue<K, T> {
         self.places.values().filter(|waiting| &*waiting.user == user).count()
     }
 
-    /// The requests that will be late, and by how much, if nothing else comes and those that are `gone` leave.
-    fn late(&self, now: Instant, busy: Duration, gone: &BTreeSet<u64>) -> BTreeMap<u64, Duration> {
+    /// The batches to come if nothing else comes and the requests that are `gone` leave.
+    fn batches(&self, gone: &BTreeSet<u64>) -> Vec<Vec<&Unit<K, T>>> {
         let mut left: Vec<&Unit<K, T>> = self.places.values().map(|waiting| &waiting.unit).collect();
         left.retain(|unit| !gone.contains(&unit.request));
-        let mut clock = busy;
-        let mut late = BTreeMap::new();
+        let mut batches = Vec::new();
         while let Some(first) = left.first().copied() {
-            let most = self.bounds.batch.min(first.together).max(1);
+            let most = self.bounds.together(first);
             let mut batch = Vec::with_capacity(most);
             left.retain(|unit| {
                 let joins = batch.len() < most && unit.kind == first.kind;
@@ -204,12 +240,24 @@ impl<K: PartialEq, T> Queue<K, T> {
                 }
                 !joins
             });
-            clock = batch.iter().fold(clock, |clock, unit| clock.saturating_add(unit.cost));
+            batches.push(batch);
+        }
+        batches
+    }
+
+    /// The requests that will be late, if nothing else comes and those that are `gone` leave.
+    fn late(&self, at: At, gone: &BTreeSet<u64>) -> BTreeMap<u64, Late> {
+        let mut clock = at.busy;
+        let mut late: BTreeMap<u64, Late> = BTreeMap::new();
+        for batch in self.batches(gone) {
+            clock = clock.saturating_add(time_of(&batch));
+            let promised = at.margin.promise(clock);
             for unit in batch {
-                let by = clock.saturating_sub(unit.deadline.saturating_duration_since(now));
+                let left = unit.deadline.saturating_duration_since(at.now);
+                let (by, surely) = (promised.saturating_sub(left), clock > left);
                 if !by.is_zero() {
-                    let worst: &mut Duration = late.entry(unit.request).or_default();
-                    *worst = by.max(*worst);
+                    let worst = late.entry(unit.request).or_insert(Late { by, surely });
+                    *worst = Late { by: by.max(worst.by), surely: surely || worst.surely };
                 }
             }
         }
@@ -222,24 +270,36 @@ impl<K: PartialEq, T> Queue<K, T> {
         let (_, first) = self.places.first_key_value()?;
         let until = first.since + most;
         let alike = self.places.values().filter(|waiting| waiting.unit.kind == first.unit.kind).count();
-        (until > now && alike < self.bounds.batch.min(first.unit.together)).then_some(until)
+        (until > now && alike < self.bounds.together(&first.unit)).then_some(until)
     }
 
-    /// Takes the next batch, and everything whose deadline has passed.
+    /// Takes the next batch, and everything that cannot be in time any more.
     pub(super) fn take(&mut self, now: Instant) -> Taken<K, T> {
-        let passed: Vec<Place> = self.places.iter().filter(|(_, w)| w.unit.deadline <= now).map(|(p, _)| *p).collect();
-        let passed = self.remove(&passed);
+        let in_time = |unit: &Unit<K, T>, count: usize| {
+            now.checked_add(unit.cost.of(count)).is_some_and(|end| end <= unit.deadline)
+        };
+        let hopeless = self.places.iter().filter(|(_, waiting)| !in_time(&waiting.unit, 1)).map(|(place, _)| *place);
+        let hopeless: Vec<Place> = hopeless.collect();
+        let hopeless = self.remove(&hopeless);
         let mut batch = Vec::new();
         if let Some((place, first)) = self.places.first_key_value() {
             self.time = self.time.max(place.0);
-            let most = self.bounds.batch.min(first.unit.together).max(1);
-            let alike = self.places.iter().filter(|(_, waiting)| waiting.unit.kind == first.unit.kind);
+            let alike: Vec<_> =
+                self.places.iter().filter(|(_, waiting)| waiting.unit.kind == first.unit.kind).collect();
+            // As many as can be together and still in time: a full batch is worth more than the one that it makes late.
+            let of = |count: usize| {
+                let fit = alike.iter().filter(|(_, waiting)| in_time(&waiting.unit, count)).take(count);
+                let fit: Vec<_> = fit.collect();
+                (fit.len() == count).then_some(fit)
+            };
+            let most = self.bounds.together(&first.unit).min(alike.len());
+            let fit = (1..=most).rev().find_map(of).unwrap_or_default();
             let (places, users): (Vec<Place>, BTreeSet<Arc<str>>) =
-                alike.take(most).map(|(place, waiting)| (*place, waiting.user.clone())).unzip();
+                fit.into_iter().map(|(place, waiting)| (**place, waiting.user.clone())).unzip();
             batch = self.remove(&places);
             self.forget(&users);
         }
-        Taken { batch, passed }
+        Taken { batch, hopeless }
     }
 
     /// Forgets the users who owe nothing any more. If nothing waits, only those in the batch owe anything; and one user
@@ -267,6 +327,11 @@ impl<K: PartialEq, T> Queue<K, T> {
     fn remove(&mut self, places: &[Place]) -> Vec<Unit<K, T>> {
         places.iter().filter_map(|place| self.places.remove(place)).map(|waiting| waiting.unit).collect()
     }
+}
+
+/// The time of a batch of one kind.
+fn time_of<K, T>(batch: &[&Unit<K, T>]) -> Duration {
+    batch.first().map_or(Duration::ZERO, |first| first.cost.of(batch.len()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Bounds, Closed, Queue, Unit};
+use super::{At, Bounds, Closed, Cost, Margin, Queue, Unit};
 
 const WIDE: Bounds = Bounds { all: 1000, each: 1000, batch: 1 };
 
@@ -14,16 +14,17 @@ fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 
-/// A queue, its clock, and the next request's number.
+/// A queue, its clock, the margin of its promises, and the next request's number.
 struct Bench {
     queue: Queue<char, ()>,
     now: Instant,
+    margin: Margin,
     next: u64,
 }
 
 impl Bench {
     fn new(bounds: Bounds) -> Self {
-        Self { queue: Queue::new(bounds), now: Instant::now(), next: 0 }
+        Self { queue: Queue::new(bounds), now: Instant::now(), margin: Margin::default(), next: 0 }
     }
 
     /// Asks for `count` pictures of a second each, within `deadline` seconds. Returns those who give way.
@@ -34,18 +35,22 @@ impl Bench {
             request,
             kind,
             together: 100,
-            cost: seconds(1),
+            cost: Cost { batch: Duration::ZERO, picture: seconds(1) },
             deadline: self.now + seconds(deadline),
             load: (),
         };
         let units = (0..count).map(|_| unit()).collect();
-        let displaced = self.queue.admit(user, units, self.now, Duration::ZERO)?;
+        let displaced = self.queue.admit(user, units, self.at(Duration::ZERO))?;
         Ok(displaced.into_iter().map(|unit| unit.request).collect())
+    }
+
+    fn at(&self, busy: Duration) -> At {
+        At { now: self.now, busy, margin: self.margin }
     }
 
     /// The requests that will be late if the device is busy for so long.
     fn late(&self, busy: Duration) -> BTreeMap<u64, Duration> {
-        self.queue.late(self.now, busy, &BTreeSet::new())
+        self.queue.late(self.at(busy), &BTreeSet::new()).into_iter().map(|(request, late)| (request, late.by)).collect()
     }
 
     /// Takes everything, batch by batch; the requests of each.
@@ -94,7 +99,44 @@ fn what_would_be_late_is_refused_at_once_and_leaves_no_trace() {
     assert_eq!(bench.late(seconds(1)).into_iter().collect::<Vec<_>>(), [(3, seconds(1))]);
     bench.now += seconds(5);
     let taken = bench.queue.take(bench.now);
-    assert_eq!((taken.batch[0].request, taken.passed[0].request, taken.passed.len()), (0, 3, 1));
+    assert_eq!((taken.batch[0].request, taken.hopeless[0].request, taken.hopeless.len()), (0, 3, 1));
+}
+
+#[test]
+fn a_promise_has_a_margin_and_nobody_else_takes_it() {
+    let mut bench = Bench::new(WIDE);
+    bench.margin = Margin { share: 0.5, answer: seconds(1) };
+    bench.ask("a", 'x', 2, 100).unwrap();
+    // After three seconds, but half as long again and one more may be needed.
+    assert_eq!(bench.ask("a", 'x', 1, 5), Err(Closed::Late(Duration::from_millis(500))));
+    bench.ask("a", 'x', 1, 6).unwrap();
+    // It would come before the last one, which would then be in time only if nothing goes wrong.
+    assert_eq!(bench.ask("b", 'x', 3, 100), Err(Closed::Crowding));
+    // When everything turns out to take longer, what is late in any case is told from what has lost its margin.
+    bench.queue.learned(&'x', Cost { batch: seconds(1), picture: Duration::from_millis(500) });
+    let late = bench.queue.late(bench.at(Duration::ZERO), &BTreeSet::new());
+    assert_eq!((late.len(), late.values().next().map(|late| late.surely)), (1, Some(false)));
+    assert_eq!(bench.queue.work(), Duration::from_millis(4500));
+}
+
+#[test]
+fn what_cannot_be_in_time_any_more_is_not_begun() {
+    let mut bench = Bench::new(Bounds { batch: 2, ..WIDE });
+    bench.ask("a", 'x', 1, 2).unwrap();
+    bench.ask("a", 'x', 1, 4).unwrap();
+    bench.ask("a", 'x', 1, 9).unwrap();
+    // The device was held up: the first has a second left, and a batch of two takes two.
+    bench.now += seconds(1);
+    let taken = bench.queue.take(bench.now);
+    let requests = |units: &[Unit<char, ()>]| units.iter().map(|unit| unit.request).collect::<Vec<_>>();
+    assert_eq!((requests(&taken.batch), requests(&taken.hopeless)), (vec![1, 2], vec![]));
+    let taken = bench.queue.take(bench.now + seconds(2));
+    assert_eq!((requests(&taken.batch), requests(&taken.hopeless)), (vec![], vec![0]));
+    // One that can be in time only by itself gets the device if there is no full batch instead.
+    let mut bench = Bench::new(Bounds { batch: 2, ..WIDE });
+    bench.ask("a", 'x', 1, 2).unwrap();
+    bench.ask("a", 'x', 1, 9).unwrap();
+    assert_eq!(requests(&bench.queue.take(bench.now + seconds(1)).batch), [0]);
 }
 
 #[test]
@@ -186,7 +228,7 @@ proptest! {
             if round % 5 == 4 {
                 let taken = bench.queue.take(bench.now);
                 prop_assert!(taken.batch.windows(2).all(|pair| pair[0].kind == pair[1].kind));
-                prop_assert!(taken.batch.len() <= batch && taken.passed.is_empty());
+                prop_assert!(taken.batch.len() <= batch && taken.hopeless.is_empty());
                 // The device needs the time that it was said to need.
                 bench.now += seconds(taken.batch.len() as u64);
                 left += taken.batch.len();

@@ -50,9 +50,9 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded_error", code, message).after(wait)
     }
 
-    /// This user has too much waiting; the same request may succeed after `wait`.
-    pub(super) fn greedy(message: impl Into<String>, wait: Duration) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_pictures", message).after(wait)
+    /// This user asks for too much; the same request may succeed after `wait`.
+    pub(super) fn greedy(code: &'static str, message: impl Into<String>, wait: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message).after(wait)
     }
 
     /// The model failed.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use evocache_net::credentials::CredentialError;
+use evocache_net::pace::Pace;
 use evocache_net::tls::{Protocol, Tls, TlsFiles};
 use evocache_net::tokens::TokensError;
 use tokio::net::TcpListener;
@@ -36,6 +37,8 @@ pub struct ServeOptions {
     pub tls: Option<TlsFiles>,
     /// The file of tokens; `None`: everybody may ask.
     pub tokens: Option<PathBuf>,
+    /// How many pictures the holder of a token may have, or an address if there are no tokens; `None`: any number.
+    pub pace: Option<Pace>,
     /// The model.
     pub studio: StudioOptions,
     /// The search whose best schedule replaces it.
@@ -97,7 +100,7 @@ impl Server {
         options: ServeOptions,
         load: impl FnOnce() -> Result<Pipeline, ModelError> + Send + 'static,
     ) -> Result<Self, ServeError> {
-        let door = Door::open(options.tokens)?;
+        let door = Door::open(options.tokens, options.pace)?;
         let tls = options.tls.map(|files| Tls::read(files, Protocol::Http1, wall::now())).transpose()?;
         let listen = |source| ServeError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;

@@ -9,18 +9,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use evocache_net::log::{LogFormat, LogOptions, Logging};
 use evocache_net::signals::Signals;
 use evocache_proto::text::Lines;
-use tracing_subscriber::EnvFilter;
 
-use super::model::ModelArgs;
-use super::sampler::guidance;
+use super::studio::StudioArgs;
 use super::{CliError, Result, report};
 use crate::evaluator::clock::Stopwatch;
-use crate::evaluator::device::DeviceChoice;
-use crate::serve::plan::Plan;
-use crate::serve::{Defaults, Series, Sketch, StudioOptions};
+use crate::serve::{Series, Sketch, StudioOptions};
 use folder::{Folder, Settings};
 
 /// How often the log tells how far it is.
@@ -47,21 +42,9 @@ pub struct BatchArgs {
     /// Folder for the pictures
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The model to load.
+    /// The model and its schedule.
     #[command(flatten)]
-    model: ModelArgs,
-    /// Caching schedule as JSON [default: compute everything]
-    #[arg(long, value_name = "FILE")]
-    schedule: Option<PathBuf>,
-    /// Device to run on: cpu, cuda, cuda:N or metal
-    #[arg(long, default_value = "cpu")]
-    device: DeviceChoice,
-    /// Denoising steps [default: the schedule's, or 20]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    steps: Option<u32>,
-    /// Guidance scale [default: the one that the schedule was measured at, or 4.5]
-    #[arg(long, value_parser = guidance)]
-    guidance: Option<f64>,
+    studio: StudioArgs,
     /// Negative prompt of prompts without one
     #[arg(long, default_value = "")]
     negative_prompt: String,
@@ -71,12 +54,6 @@ pub struct BatchArgs {
     /// Pictures per batch
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
-    /// Log level on stderr: error, warn, info, debug or a tracing filter
-    #[arg(long, env = "EVOCACHE_LOG", value_name = "FILTER", default_value = "info")]
-    log: String,
-    /// Format of the log
-    #[arg(long, value_enum, value_name = "FORMAT", env = "EVOCACHE_LOG_FORMAT", default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
 }
 
 impl BatchArgs {
@@ -92,26 +69,17 @@ impl BatchArgs {
     }
 
     fn draw(&self) -> Result<ExitCode> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|e| {
-            CliError::new(format!("--log '{}' is invalid: {e}", self.log)).hint("use a level, such as info")
-        })?;
-        let log = LogOptions { filter, format: self.log_format, ..LogOptions::default() };
-        let _logging = Logging::start(log).map_err(|e| CliError::new(e.to_string()))?;
-        let plan = self.schedule.as_ref().map(|path| {
-            let text = crate::files::text::read(path)
-                .map_err(|e| CliError::new(format!("cannot read schedule '{}': {e}", path.display())))?;
-            Plan::read(&text).map_err(|e| CliError::new(format!("'{}' is not a schedule: {e}", path.display())))
-        });
-        let plan = plan.transpose()?;
+        let _logging = self.studio.logging()?;
+        let plan = self.studio.plan()?;
         let (sketches, digest) = prompts::read(&self.prompts, self.seed, &self.negative_prompt)?;
         let folder = Folder::open(
             &self.out,
             &Settings {
-                model: self.model.model.display().to_string(),
+                model: self.studio.model.model.display().to_string(),
                 prompts: digest,
                 schedule: plan.as_ref().map_or_else(|| "none".to_owned(), |plan| plan.schedule.id().to_string()),
-                steps: self.steps,
-                guidance: self.guidance,
+                steps: self.studio.steps,
+                guidance: self.studio.guidance,
                 seed: self.seed,
                 negative_prompt: self.negative_prompt.clone(),
             },
@@ -119,9 +87,9 @@ impl BatchArgs {
         let options = StudioOptions {
             name: None,
             plan,
-            defaults: Defaults { steps: self.steps, guidance: self.guidance },
-            device: self.device,
-            memory: self.model.memory,
+            defaults: self.studio.defaults(),
+            device: self.studio.device,
+            memory: self.studio.model.memory,
             batch: self.batch.into(),
             gather: Duration::ZERO,
             // One batch is drawn while the next one waits.
@@ -146,8 +114,7 @@ impl BatchArgs {
         let mut problems = Vec::new();
         let mut interrupted = None;
         if !left.is_empty() {
-            let (model, device) = (self.model.clone(), self.device);
-            let mut series = Series::open(options, move || model.open(device)).await?;
+            let mut series = Series::open(options, self.studio.load()).await?;
             let since = Stopwatch::start();
             let (mut told, mut drawn) = (Duration::ZERO, 0usize);
             let count = left.len();
